@@ -1,0 +1,64 @@
+"""A trio-native event store on Postgres: streams of immutable events with gapless positions.
+
+It knows nothing of HTTP, of language models or of tokens; somebody could take it alone. Start at `EventStore`
+(what a program calls), then `Log` (what a backend must do), then `eventstore.memory` and `eventstore.postgres`.
+"""
+
+from eventstore.errors import (
+    Fenced,
+    KeyReused,
+    StoreError,
+    StoreUnavailable,
+    StreamUnknown,
+    Trimmed,
+    WrongExpectedPosition,
+)
+from eventstore.log import Log
+from eventstore.model import (
+    ANY,
+    NO_STREAM,
+    Append,
+    Appended,
+    Event,
+    Head,
+    Key,
+    NewEvent,
+    OpenWriter,
+    Place,
+    Slice,
+    Snapshot,
+    StreamRow,
+    Writer,
+    WriterState,
+)
+from eventstore.store import EventStore, StoreOptions
+from eventstore.subscription import Subscription
+
+__all__ = [
+    "ANY",
+    "NO_STREAM",
+    "Append",
+    "Appended",
+    "Event",
+    "EventStore",
+    "Fenced",
+    "Head",
+    "Key",
+    "KeyReused",
+    "Log",
+    "NewEvent",
+    "OpenWriter",
+    "Place",
+    "Slice",
+    "Snapshot",
+    "StoreError",
+    "StoreOptions",
+    "StoreUnavailable",
+    "StreamRow",
+    "StreamUnknown",
+    "Subscription",
+    "Trimmed",
+    "Writer",
+    "WriterState",
+    "WrongExpectedPosition",
+]

@@ -1,0 +1,61 @@
+"""Every error the store raises, with who is to blame.
+
+Few classes, reused. A driver's own exceptions never leave the backend: they become one of these, with the
+cause kept. The message of each is a whole sentence that a log line can carry.
+"""
+
+
+class StoreError(Exception):
+    """Anything the store refuses or fails at."""
+
+
+class WrongExpectedPosition(StoreError):
+    """The stream is not where the caller thought: somebody appended in between. Read again, decide again."""
+
+    def __init__(self, stream: str, expected: int, head: int) -> None:
+        super().__init__(f"stream {stream} is at position {head}, not at {expected} as expected")
+        self.stream, self.expected, self.head = stream, expected, head
+
+
+class Fenced(StoreError):
+    """This writer may not append any more. Its run is over: stop, do not try again.
+
+    `reason` is `closed` (somebody closed the writer), `epoch` (a newer epoch writes now) or
+    `sequence` (the append is not the writer's next; the caller has a bug or is a ghost).
+    """
+
+    def __init__(self, stream: str, writer: str, reason: str) -> None:
+        super().__init__(f"writer {writer} of stream {stream} is fenced off ({reason})")
+        self.stream, self.writer, self.reason = stream, writer, reason
+
+
+class KeyReused(StoreError):
+    """The key was used before for something else. The caller is to blame: a key belongs to one request."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__("the key was used before, with other content")
+        self.stream = stream
+
+
+class StreamUnknown(StoreError):
+    """There is no such stream; said only after the primary was read."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"there is no stream {stream}")
+        self.stream = stream
+
+
+class Trimmed(StoreError):
+    """The events asked for are older than what is retained: read from `earliest` on, or from a snapshot."""
+
+    def __init__(self, stream: str, after: int, earliest: int, head: int) -> None:
+        super().__init__(f"stream {stream} starts at position {earliest} now; what follows {after} is gone")
+        self.stream, self.after, self.earliest, self.head = stream, after, earliest, head
+
+
+class StoreUnavailable(StoreError):
+    """The database did not answer in time. Nobody's fault here; nothing was acknowledged, so nothing is lost.
+
+    Whether the append was committed is not known: ask again with the same key or writer sequence, and it
+    happens once.
+    """

@@ -1,0 +1,125 @@
+"""What a backend must do: the raw log, in batches, without group commit, tails or subscriptions.
+
+`EventStore` builds those on top, once, for every backend; so the in-memory and the Postgres log pass one
+contract suite. A backend raises `StoreUnavailable` when it cannot answer, and never retries an append by
+itself: the caller knows which appends are safe to send again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from eventstore.errors import StoreError
+from eventstore.model import (
+    Append,
+    Head,
+    OpenWriter,
+    Place,
+    Slice,
+    Snapshot,
+    StreamRow,
+    WriterState,
+)
+
+
+class Verdict(StrEnum):
+    """How one append of a batch fared. A refused one never fails its neighbours."""
+
+    APPENDED = "appended"
+    REPEATED_KEY = "repeated_key"
+    REPEATED_SEQ = "repeated_seq"
+    KEY_REUSED = "key_reused"
+    WRONG_POSITION = "wrong_position"
+    FENCED_CLOSED = "fenced_closed"
+    FENCED_EPOCH = "fenced_epoch"
+    FENCED_SEQUENCE = "fenced_sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The verdict on one append; `first`/`last` where it stands, `head` as it was before."""
+
+    verdict: Verdict
+    stream: str
+    first: int
+    last: int
+    at: datetime
+    head: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadQuery:
+    """At most `limit` events of `stream` after a position."""
+
+    stream: str
+    after: int
+    limit: int
+
+
+class Log(Protocol):
+    """A log of streams, and the signs of life of the processes that write to it."""
+
+    @property
+    def owner(self) -> int:
+        """This process's sign of life: a number nobody else has."""
+
+    def open(self, hear: "Hear") -> AbstractAsyncContextManager[None]:
+        """Runs what the backend runs in the background; `hear` is told of other processes' appends."""
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
+        """One transaction. At most one append a stream, no key twice; `StoreUnavailable`: outcome unknown.
+
+        An element is an error where the database would not take that one append at all.
+        """
+
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None]:
+        """Events and head in one snapshot of the primary; None where there is no such stream."""
+
+    async def heads(self, streams: Sequence[str]) -> Sequence[Head | None]: ...
+
+    async def find_key(self, scope: str, name: str) -> Place | None: ...
+
+    async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None: ...
+
+    async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None: ...
+
+    async def list_streams(self, category: str, before: int | None, limit: int) -> Sequence[StreamRow]:
+        """Newest first."""
+
+    async def trim(self, stream: str, before: int) -> Head | None: ...
+
+    async def expire_keys(self) -> int: ...
+
+    async def writer(self, stream: str, name: str) -> WriterState | None: ...
+
+    async def release(self, writers: Sequence[tuple[str, str]]) -> None: ...
+
+    async def closed_by_others(self) -> Sequence[tuple[str, str]]:
+        """(stream, writer) of this owner's writers that somebody closed and that are not released."""
+
+    async def open_writers(self) -> Sequence[OpenWriter]:
+        """Open writers that are this process's own, or whose owner shows no sign of life."""
+
+    async def alive(self) -> None:
+        """Returns when the primary answered; else `StoreUnavailable`."""
+
+    def announce(self, streams: Iterable[str]) -> None:
+        """Tells the other processes that these streams have something newer. A hint: may be lost."""
+
+    def announce_close(self, stream: str, writer: str) -> None:
+        """Tells the other processes that a writer was closed. A hint: may be lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hear:
+    """What a backend calls when it hears of something. All three are hints and return at once.
+
+    `newer(streams)`: those streams may have more; None means any (after a gap in hearing).
+    `closed()`: some writer was closed by another process.
+    """
+
+    newer: Callable[[Iterable[str] | None], None]
+    closed: Callable[[], None]

@@ -1,0 +1,6 @@
+"""The log in Postgres: the statements, the connections that carry them, and the hints between processes."""
+
+from eventstore.postgres.log import PostgresLog, PostgresOptions
+from eventstore.postgres.schema import schema_revision
+
+__all__ = ["PostgresLog", "PostgresOptions", "schema_revision"]

@@ -1,0 +1,118 @@
+"""The only file in which asyncio lives: asyncpg connections for trio code, through trio-asyncio.
+
+About six calls: open the bridge, connect, fetch, listen, wait for the end, close. Every exception of the
+driver is translated here, once, with its cause kept: `Lost` (the connection or the server is gone; what was
+under way may or may not have happened) or `Refused` (the database answered no). It knows no SQL.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+import trio
+import trio_asyncio
+
+from eventstore.errors import StoreError, StoreUnavailable
+
+T = TypeVar("T")
+Row = asyncpg.Record
+
+# SQLSTATEs that say "not now" or "not here": the same statement, sent again, may well succeed.
+# 08 connection, 53 out of resources, 57 operator intervention (restart, cancel), 40 rollback (deadlock),
+# 55P03 lock not available, 25006 this server has become a read-only replica.
+_PASSING = ("08", "53", "57", "40", "55P03", "25006")
+
+
+class Lost(StoreUnavailable):
+    """The connection is gone, or the server cannot serve now. Connect again, send again."""
+
+
+class Refused(StoreError):
+    """The database understood and said no. Whoever wrote the statement or its values is to blame."""
+
+    def __init__(self, message: str, sqlstate: str) -> None:
+        super().__init__(f"{message} (SQLSTATE {sqlstate})")
+        self.sqlstate = sqlstate
+
+
+class Bridge:
+    """Where asyncio code runs. Made by `open_bridge`."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    async def run(self, call: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
+        """Runs one asyncio call and waits for it, with the driver's errors translated."""
+        try:
+            result: T = await trio_asyncio.aio_as_trio(call, loop=self._loop)(*args, **options)
+        except asyncpg.PostgresError as error:
+            state = error.sqlstate or ""
+            if state.startswith(_PASSING):
+                raise Lost(f"the database is not available: {error}") from error
+            raise Refused(str(error), state) from error
+        except (asyncpg.InterfaceError, OSError, TimeoutError, asyncio.CancelledError, EOFError) as error:
+            raise Lost(f"the database connection failed: {error or type(error).__name__}") from error
+        return result
+
+    async def connect(
+        self, dsn: str, settings: Mapping[str, str], *, timeout: float, command_timeout: float
+    ) -> "Connection":
+        """A new connection; `Lost` or `Refused` when there is none to be had."""
+        raw = await self.run(
+            asyncpg.connect,
+            dsn,
+            server_settings=dict(settings),
+            timeout=timeout,
+            command_timeout=command_timeout,
+        )
+        return Connection(self, raw)
+
+
+class Connection:
+    """One connection. Used by one task at a time. `ended` is set when it is gone, whoever ended it."""
+
+    def __init__(self, bridge: Bridge, raw: "asyncpg.Connection[Row]") -> None:
+        self._bridge = bridge
+        self._raw = raw
+        self.ended = trio.Event()
+        raw.add_termination_listener(self._note_end)
+
+    def _note_end(self, _: Any) -> None:
+        self.ended.set()
+
+    async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:
+        """All rows of one statement, in one round trip and one implicit transaction."""
+        return await self._bridge.run(self._raw.fetch, sql, *values)
+
+    async def listen(self, channel: str, hear: Callable[[str], None]) -> None:
+        """Calls `hear(payload)` at each notification on the channel, but for those this process sent."""
+        own = _own_pids
+
+        def receive(_: Any, pid: int, __: str, payload: object) -> None:
+            if pid not in own:
+                hear(str(payload))
+
+        await self._bridge.run(self._raw.add_listener, channel, receive)
+
+    def mark_own(self) -> None:
+        """Lets `listen` skip what is sent through this connection: its hearers knew it before."""
+        pid = self._raw.get_server_pid()
+        _own_pids.add(pid)
+        self._raw.add_termination_listener(lambda _: _own_pids.discard(pid))
+
+    def abort(self) -> None:
+        """Closes the socket, without a word to the server and without waiting."""
+        self._raw.terminate()
+
+
+# Backend pids of this process's sending connections.
+_own_pids: set[int] = set()
+
+
+@asynccontextmanager
+async def open_bridge() -> AsyncIterator[Bridge]:
+    """The event loop that asyncpg needs, inside trio, for as long as the context lasts."""
+    async with trio_asyncio.open_loop() as loop:
+        yield Bridge(loop)

@@ -1,0 +1,36 @@
+"""A batch of appends as columns: the arrays that the SQL function `eventstore.append` takes. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from eventstore.model import Append
+
+
+def append_columns(batch: Sequence[Append], owner: int) -> list[Any]:
+    """The function's arguments, in its order. Appends are numbered from 1, events within theirs from 1."""
+    writers = [append.writer for append in batch]
+    keys = [(n, key) for n, append in enumerate(batch, 1) for key in append.keys]
+    events = [
+        (n, offset, event) for n, append in enumerate(batch, 1) for offset, event in enumerate(append.events, 1)
+    ]
+    return [
+        [append.stream for append in batch],
+        [append.category for append in batch],
+        [append.expected for append in batch],
+        [len(append.events) for append in batch],
+        [append.writer.name if append.writer else append.closes for append in batch],
+        [writer.epoch if writer else None for writer in writers],
+        [writer.seq if writer else None for writer in writers],
+        [append.closes is not None for append in batch],
+        owner,
+        [n for n, _ in keys],
+        [key.scope for _, key in keys],
+        [key.name for _, key in keys],
+        [key.digest for _, key in keys],
+        [key.seconds for _, key in keys],
+        [n for n, _, _ in events],
+        [offset for _, offset, _ in events],
+        [event.type for _, _, event in events],
+        [event.tag for _, _, event in events],
+        [event.data for _, _, event in events],
+    ]

@@ -1,0 +1,130 @@
+"""Hints between processes: NOTIFY, off the write path, in batches, free of data.
+
+NOTIFY takes a lock of the whole database at commit, so it has a connection of its own with
+synchronous_commit=off and never stands in an append's transaction. Everything here may be lost: a hearer that
+was away wakes everybody when it is back, and the safety poll finds what no hint told.
+"""
+
+import random
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import trio
+
+from eventstore.errors import StoreError
+from eventstore.log import Hear
+from eventstore.postgres.session import Session
+from eventstore.postgres.statements import STATEMENTS
+
+NEWER, CLOSED = "eventstore_newer", "eventstore_closed"
+PAYLOAD_BYTES = 7_800  # NOTIFY takes less than 8000
+PACE = 0.005  # between two batches: bounds the notifications a busy process sends to 200 a second
+PING = 5.0
+BACKOFF_FIRST, BACKOFF_MOST = 0.05, 2.0
+
+
+class Announcer:
+    """Gathers what changed and tells it, one batch at a time."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._newer: dict[str, None] = {}
+        self._closed = False
+        self._wake = trio.Event()
+
+    def newer(self, streams: Iterable[str]) -> None:
+        """To be told: these streams have something newer."""
+        self._newer.update(dict.fromkeys(streams))
+        self._wake.set()
+
+    def closed(self) -> None:
+        """To be told: a writer was closed from outside."""
+        self._closed = True
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Runs for ever. What cannot be told is dropped: hints only."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            newer, self._newer = self._newer, {}
+            closed, self._closed = self._closed, False
+            try:
+                await self._tell(CLOSED, [""] if closed else [])
+                await self._tell(NEWER, list(_payloads(newer)))
+            except StoreError:
+                await trio.sleep(BACKOFF_MOST * random.uniform(0.1, 0.5))
+            await trio.sleep(PACE)
+
+    async def _tell(self, channel: str, payloads: list[str]) -> None:
+        if payloads:
+            (await self._session.connected()).mark_own()
+            await self._session.fetch(STATEMENTS["notify"], channel, payloads)
+
+
+async def listen(session: Session, hear: Hear, task_status: trio.TaskStatus[None]) -> None:
+    """Hears for ever: pings, connects again with backoff, and wakes everybody after each gap."""
+
+    def newer(payload: str) -> None:
+        hear.newer(msgspec.json.decode(payload, type=list[str]))
+
+    def closed(_: str) -> None:
+        hear.closed()
+
+    pause = BACKOFF_FIRST
+    while True:
+        try:
+            connection = await session.connected()
+            await connection.listen(NEWER, newer)
+            await connection.listen(CLOSED, closed)
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            # What was said while nobody listened is unheard: everybody looks once.
+            hear.newer(None)
+            hear.closed()
+            pause = BACKOFF_FIRST
+            while True:
+                with trio.move_on_after(PING):
+                    await connection.ended.wait()
+                # A connection that a firewall forgot looks alive until it is used.
+                await session.fetch(STATEMENTS["alive"])
+        except StoreError:
+            session.drop()
+            await trio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, BACKOFF_MOST)
+
+
+async def show_life(session: Session, owner: int, task_status: trio.TaskStatus[None]) -> None:
+    """Holds this process's advisory lock for ever: the lock is free as soon as the process is gone."""
+    pause = BACKOFF_FIRST
+    while True:
+        try:
+            connection = await session.connected()
+            await session.fetch(STATEMENTS["show_life"], owner)
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            pause = BACKOFF_FIRST
+            while not connection.ended.is_set():
+                with trio.move_on_after(PING):
+                    await connection.ended.wait()
+                await session.fetch(STATEMENTS["alive"])
+                if session.connection is not connection:
+                    break  # the ping met a new connection, which does not hold the lock
+        except StoreError:
+            session.drop()
+            await trio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, BACKOFF_MOST)
+
+
+def _payloads(streams: Iterable[str]) -> Iterator[str]:
+    part: list[str] = []
+    size = 2
+    for stream in streams:
+        more = len(msgspec.json.encode(stream)) + 1
+        if part and size + more > PAYLOAD_BYTES:
+            yield msgspec.json.encode(part).decode()
+            part, size = [], 2
+        part.append(stream)
+        size += more
+    if part:
+        yield msgspec.json.encode(part).decode()

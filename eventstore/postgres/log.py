@@ -1,0 +1,229 @@
+"""`Log` over Postgres: turns batches into arrays for one statement, and rows into values.
+
+It owns the connections: one each for appending, reading, heads, everything small, hints out, hints in, and
+the sign of life. It decides nothing about retries; a lost connection is `StoreUnavailable`, and the caller
+sends again.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from eventstore.batcher import Batcher, Limits
+from eventstore.errors import StoreError
+from eventstore.log import Hear, Outcome, ReadQuery, Verdict
+from eventstore.model import (
+    Append,
+    Event,
+    Head,
+    OpenWriter,
+    Place,
+    Slice,
+    Snapshot,
+    StreamRow,
+    WriterState,
+)
+from eventstore.postgres.bridge import Bridge, Refused, Row, open_bridge
+from eventstore.postgres.columns import append_columns
+from eventstore.postgres.hints import Announcer, listen, show_life
+from eventstore.postgres.session import Session
+from eventstore.postgres.statements import STATEMENTS
+
+Question = tuple[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresOptions:
+    """`dsn` is the role that serves requests; `owner_dsn` may remove events (retention), default the same.
+
+    `program` is how the connections call themselves. `hints=False` sends and hears no notification:
+    everything still arrives, by the safety poll.
+    """
+
+    dsn: str
+    owner_dsn: str | None = None
+    hints: bool = True
+    program: str = "eventstore"
+    connect_timeout: float = 5.0
+    patience: float = 30.0
+
+
+class PostgresLog:
+    """One process's connection to the log. Open it once, through `EventStore.open`."""
+
+    def __init__(self, options: PostgresOptions) -> None:
+        self.owner = secrets.randbits(63)
+        self._options = options
+        self._append: Session
+        self._read: Session
+        self._heads: Session
+        self._small: Session
+        self._retention: Session
+        self._announcer: Announcer
+        self._asks: Batcher[Question, Sequence[Row]] = Batcher(
+            self._ask_one, Limits(questions=1, weight=1, waiting=10_000)
+        )
+
+    @asynccontextmanager
+    async def open(self, hear: Hear) -> AsyncIterator[None]:
+        """Connects and stays connected. Raises `StoreUnavailable` or `Refused` if it cannot at the start."""
+        sessions: list[Session] = []
+        try:
+            async with open_bridge() as bridge, trio.open_nursery() as nursery:
+                self._open_sessions(bridge, sessions)
+                await self._append.connected()  # a wrong address or password is said now, not at the first token
+                await nursery.start(self._show_life, bridge, sessions)
+                if self._options.hints:
+                    hearing = self._session(bridge, sessions, "hears")
+                    await nursery.start(self._listen, hearing, hear)
+                    nursery.start_soon(self._announcer.serve)
+                nursery.start_soon(self._asks.serve)
+                try:
+                    yield
+                finally:
+                    nursery.cancel_scope.cancel()
+                    for session in sessions:
+                        session.drop()
+        finally:
+            for session in sessions:
+                session.connection = None
+
+    def _session(self, bridge: Bridge, sessions: list[Session], purpose: str, **settings: str) -> Session:
+        session = Session(
+            bridge,
+            self._options.dsn,
+            f"{self._options.program} {purpose}",
+            settings=settings,
+            connect_timeout=self._options.connect_timeout,
+        )
+        sessions.append(session)
+        return session
+
+    def _open_sessions(self, bridge: Bridge, sessions: list[Session]) -> None:
+        self._append = self._session(bridge, sessions, "appends")
+        self._read = self._session(bridge, sessions, "reads")
+        self._heads = self._session(bridge, sessions, "asks heads")
+        self._small = self._session(bridge, sessions, "asks")
+        self._retention = self._session(bridge, sessions, "trims")
+        self._retention.dsn = self._options.owner_dsn or self._options.dsn
+        self._announcer = Announcer(self._session(bridge, sessions, "announces", synchronous_commit="off"))
+
+    async def _show_life(
+        self, bridge: Bridge, sessions: list[Session], *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        # No lock_timeout: the lock of a process that has just gone is waited for, not refused.
+        session = self._session(bridge, sessions, "lives", lock_timeout="0")
+        await show_life(session, self.owner, task_status)
+
+    async def _listen(self, session: Session, hear: Hear, *, task_status: trio.TaskStatus[None]) -> None:
+        await listen(session, hear, task_status)
+
+    # -- the log
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
+        try:
+            rows = await self._append.fetch(STATEMENTS["append"], *append_columns(batch, self.owner))
+        except Refused as error:
+            if len(batch) == 1:
+                return [error]
+            # One append that the database cannot take must not fail its neighbours.
+            return [outcome for append in batch for outcome in await self.append([append])]
+        return [
+            Outcome(
+                Verdict(row["verdict"]),
+                row["stream"],
+                row["first"] or 0,
+                row["last"] or 0,
+                row["at"],
+                row["head"],
+            )
+            for row in rows
+        ]
+
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None]:
+        rows = await self._read.fetch(
+            STATEMENTS["read"],
+            [query.stream for query in queries],
+            [query.after for query in queries],
+            [query.limit for query in queries],
+        )
+        found: list[Slice | None] = [None] * len(queries)
+        events: list[Event] = []
+        current = 0
+        for n, head, earliest, position, type_, at, tag, data in rows:
+            if n != current:
+                current, events = n, []
+                found[n - 1] = Slice(events, head, earliest)
+            if position is not None:
+                events.append(Event(position, type_, at, tag, data))
+        return found
+
+    async def heads(self, streams: Sequence[str]) -> Sequence[Head | None]:
+        found: list[Head | None] = [None] * len(streams)
+        for row in await self._heads.fetch(STATEMENTS["heads"], list(streams)):
+            found[row["n"] - 1] = Head(row["head"], row["earliest"])
+        return found
+
+    # -- everything small, one statement after the other, each unharmed by its asker's cancellation
+
+    async def _ask(self, name: str, *values: Any) -> Sequence[Row]:
+        return await self._asks.ask((name, values), self._options.patience)
+
+    async def _ask_one(self, questions: Sequence[Question]) -> Sequence[Sequence[Row] | Exception]:
+        ((name, values),) = questions
+        session = self._retention if name == "trim" else self._small
+        try:
+            return [await session.fetch(STATEMENTS[name], *values)]
+        except StoreError as error:
+            return [error]
+
+    async def find_key(self, scope: str, name: str) -> Place | None:
+        rows = await self._ask("find_key", scope, name)
+        return Place(*rows[0]) if rows else None
+
+    async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None:
+        await self._ask("save_snapshot", stream, name, snapshot.position, snapshot.data)
+
+    async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None:
+        rows = await self._ask("load_snapshot", stream, name, at_most)
+        return Snapshot(*rows[0]) if rows else None
+
+    async def list_streams(self, category: str, before: int | None, limit: int) -> Sequence[StreamRow]:
+        return [StreamRow(*row) for row in await self._ask("list_streams", category, before, limit)]
+
+    async def trim(self, stream: str, before: int) -> Head | None:
+        rows = await self._ask("trim", stream, before)
+        return Head(rows[0]["head"], rows[0]["earliest"]) if rows else None
+
+    async def expire_keys(self) -> int:
+        return len(await self._ask("expire_keys"))
+
+    async def writer(self, stream: str, name: str) -> WriterState | None:
+        rows = await self._ask("writer", stream, name)
+        return WriterState(*rows[0]) if rows else None
+
+    async def release(self, writers: Sequence[tuple[str, str]]) -> None:
+        await self._ask("release", [stream for stream, _ in writers], [name for _, name in writers])
+
+    async def closed_by_others(self) -> Sequence[tuple[str, str]]:
+        return [(row["stream"], row["name"]) for row in await self._ask("closed_by_others", self.owner)]
+
+    async def open_writers(self) -> Sequence[OpenWriter]:
+        return [OpenWriter(*row) for row in await self._ask("open_writers", self.owner)]
+
+    async def alive(self) -> None:
+        await self._ask("alive")
+
+    # -- hints
+
+    def announce(self, streams: Iterable[str]) -> None:
+        if self._options.hints:
+            self._announcer.newer(streams)
+
+    def announce_close(self, stream: str, writer: str) -> None:
+        if self._options.hints:
+            self._announcer.closed()

@@ -1,0 +1,68 @@
+"""A connection that comes back: connects when first used, and again after it was lost.
+
+One statement at a time. It never sends a statement twice; whoever asked decides about that. It knows no SQL
+of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from eventstore.postgres.bridge import Bridge, Connection, Lost, Refused, Row
+
+# The server gives up by itself before the client does, so that a paused or cut client holds no lock for long.
+GUARDS: Mapping[str, str] = {
+    "search_path": "eventstore",
+    "synchronous_commit": "on",
+    "lock_timeout": "5s",
+    "statement_timeout": "20s",
+    "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "jit": "off",
+}
+
+
+@dataclass(slots=True)
+class Session:
+    """One reconnecting connection. `purpose` is what pg_stat_activity shows as its name."""
+
+    bridge: Bridge
+    dsn: str
+    purpose: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    connect_timeout: float = 5.0
+    command_timeout: float = 25.0
+    connection: Connection | None = None
+
+    async def connected(self) -> Connection:
+        """The connection, made anew where there is none. Raises `Lost`, or `Refused` (a wrong password, say)."""
+        if self.connection is None or self.connection.ended.is_set():
+            settings = {**GUARDS, **self.settings, "application_name": self.purpose}
+            self.connection = await self.bridge.connect(
+                self.dsn, settings, timeout=self.connect_timeout, command_timeout=self.command_timeout
+            )
+        return self.connection
+
+    async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:
+        """All rows. After `Lost` the connection is dropped: the next call makes a new one."""
+        try:
+            connection = await self.connected()
+            return await connection.fetch(sql, *values)
+        except (Lost, trio.Cancelled):
+            # A cancelled statement may still be under way on the connection; nobody may meet its answer.
+            self.drop()
+            raise
+        except Refused as error:
+            if error.sqlstate.startswith(("28", "3D")):
+                self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Ends the connection at once."""
+        if self.connection is not None:
+            self.connection.abort()
+            self.connection = None

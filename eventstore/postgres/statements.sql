@@ -1,0 +1,109 @@
+-- Every statement of the Postgres log, by name. The appending itself is the function eventstore.append,
+-- made by migrations/sql/0001_event_log.up.sql.
+
+-- name: append
+SELECT append, verdict, stream, first, last, at, head
+  FROM append($1::text[], $2::text[], $3::bigint[], $4::integer[],
+              $5::text[], $6::integer[], $7::bigint[], $8::boolean[], $9::bigint,
+              $10::integer[], $11::text[], $12::text[], $13::bytea[], $14::double precision[],
+              $15::integer[], $16::integer[], $17::text[], $18::text[], $19::json[]);
+
+-- name: read
+-- Head and events from one statement, so from one snapshot: "nothing after N, and the head is N" is one fact.
+SELECT q.n, s.head, s.earliest, e.position, e.type, e.at, e.tag, e.data
+  FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS q (stream, after, most, n)
+  JOIN streams s ON s.name = q.stream
+  LEFT JOIN LATERAL (
+        SELECT e.position, e.type, e.at, e.tag, e.data
+          FROM events e
+         WHERE e.stream = s.id AND e.position > q.after
+         ORDER BY e.position
+         LIMIT q.most
+       ) e ON true
+ ORDER BY q.n, e.position;
+
+-- name: heads
+SELECT q.n, s.head, s.earliest
+  FROM unnest($1::text[]) WITH ORDINALITY AS q (stream, n)
+  JOIN streams s ON s.name = q.stream;
+
+-- name: find_key
+SELECT s.name AS stream, k.first, k.last, k.digest
+  FROM keys k JOIN streams s ON s.id = k.stream
+ WHERE k.scope = $1 AND k.name = $2 AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp());
+
+-- name: save_snapshot
+INSERT INTO snapshots (stream, name, position, data)
+SELECT s.id, $2, $3, $4::json FROM streams s WHERE s.name = $1
+ON CONFLICT DO NOTHING;
+
+-- name: load_snapshot
+SELECT p.position, p.data
+  FROM streams s JOIN snapshots p ON p.stream = s.id
+ WHERE s.name = $1 AND p.name = $2 AND p.position <= $3
+ ORDER BY p.position DESC LIMIT 1;
+
+-- name: list_streams
+SELECT name, id, head, created_at
+  FROM streams
+ WHERE category = $1 AND head > 0 AND ($2::bigint IS NULL OR id < $2)
+ ORDER BY id DESC LIMIT $3;
+
+-- name: trim
+-- Run as the owner: the role that serves requests may not remove events.
+WITH bounds AS (
+    SELECT id, least(greatest($2::bigint, earliest), head) AS earliest FROM streams WHERE name = $1 FOR NO KEY UPDATE
+), gone AS (
+    DELETE FROM events e USING bounds b WHERE e.stream = b.id AND e.position < b.earliest
+)
+UPDATE streams s SET earliest = b.earliest FROM bounds b WHERE s.id = b.id
+RETURNING s.head, s.earliest;
+
+-- name: expire_keys
+DELETE FROM keys k USING (
+    SELECT scope, name FROM keys WHERE expires_at < clock_timestamp()
+     ORDER BY scope, name LIMIT 10000 FOR UPDATE SKIP LOCKED
+) old WHERE k.scope = old.scope AND k.name = old.name
+RETURNING 1;
+
+-- name: writer
+SELECT w.epoch, w.owner, w.closed, w.released, EXISTS (
+         SELECT FROM pg_locks l
+          WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND l.classid::bigint = (w.owner >> 32) AND l.objid::bigint = (w.owner & 4294967295)
+       ) AS owner_alive
+  FROM writers w JOIN streams s ON s.id = w.stream
+ WHERE s.name = $1 AND w.name = $2;
+
+-- name: release
+UPDATE writers w SET released = true
+  FROM unnest($1::text[], $2::text[]) AS q (stream, name) JOIN streams s ON s.name = q.stream
+ WHERE w.stream = s.id AND w.name = q.name;
+
+-- name: closed_by_others
+SELECT s.name AS stream, w.name
+  FROM writers w JOIN streams s ON s.id = w.stream
+ WHERE w.owner = $1 AND w.closed AND NOT w.released;
+
+-- name: open_writers
+SELECT s.name AS stream, w.name, w.epoch, w.owner
+  FROM writers w JOIN streams s ON s.id = w.stream
+ WHERE NOT w.closed AND (w.owner = $1 OR NOT EXISTS (
+         SELECT FROM pg_locks l
+          WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND l.classid::bigint = (w.owner >> 32) AND l.objid::bigint = (w.owner & 4294967295)
+       ));
+
+-- name: show_life
+SELECT pg_advisory_lock($1);
+
+-- name: alive
+SELECT 1;
+
+-- name: notify
+SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload;
+
+-- name: revision
+SELECT version_num FROM eventstore.revision;

@@ -1,0 +1,313 @@
+"""The store a program calls: group commit, shared reads, tails and subscriptions over any `Log`.
+
+It owns the promises that hold for every backend: an append returns after its commit and not before; one that
+is sent again happens once; whoever waits for newer events gets them with every notification lost. It knows
+no SQL.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Self, TypeVar
+from uuid import uuid4
+
+import trio
+
+from eventstore.batcher import Batcher, Limits
+from eventstore.errors import (
+    Fenced,
+    KeyReused,
+    StoreUnavailable,
+    StreamUnknown,
+    Trimmed,
+    WrongExpectedPosition,
+)
+from eventstore.log import Hear, Log, Outcome, ReadQuery, Verdict
+from eventstore.model import (
+    Append,
+    Appended,
+    Event,
+    Head,
+    Key,
+    OpenWriter,
+    Place,
+    Slice,
+    Snapshot,
+    StreamRow,
+    WriterState,
+)
+from eventstore.patience import patiently
+from eventstore.subscription import Subscription
+from eventstore.tail import Tails
+from eventstore.wakeups import Wakeups
+
+ONCE_SCOPE = "@once"
+ONCE_SECONDS = 3600.0
+HEAD_LIMITS = Limits(questions=5_000, weight=5_000, waiting=50_000)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Bounds and paces, in seconds, bytes and events.
+
+    `patience`: how long an append or a read waits for a database that is away. `safety_poll`: how often
+    sleepers are compared with the primary's heads, should every notification be lost.
+    """
+
+    patience: float = 30.0
+    safety_poll: float = 1.0
+    read_limit: int = 500
+    tail_stream_bytes: int = 512 * 1024
+    tail_total_bytes: int = 64 * 1024 * 1024
+    append_limits: Limits = Limits(questions=256, weight=5_000, waiting=10_000)
+    read_limits: Limits = Limits(questions=128, weight=20_000, waiting=20_000)
+
+
+class EventStore:
+    """One per process. Open it, then append, read, subscribe.
+
+    Every method raises `StoreUnavailable` when the database does not answer within `options.patience`.
+    """
+
+    def __init__(self, log: Log, options: StoreOptions | None = None) -> None:
+        self.options = options or StoreOptions()
+        self.wakeups = Wakeups()
+        self.closing = trio.Event()
+        self._log = log
+        self._tails = Tails(self.options.tail_stream_bytes, self.options.tail_total_bytes)
+        self._appends: Batcher[Append, Outcome] = Batcher(
+            self._append_batch, self.options.append_limits, exclusive=_exclusive, weigh=_weigh
+        )
+        self._reads: Batcher[ReadQuery, Slice | None] = Batcher(
+            self._read_batch, self.options.read_limits, weigh=lambda query: query.limit, shared=True
+        )
+        self._heads: Batcher[str, Head | None] = Batcher(self._heads_batch, HEAD_LIMITS, shared=True)
+
+    @property
+    def owner(self) -> int:
+        """The number under which this process's writers are known to be alive."""
+        return self._log.owner
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Self]:
+        """The store at work. At its end nothing is under way any more; waiting appends are cancelled."""
+        hear = Hear(newer=self._heard_newer, closed=self._heard_closed)
+        async with self._log.open(hear), trio.open_nursery() as nursery:
+            for batcher in (self._appends, self._reads, self._heads):
+                nursery.start_soon(batcher.serve)
+            nursery.start_soon(self._poll_heads)
+            yield self
+            nursery.cancel_scope.cancel()
+
+    # -- writing
+
+    async def append(self, append: Append) -> Appended:
+        """Appends, and returns after the commit.
+
+        Raises `WrongExpectedPosition`, `Fenced`, `KeyReused` (nothing was appended), or `StoreUnavailable`
+        (not known; the same append with the same key or sequence is safe to send again).
+        """
+        if not append.events:
+            raise ValueError("an append has at least one event")
+        if append.writer is not None and append.closes not in (None, append.writer.name):
+            raise ValueError("a writer closes itself only")
+        outcome = await self._appends.ask(_repeatable(append), self.options.patience)
+        match outcome.verdict:
+            case Verdict.APPENDED | Verdict.REPEATED_SEQ | Verdict.REPEATED_KEY:
+                repeated = outcome.verdict is not Verdict.APPENDED
+                at = None if repeated else outcome.at
+                return Appended(outcome.stream, outcome.first, outcome.last, at, repeated)
+            case Verdict.WRONG_POSITION:
+                raise WrongExpectedPosition(append.stream, append.expected, outcome.head)
+            case Verdict.KEY_REUSED:
+                raise KeyReused(append.stream)
+            case Verdict.FENCED_CLOSED | Verdict.FENCED_EPOCH | Verdict.FENCED_SEQUENCE:
+                name = append.writer.name if append.writer else append.closes or ""
+                raise Fenced(append.stream, name, outcome.verdict.removeprefix("fenced_"))
+
+    async def _append_batch(self, batch: Sequence[Append]) -> Sequence[Outcome | Exception]:
+        # Every append can be repeated (by a writer's seq or by a key), so a lost connection, after which
+        # nobody knows whether the commit happened, is answered by sending the same batch again.
+        outcomes = await self._patiently(partial(self._log.append, batch))
+        for append, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Outcome) and outcome.verdict is Verdict.APPENDED:
+                self._tails.offer(append.stream, _events(append, outcome))
+        touched = [append.stream for append in batch]
+        self.wakeups.wake(touched)
+        self._log.announce(touched)
+        for append in batch:
+            if append.closes is not None and append.writer is None:
+                self._log.announce_close(append.stream, append.closes)
+                self._heard_closed()
+        return outcomes
+
+    # -- reading
+
+    async def read(self, stream: str, after: int = 0, limit: int | None = None) -> Slice:
+        """At most `limit` events after a position, and the primary's head. Changes nothing.
+
+        Raises `StreamUnknown` or `Trimmed`. A position past the head gives no events: compare `head`.
+        """
+        limit = limit or self.options.read_limit
+        found = await self._reads.ask(ReadQuery(stream, after, limit), self.options.patience)
+        if found is None:
+            raise StreamUnknown(stream)
+        if after < found.earliest - 1:
+            raise Trimmed(stream, after, found.earliest, found.head)
+        if found.events and found.events[-1].position == found.head:
+            self._tails.offer(stream, found.events)
+        return found
+
+    async def read_one(self, stream: str, position: int) -> Event | None:
+        """The event at a position, None past the head. Raises `StreamUnknown` or `Trimmed`."""
+        events = (await self.read(stream, position - 1, 1)).events
+        return events[0] if events else None
+
+    async def head(self, stream: str) -> Head:
+        """Where the stream ends, read from the primary. Raises `StreamUnknown`."""
+        head = await self._heads.ask(stream, self.options.patience)
+        if head is None:
+            raise StreamUnknown(stream)
+        return head
+
+    def subscribe(self, stream: str, after: int = 0) -> Subscription:
+        """A subscription from a position on; a context manager."""
+        return Subscription(
+            stream,
+            after,
+            limit=self.options.read_limit,
+            read=self.read,
+            tails=self._tails,
+            wakeups=self.wakeups,
+        )
+
+    async def list_streams(self, category: str, before: int | None, limit: int) -> Sequence[StreamRow]:
+        """The newest `limit` streams of a category, or those older than the `order` given as `before`."""
+        return await self._patiently(partial(self._log.list_streams, category, before, limit))
+
+    async def find_key(self, scope: str, name: str) -> Place | None:
+        """Where the append stands that claimed this key; None if nobody did, or it has expired."""
+        return await self._patiently(partial(self._log.find_key, scope, name))
+
+    # -- snapshots
+
+    async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None:
+        """Stores a fold. The first one stored at a position stays: folds are pure, so all are equal."""
+        await self._patiently(partial(self._log.save_snapshot, stream, name, snapshot))
+
+    async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None:
+        """The newest stored fold at or before a position."""
+        return await self._patiently(partial(self._log.load_snapshot, stream, name, at_most))
+
+    # -- writers
+
+    async def writer(self, stream: str, name: str) -> WriterState | None:
+        """How a writer stands; None if it never wrote."""
+        return await self._patiently(partial(self._log.writer, stream, name))
+
+    async def release(self, writers: Sequence[tuple[str, str]]) -> None:
+        """Says of (stream, writer) pairs of this process that it holds nothing more for them."""
+        await self._patiently(partial(self._log.release, writers))
+
+    async def closed_by_others(self) -> Sequence[tuple[str, str]]:
+        """This process's writers that somebody else closed and that are not released yet.
+
+        `closing` is set when such a one was heard of; renew it, then ask.
+        """
+        return await self._patiently(self._log.closed_by_others)
+
+    async def open_writers(self) -> Sequence[OpenWriter]:
+        """Open writers that are this process's own, or whose process shows no sign of life."""
+        return await self._patiently(self._log.open_writers)
+
+    # -- keeping
+
+    async def trim(self, stream: str, before: int) -> Head:
+        """Retention: removes the events before a position (never the newest) and returns what is left.
+
+        Runs as the owner of the tables. Raises `StreamUnknown`. A reader behind gets `Trimmed` from now on.
+        """
+        head = await self._patiently(partial(self._log.trim, stream, before))
+        self._tails.drop(stream)
+        if head is None:
+            raise StreamUnknown(stream)
+        return head
+
+    async def expire_keys(self) -> int:
+        """Removes keys whose time is over; returns how many."""
+        return await self._patiently(self._log.expire_keys)
+
+    async def alive(self) -> None:
+        """Returns when the primary answers."""
+        await self._log.alive()
+
+    # -- hints
+
+    def _heard_newer(self, streams: Iterable[str] | None) -> None:
+        if streams is None:
+            self.wakeups.wake_all()
+        else:
+            self.wakeups.wake(streams)
+
+    def _heard_closed(self) -> None:
+        self.closing.set()
+
+    async def _poll_heads(self) -> None:
+        while True:
+            await trio.sleep(self.options.safety_poll)
+            streams = self.wakeups.streams()
+            for start in range(0, len(streams), HEAD_LIMITS.questions):
+                asked = streams[start : start + HEAD_LIMITS.questions]
+                try:
+                    heads = await self._log.heads(asked)
+                except StoreUnavailable:
+                    break  # whoever reads hears of it there; the next round asks again
+                for stream, head in zip(asked, heads, strict=True):
+                    if head is not None:
+                        self.wakeups.wake_behind(stream, head.position)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(call, self.options.patience)
+
+    async def _read_batch(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None]:
+        return await self._patiently(partial(self._log.read, queries))
+
+    async def _heads_batch(self, streams: Sequence[str]) -> Sequence[Head | None]:
+        return await self._patiently(partial(self._log.heads, streams))
+
+
+def _exclusive(append: Append) -> Iterator[Hashable]:
+    # The log judges a batch in one statement: two appends to one stream would both see the first one's head,
+    # and one key claimed twice in one INSERT is an error for all.
+    yield append.stream
+    for key in append.keys:
+        yield key.scope, key.name
+
+
+def _weigh(append: Append) -> int:
+    return len(append.events)
+
+
+def _repeatable(append: Append) -> Append:
+    if append.writer is not None or any(key.digest is not None for key in append.keys):
+        return append
+    once = Key(ONCE_SCOPE, uuid4().hex, digest=b"", seconds=ONCE_SECONDS)
+    return Append(
+        append.stream,
+        append.events,
+        append.expected,
+        append.writer,
+        append.closes,
+        (*append.keys, once),
+        append.category,
+    )
+
+
+def _events(append: Append, outcome: Outcome) -> list[Event]:
+    return [
+        Event(position, new.type, outcome.at, new.tag, new.data)
+        for position, new in enumerate(append.events, outcome.first)
+    ]

@@ -1,0 +1,79 @@
+"""A subscription: a position that moves along a stream, by pulling.
+
+Arm the wake-up, look after the position (in the shared tail, else in the log), and only then sleep. Its whole
+state is a position and a bell, so a reader that is slow, or never comes back, costs nothing more than that.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+
+from eventstore.model import Event, Slice
+from eventstore.tail import Tails
+from eventstore.wakeups import Wakeups
+
+Read = Callable[[str, int, int], Awaitable[Slice]]
+
+
+class Subscription:
+    """All events of `stream` after `position`, in order, without gap or repeat, as they come.
+
+    A context manager: the bell is given back at its end. `position` is that of the last event returned.
+    `head` is the newest head of the primary this subscription has read, 0 before the first look.
+    """
+
+    __slots__ = ("_anchored", "_limit", "_read", "_tails", "_waker", "_wakeups", "head", "position", "stream")
+
+    def __init__(
+        self, stream: str, position: int, *, limit: int, read: Read, tails: Tails, wakeups: Wakeups
+    ) -> None:
+        self.stream = stream
+        self.position = position
+        self.head = 0
+        # Whether the log has been read with the bell armed. Before that, what another process appended
+        # may have been announced when this bell did not hang yet, and the tail need not know of it.
+        self._anchored = False
+        self._limit = limit
+        self._read = read
+        self._tails = tails
+        self._wakeups = wakeups
+        self._waker = wakeups.add(stream, position)
+
+    def __enter__(self) -> "Subscription":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wakeups.remove(self._waker)
+
+    async def next(self) -> Sequence[Event]:
+        """Waits for at least one event and returns what is there, oldest first, at most the limit.
+
+        Cancelling it loses nothing. Raises `StoreUnavailable` (ask again), `Trimmed`, `StreamUnknown`.
+        """
+        while True:
+            await self._waker.sleep()
+            if events := await self.look():
+                return events
+
+    async def look(self) -> Sequence[Event]:
+        """Like `next`, but returns an empty sequence when the primary says that nothing is newer."""
+        self._waker.arm()
+        events = self._tails.after(self.stream, self.position, self._limit)
+        if events:
+            more = not self._anchored or len(events) == self._limit
+        else:
+            try:
+                found = await self._read(self.stream, self.position, self._limit)
+            except BaseException:
+                self._waker.ring()  # failed or cancelled: what rang for this look is still to be seen
+                raise
+            self._anchored = True
+            self.head = found.head
+            events = found.events
+            more = bool(events) and events[-1].position < found.head
+        if events:
+            self.position = self._waker.position = events[-1].position
+        if more:
+            self._waker.ring()  # no bell will ring again for what stands right behind
+        return events

@@ -1,0 +1,79 @@
+"""Who sleeps on which stream, and how they are woken. A wake-up carries no data and may be false.
+
+The rule that makes it safe (and whose absence left one reader in two stuck): arm first, then read. A waker
+that was rung while its owner was reading is found rung when the owner comes back to sleep.
+"""
+
+from collections.abc import Iterable
+
+import trio
+
+
+class Waker:
+    """One sleeper's bell for one stream. Rung at birth: whoever is new has to look once."""
+
+    __slots__ = ("_event", "position", "stream")
+
+    def __init__(self, stream: str, position: int) -> None:
+        self.stream = stream
+        self.position = position
+        self._event = trio.Event()
+        self._event.set()
+
+    def ring(self) -> None:
+        """Wakes the sleeper, now or when it next lies down."""
+        self._event.set()
+
+    def arm(self) -> None:
+        """From here on every ring counts. Call it before looking, never after."""
+        if self._event.is_set():
+            self._event = trio.Event()
+
+    async def sleep(self) -> None:
+        """Until the next ring since `arm`."""
+        await self._event.wait()
+
+
+class Wakeups:
+    """All wakers of this process, by stream."""
+
+    def __init__(self) -> None:
+        self._wakers: dict[str, set[Waker]] = {}
+
+    def add(self, stream: str, position: int) -> Waker:
+        """A new waker, already rung."""
+        waker = Waker(stream, position)
+        self._wakers.setdefault(stream, set()).add(waker)
+        return waker
+
+    def remove(self, waker: Waker) -> None:
+        """Forgets it."""
+        wakers = self._wakers[waker.stream]
+        wakers.discard(waker)
+        if not wakers:
+            del self._wakers[waker.stream]
+
+    def wake(self, streams: Iterable[str]) -> None:
+        """Rings everybody on these streams."""
+        for stream in streams:
+            for waker in self._wakers.get(stream, ()):
+                waker.ring()
+
+    def wake_all(self) -> None:
+        """Rings everybody: something may have been missed."""
+        for wakers in self._wakers.values():
+            for waker in wakers:
+                waker.ring()
+
+    def wake_behind(self, stream: str, head: int) -> None:
+        """Rings those on this stream who stand before `head`."""
+        for waker in self._wakers.get(stream, ()):
+            if waker.position < head:
+                waker.ring()
+
+    def streams(self) -> list[str]:
+        """The streams somebody sleeps on."""
+        return list(self._wakers)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._wakers.values()))

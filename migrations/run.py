@@ -1,0 +1,82 @@
+"""Runs the revisions up and down on a database, as its owner, through the store's own bridge and driver.
+
+Safe to call from many processes at once: the first one in holds an advisory lock, the others then find
+nothing left to do.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from eventstore.postgres.bridge import open_bridge
+
+_FOLDER = Path(__file__).parent
+_LOCK = 7_306_015_824_111_507  # any number, the same in every process
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    return config
+
+
+HEAD: Final = ScriptDirectory(str(_FOLDER)).get_current_head() or ""
+"""The newest revision: what a database must be at to be served."""
+
+
+async def upgrade(owner_url: str, *, app_role: str | None = None, revision: str = "head") -> None:
+    """Brings the database up to `revision` and gives `app_role` (if named) the rights to serve.
+
+    `owner_url`: a role that owns the schema or may create it. Raises `StoreUnavailable` (not reachable) or
+    `Refused` (a right is missing; the message is the database's).
+    """
+    await _run(owner_url, lambda config: command.upgrade(config, revision))
+    if app_role is not None:
+
+        async def grant() -> None:
+            connection = await asyncpg.connect(owner_url)
+            try:
+                # The owner serving by itself keeps its rights: revoking them from itself would lock it out.
+                await connection.execute(
+                    "SELECT eventstore.grant_to(a) FROM (SELECT $1::text::name AS a) r WHERE a <> current_user", app_role
+                )
+            finally:
+                await connection.close()
+
+        async with open_bridge() as bridge:
+            await bridge.run(grant)
+
+
+async def downgrade(owner_url: str, revision: str = "base") -> None:
+    """Takes the schema back to `revision`. `base` takes everything away, data included."""
+    await _run(owner_url, lambda config: command.downgrade(config, revision))
+
+
+async def _run(owner_url: str, act: Callable[[Config], None]) -> None:
+    def migrate(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        config = _config()
+        config.attributes["connection"] = connection
+        act(config)
+
+    async def go() -> None:
+        engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: _connect(owner_url))
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(migrate)
+        finally:
+            await engine.dispose()
+
+    async with open_bridge() as bridge:
+        await bridge.run(go)
+
+
+def _connect(url: str) -> Awaitable[Any]:
+    return asyncpg.connect(url)

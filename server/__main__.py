@@ -1,0 +1,5 @@
+"""`python -m server` is `tokentape`."""
+
+from server.cli import main
+
+main()

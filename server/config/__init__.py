@@ -1,0 +1,5 @@
+"""What can be set, and from where: `TOKENTAPE_…` variables, the providers' own variables, and flags."""
+
+from server.config.settings import BadSettings, Settings, load
+
+__all__ = ["BadSettings", "Settings", "load"]

@@ -1,0 +1,141 @@
+"""The settings: names, defaults, units, bounds. An unknown name or a bad value is refused at start.
+
+A typo that is silently ignored is found in production; so every `TOKENTAPE_…` variable must be known. Values
+of secrets are never shown.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import EnvSettingsSource
+
+PREFIX = "TOKENTAPE_"
+
+
+class BadSettings(Exception):
+    """What is set makes no sense. The message names each setting, its value and what would be right."""
+
+
+def _postgres_url(value: str) -> str:
+    if not value.startswith(("postgresql://", "postgres://")):
+        raise ValueError("it has to look like postgresql://user:password@host:5432/database")
+    return value
+
+
+def _http_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise ValueError("it has to start with http:// or https://")
+    return value
+
+
+def _bind(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isdigit() and int(port) < 65536):
+        raise ValueError("it has to look like 127.0.0.1:8000 or [::1]:8000; port 0 takes a free one")
+    return value
+
+
+def _names(value: Any) -> Any:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """All settings of `tokentape serve`. Each is `TOKENTAPE_` plus its name, or a flag of the same name."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+
+    bind: Annotated[str, AfterValidator(_bind)] = Field(
+        "127.0.0.1:8000", description="address and port to listen on"
+    )
+    database_url: PostgresUrl | None = Field(None, description="the Postgres to use; default: an embedded one")
+    database_owner_url: PostgresUrl | None = Field(
+        None, description="the same database as the role that owns the tables (migrations, retention)"
+    )
+    data_dir: Path | None = Field(None, description="where the embedded database lives; may not exist yet")
+    allowed_hosts: Names = Field((), description="names clients may call this server by, besides the bind address")
+    allowed_origins: Names = Field((), description="origins of web pages that may post, besides the server's own")
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="log lines as JSON or for people")
+    stop_timeout: Seconds = Field(10.0, description="seconds from SIGTERM to the end, at most")
+    stall_timeout: Seconds = Field(120.0, description="seconds after which a client that takes no byte is cut off")
+    stream_max_seconds: Seconds | None = Field(None, description="ends streams cleanly after this many seconds")
+    heartbeat: Seconds = Field(15.0, description="seconds between signs of life on a quiet stream")
+    store_patience: Seconds = Field(30.0, description="seconds to wait for a database that is away")
+    max_runs: int = Field(500, ge=1, le=100_000, description="generations running in this process at once")
+    max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open streams and WebSockets of this process")
+    max_body: int = Field(1_048_576, ge=1_024, le=64 * 1_048_576, description="bytes of a request body, at most")
+    upstream_stall: Seconds = Field(60.0, description="seconds of silence after which an upstream is given up")
+    openai_base_url: HttpUrl = Field("https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL")
+    openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then the environment; no files."""
+        return init_settings, _Environment(settings_cls)
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, with comma lists read as lists."""
+
+    def prepare_field_value(self, field_name: str, field: Any, value: Any, value_is_complex: bool) -> Any:
+        if field_name in ("allowed_hosts", "allowed_origins"):
+            return _names(value)
+        return super().prepare_field_value(field_name, field, value, value_is_complex)
+
+
+def load(flags: Mapping[str, Any] | None = None) -> Settings:
+    """The settings from flags (None means not given) and the environment.
+
+    Raises `BadSettings`: whoever set them is to blame, and the message says what would be right.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields if not name.startswith("openai_")}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    complaints = [_unknown(name, known) for name in unknown]
+    given = {
+        name: _names(value) if name.startswith("allowed_") else value for name, value in (flags or {}).items()
+    }
+    settings = None
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        complaints += [_complaint(problem, given) for problem in error.errors()]
+    if complaints or settings is None:
+        raise BadSettings("\n".join(complaints))
+    if settings.database_url is None and settings.database_owner_url is not None:
+        raise BadSettings(
+            "TOKENTAPE_DATABASE_OWNER_URL is set but TOKENTAPE_DATABASE_URL is not: set both, or neither"
+        )
+    return settings
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "`tokentape serve --help` lists the known ones"
+    return f"{name} is not a setting: {hint}"
+
+
+def _complaint(problem: Any, flags: Mapping[str, Any]) -> str:
+    place = str(problem["loc"][0])
+    name = place if place.isupper() else PREFIX + place.upper()
+    if flags.get(place) is not None:
+        name = "--" + place.replace("_", "-")
+    secret = "key" in place.lower() or "url" in place.lower()
+    value = "(not shown)" if secret else repr(problem["input"])
+    return f"{name} = {value}: {problem['msg'].removeprefix('Value error, ')}"

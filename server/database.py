@@ -1,0 +1,104 @@
+"""Which database a server works on: the embedded one, brought up and migrated here, or a given one, checked.
+
+It hands out two addresses: the role that serves and the role that owns the tables. It knows no HTTP and runs
+nothing on the log itself.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import trio
+
+import migrations
+from eventstore.postgres import schema_revision
+from server import logs
+from server.config import Settings
+from server.embedded import Embedded, EmbeddedError, acquire
+
+log = logs.get("database")
+
+KEEP_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the log is. `url` serves, `owner_url` migrates and trims."""
+
+    url: str
+    owner_url: str
+
+
+class NotMigrated(Exception):
+    """The database is not at this version's schema. The message says what to run."""
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Database]:
+    """The database, up and at this version's schema, for as long as the context lasts.
+
+    The embedded one is migrated always, a given one only with `migrate`. Raises `EmbeddedError`, `NotMigrated`,
+    `StoreUnavailable` or `Refused`, each with a message for the person who starts the server.
+    """
+    if settings.database_url is not None:
+        database = Database(settings.database_url, settings.database_owner_url or settings.database_url)
+        if migrate:
+            await _migrate(database)
+        else:
+            await _check(database)
+        yield database
+        return
+    async with _embedded(settings.data_dir) as held:
+        database = Database(held.app_url, held.owner_url)
+        await _migrate(database)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep_up, held)
+            yield database
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _embedded(data_dir: Path | None) -> AsyncIterator[Embedded]:
+    def tell(what: str) -> None:
+        log.info(what)
+
+    # Not abandoned when cancelled: a PostgreSQL that is just being started would be left without a holder.
+    held = await trio.to_thread.run_sync(partial(acquire, data_dir, progress=tell))
+    try:
+        yield held
+    finally:
+        with trio.CancelScope(shield=True):  # bounded: release gives up by itself
+            await trio.to_thread.run_sync(held.release)
+
+
+async def _keep_up(held: Embedded) -> None:
+    """Starts PostgreSQL again when something ended it: nobody else would, and the log is waiting for it."""
+    while True:
+        await trio.sleep(KEEP_SECONDS)
+        try:
+            held.pid  # noqa: B018  # raises when there is none
+        except EmbeddedError:
+            log.warning("the embedded PostgreSQL is gone; starting it again")
+            try:
+                again = await trio.to_thread.run_sync(acquire, held.data_dir)
+                await trio.to_thread.run_sync(again.release)
+            except EmbeddedError as error:
+                log.error("the embedded PostgreSQL does not start", why=str(error))
+
+
+async def _migrate(database: Database) -> None:
+    role = unquote(urlsplit(database.url).username or "") or None
+    await migrations.upgrade(database.owner_url, app_role=role)
+
+
+async def _check(database: Database) -> None:
+    found = await schema_revision(database.url)
+    if found != migrations.HEAD:
+        at = f"at revision {found}" if found else "empty"
+        raise NotMigrated(
+            f"The database is {at}; this version needs {migrations.HEAD}. Run `tokentape migrate` with the same "
+            "settings (and TOKENTAPE_DATABASE_OWNER_URL, if another role owns the tables), then start again."
+        )

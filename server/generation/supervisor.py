@@ -1,0 +1,164 @@
+"""Owns all runs of this process: takes them on, stops them, and sees that each one ends in the log.
+
+`start` is sync: accepting and registering are one step, and the cancel scope exists before the task runs, so
+a cancellation never misses a run that is just starting. Here is the one `except Exception` of a run. It knows
+nothing of HTTP.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from eventstore import Append, EventStore, Fenced, NewEvent, StoreError, StoreUnavailable
+from server import events, logs
+from server.generation.runner import Figures, Pen, run
+from server.upstream import Prompt, Upstream
+
+log = logs.get("supervisor")
+
+WATCH_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+EPOCH = 1
+"""The first attempt. Later attempts (after a takeover) count on."""
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """One run of this process."""
+
+    conversation: str
+    generation: str
+    upstream: Upstream
+    prompt: Prompt
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    done: trio.Event = field(default_factory=trio.Event)
+    figures: Figures = field(default_factory=Figures)
+    stopped_by: str | None = None
+
+
+class Supervisor:
+    """All runs of one process. `worker` is the name under which they appear in the log."""
+
+    def __init__(self, store: EventStore, nursery: trio.Nursery, worker: str) -> None:
+        self._store = store
+        self._nursery = nursery
+        self.worker = worker
+        self.owner = store.owner
+        self.runs: dict[str, Run] = {}
+
+    def start(self, run: Run) -> None:
+        """Takes a run on, whose request is in the log with this process as its writer's owner.
+
+        Starting one that runs already does nothing: a request that is answered twice runs once.
+        """
+        if run.generation not in self.runs:
+            self.runs[run.generation] = run
+            self._nursery.start_soon(self._drive, run)
+
+    async def stop(self, generation: str) -> bool:
+        """Ends a run here without a word in the log, and returns when its upstream is closed.
+
+        True if it was one of this process's. For runs whose end somebody has written already.
+        """
+        run = self.runs.get(generation)
+        if run is None:
+            return False
+        run.scope.cancel()
+        await run.done.wait()
+        return True
+
+    async def finish(self, bound: float) -> None:
+        """Waits `bound` seconds for the runs to end by themselves, then ends them as `server_stopped`."""
+        with trio.move_on_after(bound):
+            for run in list(self.runs.values()):
+                await run.done.wait()
+        for run in list(self.runs.values()):
+            run.stopped_by = "server_stopped"
+            run.scope.cancel()
+        for run in list(self.runs.values()):
+            await run.done.wait()
+
+    async def _drive(self, run_: Run) -> None:
+        end: NewEvent | None = None
+        try:
+            with run_.scope:
+                end = await self._attempt(run_)
+            if run_.stopped_by is not None:
+                end = events.generation_failed(
+                    run_.generation,
+                    run_.stopped_by,
+                    "The server was stopped before the answer was complete. Ask again.",
+                    retryable=True,
+                )
+            if end is not None:
+                await self.end(run_.conversation, run_.generation, end, lambda: run_.stopped_by is not None)
+        finally:
+            del self.runs[run_.generation]
+            run_.done.set()
+        log.info(
+            "run over",
+            generation=run_.generation,
+            conversation=run_.conversation,
+            tokens=run_.figures.tokens,
+            ttft_ms=run_.figures.ttft_ms,
+        )
+
+    async def _attempt(self, run_: Run) -> NewEvent | None:
+        """None when the end is in the log, else the event with which to end."""
+        generation = run_.generation
+        pen = Pen(self._store, run_.conversation, generation, EPOCH)
+        try:
+            await run(pen, generation, self.worker, run_.upstream, run_.prompt, run_.figures)
+        except Fenced as fenced:
+            log.info("run fenced off", generation=generation, reason=fenced.reason)
+        except StoreUnavailable:
+            log.warning("store unavailable", generation=generation)
+            return events.generation_failed(
+                generation, "store_unavailable", "The log could not be written for too long.", retryable=True
+            )
+        except Exception:
+            log.exception("run crashed", generation=generation)
+            return events.generation_failed(
+                generation, "internal_error", "The server failed; its log says why.", retryable=True
+            )
+        return None
+
+    async def end(
+        self, conversation: str, generation: str, event: NewEvent, give_up: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Appends a terminal event from outside and closes the writer; False if somebody was faster.
+
+        Goes on until the store answers: a run without an end would read "streaming …" for ever. Gives up
+        only when told so; the run is then found by another process, as one whose worker is lost.
+        """
+        while True:
+            try:
+                await self._store.append(Append(conversation, (event,), closes=generation))
+            except Fenced:
+                return False
+            except StoreUnavailable:
+                if give_up():
+                    return False
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                return True
+
+    async def watch(self) -> None:
+        """For ever: stops runs whose writer was closed from outside, and says when nothing is held any more."""
+        while True:
+            with trio.move_on_after(WATCH_SECONDS):
+                await self._store.closing.wait()
+            heard = self._store.closing.is_set()
+            self._store.closing = trio.Event()
+            if not heard and not self.runs:
+                continue
+            try:
+                closed = await self._store.closed_by_others()
+                for _, generation in closed:
+                    await self.stop(generation)
+                if closed:
+                    await self._store.release(closed)
+            except StoreError:
+                self._store.closing.set()
+                await trio.sleep(RETRY_SECONDS)

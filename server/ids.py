@@ -1,0 +1,23 @@
+"""Ids: a prefix that says what it is, then 26 characters that sort by time and cannot be guessed (ULID's form).
+
+https://github.com/ulid/spec: 48 bits of milliseconds, 80 random bits, Crockford's base 32.
+"""
+
+import re
+import secrets
+import time
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_SHAPE = re.compile(r"(conv|gen|msg)_[0-9A-HJKMNP-TV-Z]{26}")
+
+
+def new(prefix: str) -> str:
+    """A new id, `conv_…`, `gen_…` or `msg_…`."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def looks_right(text: str, prefix: str) -> bool:
+    """Whether this can be an id at all. What cannot never reaches the database (a NUL would be an error there)."""
+    found = _SHAPE.fullmatch(text)
+    return found is not None and found[1] == prefix

@@ -1,0 +1,99 @@
+"""The drain: how streams end when the server stops, and how many there may be before.
+
+Each stream has an end time: from the start if streams are capped, or when the drain begins, spread at random
+over a window, so that the clients do not all come back in the same instant.
+"""
+
+import random
+
+import trio
+
+from server.errors import Problem
+
+
+class Stay:
+    """One open stream's leave to stay: `over` when it shall end."""
+
+    __slots__ = ("_scope", "end_at")
+
+    def __init__(self, end_at: float) -> None:
+        self.end_at = end_at
+        self._scope: trio.CancelScope | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the time has come."""
+        return trio.current_time() >= self.end_at
+
+    def scope(self, seconds: float) -> trio.CancelScope:
+        """A scope for the next wait: ends after `seconds`, or when the stay ends, whichever is first."""
+        self._scope = trio.CancelScope(deadline=min(trio.current_time() + seconds, self.end_at))
+        return self._scope
+
+    def shorten(self, end_at: float) -> None:
+        """Ends the stay earlier, also in the middle of a wait."""
+        self.end_at = min(self.end_at, end_at)
+        if self._scope is not None:
+            self._scope.deadline = min(self._scope.deadline, self.end_at)
+
+
+class Drain:
+    """All stays of this process. `most` bounds their number, `longest` (seconds) each one's length."""
+
+    def __init__(self, most: int, longest: float | None) -> None:
+        self._most = most
+        self._longest = longest
+        self._stays: set[Stay] = set()
+        self.begun = False
+        self._empty = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._stays)
+
+    def refuse_if_begun(self) -> None:
+        """Raises the `Problem` with which new work is refused while the server stops."""
+        if self.begun:
+            raise Problem(503, "draining", "The server is stopping. Come back in a moment.", retry_after=1.0)
+
+    def refuse_stream(self) -> None:
+        """The same for a new stream, which is refused too when too many are open."""
+        self.refuse_if_begun()
+        if len(self._stays) >= self._most:
+            raise Problem(
+                503,
+                "overloaded",
+                f"This server serves {self._most} streams at most, and all are taken. Come back in a moment.",
+                retry_after=2.0,
+                extra={"limit": self._most},
+            )
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether a request may be held for a while; if not, it is answered with what is there."""
+        return not self.begun and len(self._stays) < self._most
+
+    def enter(self) -> Stay:
+        """A new stay; give it back with `leave`."""
+        now = trio.current_time()
+        stay = Stay(now + self._longest if self._longest is not None else float("inf"))
+        self._stays.add(stay)
+        return stay
+
+    def leave(self, stay: Stay) -> None:
+        """The stream is over."""
+        self._stays.discard(stay)
+        if self.begun and not self._stays:
+            self._empty.set()
+
+    async def empty(self) -> None:
+        """Returns when the drain has begun and the last stream has ended."""
+        await self._empty.wait()
+
+    def begin(self, window: float) -> None:
+        """No new stays, and the present ones end within `window` seconds."""
+        self.begun = True
+        now = trio.current_time()
+        for stay in self._stays:
+            stay.shorten(now + random.uniform(0, window))
+        if not self._stays:
+            self._empty.set()

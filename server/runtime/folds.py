@@ -1,0 +1,112 @@
+"""Folds at hand: the state of a conversation, at its head or at any position.
+
+The state is kept per conversation and moved on by the events since, so a poll costs those and nothing more.
+Every answer rests on a read of the primary made after the asking: "nothing new" is never said from memory.
+Cold, it starts from the newest stored snapshot; it stores one itself when the log has grown by a part.
+"""
+
+from collections import OrderedDict
+
+import msgspec
+import trio
+
+from eventstore import EventStore, Snapshot, StoreError, StreamUnknown
+from server import logs
+from server.errors import not_found
+from server.generation.fold import fold
+from server.generation.state import FORM, Conversation
+
+log = logs.get("folds")
+
+PAGE = 2_000
+STORE_EVERY = 500
+"""A snapshot is stored after this many events, or an eighth of the log if that is more: so the snapshots of a
+long conversation take a multiple of its text, not its square."""
+KEPT_BYTES = 64 * 1024 * 1024
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Conversation).decode
+
+
+class Folds:
+    """The folds of one process. `nursery` is where snapshots are stored, off the readers' way."""
+
+    def __init__(self, store: EventStore, nursery: trio.Nursery) -> None:
+        self._store = store
+        self._nursery = nursery
+        self._kept: OrderedDict[str, tuple[Conversation, int]] = OrderedDict()
+        self._size = 0
+        self._stored: dict[str, int] = {}
+
+    async def latest(self, conversation: str) -> Conversation:
+        """The state at the primary's head. `Problem` 404 if there is no such conversation.
+
+        Raises `Trimmed` where events are gone that no stored snapshot covers.
+        """
+        state = self._known(conversation) or await self._load(conversation, None)
+        while True:
+            try:
+                found = await self._store.read(conversation, state.position, PAGE)
+            except StreamUnknown:
+                raise not_found("conversation") from None
+            # Another reader may have moved the kept state on meanwhile: start from whichever is further.
+            known = self._known(conversation)
+            if known is not None and known.position > state.position:
+                state = known
+            state = fold(state, (event for event in found.events if event.position > state.position))
+            self._keep(state)
+            if state.position >= found.head:
+                return state
+
+    async def at(self, conversation: str, position: int) -> Conversation:
+        """The state at a position, which is known to be in the log."""
+        known = self._known(conversation)
+        if known is not None and known.position == position:
+            return known
+        state = await self._load(conversation, position)
+        while state.position < position:
+            found = await self._store.read(conversation, state.position, min(PAGE, position - state.position))
+            state = fold(state, found.events)
+        return state
+
+    def _known(self, conversation: str) -> Conversation | None:
+        found = self._kept.get(conversation)
+        if found is None:
+            return None
+        self._kept.move_to_end(conversation)
+        return found[0]
+
+    def _keep(self, state: Conversation) -> None:
+        before = self._kept.get(state.id)
+        if before is not None:
+            if before[0].position >= state.position:
+                return
+            self._size -= before[1]
+        size = 2_000 + sum(len(found.text) + 1_000 for found in state.generations)
+        size += sum(len(message.content) + 300 for message in state.messages)
+        self._kept[state.id] = (state, size)
+        self._kept.move_to_end(state.id)
+        self._size += size
+        while self._size > KEPT_BYTES and len(self._kept) > 1:
+            gone, (_, size) = self._kept.popitem(last=False)
+            self._size -= size
+            self._stored.pop(gone, None)
+        since = state.position - self._stored.setdefault(state.id, 0)
+        if since >= max(STORE_EVERY, state.position // 8):
+            self._stored[state.id] = state.position
+            self._nursery.start_soon(self._save, state)
+
+    async def _load(self, conversation: str, at_most: int | None) -> Conversation:
+        bound = 2**62 if at_most is None else at_most
+        snapshot = await self._store.load_snapshot(conversation, FORM, bound)
+        if snapshot is None:
+            return Conversation(conversation)
+        if at_most is None:
+            self._stored[conversation] = max(self._stored.get(conversation, 0), snapshot.position)
+        return _decode(snapshot.data)
+
+    async def _save(self, state: Conversation) -> None:
+        try:
+            await self._store.save_snapshot(state.id, FORM, Snapshot(state.position, _encode(state).decode()))
+        except StoreError as error:
+            log.warning("snapshot not stored", conversation=state.id, why=str(error))

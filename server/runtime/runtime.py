@@ -1,0 +1,88 @@
+"""The runtime: what one serving process holds, and how it finds conversations and generations.
+
+Folds, runs, drain and commands over one open store. It knows no HTTP.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from eventstore import EventStore, Place, Trimmed
+from server.errors import not_found
+from server.events import GENERATION_SCOPE
+from server.generation.fold import fold
+from server.generation.state import Conversation, Generation
+from server.generation.supervisor import Supervisor
+from server.ids import looks_right
+from server.runtime.commands import Commands
+from server.runtime.drain import Drain
+from server.runtime.folds import Folds
+from server.runtime.sweep import sweep
+from server.upstream import Upstreams
+
+PLACES_KEPT = 50_000
+
+
+class Runtime:
+    """One process at work on one store. Made by `open_runtime`."""
+
+    def __init__(
+        self, store: EventStore, nursery: trio.Nursery, upstreams: Upstreams, drain: Drain, most_runs: int
+    ) -> None:
+        self.store = store
+        self.drain = drain
+        self.folds = Folds(store, nursery)
+        self.supervisor = Supervisor(store, nursery, worker=f"worker-{store.owner:016x}")
+        self.commands = Commands(store, nursery, self.folds, self.supervisor, upstreams, drain, most_runs)
+        self._places: dict[str, Place] = {}
+
+    async def conversation(self, name: str) -> Conversation:
+        """The conversation at the primary's head. `Problem` 404."""
+        if not looks_right(name, "conv"):
+            raise not_found("conversation")
+        return await self.folds.latest(name)
+
+    async def first(self, name: str) -> Conversation:
+        """The conversation as its first event made it: its title, for a list."""
+        try:
+            event = await self.store.read_one(name, 1)
+        except Trimmed:
+            return await self.folds.latest(name)
+        return fold(Conversation(name), [event] if event else [])
+
+    async def place(self, generation: str) -> Place:
+        """Where a generation was requested (`last` is the request itself). `Problem` 404."""
+        if not looks_right(generation, "gen"):
+            raise not_found("generation")
+        found = self._places.get(generation)
+        if found is None:
+            found = await self.store.find_key(GENERATION_SCOPE, generation)
+            if found is None:
+                raise not_found("generation")
+            # A place never changes; the oldest remembered one goes when there are too many.
+            if len(self._places) >= PLACES_KEPT:
+                self._places.pop(next(iter(self._places)))
+            self._places[generation] = found
+        return found
+
+    async def generation(self, name: str) -> tuple[Conversation, Generation]:
+        """A generation and its conversation at the primary's head. `Problem` 404."""
+        conversation = await self.folds.latest((await self.place(name)).stream)
+        found = conversation.generation(name)
+        if found is None:
+            raise not_found("generation")
+        return conversation, found
+
+
+@asynccontextmanager
+async def open_runtime(
+    store: EventStore, upstreams: Upstreams, drain: Drain, *, most_runs: int
+) -> AsyncIterator[Runtime]:
+    """The runtime at work on an open store. At its end all its tasks are cancelled; drain it first."""
+    async with trio.open_nursery() as nursery:
+        runtime = Runtime(store, nursery, upstreams, drain, most_runs)
+        nursery.start_soon(runtime.supervisor.watch)
+        nursery.start_soon(sweep, store, runtime.supervisor)
+        yield runtime
+        nursery.cancel_scope.cancel()

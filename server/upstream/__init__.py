@@ -1,0 +1,29 @@
+"""The upstream room: a small, fast streaming client to the providers of answers.
+
+Owns everything between a prompt and its text: providers' wire formats, HTTP, retries before the first token, and
+the built-in `demo`. One adapter a provider. Must not know the log, the web or settings' sources; imports nothing
+else of the server.
+"""
+
+from .errors import CODES, BadParameters, UnknownModel, UpstreamError
+from .http import Limits
+from .model import Answer, Finish, Message, Prompt, Upstream
+from .openai import OpenAISettings
+from .registry import Upstreams
+from .retry import RetryPolicy
+
+__all__ = [
+    "CODES",
+    "Answer",
+    "BadParameters",
+    "Finish",
+    "Limits",
+    "Message",
+    "OpenAISettings",
+    "Prompt",
+    "RetryPolicy",
+    "UnknownModel",
+    "Upstream",
+    "UpstreamError",
+    "Upstreams",
+]

@@ -1,0 +1,73 @@
+"""The words between a runner and any upstream: prompt, answer, finish.
+
+Owns the two protocols that every provider's adapter fulfils and the values they exchange. Pure: must not know
+HTTP, trio, a provider or the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["Answer", "Finish", "Message", "Prompt", "Upstream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation; `role` is the provider's word (`system`, `user`, `assistant` …)."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What to ask: `model` without the provider's prefix, the turns oldest first, the client's parameters."""
+
+    model: str
+    messages: tuple[Message, ...]
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How an answer ended: the provider's reason, and `{"input_tokens": n, "output_tokens": m}` if it told."""
+
+    reason: str
+    usage: Mapping[str, int] | None
+
+
+class Answer(Protocol):
+    """One answer as it arrives. For one task: two tasks must not wait in `receive` at once."""
+
+    @property
+    def finish(self) -> Finish | None:
+        """How it ended: set once `receive` has returned an empty sequence, None until then."""
+
+    @property
+    def repaired(self) -> int:
+        """How many characters were replaced by U+FFFD so far (U+0000, unpaired surrogates, broken UTF-8)."""
+
+    async def receive(self) -> Sequence[str]:
+        """Wait for text; an empty sequence means finished.
+
+        One string for each chunk of the provider that carries a content string, empty ones too, never merged:
+        every chunk that has arrived by now. What arrived before a failure is returned before it is raised.
+        Raises `UpstreamError` (the provider or the way to it). Always a checkpoint.
+        """
+
+
+class Upstream(Protocol):
+    """A provider of answers."""
+
+    def check(self, prompt: Prompt) -> None:
+        """Raise `BadParameters` (the client's fault) if this upstream would refuse the prompt; no I/O."""
+
+    def open(self, prompt: Prompt) -> AbstractAsyncContextManager[Answer]:
+        """An answer to the prompt, for as long as the context is open.
+
+        Entering connects nothing (the first `receive` does); raises `BadParameters` as `check` does. Leaving
+        closes the connection at once, also when cancelled: outside of the `async with` no socket is left.
+        """

@@ -1,0 +1,65 @@
+"""What a response other than 200 means, in the words of `errors.CODES`.
+
+Owns the translation of HTTP status and headers (RFC 9110 sections 10.2.3 and 15) into an `UpstreamError`, the same
+for every provider that speaks HTTP. Pure: must not know sockets; the wall clock is an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+from .errors import UpstreamError
+from .wording import Quoter, error_text
+
+__all__ = ["refusal", "retry_after"]
+
+_CODES = {
+    401: "upstream_unauthorized",
+    403: "upstream_unauthorized",
+    408: "upstream_timeout",
+    409: "upstream_unavailable",  # a lock at the provider; its own SDK asks again
+    429: "upstream_rate_limited",
+}
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes, quote: Quoter, now: float) -> UpstreamError:
+    """The error for a response whose `status` is not 200. `body`: its first bytes; `now`: Unix time in seconds."""
+    said = quote(error_text(body)) or "no explanation"
+    if 300 <= status < 400:
+        where = quote(headers.get("location", "nowhere"))
+        # Not followed: it would carry the key to wherever the answer says.
+        message = f"the provider answered {status}, a redirect to {where}; set the base URL to where it really is"
+        return UpstreamError("upstream_bad_request", message)
+    if status < 300:
+        return UpstreamError("upstream_malformed", f"the provider answered {status} instead of a stream: {said}")
+    code = _CODES.get(status, "upstream_unavailable" if status >= 500 else "upstream_bad_request")
+    # OpenAI answers 429 for an empty account, too; waiting does not fill it.
+    retryable = False if status == 429 and b"insufficient_quota" in body else None
+    wait = retry_after(headers, now)
+    return UpstreamError(code, f"the provider answered {status}: {said}", retryable=retryable, retry_after=wait)
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds to wait: `retry-after-ms` (OpenAI), else `Retry-After` in seconds or as an HTTP-date, else None."""
+    exact = _number(headers.get("retry-after-ms"))
+    if exact is not None:
+        return exact / 1000
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is not None or text is None:
+        return seconds
+    try:
+        at = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, at - now)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -1,0 +1,58 @@
+"""Who may call: the Host the client named and, from a browser, the Origin of the page.
+
+Before there are keys, this is what keeps a web page on another site from posting to a server on this machine,
+by itself (Origin) or through a name that it points at 127.0.0.1 (Host: DNS rebinding).
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from quart import Request, Websocket
+
+from server.errors import Problem
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Guard:
+    """The names this server answers to, and the origins that may post."""
+
+    def __init__(self, bind_host: str, hosts: Iterable[str], origins: Iterable[str]) -> None:
+        self._hosts = {*LOOPBACK, bind_host.strip("[]").lower(), *(host.lower() for host in hosts)}
+        self._origins = {origin.rstrip("/").lower() for origin in origins}
+
+    def check(self, request: Request | Websocket) -> None:
+        """Raises `Problem` 403 `host_not_allowed` or `origin_not_allowed`."""
+        host = request.headers.get("Host", "")
+        if self._name(host) not in self._hosts:
+            raise Problem(
+                403,
+                "host_not_allowed",
+                f"This server does not answer to the name {host[:100]!a}. Add it to TOKENTAPE_ALLOWED_HOSTS.",
+            )
+        if isinstance(request, Websocket) or request.method not in ("GET", "HEAD", "OPTIONS"):
+            self._check_origin(request.headers.get("Origin"), host)
+
+    def _check_origin(self, origin: str | None, host: str) -> None:
+        if origin is None or origin.lower() in self._origins:
+            return
+        if urlsplit(origin).netloc.lower() == host.lower():
+            return
+        raise Problem(
+            403,
+            "origin_not_allowed",
+            f"Pages of {origin[:100]!a} may not post here. Add the origin to TOKENTAPE_ALLOWED_ORIGINS.",
+        )
+
+    def _name(self, host: str) -> str | None:
+        try:
+            name = urlsplit(f"//{host}").hostname
+        except ValueError:
+            return None
+        if name is None or "@" in host:
+            return None
+        try:
+            return str(ipaddress.ip_address(name))
+        except ValueError:
+            return name.rstrip(".")

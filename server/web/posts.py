@@ -1,0 +1,71 @@
+"""POST: commands over HTTP. Each is the answer of `answers`, as a response."""
+
+from quart import Blueprint, Response, request
+
+from eventstore import StoreUnavailable
+from server.errors import Problem
+from server.runtime.runtime import Runtime
+from server.web import answers
+from server.web.answers import Answer
+from server.web.bodies import read_json
+from server.web.cursor import Form, accepted_form
+from server.web.problems import from_store
+from server.web.reading import find_generation
+from server.web.reads import stream_sse
+from server.web.streams import refuse
+
+
+def routes(runtime: Runtime, heartbeat: float) -> Blueprint:
+    """The writing half of the API."""
+    blue = Blueprint("posts", __name__)
+
+    @blue.post("/v1/conversations")
+    async def start() -> Response:
+        return _respond(await answers.start_conversation(runtime, await read_json(request), _key()))
+
+    @blue.post("/v1/conversations/<name>/messages")
+    async def post(name: str) -> Response:
+        return _respond(await answers.post_message(runtime, name, await read_json(request), _key()))
+
+    @blue.post("/v1/conversations/<name>/generations")
+    async def generate(name: str) -> Response:
+        return await _generate(name)
+
+    @blue.post("/v1/generations")
+    async def generate_alone() -> Response:
+        return await _generate(None)
+
+    @blue.post("/v1/generations/<name>/cancel")
+    async def cancel(name: str) -> Response:
+        return _respond(await answers.cancel_generation(runtime, name, await read_json(request), _key()))
+
+    async def _generate(conversation: str | None) -> Response:
+        streamed = accepted_form(request.headers.get("Accept", "")) is Form.SSE
+        try:
+            answer = await answers.request_generation(runtime, conversation, await read_json(request), _key())
+            if not streamed or answer.generation is None:
+                return _respond(answer)
+            # The run is detached: the stream only reads its log, from the start, and may be cut and resumed.
+            source = await find_generation(runtime, answer.generation, 0)
+            response = stream_sse(runtime, source, heartbeat, request)
+        except (Problem, StoreUnavailable) as error:
+            problem = error if isinstance(error, Problem) else from_store(error)
+            if streamed and problem.retry_after is not None:
+                return refuse(problem)
+            raise problem from None
+        response.headers["Location"] = answer.location or ""
+        return response
+
+    return blue
+
+
+def _key() -> str | None:
+    return request.headers.get("Idempotency-Key")
+
+
+def _respond(answer: Answer) -> Response:
+    response = Response(answer.body, answer.status, content_type="application/json")
+    if answer.location is not None:
+        response.headers["Location"] = answer.location
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,200 @@
+"""The WebSocket: the conversation's log in order, and commands back, on one connection.
+
+One task reads commands, one after the other, so that what a client sends takes effect in its order; one task
+reads the log and sends. A slow client slows only its own reader, whose whole state is a position.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+import trio
+from quart import Blueprint, Websocket, websocket
+
+from eventstore import StoreUnavailable, Trimmed
+from server.errors import Problem
+from server.runtime.drain import Stay
+from server.runtime.runtime import Runtime
+from server.web import answers
+from server.web.answers import Answer
+from server.web.bodies import parse
+from server.web.cursor import parse_cursor, resolve_cursor
+from server.web.problems import from_store
+from server.web.reading import Source, find_conversation
+from server.wire import websocket as frames
+
+UNSUPPORTED, BAD_CURSOR, UNKNOWN, EXPIRED, RESTART, LATER = 1003, 4400, 4404, 4410, 1012, 1013
+KEY_LEAST = 16
+
+Body = dict[str, Any]
+
+
+def routes(runtime: Runtime) -> Blueprint:
+    """The one WebSocket address."""
+    blue = Blueprint("sockets", __name__)
+
+    @blue.websocket("/v1/conversations/<name>/ws")
+    async def socket(name: str) -> None:
+        offered = frames.SUBPROTOCOL in websocket.requested_subprotocols
+        await websocket.accept(subprotocol=frames.SUBPROTOCOL if offered else None)
+        client: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]  # a werkzeug proxy
+        try:
+            runtime.drain.refuse_stream()
+            source = await find_conversation(runtime, name, parse_cursor(client.args.get("after", "0")))
+        except (Problem, StoreUnavailable, Trimmed) as error:
+            await _close_with(client, error)
+            return
+        stay = runtime.drain.enter()
+        try:
+            await _Socket(runtime, client, name, source, stay).serve()
+        finally:
+            runtime.drain.leave(stay)
+
+    return blue
+
+
+class _Socket:
+    def __init__(self, runtime: Runtime, client: Websocket, conversation: str, source: Source, stay: Stay) -> None:
+        self._runtime = runtime
+        self._client = client
+        self._conversation = conversation
+        self._source = source
+        self._stay = stay
+        self._sending = trio.Lock()
+        self._wait = trio.CancelScope()
+        self._rewind: tuple[Any, int] | None = None
+
+    async def serve(self) -> None:
+        """Until the client goes, the server drains, or something is wrong with either."""
+        await self._send(frames.hello(self._conversation, self._source.cursor, self._source.head))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear, nursery)
+            code, why = await self._tell()
+            nursery.cancel_scope.cancel()
+        await self._client.close(code, why)
+
+    async def _send(self, frame: str) -> None:
+        async with self._sending:
+            await self._client.send(frame)
+
+    # -- the log, out
+
+    async def _tell(self) -> tuple[int, str]:
+        """Sends the log; returns the close code and reason when it is over."""
+        after = self._source.cursor
+        while True:
+            try:
+                await self._tell_from(after)
+            except (StoreUnavailable, Trimmed) as error:
+                problem = from_store(error)
+                await self._send(frames.error(None, problem.code, problem.detail, problem.extra))
+                return (EXPIRED if isinstance(error, Trimmed) else LATER), problem.code
+            if self._rewind is None:
+                return RESTART, "draining"
+            command, after = self._rewind
+            self._rewind = None
+            await self._send(frames.reply(command, {"status": 200, "body": {"after": after}}))
+
+    async def _tell_from(self, after: int) -> None:
+        """Until the stay is over or a resync wants another position."""
+        with self._runtime.store.subscribe(self._conversation, after) as subscription:
+            told = False
+            while not self._stay.over and self._rewind is None:
+                # Only the wait is ever cut short, never the sending of what was read.
+                with self._stay.scope(float("inf")) as self._wait:
+                    events = await (subscription.next() if told else subscription.look())
+                if self._wait.cancelled_caught:
+                    continue
+                for event in events:
+                    await self._send(frames.event(event))
+                if not events:
+                    told = True
+                    await self._send(frames.caught_up(subscription.position))
+
+    # -- commands, in
+
+    async def _hear(self, nursery: trio.Nursery) -> None:
+        while True:
+            text = await self._client.receive()
+            if not isinstance(text, str):
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True), trio.move_on_after(1):
+                    await self._client.close(UNSUPPORTED, "text frames only")
+                return
+            await self._obey(text)
+
+    async def _obey(self, text: str) -> None:
+        command: Any = None
+        try:
+            body = parse(text)
+            command = body.pop("id", None)
+            if not isinstance(command, str | int | None) or len(str(command)) > 200:
+                command = None
+                raise Problem(422, "invalid_request", "id: it has to be a short string or a number.")
+            answer = await self._do(command, body)
+        except (Problem, StoreUnavailable, Trimmed) as error:
+            problem = error if isinstance(error, Problem) else from_store(error)
+            await self._send(
+                frames.error(command, problem.code, problem.detail, {"status": problem.status, **problem.extra})
+            )
+            return
+        if answer is not None:
+            fields = {"status": answer.status, "location": answer.location, "body": msgspec.Raw(answer.body)}
+            await self._send(frames.reply(command, fields))
+
+    async def _do(self, command: Any, body: Body) -> Answer | None:
+        verb = body.pop("do", None)
+        key = body.pop("key", None)
+        if key is not None and not (isinstance(key, str) and len(key) >= KEY_LEAST):
+            raise Problem(
+                422, "invalid_request", f"key: it has to be a random string of {KEY_LEAST} characters or more."
+            )
+        if verb == "resync":
+            await self._resync(command, body)
+            return None
+        act = _VERBS.get(verb) if isinstance(verb, str) else None
+        if act is None:
+            raise Problem(
+                422, "unknown_command", f"do: one of {', '.join([*_VERBS, 'resync'])}; not {str(verb)[:100]!a}."
+            )
+        if key is None and verb != "cancel":
+            raise Problem(
+                422,
+                "key_required",
+                "key: a random string, so that the command acts once when it is sent again after a cut.",
+            )
+        return await act(self._runtime, self._conversation, body, key)
+
+    async def _resync(self, command: Any, body: Body) -> None:
+        after = body.get("after")
+        if isinstance(after, bool) or not isinstance(after, int | str):
+            raise Problem(400, "invalid_cursor", "after: a whole number ≥ 0, or now.")
+        head = await self._runtime.store.head(self._conversation)
+        position = resolve_cursor(parse_cursor(str(after)), head.position)
+        if position < head.earliest - 1:
+            raise Trimmed(self._conversation, position, head.earliest, head.position)
+        self._rewind = (command, position)
+        self._wait.cancel()
+
+
+async def _cancel(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
+    generation = body.pop("generation", None)
+    if not isinstance(generation, str):
+        raise Problem(422, "invalid_request", "generation: the id of the generation to cancel.")
+    return await answers.cancel_generation(runtime, generation, body, key)
+
+
+_VERBS: Mapping[str, Callable[[Runtime, str, Body, str | None], Awaitable[Answer]]] = {
+    "post": answers.post_message,
+    "generate": answers.request_generation,
+    "cancel": _cancel,
+}
+
+
+async def _close_with(client: Websocket, error: Problem | StoreUnavailable | Trimmed) -> None:
+    problem = error if isinstance(error, Problem) else from_store(error)
+    await client.send(frames.error(None, problem.code, problem.detail, problem.extra))
+    code = {400: BAD_CURSOR, 404: UNKNOWN, 410: EXPIRED}.get(problem.status, LATER)
+    if problem.code == "draining":
+        code = RESTART
+    await client.close(code, problem.code)

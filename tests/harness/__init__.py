@@ -1,0 +1,1 @@
+"""What the tests stand on: databases, server processes, clients. Nothing here asserts about the product."""

@@ -1,0 +1,124 @@
+"""Real `tokentape serve` processes: started, waited for, killed, stopped. Each ends with its context."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import httpx2
+import trio
+
+START_SECONDS = 30.0
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(eq=False)
+class Server:
+    """One server process. `port` stays the same over `start`s, so clients find it again."""
+
+    database_url: str | None
+    env: Mapping[str, str] = field(default_factory=dict)
+    port: int = 0
+    process: "subprocess.Popen[bytes] | None" = None
+    log: IO[bytes] = field(default_factory=lambda: tempfile.TemporaryFile())  # noqa: SIM115  # closed by running()
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """The same for WebSockets."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Starts it and waits until it is ready."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("TOKENTAPE_", "OPENAI_"))}
+        if self.database_url is not None:
+            env["TOKENTAPE_DATABASE_URL"] = self.database_url
+        if self.port == 0:
+            self.port = free_port()
+        env |= {"TOKENTAPE_BIND": f"127.0.0.1:{self.port}", "TOKENTAPE_LOG_FORMAT": "json", **self.env}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "server", "serve"], env=env, stdout=self.log, stderr=self.log, cwd=ROOT
+        )
+        await self.wait_ready()
+
+    async def wait_ready(self) -> None:
+        """Until `/readyz` says yes; fails with the log when the process ends first."""
+        async with httpx2.AsyncClient() as client:
+            with trio.fail_after(START_SECONDS):
+                while True:
+                    assert self.process is not None
+                    if self.process.poll() is not None:
+                        raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.logged()}")
+                    try:
+                        if (await client.get(f"{self.url}/readyz")).status_code == 200:
+                            return
+                    except httpx2.TransportError:
+                        pass
+                    await trio.sleep(0.02)
+
+    def logged(self) -> str:
+        """All it has written so far."""
+        return os.pread(self.log.fileno(), 50_000_000, 0).decode(errors="replace")
+
+    def log_lines(self) -> list[dict[str, object]]:
+        """Its JSON log lines."""
+        return [json.loads(line) for line in self.logged().splitlines() if line.startswith("{")]
+
+    async def kill(self) -> None:
+        """SIGKILL, and waits for the end."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> int:
+        """SIGTERM, and waits for the end; the exit status."""
+        return await self._end(signal.SIGTERM)
+
+    def send_signal(self, number: int) -> None:
+        """Any signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def _end(self, number: int) -> int:
+        process = self.process
+        assert process is not None
+        process.send_signal(number)
+        status = await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+        self.process = None
+        return status
+
+
+@asynccontextmanager
+async def running(
+    database_url: str | None, env: Mapping[str, str] | None = None, *, port: int = 0
+) -> AsyncIterator[Server]:
+    """A server that is ready; killed at the end if it still runs."""
+    server = Server(database_url, env or {}, port)
+    try:
+        await server.start()
+        yield server
+    finally:
+        if server.process is not None:
+            server.process.kill()
+            server.process.wait()
+        server.log.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    import socket
+
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -1,0 +1,60 @@
+"""Asking an upstream in a test, and all that one can see of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from server.upstream import Finish, Limits, Message, OpenAISettings, Prompt, RetryPolicy, Upstream, UpstreamError
+from server.upstream.openai import OpenAI
+
+from .fake_openai import Fake
+
+ONCE = RetryPolicy(attempts=1)
+USAGE = {"input_tokens": 7}
+
+
+def prompt(model: str, *messages: str, **parameters: Any) -> Prompt:
+    return Prompt(model, tuple(Message("user", text) for text in messages or ("hello",)), parameters)
+
+
+def upstream(
+    fake: Fake, key: str | None = "test-key", retry: RetryPolicy = ONCE, limits: Limits | None = None
+) -> OpenAI:
+    secret = SecretStr(key) if key else None
+    return OpenAI(OpenAISettings(base_url=fake.base_url, api_key=secret, retry=retry, limits=limits or Limits()))
+
+
+@dataclass
+class Seen:
+    """What a reader saw of an answer: the batches in order, then a finish or an error."""
+
+    batches: list[Sequence[str]] = field(default_factory=list)
+    finish: Finish | None = None
+    error: UpstreamError | None = None
+    repaired: int = 0
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for batch in self.batches for text in batch]
+
+
+async def ask(upstream: Upstream, prompt: Prompt) -> Seen:
+    """Read the whole answer. Checks on the way what every answer promises."""
+    seen = Seen()
+    async with upstream.open(prompt) as answer:
+        try:
+            while batch := await answer.receive():
+                assert answer.finish is None
+                seen.batches.append(batch)
+        except UpstreamError as error:
+            assert answer.finish is None
+            seen.error = error
+        else:
+            assert answer.finish is not None
+        seen.finish = answer.finish
+        seen.repaired = answer.repaired
+    return seen

@@ -1,0 +1,243 @@
+"""What the fake provider does, chosen by the model's name in the request (a leading `openai/` is dropped).
+
+Owns the behaviours, as lazy lists of steps; pure, so that the server only carries them out. Tokens are `t0 `,
+`t1 ` and so on unless said. `<n>` is a number of tokens, `<rate>` tokens a second (absent: as fast as it goes).
+
+ok-<n>[-<rate>]         a whole answer: role chunk, n tokens, finish reason, usage if asked for, [DONE]
+slow                    the same as ok-600-10
+packed                  100 tokens, ten in each packet
+split                   20 tokens, each byte of the body its own packet
+crlf, comments, bom     10 tokens; with CRLF line ends, with comments between, with a byte order mark
+multiline               10 tokens, each chunk's JSON over several data lines
+surrogate               an emoji split over two chunks as escapes: a, U+D83D, U+DE00, b
+lone-surrogate          three chunks: half an emoji, a word, half an emoji at the very end
+nul                     two chunks, the first with U+0000
+invalid-utf8            two chunks, the first with a byte that is no UTF-8
+empty-content           content "" in the role chunk and between two tokens, null once: four content strings
+no-done                 10 tokens and the finish reason, then the body ends
+no-usage                10 tokens, no usage chunk
+usage-with-finish       10 tokens, usage in the chunk with the finish reason
+error-object            3 tokens, then an error object
+refused-object          an error object of type invalid_request_error, before any token
+cut-after-<n>           the connection is closed (FIN) in the middle of the body
+reset-after-<n>         the same with a RST
+malformed-after-<n>     a chunk that is no JSON
+stall-after-<n>         silence until the client closes; stall-after-0 sends only the response's head
+finish-then-stall       3 tokens, the finish reason, then silence
+silent                  not even a head, until the client closes
+drop-then-ok            the first request is closed unanswered, the second one is ok-3
+stall-then-ok           the first request stalls after the head, the second one is ok-3
+status-<code>           that status with an error body; 429 and 503 with Retry-After: 1
+status-<code>-then-ok   the first request that; the second one is ok-3 (retry-after-ms: 20)
+status-<code>-twice-then-ok   the first two requests that; the third one is ok-3
+quota                   429 with insufficient_quota
+leak-key                401 whose message repeats the key
+redirect, html          307 to another host; 200 with a web page
+gzip                    200 with Content-Encoding: gzip
+until-close, length     10 tokens; the body ends with the connection, with a Content-Length
+early-hints             a 103 response first, then 10 tokens
+echo                    the last user message, word by word
+echo-history            one token: the JSON of the messages that came
+
+"First", "second": among requests with the very same body, over and over again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+from .fake_wire import (
+    CHUNKED,
+    ROLE,
+    STREAM_HEAD,
+    Hang,
+    Pause,
+    Request,
+    Reset,
+    Send,
+    Step,
+    answer,
+    begin,
+    chunk,
+    contents,
+    ending,
+    event,
+    framed,
+    status,
+    usage,
+    words,
+)
+
+
+def steps(model: str, request: Request, default: str = "ok-200-50") -> Iterator[Step]:
+    """The behaviour that a model's name asks for; an unknown name gets `default`."""
+    name = model.removeprefix("openai/")
+    for pattern, script in _SCRIPTS:
+        if match := pattern.fullmatch(name):
+            return script(request, *match.groups())
+    return steps(default, request)
+
+
+def _ok(request: Request, count: str, rate: str | None) -> Iterator[Step]:
+    pace = float(rate or 0)
+    for step in answer(request, contents(*words(int(count)))):
+        if pace and isinstance(step, Send) and step.tokens:
+            yield Pause(1 / pace)
+        yield step
+
+
+def _packed(request: Request) -> Iterator[Step]:
+    yield Send(CHUNKED + framed(ROLE))
+    bodies = contents(*words(100))
+    yield from (Send(b"".join(framed(b) for b in bodies[i : i + 10]), tokens=10) for i in range(0, 100, 10))
+    yield Send(framed(ending(request, 100)) + b"0\r\n\r\n", last=True)
+
+
+def _split(request: Request) -> Iterator[Step]:
+    body = b"".join(contents(*words(20))) + ending(request, 20)
+    yield Send(STREAM_HEAD + b"\r\n")
+    for i, byte in enumerate(body):
+        yield Send(bytes([byte]), last=i == len(body) - 1)
+
+
+def _reshaped(reshape: Callable[[bytes], bytes]) -> Callable[[Request], Iterator[Step]]:
+    def script(request: Request) -> Iterator[Step]:
+        body = reshape(b"".join(contents(*words(10))) + ending(request, 10))
+        yield Send(CHUNKED)
+        yield Send(framed(body), tokens=10)
+        yield Send(b"0\r\n\r\n", last=True)
+
+    return script
+
+
+def _empty_content(request: Request) -> Iterator[Step]:
+    yield Send(CHUNKED + framed(event(chunk({"role": "assistant", "content": ""}))), tokens=1)
+    yield Send(framed(b"".join(contents("t0 ", ""))), tokens=2)
+    yield Send(framed(event(chunk({"content": None})) + contents("t1 ")[0]), tokens=1)
+    yield Send(framed(ending(request, 4)) + b"0\r\n\r\n", last=True)
+
+
+def _invalid_utf8(request: Request) -> Iterator[Step]:
+    broken = contents("a?")[0].replace(b"?", b"\xff")
+    return answer(request, [broken, *contents("b")])
+
+
+def _no_done(request: Request, how: str) -> Iterator[Step]:
+    yield from begin(10)
+    if how == "no-done":
+        yield Send(framed(event(chunk({}, "stop"))) + b"0\r\n\r\n", last=True)
+    elif how == "no-usage":
+        yield Send(framed(event(chunk({}, "stop")) + event(b"[DONE]")) + b"0\r\n\r\n", last=True)
+    else:
+        end = event(chunk({}, "length", usage=usage(10))) + event(b"[DONE]")
+        yield Send(framed(end) + b"0\r\n\r\n", last=True)
+
+
+def _error_object(request: Request) -> Iterator[Step]:
+    yield from begin(3)
+    yield Send(framed(event(b'{"error": {"message": "the model fell over", "type": "server_error"}}')), last=True)
+
+
+def _refused_object(request: Request) -> Iterator[Step]:
+    yield from begin(0)
+    yield Send(framed(event(b'{"error": {"message": "no", "type": "invalid_request_error"}}')), last=True)
+
+
+def _after(request: Request, what: str, count: str) -> Iterator[Step]:
+    yield from begin(int(count))
+    if what == "reset":
+        yield Reset()
+    elif what == "stall":
+        yield Hang()
+    elif what == "malformed":
+        yield Send(framed(event(b'{"choices": [')) + b"0\r\n\r\n", last=True)
+
+
+def _finish_then_stall(request: Request) -> Iterator[Step]:
+    yield from begin(3)
+    yield Send(framed(event(chunk({}, "stop"))), last=True)
+    yield Hang()
+
+
+def _first(request: Request, what: str) -> Iterator[Step]:
+    if request.turn % 2:
+        yield from _ok(request, "3", None)
+    elif what == "stall":
+        yield from begin(0)
+        yield Hang()
+
+
+def _status(request: Request, code: str, then: str | None) -> Iterator[Step]:
+    failures = {None: 1, "-then-ok": 1, "-twice-then-ok": 2}[then]
+    if then and request.turn % (failures + 1) == failures:
+        return _ok(request, "3", None)
+    wait = "retry-after-ms: 20\r\n" if then else "Retry-After: 1\r\n"
+    return status(int(code), headers=wait if code in ("429", "503") else "")
+
+
+def _quota(request: Request) -> Iterator[Step]:
+    return status(429, "you have no money left", "insufficient_quota")
+
+
+def _leak_key(request: Request) -> Iterator[Step]:
+    return status(401, f"bad key {request.authorization.removeprefix('Bearer ')} in {request.authorization}")
+
+
+def _page(request: Request, kind: str) -> Iterator[Step]:
+    if kind == "redirect":
+        yield from status(307, headers="Location: https://elsewhere.example/v1\r\n")
+        return
+    body = b"<html><body>Welcome to nginx</body></html>"
+    type_ = "text/html" if kind == "html" else "text/event-stream\r\nContent-Encoding: gzip"
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {type_}\r\nContent-Length: {len(body)}\r\n\r\n"
+    yield Send(head.encode() + body, last=True)
+
+
+def _framing(request: Request, kind: str) -> Iterator[Step]:
+    body = b"".join(contents(*words(10))) + ending(request, 10)
+    if kind == "early-hints":
+        yield Send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n")
+    length = b"Content-Length: %d\r\n" % len(body) if kind == "length" else b""
+    yield Send(STREAM_HEAD + length + b"\r\n")
+    yield Send(body, tokens=10, last=True)
+
+
+def _echo(request: Request, how: str | None) -> Iterator[Step]:
+    messages = request.body["messages"]
+    if how:
+        return answer(request, contents(json.dumps(messages)))
+    said = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+    return answer(request, contents(*re.findall(r"^\s+|\S+\s*", said)))
+
+
+_BY_NAME: dict[str, Callable[..., Iterator[Step]]] = {
+    r"ok-(\d+)(?:-(\d+(?:\.\d+)?))?": _ok,
+    r"slow": lambda request: _ok(request, "600", "10"),
+    r"packed": _packed,
+    r"split": _split,
+    r"crlf": _reshaped(lambda body: body.replace(b"\n", b"\r\n")),
+    r"comments": _reshaped(lambda body: b": hi\n\n" + body.replace(b"\n\n", b"\n: still here\n\n:\n\n")),
+    r"bom": _reshaped(lambda body: b"\xef\xbb\xbf" + body),
+    r"multiline": _reshaped(lambda body: body.replace(b', "', b',\ndata: "')),
+    r"surrogate": lambda request: answer(request, contents("a", "\ud83d", "\ude00", "b")),
+    r"lone-surrogate": lambda request: answer(request, contents("\ud83d", "word", "\ud83d")),
+    r"nul": lambda request: answer(request, contents("a\x00", "b")),
+    r"invalid-utf8": _invalid_utf8,
+    r"empty-content": _empty_content,
+    r"(no-done|no-usage|usage-with-finish)": _no_done,
+    r"error-object": _error_object,
+    r"refused-object": _refused_object,
+    r"(cut|reset|malformed|stall)-after-(\d+)": _after,
+    r"finish-then-stall": _finish_then_stall,
+    r"silent": lambda request: iter([Hang()]),
+    r"(drop|stall)-then-ok": _first,
+    r"status-(\d{3})(-then-ok|-twice-then-ok)?": _status,
+    r"quota": _quota,
+    r"leak-key": _leak_key,
+    r"(redirect|html|gzip)": _page,
+    r"(until-close|length|early-hints)": _framing,
+    r"echo(-history)?": _echo,
+}
+_SCRIPTS = [(re.compile(pattern), script) for pattern, script in _BY_NAME.items()]

@@ -1,0 +1,114 @@
+"""The event stream's parser against tables from the standard's rules and against a plain reading of them."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from server.upstream.eventstream import EventStream, Message, MessageTooLong
+
+# Pieces that meet in every order: line ends, marks, fields, broken and whole UTF-8.
+MARKS = [b"\r", b"\n", b"\r\n", b"\n\n", b":", b" ", b"\xef\xbb\xbf", b"\xff", "é😀".encode(), b"x"]
+FIELDS = [b"data", b"data: ", b"data:", b"event: ", b"event", b"id: 7", b"retry: 1", b": comment", b'{"a": 1}']
+PIECE = st.sampled_from([*MARKS, *FIELDS, b"data: [DONE]\n\n"])
+STREAM = st.lists(PIECE, max_size=40).map(b"".join)
+
+
+def reference(stream: bytes) -> list[Message]:
+    """The rules as the standard words them, on a whole stream."""
+    lines = re.split(rb"\r\n|\n|\r", stream.removeprefix(b"\xef\xbb\xbf"))[:-1]
+    messages = []
+    data, event = b"", ""
+    for line in lines:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if line == b"":
+            if data:
+                messages.append(Message(data.removesuffix(b"\n"), event or "message"))
+            data, event = b"", ""
+        elif name == b"data":
+            data += value + b"\n"
+        elif name == b"event":
+            event = value.decode(errors="replace")
+    return messages
+
+
+def fed(stream: bytes, cuts: list[int], limit: int = 1 << 20) -> list[Message] | str:
+    parser = EventStream(limit)
+    messages: list[Message] = []
+    for start, end in pairwise([0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]):
+        try:
+            messages += parser.feed(stream[start:end])
+        except MessageTooLong as error:
+            return f"{messages + error.messages}, then too long"
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (b"data: a\n\n", [b"a"]),
+        (b"data: a\r\n\r\ndata: b\r\rdata: c\n\n", [b"a", b"b", b"c"]),
+        (b"data: a\ndata: b\n\n", [b"a\nb"]),
+        (b"data:a\n\n", [b"a"]),
+        (b"data:  a \n\n", [b" a "]),
+        (b"data\n\n", [b""]),
+        (b"data:\ndata:\n\n", [b"\n"]),
+        (b": comment\n\n:\n\n", []),
+        (b"event: x\n\ndata: y\n\n", [b"y"]),
+        (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
+        (b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\n", []),
+        (b"data: a\n\n\xef\xbb\xbfdata: b\n\n", [b"a"]),
+        (b"data: a\n", []),
+        (b"data: a", []),
+        (b"id: 1\nretry: 5\nfoo: bar\ndata: a\n\n", [b"a"]),
+        (b" data: a\n\n", []),
+        (b"data: a:b\n\n", [b"a:b"]),
+        (b"dataset: a\n\n", []),
+    ],
+)
+def test_table(stream: bytes, expected: list[bytes]) -> None:
+    assert [message.data for message in EventStream().feed(stream)] == expected
+
+
+def test_the_type_is_the_last_named_and_holds_for_one_message() -> None:
+    stream = b"event: a\nevent: b\ndata: 1\n\ndata: 2\n\nevent:\ndata: 3\n\nevent: \xff\ndata: 4\n\n"
+    assert [message.event for message in EventStream().feed(stream)] == ["b", "message", "message", "\ufffd"]
+
+
+@given(STREAM)
+@example(b"data: a\r\ndata: b\r\n\r\n")
+@example("\ufeffdata: é😀\r\n\r\n: c\rdata\n\n".encode())
+def test_every_byte_its_own_packet_equals_the_whole(stream: bytes) -> None:
+    assert fed(stream, []) == fed(stream, list(range(len(stream)))) == reference(stream)
+
+
+@given(STREAM, st.lists(st.integers(0, 10_000)), st.integers(1, 40))
+def test_any_cut_gives_the_same_messages_and_the_same_limit(stream: bytes, cuts: list[int], limit: int) -> None:
+    assert fed(stream, cuts) == reference(stream)
+    assert fed(stream, cuts, limit) == fed(stream, [], limit)
+
+
+@pytest.mark.parametrize("line", [b"data: ", b": ", b"event: ", b""])
+def test_a_line_without_end_is_refused(line: bytes) -> None:
+    parser = EventStream(limit=100)
+    first = parser.feed(b"data: kept\n\n" + line)
+    for _ in range(100 - len(line)):
+        assert parser.feed(b"x") == []
+    with pytest.raises(MessageTooLong, match="100 bytes"):
+        parser.feed(b"x")
+    assert [message.data for message in first] == [b"kept"]
+
+
+def test_a_message_of_many_lines_is_refused_and_what_came_before_it_is_kept() -> None:
+    with pytest.raises(MessageTooLong) as caught:
+        EventStream(limit=100).feed(b"data: kept\n\n" + b"data: 0123456789\n" * 20)
+    assert [message.data for message in caught.value.messages] == [b"kept"]
+
+
+def test_the_limit_is_for_one_message_not_for_all() -> None:
+    assert len(EventStream(limit=20).feed(b": 0123456789\ndata: 1\n\n" * 100)) == 100

@@ -1,0 +1,144 @@
+"""When an attempt is made again: the waits as a pure table, and the answer made of scripted attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from server.upstream import CODES, Finish, RetryPolicy, UpstreamError
+from server.upstream.retry import RetriedAnswer, Schedule
+
+
+class Low(Random):
+    def uniform(self, a: float, b: float) -> float:
+        return a
+
+
+class High(Random):
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+def failed(code: str = "upstream_unavailable", **more: float) -> UpstreamError:
+    return UpstreamError(code, "x", retry_after=more.get("retry_after"))
+
+
+def test_waits_double_up_to_the_longest_within_their_jitter() -> None:
+    policy = RetryPolicy(attempts=8)
+    low, high = (Schedule(policy, rng, 0) for rng in (Low(), High()))
+    assert [high.wait(failed(), 0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 8, 8, None]
+    assert [low.wait(failed(), 0) for _ in range(8)] == [0.25, 0.5, 1, 2, 4, 4, 4, None]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_only_what_is_retryable_is_retried(code: str) -> None:
+    assert (Schedule(RetryPolicy(), Random(1), 0).wait(failed(code), 0) is not None) is CODES[code].retryable
+
+
+@pytest.mark.parametrize(("asked", "least", "most"), [(0, 0, 0.5), (20, 20, 20.5), (30, 30, 30.5)])
+def test_a_wait_that_was_asked_for_is_kept_and_never_shortened(asked: float, least: float, most: float) -> None:
+    for rng, wait in ((Low(), least), (High(), most)):
+        assert Schedule(RetryPolicy(), rng, 0).wait(failed(retry_after=asked), 0) == wait
+
+
+def test_a_wait_over_the_cap_fails_at_once() -> None:
+    assert Schedule(RetryPolicy(), Random(1), 0).wait(failed(retry_after=30.1), 0) is None
+
+
+def test_no_wait_ends_after_the_budget() -> None:
+    schedule = Schedule(RetryPolicy(attempts=9, budget=100), High(), 1000)
+    assert schedule.wait(failed(), 1099.5) == 0.5
+    assert schedule.wait(failed(), 1099.1) is None
+
+
+class Scripted:
+    """An attempt that gives these in turn: batches, errors, and a finish when they are used up."""
+
+    repaired = 0
+
+    def __init__(self, *results: Sequence[str] | UpstreamError) -> None:
+        self.results = list(results)
+        self.finish: Finish | None = None
+        self.closed = False
+
+    async def receive(self) -> Sequence[str]:
+        await trio.lowlevel.checkpoint()
+        assert not self.closed
+        if not self.results:
+            self.finish = Finish("stop", None)
+            return ()
+        result = self.results.pop(0)
+        if isinstance(result, UpstreamError):
+            raise result
+        return result
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+def dialling(*attempts: Scripted) -> Callable[[], Scripted]:
+    waiting = list(attempts)
+    return lambda: waiting.pop(0)
+
+
+async def test_failures_before_the_first_token_are_waited_out_each_attempt_closed(
+    autojump_clock: MockClock,
+) -> None:
+    attempts = [Scripted(failed()), Scripted(failed("upstream_stalled")), Scripted(["a"], ["b"])]
+    answer = RetriedAnswer(dialling(*attempts), RetryPolicy(), High())
+    start = trio.current_time()
+    assert await answer.receive() == ["a"]
+    assert trio.current_time() - start == pytest.approx(0.5 + 1)
+    assert [attempt.closed for attempt in attempts] == [True, True, False]
+    assert await answer.receive() == ["b"]
+    assert await answer.receive() == ()
+    assert answer.finish == Finish("stop", None)
+    await answer.aclose()
+    assert attempts[2].closed
+
+
+@pytest.mark.parametrize("first", [["a"], [""]])
+async def test_nothing_is_retried_after_the_first_token(first: list[str]) -> None:
+    answer = RetriedAnswer(dialling(Scripted(first, failed())), RetryPolicy(), High())
+    assert await answer.receive() == first
+    with pytest.raises(UpstreamError):
+        await answer.receive()
+
+
+async def test_the_last_error_is_told_when_the_attempts_are_used_up(autojump_clock: MockClock) -> None:
+    last = failed("upstream_timeout")
+    attempts = [Scripted(failed()), Scripted(failed()), Scripted(failed()), Scripted(last, last)]
+    answer = RetriedAnswer(dialling(*attempts), RetryPolicy(), High())
+    for _ in range(2):  # and so it stays
+        with pytest.raises(UpstreamError) as caught:
+            await answer.receive()
+        assert caught.value is last
+
+
+async def test_the_clock_and_the_sleep_are_injectable() -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await trio.lowlevel.checkpoint()
+
+    times = iter([0.0, 10.0, 299.9])
+    attempts = dialling(Scripted(failed()), Scripted(failed()))
+    answer = RetriedAnswer(attempts, RetryPolicy(), High(), clock=lambda: next(times), sleep=sleep)
+    with pytest.raises(UpstreamError):
+        await answer.receive()
+    assert slept == [0.5]
+
+
+async def test_cancelled_while_it_waits_the_failed_attempt_is_closed_already(nursery: trio.Nursery) -> None:
+    attempt = Scripted(failed())
+    answer = RetriedAnswer(dialling(attempt), RetryPolicy(), High())
+    nursery.start_soon(answer.receive)
+    await wait_all_tasks_blocked()
+    assert attempt.closed
+    nursery.cancel_scope.cancel()
