@@ -35,7 +35,8 @@ class Listener:
         """Shuts every connection that was accepted here: whoever is stuck in sending to one gets an error."""
         for name in os.listdir("/proc/self/fd"):
             with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
-                if sock.getsockname()[1] == self.port and sock.getpeername():
+                internet = sock.family in (socket.AF_INET, socket.AF_INET6)
+                if internet and sock.getsockname()[1] == self.port and sock.getpeername():
                     sock.shutdown(socket.SHUT_RDWR)
 
 

@@ -7,7 +7,7 @@ once. It decides nothing about requests.
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import trio
@@ -39,7 +39,7 @@ async def serve(settings: Settings, tell: Callable[[str], None]) -> None:
     Raises `CannotListen`, `EmbeddedError`, `NotMigrated`, `StoreUnavailable`, `Refused` at the start.
     """
     listener = listen(settings.bind, settings.stall_timeout)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, listener.sock:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as root:
             stop = trio.Event()
             root.start_soon(_heed, signals, stop, root.cancel_scope)
@@ -74,15 +74,23 @@ async def _serve(
         open_runtime(store, upstreams, drain, most_runs=settings.max_runs) as runtime,
         trio.open_nursery() as nursery,
     ):
-        closing = trio.Event()
+        closing, over = trio.Event(), trio.Event()
         web = partial(hypercorn_serve, build(runtime, settings), _config(listener), shutdown_trigger=closing.wait)
-        await nursery.start(web)
+        await nursery.start(_web, web, over)
         tell(listener.url)
         log.info("ready", url=listener.url, worker=runtime.supervisor.worker)
         await stop.wait()
         await _take_down(runtime, settings.stop_timeout)
         closing.set()
-        nursery.start_soon(_cut, listener, nursery.cancel_scope)
+        await _cut(listener, over)
+        nursery.cancel_scope.cancel()
+
+
+async def _web(
+    web: Callable[..., Awaitable[None]], over: trio.Event, *, task_status: trio.TaskStatus[object]
+) -> None:
+    await web(task_status=task_status)
+    over.set()
 
 
 async def _take_down(runtime: Runtime, bound: float) -> None:
@@ -95,17 +103,19 @@ async def _take_down(runtime: Runtime, bound: float) -> None:
             nursery.start_soon(runtime.drain.empty)
 
 
-async def _cut(listener: Listener, web: trio.CancelScope) -> None:
-    """Hypercorn waits for connections that take no byte; the rest of the time is not theirs."""
-    await trio.sleep(CLOSE_SECONDS)
-    listener.cut_connections()
-    await trio.sleep(CLOSE_SECONDS)
-    web.cancel()
+async def _cut(listener: Listener, over: trio.Event) -> None:
+    """Hypercorn would wait for connections that take no byte; the rest of the time is not theirs."""
+    with trio.move_on_after(2 * CLOSE_SECONDS):
+        await over.wait()
+    if not over.is_set():
+        listener.cut_connections()
+    with trio.move_on_after(2 * CLOSE_SECONDS):
+        await over.wait()
 
 
 def _config(listener: Listener) -> Config:
     config = Config()
-    config.bind = [f"fd://{listener.sock.fileno()}"]
+    config.bind = [f"fd://{listener.sock.detach()}"]  # from here on hypercorn's, which closes it
     config.accesslog = None  # a query may hold a key
     config.errorlog = logging.getLogger("hypercorn")
     config.include_server_header = False

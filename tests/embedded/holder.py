@@ -21,13 +21,16 @@ def say(**what: object) -> None:
 
 def main() -> None:
     # As a server would: a socket and a pipe that a careless launch hands down to PostgreSQL.
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.set_inheritable(True)
-    for end in os.pipe():
-        os.set_inheritable(end, True)
-    settings = json.loads(sys.argv[2])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.set_inheritable(True)
+        for end in os.pipe():
+            os.set_inheritable(end, True)
+        hold(Path(sys.argv[1]), json.loads(sys.argv[2]), listener.getsockname()[1])
+
+
+def hold(data_dir: Path, settings: dict[str, str], port: int) -> None:
     try:
-        held = acquire(Path(sys.argv[1]), progress=lambda text: say(progress=text), settings=settings)
+        held = acquire(data_dir, progress=lambda text: say(progress=text), settings=settings)
     except EmbeddedError as refusal:
         say(refused=str(refusal))
         return
@@ -38,7 +41,7 @@ def main() -> None:
             "superuser_url": held.superuser_url,
             "bin_dir": str(held.bin_dir),
             "data_dir": str(held.data_dir),
-            "port": listener.getsockname()[1],
+            "port": port,
         }
     )
     if sys.stdin.readline().strip() == "release":

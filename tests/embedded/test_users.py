@@ -57,7 +57,7 @@ def test_a_name_that_initdb_would_trip_over_is_refused(ground: Path, private_whe
 
 @pytest.fixture
 def nobody(ground: Path) -> tuple[str, Path, int]:
-    """A Python that the user nobody can run, a copy of what it needs, and its user id. Skips where there is none."""
+    """A Python that the user nobody can run, a copy of what it needs, and the user id. Skips if there is none."""
     user = pwd.getpwnam("nobody")
     check = "import sys; sys.exit(sys.version_info < (3, 11))"
     for python in (os.path.realpath(sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):

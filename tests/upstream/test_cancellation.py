@@ -83,10 +83,11 @@ async def test_when_the_context_is_left_the_socket_is_closed_already(nursery: tr
         peers: list[socket.socket] = []
 
         async def cancel_once_connected(scope: trio.CancelScope) -> None:
-            while not peers:
+            while True:
                 await wait_all_tasks_blocked()
                 with suppress(BlockingIOError):
                     peers.append(listener.accept()[0])
+                    break
             peers[0].setblocking(False)
             scope.cancel()
 
@@ -108,6 +109,7 @@ async def test_cancelled_at_any_checkpoint_nothing_is_left(
 ) -> None:
     """Through refusals, waits, second attempts and ends: the n-th checkpoint of the reader is its last."""
     with trio.move_on_after(1000) as scope:  # if it has fewer checkpoints, for it stays open at its end
+        await trio.lowlevel.checkpoint()
         trio.lowlevel.add_instrument(watch := CancelAt(trio.lowlevel.current_task(), stage, scope))
         try:
             with suppress(UpstreamError):
