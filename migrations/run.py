@@ -19,6 +19,10 @@ from eventstore.postgres.bridge import open_bridge
 
 _FOLDER = Path(__file__).parent
 _LOCK = 7_306_015_824_111_507  # any number, the same in every process
+# Not from the owner to itself: taking its own rights away first would lock it out.
+_GRANT = "SELECT eventstore.grant_to(a) FROM (SELECT $1::text::name AS a) r WHERE a <> current_user"
+
+SECONDS = 60.0
 
 
 def _config() -> Config:
@@ -39,19 +43,10 @@ async def upgrade(owner_url: str, *, app_role: str | None = None, revision: str 
     """
     await _run(owner_url, lambda config: command.upgrade(config, revision))
     if app_role is not None:
-
-        async def grant() -> None:
-            connection = await asyncpg.connect(owner_url)
-            try:
-                # The owner serving by itself keeps its rights: revoking them from itself would lock it out.
-                await connection.execute(
-                    "SELECT eventstore.grant_to(a) FROM (SELECT $1::text::name AS a) r WHERE a <> current_user", app_role
-                )
-            finally:
-                await connection.close()
-
         async with open_bridge() as bridge:
-            await bridge.run(grant)
+            connection = await bridge.connect(owner_url, {}, timeout=SECONDS, command_timeout=SECONDS)
+            await connection.fetch(_GRANT, app_role)
+            connection.abort()
 
 
 async def downgrade(owner_url: str, revision: str = "base") -> None:
@@ -72,7 +67,7 @@ async def _run(owner_url: str, act: Callable[[Config], None]) -> None:
             async with engine.begin() as connection:
                 await connection.run_sync(migrate)
         finally:
-            await engine.dispose()
+            await engine.dispose()  # noqa: ASYNC102  # asyncio's side: trio's cancellation ends the task
 
     async with open_bridge() as bridge:
         await bridge.run(go)

@@ -52,8 +52,9 @@ class Bridge:
             if state.startswith(_PASSING):
                 raise Lost(f"the database is not available: {error}") from error
             raise Refused(str(error), state) from error
+        # asyncio's CancelledError is no cancellation here (that is trio's) but how the driver's own tasks end.
         except (asyncpg.InterfaceError, OSError, TimeoutError, asyncio.CancelledError, EOFError) as error:
-            raise Lost(f"the database connection failed: {error or type(error).__name__}") from error
+            raise Lost(f"the database connection failed: {error!r}") from error  # noqa: ASYNC104
         return result
 
     async def connect(

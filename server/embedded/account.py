@@ -5,6 +5,7 @@ user), the clean environment, and the question "may that user enter this folder?
 Must not know where the data lies or what PostgreSQL is told.
 """
 
+import fcntl
 import grp
 import os
 import pwd
@@ -70,7 +71,13 @@ class Account:
 
     def first_barred(self, paths: Sequence[Path], test: Literal["x", "r"] = "x") -> Path | None:
         """The first of `paths` (outermost first) that this user may not enter or read; None when all is well."""
-        said = self.run(["/bin/sh", "-c", _PROBE.format(test=test), "sh", *paths])
+        try:
+            said = self.run(["/bin/sh", "-c", _PROBE.format(test=test), "sh", *paths])
+        except PermissionError as failure:  # root in name only, as in a container without CAP_SETUID
+            raise EmbeddedError(
+                f"PostgreSQL does not run as root, and this process may not become the user {self.name}: "
+                "start Tokentape as an ordinary user, or set TOKENTAPE_DATABASE_URL to a PostgreSQL of your own."
+            ) from failure
         if said.returncode == 0:
             return None
         if not said.stdout.strip().isdigit():
@@ -107,41 +114,51 @@ def user_name(uid: int) -> str:
 
 
 def _system_account() -> Account:
-    complaint = ""
-    for _ in range(3):  # two servers that start at once both run useradd; one of them is told "exists" or "locked"
-        try:
-            entry = pwd.getpwnam(SYSTEM_USER)
-        except KeyError:
-            complaint = _make_system_user()
-            continue
-        if entry.pw_uid == 0:
-            raise EmbeddedError(
-                f"The user {SYSTEM_USER} has user id 0, but PostgreSQL does not run as root: rename it."
-            )
-        return Account(SYSTEM_USER, entry.pw_uid, entry.pw_gid, separate=True)
-    raise EmbeddedError(
-        f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} could not be made: {complaint}. "
-        f"Make it (useradd --system {SYSTEM_USER}), start Tokentape as an ordinary user, "
-        "or set TOKENTAPE_DATABASE_URL to a PostgreSQL of your own."
-    )
+    try:
+        entry = pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        entry = _made_system_user()
+    if entry.pw_uid == 0:
+        raise EmbeddedError(
+            f"The user {SYSTEM_USER} has user id 0, but PostgreSQL does not run as root: rename it."
+        )
+    return Account(SYSTEM_USER, entry.pw_uid, entry.pw_gid, separate=True)
 
 
-def _make_system_user() -> str:
-    """Tries once; returns what useradd complained of."""
-    argv = [
-        "useradd",
-        "--system",
-        "--no-create-home",
-        "--home-dir",
-        "/nonexistent",
-        "--shell",
-        "/usr/sbin/nologin",
-    ]
+def _made_system_user() -> pwd.struct_passwd:
+    handle = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # One at a time: useradd looks for the name before it takes its own lock, and of two at once the second
+        # gives the user another id, which no file and no running process of the first has.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        complaint = "" if _exists(SYSTEM_USER) else _useradd()
+        return pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        raise EmbeddedError(
+            f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} could not be made: {complaint}. "
+            f"Make it (useradd --system {SYSTEM_USER}), start Tokentape as an ordinary user, "
+            "or set TOKENTAPE_DATABASE_URL to a PostgreSQL of your own."
+        ) from None
+    finally:
+        os.close(handle)
+
+
+def _exists(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _useradd() -> str:
+    """Runs it, and returns what it complained of."""
+    argv = ["useradd", "--system", "--no-create-home", "--home-dir=/nonexistent", "--shell=/usr/sbin/nologin"]
     try:
         grp.getgrnam(SYSTEM_USER)
-        argv += ["--gid", SYSTEM_USER]
+        argv.append(f"--gid={SYSTEM_USER}")
     except KeyError:
-        argv += ["--user-group"]
+        argv.append("--user-group")
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     try:
         done = subprocess.run(
@@ -154,7 +171,7 @@ def _make_system_user() -> str:
         )
     except OSError as failure:
         return f"useradd: {failure.strerror}"
-    return done.stderr.strip()
+    return done.stderr.strip().rstrip(".")
 
 
 def _environment() -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from .account import Account, user_name
 from .errors import ELSEWHERE, EmbeddedError
 
 _ROOTS_PLACE = Path("/var/lib/tokentape")
+_LONGEST = 900  # bytes; PostgreSQL cuts paths at 1,024, and its files lie some way below
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,10 @@ def prepare(wanted: Path, account: Account) -> Layout:
     data_dir = Path(os.path.realpath(_expanded(wanted)))
     if "\n" in str(data_dir):  # PostgreSQL keeps the path as one line of its pid file
         raise EmbeddedError(f"The data folder {str(data_dir)!r} has a line break in its name: {ELSEWHERE}.")
+    if len(os.fsencode(data_dir)) > _LONGEST:
+        raise EmbeddedError(
+            f"The path of the data folder is longer than {_LONGEST} bytes: {ELSEWHERE}. ({data_dir})"
+        )
     chain = [*reversed(data_dir.parents), data_dir]
     barrier = account.first_barred(chain)
     if barrier is not None:

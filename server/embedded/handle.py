@@ -18,7 +18,7 @@ from .cluster import SUPERUSER, ensure_cluster
 from .errors import EmbeddedError, explain
 from .folder import default_data_dir, prepare
 from .locks import Seat, exclusive
-from .pid_file import read_pid_file
+from .pid_file import clear_stale, read_pid_file
 from .postmaster import START_LIMIT_S, Mode, Site, StillStarting, await_ready, halt, start
 from .processes import pid_namespace
 from .roles import APP, DATABASE, OWNER, ensure_roles, url
@@ -128,12 +128,11 @@ def _acquire(wanted: Path, progress: Callable[[str], None], settings: Mapping[st
         site = Site(layout, account, bin_dir, dict(settings))
         undo.callback(_stop_if_last, site, seat)
         try:
-            socket_dir = _bring_up(site, progress, alone=seat.alone)
+            socket_dir = _serve(site, progress, alone=seat.alone)
         except StillStarting:
             undo.pop_all()
             seat.vacate()
             raise
-        ensure_roles(account, bin_dir, socket_dir)
         undo.pop_all()
     return Embedded(
         owner_url=url(OWNER, DATABASE, socket_dir),
@@ -145,6 +144,20 @@ def _acquire(wanted: Path, progress: Callable[[str], None], settings: Mapping[st
         _socket_dir=socket_dir,
         _seat=seat,
     )
+
+
+def _serve(site: Site, progress: Callable[[str], None], *, alone: bool) -> Path:
+    """A running PostgreSQL with its roles and database; returns the folder of its socket."""
+    for last in (False, False, True):
+        socket_dir = _bring_up(site, progress, alone=alone)
+        try:
+            ensure_roles(site.account, site.bin_dir, socket_dir)
+            break
+        except EmbeddedError:
+            # Killed since it was found; or the psql of a server killed half-way was still doing the same work.
+            if last:
+                raise
+    return socket_dir
 
 
 def _bring_up(site: Site, progress: Callable[[str], None], *, alone: bool) -> Path:
@@ -169,7 +182,7 @@ def _bring_up(site: Site, progress: Callable[[str], None], *, alone: bool) -> Pa
     try:
         start(site, made, progress)
     except BaseException:
-        if site.postmaster() is None:
+        if site.postmaster() is None and clear_stale(site.layout.cluster):
             socket_folder.discard(made)
         raise
     return made
@@ -190,7 +203,7 @@ def _stop_if_last(site: Site, seat: Seat) -> None:
     if seat.is_last():
         found = _socket_dir(site)
         halt(site, "fast", _silent)
-        if found is not None:
+        if clear_stale(site.layout.cluster) and found is not None:
             socket_folder.discard(found)
 
 

@@ -4,7 +4,6 @@ Owns reading the file and removing a stale one. Whether the process it names liv
 Must not start, signal or wait for anything.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,17 +33,18 @@ def read_pid_file(cluster: Path) -> PidFile | None:
     return PidFile(pid, Path(lines[4]) if lines[4] else None, lines[7])
 
 
-def clear_stale(cluster: Path) -> None:
-    """Removes the file, if any. Call it only when no PostgreSQL runs on `cluster`.
+def clear_stale(cluster: Path) -> bool:
+    """Removes the file, if any; True when none is left. Call it only when no PostgreSQL is seen on `cluster`.
 
     PostgreSQL gives up on an empty one, and on one whose pid belongs to a zombie or, reused, to any process of the
     same user. One whose pid is free it replaces; but in a container the new process often gets that very pid, and
     the old file's "ready" would be taken for its own.
     """
     found = read_pid_file(cluster)
-    if found is None or not hidden(found.pid):  # of a hidden one nothing is known: leave it to PostgreSQL
-        with suppress(FileNotFoundError):
-            _path(cluster).unlink()
+    if found is not None and hidden(found.pid):
+        return False  # nothing is known of that process: PostgreSQL itself must judge it
+    _path(cluster).unlink(missing_ok=True)
+    return True
 
 
 def _path(cluster: Path) -> Path:

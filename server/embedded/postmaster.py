@@ -76,8 +76,8 @@ def start(site: Site, socket_dir: Path, progress: Callable[[str], None]) -> None
     Raises EmbeddedError with the last lines of its log when it dies, or when it takes longer than START_LIMIT_S.
     """
     _end_orphans(site, progress)
-    if site.postmaster() is None:  # else one came up since the caller looked, its server killed the next moment
-        clear_stale(site.layout.cluster)
+    # Asked once more: one may have come up since the caller looked, launched by a server that was then killed.
+    if site.postmaster() is None and clear_stale(site.layout.cluster):
         clear(socket_dir)
     progress("starting PostgreSQL")
     offset = site.layout.log.stat().st_size if site.layout.log.exists() else 0

@@ -51,10 +51,11 @@ class Holder:
         python: str = sys.executable,
         path: Sequence[Path] = (REPOSITORY,),
         user: int | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         script = path[-1] / "tests" / "embedded" / "holder.py"
         self.process = subprocess.Popen(
-            [python, "-W", "error", script, data_dir, json.dumps(settings)],
+            [*prefix, python, "-W", "error", script, data_dir, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from server.embedded import EmbeddedError, acquire, postmaster
-from server.embedded.account import acting_account
+from server.embedded import EmbeddedError, acquire, handle, postmaster
+from server.embedded.account import Account, acting_account
 from server.embedded.pid_file import clear_stale, read_pid_file
+from server.embedded.roles import ensure_roles
 
 from .conftest import FAST, Holder, query
 from .watching import kill, postgres_of, running
@@ -142,6 +143,23 @@ def test_a_server_killed_half_way_is_no_trouble_for_the_next(ground: Path, momen
     assert postgres_of(ground) == [held.pid]
     held.release()
     assert postgres_of(ground) == []
+
+
+def test_one_that_is_killed_right_after_it_was_found_is_started_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+
+    def kill_first(account: Account, bin_dir: Path, socket_dir: Path) -> None:
+        if not killed:
+            killed.extend(postgres_of(data_dir))
+            kill(killed[0])
+        ensure_roles(account, bin_dir, socket_dir)
+
+    monkeypatch.setattr(handle, "ensure_roles", kill_first)
+    held = acquire(data_dir, settings=FAST)
+    assert killed != postgres_of(data_dir) == [held.pid]
+    held.release()
 
 
 def test_a_lost_socket_is_mended_unless_somebody_else_uses_it(data_dir: Path) -> None:

@@ -90,9 +90,13 @@ def test_a_file_in_the_way_is_named(ground: Path, below: str) -> None:
         acquire(ground / "file" / below)
 
 
-def test_a_line_break_in_the_name_is_refused(ground: Path) -> None:
-    with pytest.raises(EmbeddedError, match="line break"):
-        acquire(ground / "two\nlines")
+@pytest.mark.parametrize(
+    ("name", "reason"), [("two\nlines", "line break"), ("/".join(["long" * 50] * 5), "longer than 900 bytes")]
+)
+def test_what_postgres_could_not_open_is_refused(ground: Path, name: str, reason: str) -> None:
+    with pytest.raises(EmbeddedError, match=reason):
+        acquire(ground / name)
+    assert list(ground.iterdir()) == []
 
 
 def test_a_database_of_another_version_is_refused(copied: Path) -> None:

@@ -134,3 +134,43 @@ def test_an_ordinary_user_does_not_take_roots_database(copied: Path, nobody: tup
     with Holder(copied, FAST, python=python, path=(site,), user=uid) as holder:
         assert "may not enter" in holder.heard("refused")
     assert postgres_of(copied) == []
+
+
+MAKE_USER_THREE_TIMES = """
+cp -a /etc "$0/etc" && sed -i /^tokentape:/d "$0/etc/passwd" "$0/etc/shadow" "$0/etc/group" "$0/etc/gshadow" || exit 77
+mount --bind "$0/etc" /etc || exit 77
+for _ in 1 2 3; do "$@" & done
+wait
+grep ^tokentape: /etc/passwd
+"""
+
+
+def test_servers_that_start_at_once_agree_on_the_system_user(ground: Path) -> None:
+    """Of two useradd at once, the second would give the user another id than the first one's files have."""
+    ask = "from server.embedded.account import acting_account; print(acting_account().uid)"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", MAKE_USER_THREE_TIMES, ground, sys.executable, "-c", ask],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)},
+    )
+    if done.returncode != 0 and "tokentape:" not in done.stdout:
+        pytest.skip(f"no private /etc to try it in: {done.stderr.strip()}")
+    *answers, entry = done.stdout.split()
+    assert answers == [entry.split(":")[2]] * 3
+
+
+def test_a_container_that_may_not_look_into_other_processes_finds_it(data_dir: Path) -> None:
+    """Root in an ordinary container has no CAP_SYS_PTRACE, and sees of another user's process hardly anything."""
+    kept = "chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap".replace(",", ",+")
+    limited = ["setpriv", f"--bounding-set=-all,+{kept}", "--inh-caps=-all"]
+    if subprocess.run([*limited, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("setpriv cannot take rights away on this machine")
+    with Holder(data_dir, FAST, prefix=limited) as killed:
+        pid = killed.heard("held")["pid"]
+        killed.kill()
+    with Holder(data_dir, FAST, prefix=limited) as holder:
+        assert holder.heard("held")["pid"] == pid
+        holder.release()
+    assert not running(pid)
