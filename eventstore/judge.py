@@ -28,6 +28,8 @@ def judge(append: Append, head: int, writer: WriterRow | None, claims: tuple[Pla
     held = [(key, claim) for key, claim in zip(append.keys, claims, strict=True) if claim is not None]
     if any(key.digest is None or key.digest != claim.digest for key, claim in held):
         return Verdict.KEY_REUSED
+    if len({(claim.stream, claim.first) for _, claim in held}) > 1:
+        return Verdict.KEY_REUSED  # each by another append: this one repeats neither
     if held:
         return Verdict.REPEATED_KEY
     acting = append.writer

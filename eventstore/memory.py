@@ -202,8 +202,7 @@ class _Process:
 
     async def writer(self, stream: str, name: str) -> WriterState | None:
         await self._reach()
-        found = self._shared.streams.get(stream)
-        row = found.writers.get(name) if found else None
+        row = self._row(stream, name)
         if row is None:
             return None
         return WriterState(row.epoch, row.owner, row.closed, row.released, row.owner in self._shared.living)
@@ -211,7 +210,8 @@ class _Process:
     async def release(self, writers: Sequence[tuple[str, str]]) -> None:
         await self._reach()
         for stream, name in writers:
-            self._shared.streams[stream].writers[name].released = True
+            if (row := self._row(stream, name)) is not None:
+                row.released = True
 
     async def closed_by_others(self) -> Sequence[tuple[str, str]]:
         await self._reach()
@@ -228,6 +228,10 @@ class _Process:
             for stream, name, row in self._writers()
             if not row.closed and (row.owner == self.owner or row.owner not in self._shared.living)
         ]
+
+    def _row(self, stream: str, name: str) -> WriterRow | None:
+        found = self._shared.streams.get(stream)
+        return found.writers.get(name) if found else None
 
     def _writers(self) -> Iterable[tuple[str, str, WriterRow]]:
         for stream, found in self._shared.streams.items():

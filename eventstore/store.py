@@ -114,6 +114,8 @@ class EventStore:
             raise ValueError("an append has at least one event")
         if append.writer is not None and append.closes not in (None, append.writer.name):
             raise ValueError("a writer closes itself only")
+        if append.writer is not None and (append.writer.epoch < 0 or append.writer.seq < 1):
+            raise ValueError("a writer's seq counts from 1, its epoch from 0")
         outcome = await self._appends.ask(_repeatable(append), self.options.patience)
         match outcome.verdict:
             case Verdict.APPENDED | Verdict.REPEATED_SEQ | Verdict.REPEATED_KEY:

@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,27 @@ import pytest
 from tests.harness.databases import Postgres, TestDatabase
 
 
+@contextmanager
+def postgres_folder(private: Path, name: str) -> Iterator[Path]:
+    """A path for a database, not made yet; under `private`, unless PostgreSQL could not enter there."""
+    if os.geteuid() != 0:
+        yield private / name
+        return
+    # As root PostgreSQL runs as another user, who may not enter pytest's private folders.
+    folder = Path("/var/tmp") / f"tokentape {name} {secrets.token_hex(6)}"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """One real PostgreSQL for the whole session."""
-    folder = tmp_path_factory.mktemp("postgres") / "data"
-    if os.geteuid() == 0:
-        # As root PostgreSQL runs as another user, who may not enter pytest's private folders.
-        folder = Path("/var/tmp") / f"tokentape-test-{secrets.token_hex(6)}"
-    postgres = Postgres(folder)
-    yield postgres
-    postgres.close()
-    shutil.rmtree(folder)
+    with postgres_folder(tmp_path_factory.mktemp("postgres"), "session") as folder:
+        postgres = Postgres(folder)
+        yield postgres
+        postgres.close()
 
 
 @pytest.fixture

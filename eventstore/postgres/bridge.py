@@ -42,6 +42,7 @@ class Bridge:
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
+        self.own_pids: set[int] = set()  # backends of the connections that `mark_own` was called on
 
     async def run(self, call: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
         """Runs one asyncio call and waits for it, with the driver's errors translated."""
@@ -88,8 +89,8 @@ class Connection:
         return await self._bridge.run(self._raw.fetch, sql, *values)
 
     async def listen(self, channel: str, hear: Callable[[str], None]) -> None:
-        """Calls `hear(payload)` at each notification on the channel, but for those this process sent."""
-        own = _own_pids
+        """Calls `hear(payload)` at each notification on the channel, but for those sent over this bridge."""
+        own = self._bridge.own_pids
 
         def receive(_: Any, pid: int, __: str, payload: object) -> None:
             if pid not in own:
@@ -99,17 +100,14 @@ class Connection:
 
     def mark_own(self) -> None:
         """Lets `listen` skip what is sent through this connection: its hearers knew it before."""
-        pid = self._raw.get_server_pid()
-        _own_pids.add(pid)
-        self._raw.add_termination_listener(lambda _: _own_pids.discard(pid))
+        own, pid = self._bridge.own_pids, self._raw.get_server_pid()
+        if pid not in own:
+            own.add(pid)
+            self._raw.add_termination_listener(lambda _: own.discard(pid))
 
     def abort(self) -> None:
         """Closes the socket, without a word to the server and without waiting."""
         self._raw.terminate()
-
-
-# Backend pids of this process's sending connections.
-_own_pids: set[int] = set()
 
 
 @asynccontextmanager

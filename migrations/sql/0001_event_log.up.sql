@@ -144,7 +144,8 @@ BEGIN
           LEFT JOIN streams s ON s.name = u.stream
           LEFT JOIN writers w ON w.stream = s.id AND w.name = u.writer
           LEFT JOIN LATERAL (
-                SELECT bool_or(q.digest IS NULL OR k.digest IS DISTINCT FROM q.digest) AS reused,
+                SELECT bool_or(q.digest IS NULL OR k.digest IS DISTINCT FROM q.digest)
+                       OR count(DISTINCT (k.stream, k.first)) > 1 AS reused,
                        min(k.stream) AS stream, min(k.first) AS first, min(k.last) AS last
                   FROM unnest(k_append, k_scope, k_name, k_digest) AS q (append, scope, name, digest)
                   JOIN keys k ON k.scope = q.scope AND k.name = q.name

@@ -27,7 +27,7 @@ def exclusive(path: Path, progress: Callable[[str], None], limit_s: float) -> It
     handle = _open(path)
     try:
         began = time.monotonic()
-        spoke = 0.0
+        spoke = 1.0
         while not _try(handle, fcntl.LOCK_EX, path):
             waited = time.monotonic() - began
             if waited > limit_s:

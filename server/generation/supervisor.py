@@ -82,8 +82,7 @@ class Supervisor:
     async def _drive(self, run_: Run) -> None:
         end: NewEvent | None = None
         try:
-            with run_.scope:
-                end = await self._attempt(run_)
+            end = await self._attempt(run_)
             if run_.stopped_by is not None:
                 end = events.generation_failed(
                     run_.generation,
@@ -105,13 +104,16 @@ class Supervisor:
         )
 
     async def _attempt(self, run_: Run) -> NewEvent | None:
-        """None when the end is in the log, else the event with which to end."""
+        """None when the end is in the log (or was left to whoever stopped it), else the event with which to end."""
         generation = run_.generation
         pen = Pen(self._store, run_.conversation, generation, EPOCH)
         try:
-            await run(pen, generation, self.worker, run_.upstream, run_.prompt, run_.figures)
+            # Inside the `try`: what an upstream's tasks raise while they are cancelled ends this run alone.
+            with run_.scope:
+                await run(pen, generation, self.worker, run_.upstream, run_.prompt, run_.figures)
         except Fenced as fenced:
             log.info("run fenced off", generation=generation, reason=fenced.reason)
+            self._store.closing.set()  # for the watch to release the writer: the hint itself may be lost
         except StoreUnavailable:
             log.warning("store unavailable", generation=generation)
             return events.generation_failed(
@@ -136,6 +138,7 @@ class Supervisor:
             try:
                 await self._store.append(Append(conversation, (event,), closes=generation))
             except Fenced:
+                self._store.closing.set()
                 return False
             except StoreUnavailable:
                 if give_up():

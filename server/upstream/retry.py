@@ -52,7 +52,7 @@ class Schedule:
         if not error.retryable or self._failures >= policy.attempts:
             return None
         if error.retry_after is None:
-            delay = min(policy.longest_delay, policy.first_delay * 2.0 ** (self._failures - 1))
+            delay = min(policy.longest_delay, policy.first_delay * 2.0 ** min(self._failures - 1, 30))
             delay *= self._rng.uniform(0.5, 1.0)
         elif error.retry_after > policy.retry_after_cap:
             return None

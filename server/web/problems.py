@@ -93,7 +93,7 @@ def _from_http(error: HTTPException, max_body: int) -> Problem:
     status = error.code or 500
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
     detail = {
-        404: "There is nothing at this address. /openapi.json and the README list what there is.",
+        404: "There is nothing at this address; the README lists what there is.",
         405: "This address does not take that method; see the Allow header.",
     }.get(status, error.description or "The request could not be understood.")
     return Problem(status, code, detail)

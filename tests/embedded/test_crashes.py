@@ -1,7 +1,6 @@
 """What a start finds after something was killed: stale pid files, half a database, one that still recovers."""
 
 import os
-import signal
 import subprocess
 from pathlib import Path
 
@@ -132,17 +131,27 @@ def test_one_without_a_pid_file_is_found_all_the_same(data_dir: Path) -> None:
     assert postgres_of(data_dir) == []
 
 
-@pytest.mark.parametrize("moment", ["making a new PostgreSQL 18 database", "starting PostgreSQL"])
-def test_a_server_killed_half_way_is_no_trouble_for_the_next(ground: Path, moment: str) -> None:
+def test_a_server_killed_while_it_makes_the_database_is_no_trouble_for_the_next(ground: Path) -> None:
     with Holder(ground / "data", FAST) as killed:
-        while not killed.heard("progress").startswith(moment):
-            pass
-        os.kill(killed.process.pid, signal.SIGKILL)
-    held = acquire(ground / "data", settings=FAST)
+        assert killed.heard("progress").startswith("making a new PostgreSQL 18 database")
+        killed.kill()
+    take_over(ground / "data")
+    assert list((ground / "data").glob("*.new-*")) == []
+
+
+def test_a_server_killed_while_it_starts_it_is_no_trouble_for_the_next(data_dir: Path) -> None:
+    with Holder(data_dir, FAST) as killed:
+        assert killed.heard("progress") == "starting PostgreSQL"
+        killed.kill()
+    take_over(data_dir)
+
+
+def take_over(data_dir: Path) -> None:
+    held = acquire(data_dir, settings=FAST)
     assert query(held.app_url, "SELECT 1", held.bin_dir) == "1"
-    assert postgres_of(ground) == [held.pid]
+    assert postgres_of(data_dir) == [held.pid]
     held.release()
-    assert postgres_of(ground) == []
+    assert postgres_of(data_dir) == []
 
 
 def test_one_that_is_killed_right_after_it_was_found_is_started_again(

@@ -11,9 +11,25 @@ from server.embedded import EmbeddedError, acquire
 from .conftest import FAST, query
 from .watching import postgres_of
 
+# What a server's environment may hold; none of it may bend the start.
+BENT = {
+    "PGDATA": "/nowhere",
+    "PGHOST": "127.0.0.1",
+    "PGPORT": "1",
+    "PGUSER": "nobody",
+    "PGDATABASE": "none",
+    "PGOPTIONS": "-c search_path=none",
+    "PGSSLMODE": "require",
+    "LC_ALL": "de_DE.UTF-8",
+    "TZ": "Asia/Tokyo",
+}
 
-def test_makes_everything_from_nothing(ground: Path) -> None:
-    held = acquire(ground / "not" / "there" / "yet")  # with fsync, as in production
+
+def test_makes_everything_from_nothing(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as environment:
+        for name, value in BENT.items():
+            environment.setenv(name, value)
+        held = acquire(ground / "not" / "there" / "yet")  # with fsync, as in production
     try:
         whoami = "SELECT current_user, current_database()"
         assert query(held.app_url, whoami, held.bin_dir) == "tokentape_app|tokentape"
@@ -88,22 +104,6 @@ def test_only_its_own_user_reaches_it(data_dir: Path) -> None:
         held.release()
 
 
-def test_the_environment_of_the_server_does_not_bend_it(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "PGDATA": "/nowhere",
-        "PGHOST": "127.0.0.1",
-        "PGPORT": "1",
-        "PGUSER": "nobody",
-        "PGDATABASE": "none",
-        "PGOPTIONS": "-c search_path=none",
-        "PGSSLMODE": "require",
-        "LC_ALL": "de_DE.UTF-8",
-        "TZ": "Asia/Tokyo",
-    }.items():
-        monkeypatch.setenv(name, value)
-    acquire(ground / "data", settings=FAST).release()
-
-
 def test_a_postgres_that_dies_at_once_shows_the_end_of_its_log(data_dir: Path) -> None:
     with pytest.raises(EmbeddedError, match=r"(?s)ended while it started.*postgres\.log.*work_mem"):
         acquire(data_dir, settings={"work_mem": "nonsense"})
@@ -111,7 +111,7 @@ def test_a_postgres_that_dies_at_once_shows_the_end_of_its_log(data_dir: Path) -
     acquire(data_dir, settings=FAST).release()
 
 
-def test_who_gives_up_waiting_leaves_nothing_behind(ground: Path) -> None:
+def test_who_gives_up_waiting_leaves_nothing_behind(data_dir: Path) -> None:
     class GivenUp(Exception):
         pass
 
@@ -120,7 +120,7 @@ def test_who_gives_up_waiting_leaves_nothing_behind(ground: Path) -> None:
             raise GivenUp
 
     with pytest.raises(GivenUp):
-        acquire(ground / "data", progress=give_up, settings=FAST)
-    assert postgres_of(ground) == []
-    acquire(ground / "data", settings=FAST).release()
-    assert postgres_of(ground) == []
+        acquire(data_dir, progress=give_up, settings=FAST)
+    assert postgres_of(data_dir) == []
+    acquire(data_dir, settings=FAST).release()
+    assert postgres_of(data_dir) == []

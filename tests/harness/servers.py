@@ -15,6 +15,8 @@ from typing import IO
 import httpx2
 import trio
 
+from tests.harness.http import http_client
+
 START_SECONDS = 30.0
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +56,7 @@ class Server:
 
     async def wait_ready(self) -> None:
         """Until `/readyz` says yes; fails with the log when the process ends first."""
-        async with httpx2.AsyncClient() as client:
+        async with http_client() as client:
             with trio.fail_after(START_SECONDS):
                 while True:
                     assert self.process is not None

@@ -14,7 +14,11 @@ from server.upstream.openai import OpenAI
 from .fake_openai import Fake
 
 ONCE = RetryPolicy(attempts=1)
-USAGE = {"input_tokens": 7}
+
+
+def finish(count: int, reason: str = "stop") -> Finish:
+    """The finish that the fake sends after so many tokens."""
+    return Finish(reason, {"input_tokens": 7, "output_tokens": count})
 
 
 def prompt(model: str, *messages: str, **parameters: Any) -> Prompt:

@@ -1,96 +1,19 @@
-"""One POST over real sockets: each phase's limit, what the network can do, TLS, and that no socket is left."""
+"""One POST over real sockets: each phase's limit, and what the network can do."""
 
 from __future__ import annotations
 
-import gc
 import socket
-import ssl
-from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-import trustme
 from trio.testing import MockClock
 
-from server.upstream import Limits, UpstreamError
+from server.upstream import Limits
 from server.upstream.address import Address
 from server.upstream.exchange import encode_request
 from server.upstream.http import Post
 
-Handler = Callable[[trio.SocketStream], Awaitable[object]]
-OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-
-
-class Server:
-    """A server that does with each connection what the handler says; `idle` while none is open."""
-
-    def __init__(self, handler: Handler) -> None:
-        self.handler = handler
-        self.open = 0
-        self.idle = trio.Event()
-        self.idle.set()
-
-    async def listen(self, nursery: trio.Nursery, host: str = "127.0.0.1") -> Address:
-        listeners = await trio.open_tcp_listeners(0, host=host)
-        nursery.start_soon(trio.serve_listeners, self._handle, listeners)
-        return Address(False, host, listeners[0].socket.getsockname()[1], "/v1")
-
-    async def _handle(self, stream: trio.SocketStream) -> None:
-        self.open += 1
-        self.idle = trio.Event()
-        try:
-            await self.handler(stream)
-        except trio.BrokenResourceError:
-            await trio.lowlevel.checkpoint()
-        finally:
-            self.open -= 1
-            if not self.open:
-                self.idle.set()
-            await trio.aclose_forcefully(stream)
-
-
-def saying(*packets: bytes, then: Handler | None = None) -> Server:
-    """A server that reads the request, sends these packets, does `then` (default: close)."""
-
-    async def handler(stream: trio.SocketStream) -> None:
-        await stream.receive_some(65536)
-        for packet in packets:
-            await stream.send_all(packet)
-        if then:
-            await then(stream)
-
-    return Server(handler)
-
-
-async def silence(stream: trio.SocketStream) -> None:
-    """Until the client closes."""
-    while await stream.receive_some(65536):
-        continue
-
-
-async def deafness(stream: trio.SocketStream) -> None:
-    await trio.sleep_forever()
-
-
-async def exchanged(
-    address: Address, *, body: bytes = b"{}", limits: Limits | None = None, context: ssl.SSLContext | None = None
-) -> tuple[int, bytes, UpstreamError | None]:
-    """Status, body and error of one POST, read to its end."""
-    limits = limits or Limits()
-    post, got, error = Post(address, limits, context), b"", None
-    try:
-        await post.start(encode_request(address, "/x", {}, body))
-        while more := await post.receive_some(limits.idle):
-            got += more
-    except UpstreamError as caught:
-        error = caught
-    finally:
-        await post.aclose()
-    return post.status, got, error
-
-
-def code(error: UpstreamError | None) -> str | None:
-    return error.code if error else None
+from .raw_server import OK, Handler, Server, code, deafness, exchanged, saying, silence
 
 
 @pytest.mark.parametrize(
@@ -144,11 +67,13 @@ async def test_refused(nursery: trio.Nursery) -> None:
     assert f"127.0.0.1:{port}" in error.message
 
 
-async def test_an_early_refusal_of_a_long_request_is_heard(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("reads_on", [True, False])
+async def test_an_early_refusal_of_a_long_request_is_heard(nursery: trio.Nursery, reads_on: bool) -> None:
     async def early(stream: trio.SocketStream) -> None:
         await stream.receive_some(100)
         await stream.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-        await silence(stream)
+        if reads_on:
+            await silence(stream)  # else the rest of the request is answered by a RST
 
     address = await Server(early).listen(nursery)
     status, _, error = await exchanged(address, body=b"x" * (1 << 24))
@@ -242,102 +167,3 @@ async def test_the_body_of_an_error_is_bounded(
     assert await post.read_up_to(65536) == expected
     assert trio.current_time() - start <= Limits().tail
     await post.aclose()
-
-
-# TLS
-
-
-def tls(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The server's context and a client's that trusts it."""
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.configure_trust(client)
-    return server, client
-
-
-def over_tls(context: ssl.SSLContext, *packets: bytes, then: Handler | None = None) -> Server:
-    async def handler(stream: trio.SocketStream) -> None:
-        secure = trio.SSLStream(stream, context, server_side=True)
-        await secure.receive_some(65536)
-        for packet in packets:
-            await secure.send_all(packet)  # and no close_notify, as many do
-        if then:
-            await then(stream)
-
-    return Server(handler)
-
-
-async def test_tls(nursery: trio.Nursery) -> None:
-    server, client = tls(trustme.CA())
-    plain = await over_tls(server, OK + b"\r\n", b"abc", b"def").listen(nursery)
-    address = Address(True, plain.host, plain.port, "")
-    assert await exchanged(address, context=client) == (200, b"abcdef", None)
-
-
-async def test_a_bad_certificate_is_no_matter_of_trying_again(nursery: trio.Nursery) -> None:
-    server, _ = tls(trustme.CA())
-    plain = await over_tls(server).listen(nursery)
-    _, _, error = await exchanged(Address(True, plain.host, plain.port, ""), context=ssl.create_default_context())
-    assert code(error) == "upstream_unavailable"
-    assert error is not None
-    assert not error.retryable
-    assert "certificate" in error.message
-
-
-@pytest.mark.parametrize("server", [saying(b"HTTP/1.1 400 Bad\r\n\r\n"), saying()])
-async def test_tls_with_a_server_that_has_none(nursery: trio.Nursery, server: Server) -> None:
-    plain = await server.listen(nursery)
-    address = Address(True, plain.host, plain.port, "")
-    _, _, error = await exchanged(address, context=ssl.create_default_context())
-    assert code(error) == "upstream_unavailable"
-
-
-# Closing
-
-
-async def test_closed_is_closed(nursery: trio.Nursery) -> None:
-    address = await saying(OK + b"\r\n", then=silence).listen(nursery)
-    post = Post(address, Limits(), None)
-    await post.aclose()  # before it was opened
-    await post.start(encode_request(address, "/x", {}, b"{}"))
-    await post.aclose()
-    await post.aclose()
-    with pytest.raises(trio.ClosedResourceError):
-        await post.receive_some(1)
-
-
-@pytest.mark.parametrize("secure", [False, True])
-@pytest.mark.parametrize("stage", range(1, 17))
-async def test_cancelled_at_any_checkpoint_no_socket_is_left(
-    nursery: trio.Nursery, secure: bool, stage: int
-) -> None:
-    """The task is cancelled when it comes to its n-th checkpoint, whatever it does there."""
-    server_context, client = tls(AUTHORITY)
-    packets = [OK + b"\r\n", b"abc"]
-    server = over_tls(server_context, *packets, then=silence) if secure else saying(*packets, then=silence)
-    plain = await server.listen(nursery)
-    post = Post(Address(secure, plain.host, plain.port, ""), Limits(), client if secure else None)
-    with trio.CancelScope() as scope:
-        trio.lowlevel.add_instrument(watch := CancelAt(trio.lowlevel.current_task(), stage, scope))
-        try:
-            await post.start(encode_request(plain, "/x", {}, b"{}"))
-            assert await post.receive_some(1) == b"abc"
-        finally:
-            trio.lowlevel.remove_instrument(watch)
-            await post.aclose()
-    with trio.fail_after(5):
-        await server.idle.wait()  # its handler ends only when the client closes
-    gc.collect()  # a socket that was only dropped would warn here, and warnings are errors
-
-
-AUTHORITY = trustme.CA()
-
-
-class CancelAt(trio.abc.Instrument):
-    def __init__(self, task: trio.lowlevel.Task, stage: int, scope: trio.CancelScope) -> None:
-        self.task, self.left, self.scope = task, stage, scope
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= task is self.task
-        if self.left == 0:
-            self.scope.cancel()

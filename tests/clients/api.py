@@ -1,0 +1,117 @@
+"""The plain JSON side of the contract, for what a test needs around its subject: make, wait for, read as pages."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import httpx2
+import trio
+
+Event = dict[str, Any]
+TERMINAL = {"generation.completed", "generation.failed", "generation.cancelled"}
+PATIENCE = 40.0
+
+
+class Api:
+    """One client of one server. The raw client is `http`."""
+
+    def __init__(self, port: int, http: httpx2.AsyncClient) -> None:
+        self.port = port
+        self.http = http
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, port: int) -> AsyncIterator[Self]:
+        """A client with room for many requests at once, and patience for long polls."""
+        limits = httpx2.Limits(max_connections=200, max_keepalive_connections=50)
+        url = f"http://127.0.0.1:{port}"
+        async with httpx2.AsyncClient(base_url=url, timeout=60.0, limits=limits) as http:
+            yield cls(port, http)
+
+    async def get(self, path: str, /, **query: Any) -> Any:
+        """The JSON of a GET that has to work."""
+        answer = await self.http.get(path, params=query)
+        assert answer.status_code == 200, (path, query, answer.status_code, answer.text)
+        return answer.json()
+
+    async def post(self, path: str, body: object, /, **headers: str) -> httpx2.Response:
+        """Any POST; `idempotency_key="…"` is the header of that name."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.http.post(path, json=body, headers=named)
+
+    async def conversation(self, **fields: Any) -> str:
+        """A new one; its path, without `/events`."""
+        answer = await self.post("/v1/conversations", fields)
+        assert answer.status_code == 201, answer.text
+        location: str = answer.headers["Location"]
+        return location
+
+    async def message(self, conversation: str, content: str = "And another thing.") -> Event:
+        """Somebody speaks; the event."""
+        answer = await self.post(f"{conversation}/messages", {"role": "user", "content": content})
+        assert answer.status_code == 201, answer.text
+        event: Event = answer.json()
+        return event
+
+    async def generate(
+        self, conversation: str = "/v1", *, tokens: int = 5, rate: float = 0, seed: int = 1, **fields: Any
+    ) -> str:
+        """A run of the demo model, begun; its path. Without a conversation it gets one of its own."""
+        answer = await self.post(f"{conversation}/generations", demo(tokens, rate, seed, **fields))
+        assert answer.status_code == 202, answer.text
+        location: str = answer.headers["Location"]
+        return location
+
+    async def finished(self, generation: str) -> list[Event]:
+        """Waits for a generation's end; its whole log."""
+        with trio.fail_after(PATIENCE):
+            page = await self.get(f"{generation}/events", limit=5000, wait=20)
+            events: list[Event] = page["events"]
+            while not page["closed"]:
+                page = await self.get(f"{generation}/events", after=page["next"], wait=20, limit=5000)
+                events += page["events"]
+        return events
+
+    async def reached(self, log: str, count: int) -> list[Event]:
+        """Waits until a log has so many events; what it has then."""
+        events: list[Event] = []
+        after = 0
+        with trio.fail_after(PATIENCE):
+            while len(events) < count:
+                page = await self.get(f"{log}/events", after=after, wait=20)
+                events += page["events"]
+                after = page["next"]
+        return events
+
+    async def log(self, of: str) -> list[Event]:
+        """All there is now."""
+        events: list[Event] = []
+        page = {"next": 0, "up_to_date": False}
+        while not page["up_to_date"]:
+            page = await self.get(f"{of}/events", after=page["next"], limit=5000)
+            events += page["events"]
+        return events
+
+    @asynccontextmanager
+    async def busy(self, conversation: str, *, rate: float = 0.01) -> AsyncIterator[str]:
+        """A generation that runs for as long as the context: it has begun and says next to nothing."""
+        generation = await self.generate(conversation, tokens=1000, rate=rate)
+        await self.reached(generation, 2)
+        try:
+            yield generation
+        finally:
+            answer = await self.post(f"{generation}/cancel", {})
+            assert answer.status_code == 200, answer.text
+
+
+def demo(tokens: int = 5, rate: float = 0, seed: int = 1, **fields: Any) -> dict[str, Any]:
+    """The body of a POST for a demo run."""
+    return {"model": "demo", "parameters": {"tokens": tokens, "rate": rate, "seed": seed}, **fields}
+
+
+def new_key() -> str:
+    """An idempotency key."""
+    return secrets.token_hex(16)

@@ -1,0 +1,95 @@
+"""Five ways to read one log, behind one signature: a reader returns the event objects in the order they came."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import trio
+
+from . import ndjson, sse
+from .api import Api, Event
+from .http1 import Connection
+from .ws import talk
+
+Enough = Callable[[Sequence[Event]], bool]
+
+
+class Reader(Protocol):
+    """Reads a log (its path without `/events`) after a cursor, until it has enough or the log says that it is over.
+
+    `placed` is set as soon as the server has taken the cursor: what is appended from then on has to come.
+    """
+
+    def __call__(
+        self, port: int, log: str, after: object, enough: Enough, placed: trio.Event
+    ) -> Awaitable[list[Event]]: ...
+
+
+async def read_sse(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
+    """Server-sent events."""
+    parser = sse.Parser()
+    events: list[Event] = []
+    async with await Connection.open(port) as connection:
+        head = await connection.ask("GET", f"{log}/events?after={after}", {"Accept": "text/event-stream"})
+        assert head.status == 200, head
+        while not enough(events) and (data := await connection.receive()):
+            for frame in parser.feed(data):
+                if frame.id is not None:
+                    placed.set()
+                if frame.data is not None and frame.data != "[DONE]":
+                    events.append(json.loads(frame.data))
+    return events
+
+
+async def read_ndjson(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
+    """Lines of JSON."""
+    parser = ndjson.Parser()
+    events: list[Event] = []
+    async with await Connection.open(port) as connection:
+        head = await connection.ask("GET", f"{log}/events?after={after}&format=ndjson")
+        assert head.status == 200, head
+        while not enough(events) and (data := await connection.receive()):
+            events += parser.feed(data)
+            placed.set()
+    assert parser.rest == b"" or enough(events)
+    return events
+
+
+async def read_websocket(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
+    """WebSocket: conversations only."""
+    async with talk(port, log, after) as connection:
+        while not enough(connection.events):
+            if (await connection.receive())["kind"] == "hello":
+                placed.set()
+        return connection.events
+
+
+async def read_long_poll(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
+    """Pages, each held until something comes."""
+    return await _poll(port, log, after, enough, placed, {"wait": 20})
+
+
+async def read_poll(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
+    """Pages, small ones, asked for again and again."""
+    return await _poll(port, log, after, enough, placed, {"limit": 7})
+
+
+async def _poll(
+    port: int, log: str, after: object, enough: Enough, placed: trio.Event, query: Mapping[str, int]
+) -> list[Event]:
+    async with Api.open(port) as api:
+        page = await api.get(f"{log}/events", after=after)
+        placed.set()
+        events: list[Event] = page["events"]
+        while not (page["closed"] or enough(events)):
+            page = await api.get(f"{log}/events", after=page["next"], **query)
+            events += page["events"]
+            await trio.sleep(0)
+    return events
+
+
+STREAMS: Mapping[str, Reader] = {"sse": read_sse, "ndjson": read_ndjson}
+POLLS: Mapping[str, Reader] = {"long poll": read_long_poll, "poll": read_poll}
+ALL: Mapping[str, Reader] = {**STREAMS, **POLLS, "websocket": read_websocket}

@@ -1,0 +1,103 @@
+"""A WebSocket client on trio-websocket: messages as JSON, commands matched with their replies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from .api import Event, new_key
+
+Message = dict[str, Any]
+
+
+class Talk:
+    """One connection. `seen` holds every message so far, in order."""
+
+    def __init__(self, connection: WebSocketConnection) -> None:
+        self.connection = connection
+        self.seen: list[Message] = []
+        self._ids = count(1)
+
+    @property
+    def events(self) -> list[Event]:
+        """The events among what was seen."""
+        return [message["event"] for message in self.seen if message["kind"] == "event"]
+
+    async def receive(self) -> Message:
+        """The next message."""
+        message: Message = json.loads(await self.connection.get_message())
+        self.seen.append(message)
+        return message
+
+    async def until(self, kind: str, **fields: Any) -> Message:
+        """Reads on until such a message comes."""
+        while True:
+            message = await self.receive()
+            if message["kind"] == kind and all(message.get(name) == value for name, value in fields.items()):
+                return message
+
+    async def until_event(self, *types: str) -> Event:
+        """Reads on until an event of such a type comes."""
+        while True:
+            message = await self.receive()
+            if message["kind"] == "event" and message["event"]["type"] in types:
+                event: Event = message["event"]
+                return event
+
+    async def send(self, message: object) -> None:
+        """A text frame: a string as it is, anything else as JSON."""
+        await self.connection.send_message(message if isinstance(message, str) else json.dumps(message))
+
+    async def command(self, do: str, *, key: str | None = None, **fields: Any) -> Message:
+        """Sends a command and reads on until its reply, or the error with its id."""
+        name = f"c{next(self._ids)}"
+        await self.send({"id": name, "key": key or new_key(), "do": do, **fields})
+        while True:
+            message = await self.receive()
+            if message["kind"] in ("reply", "error") and message.get("id") == name:
+                return message
+
+    async def end(self) -> tuple[int, str | None]:
+        """Reads on until the server closes; its code and reason."""
+        try:
+            while True:
+                await self.receive()
+        except ConnectionClosed as closed:
+            assert closed.reason is not None
+            return closed.reason.code, closed.reason.reason
+
+
+@asynccontextmanager
+async def talk(
+    port: int,
+    conversation: str,
+    after: object = None,
+    *,
+    subprotocols: Sequence[str] | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> AsyncIterator[Talk]:
+    """Connects to a conversation, given by its path."""
+    query = "" if after is None else f"?after={after}"
+    # Our own stream: trio-websocket leaves its own one open when the server closes first.
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    try:
+        async with trio.open_nursery() as nursery:
+            connection = await wrap_client_stream(
+                nursery,
+                stream,
+                f"127.0.0.1:{port}",
+                f"{conversation}/ws{query}",
+                subprotocols=list(subprotocols) if subprotocols else None,
+                extra_headers=list(headers),
+            )
+            yield Talk(connection)
+            await connection.aclose()
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.aclose_forcefully(stream)

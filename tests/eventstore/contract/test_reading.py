@@ -1,0 +1,90 @@
+"""Reading: pages after a position, one event, the head; and what is said of a stream that is not there."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from eventstore import EventStore, Head, StreamUnknown
+from tests.eventstore.making import names, note
+
+
+@pytest.fixture
+async def ten(store: EventStore) -> AsyncIterator[EventStore]:
+    """A store with ten events in `s`, appended one by one, and one in a stream beside it."""
+    for n in range(1, 11):
+        await store.append(note("s", n))
+    await store.append(note("t", "beside"))
+    yield store
+
+
+@pytest.mark.parametrize(
+    ("after", "limit", "found"),
+    [
+        (0, None, range(1, 11)),
+        (0, 3, range(1, 4)),
+        (4, 3, range(5, 8)),
+        (4, 100, range(5, 11)),
+        (9, 1, range(10, 11)),
+        (10, 5, range(0)),
+        (11, 5, range(0)),
+        (10**12, 5, range(0)),
+    ],
+)
+async def test_a_page(ten: EventStore, other: EventStore, after: int, limit: int | None, found: range) -> None:
+    for process in (ten, other):
+        page = await process.read("s", after, limit)
+        assert [event.position for event in page.events] == list(found)
+        assert names(page.events) == [str(n) for n in found]
+        assert (page.head, page.earliest) == (10, 1)
+
+
+async def test_many_at_once_get_each_their_own(ten: EventStore, other: EventStore) -> None:
+    pages: dict[tuple[str, int, int], list[str]] = {}
+    wanted = [("s", after, limit) for after in range(0, 12, 2) for limit in (1, 4)] * 3 + [("t", 0, 5)]
+
+    async def read(stream: str, after: int, limit: int) -> None:
+        pages[stream, after, limit] = names((await other.read(stream, after, limit)).events)
+
+    unknown: list[str] = []
+
+    async def miss(stream: str) -> None:
+        try:
+            await other.read(stream)
+        except StreamUnknown as refusal:
+            unknown.append(refusal.stream)
+
+    async with trio.open_nursery() as nursery:
+        for question in wanted:
+            nursery.start_soon(read, *question)
+            nursery.start_soon(miss, f"no {question}")
+    assert len(unknown) == len(wanted)
+    assert pages.pop(("t", 0, 5)) == ["beside"]
+    for (_, after, limit), said in pages.items():
+        assert said == [str(n) for n in range(after + 1, min(after + limit, 10) + 1)]
+
+
+async def test_one_event(ten: EventStore) -> None:
+    event = await ten.read_one("s", 7)
+    assert event is not None
+    assert (event.position, names([event])) == (7, ["7"])
+    assert await ten.read_one("s", 11) is None
+    with pytest.raises(StreamUnknown):
+        await ten.read_one("nowhere", 1)
+
+
+async def test_the_head(ten: EventStore, other: EventStore) -> None:
+    assert await other.head("s") == Head(10, 1)
+    await ten.append(note("s", 11))
+    assert await other.head("s") == Head(11, 1)
+
+
+async def test_unknown_streams_are_named(store: EventStore) -> None:
+    for ask in (store.head, store.read):
+        with pytest.raises(StreamUnknown) as refusal:
+            await ask("nowhere")
+        assert refusal.value.stream == "nowhere"
+
+
+async def test_it_answers_when_asked(store: EventStore) -> None:
+    await store.alive()

@@ -1,0 +1,157 @@
+"""Subscriptions: from any position exactly the suffix, whoever appends, whoever else reads, whenever it is cut.
+
+The safety poll is ten minutes away here: what arrives was woken for.
+"""
+
+import pytest
+import trio
+
+from eventstore import EventStore, StreamUnknown, Subscription
+from tests.eventstore.making import BOUND, names, note, take, whole
+
+
+@pytest.mark.parametrize("after", [0, 3, 9, 10])
+async def test_from_a_position_on(store: EventStore, other: EventStore, after: int) -> None:
+    await store.append(note("s", *range(1, 8)))
+    await other.append(note("s", *range(8, 11)))
+    for process in (store, other):
+        with process.subscribe("s", after) as reader:
+            if after < 10:
+                assert names(await take(reader, 10 - after)) == [str(n) for n in range(after + 1, 11)]
+            assert list(await reader.look()) == []
+            assert (reader.position, reader.head) == (10, 10)
+
+
+@pytest.mark.parametrize("writer", ["the same process", "the other process"])
+async def test_a_parked_reader_is_woken(store: EventStore, other: EventStore, writer: str) -> None:
+    writes = store if writer == "the same process" else other
+    await other.append(note("s", 1))
+    with store.subscribe("s") as reader:
+        await take(reader, 1)
+        for n in range(2, 12):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(writes.append, note("s", n))
+                assert names(await take(reader, 1)) == [str(n)]
+
+
+async def test_events_come_once_and_in_order_from_both(store: EventStore, other: EventStore) -> None:
+    await store.append(note("s", "opened"))
+    got: dict[str, list[str]] = {}
+
+    async def follow(process: EventStore, name: str, after: int) -> None:
+        with process.subscribe("s", after) as reader:
+            got[name] = names(await take(reader, 81 - after))
+
+    async def write(process: EventStore, name: str) -> None:
+        for n in range(40):
+            await process.append(note("s", f"{name} {n}"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow, store, "here", 0)
+        nursery.start_soon(follow, store, "here too", 0)
+        nursery.start_soon(follow, other, "there", 0)
+        nursery.start_soon(follow, other, "later", 1)
+        nursery.start_soon(write, store, "a")
+        nursery.start_soon(write, other, "b")
+    log = names(await whole(store, "s"))
+    assert got == {"here": log, "here too": log, "there": log, "later": log[1:]}
+
+
+async def test_what_another_appended_right_behind_does_not_wait(store: EventStore, other: EventStore) -> None:
+    # Both bells ring before the reader looks, and its own process's event hides the other's in the tail.
+    await store.append(note("s", 1))
+    with store.subscribe("s") as reader:
+        await take(reader, 1)
+        assert list(await reader.look()) == []
+        rung = trio.Event()
+        store.wakeups.add("s", 0).sleep  # noqa: B018
+        await store.append(note("s", 2))
+        await other.append(note("s", 3))
+        await heard(store, 3)
+        rung.set()
+        assert names(await take(reader, 2)) == ["2", "3"]
+
+
+async def heard(store: EventStore, position: int) -> None:
+    """Until a reader beside has been told of the position, and so everybody on the stream has."""
+    with store.subscribe("s", position - 1) as beside:
+        await take(beside, 1)
+
+
+async def test_a_slow_reader_gets_everything(store: EventStore) -> None:
+    await store.append(note("s", 0))
+    with store.subscribe("s") as slow, store.subscribe("s") as quick:
+        for n in range(1, 40):
+            await store.append(note("s", *(f"{n} {k}" for k in range(40))))
+            await quick.next()
+        assert names(await take(slow, 1 + 39 * 40)) == names(await whole(store, "s"))
+
+
+async def test_cancelled_in_the_middle_it_loses_nothing(store: EventStore, other: EventStore) -> None:
+    got: list[str] = []
+    cuts = 0
+    await store.append(note("s", "opened"))
+    with store.subscribe("s") as reader:
+        async with trio.open_nursery() as nursery:
+
+            async def write() -> None:
+                for n in range(60):
+                    await (store, other)[n % 2].append(note("s", n))
+
+            nursery.start_soon(write)
+            with trio.fail_after(BOUND):
+                while len(got) < 61:
+                    with trio.CancelScope() as cut:
+                        nursery.start_soon(cancel_soon, cut, cuts % 5)
+                        got += names(await reader.next())
+                    cuts += cut.cancelled_caught
+    assert cuts > 10
+    assert got == names(await whole(store, "s"))
+
+
+async def cancel_soon(scope: trio.CancelScope, passes: int) -> None:
+    """Cancels after some turns of the scheduler: at another stage of the look each time."""
+    for _ in range(passes):
+        await trio.lowlevel.checkpoint()
+    scope.cancel()
+
+
+async def test_many_streams_wake_their_own_readers(store: EventStore, other: EventStore) -> None:
+    got: dict[str, list[str]] = {}
+    readers: list[Subscription] = []
+    for n in range(60):
+        await store.append(note(f"s{n}", "opened"))
+        readers.append(store.subscribe(f"s{n}", 1))
+
+    async def follow(reader: Subscription) -> None:
+        with reader:
+            got[reader.stream] = names(await take(reader, 2))
+
+    async with trio.open_nursery() as nursery:
+        for reader in readers:
+            nursery.start_soon(follow, reader)
+        for n in range(60):
+            nursery.start_soon((store, other)[n % 2].append, note(f"s{n}", f"one {n}"))
+        for n in range(60):
+            nursery.start_soon((store, other)[(n + 1) % 2].append, note(f"s{n}", f"two {n}"))
+    for n in range(60):
+        assert got[f"s{n}"] == names(await whole(store, f"s{n}", 1))
+        assert sorted(got[f"s{n}"]) == [f"one {n}", f"two {n}"]
+    assert len(store.wakeups) == 0
+
+
+async def test_a_stream_that_is_not_there(store: EventStore) -> None:
+    with store.subscribe("nowhere") as reader:
+        with pytest.raises(StreamUnknown):
+            await reader.next()
+        await store.append(note("nowhere", 1))
+        assert names(await take(reader, 1)) == ["1"]
+
+
+async def test_a_position_past_the_head_waits_for_what_comes_after_it(store: EventStore) -> None:
+    await store.append(note("s", 1))
+    with store.subscribe("s", 2) as reader:
+        assert list(await reader.look()) == []
+        assert reader.head == 1
+        await store.append(note("s", 2, 3))
+        assert names(await take(reader, 1)) == ["3"]

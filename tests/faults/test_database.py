@@ -1,0 +1,93 @@
+"""The database goes away under a serving server, and comes back."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from server.embedded import acquire, restart, stop
+from tests.conftest import postgres_folder
+from tests.faults.readers import SseReader, ask, assert_whole, wait_closed
+from tests.harness.http import http_client
+from tests.harness.servers import running
+
+RUN = {"model": "demo", "parameters": {"tokens": 1_500, "rate": 300}}
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A folder for an embedded database of the test's own, with a space in its path."""
+    with postgres_folder(tmp_path, "data folder") as folder:
+        yield folder
+
+
+async def test_postgres_restarted_under_a_run(data_dir: Path) -> None:
+    """Crashed and started again in the middle: the run goes on, the reader gets every token once."""
+    async with running(None, {"TOKENTAPE_DATA_DIR": str(data_dir)}) as server:
+        held = await trio.to_thread.run_sync(acquire, data_dir)
+        try:
+            run = await ask(server.url, RUN)
+            url = f"{server.url}/v1/generations/{run['id']}/events"
+            reader = SseReader(url)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reader.follow)
+                for least, again in ((100, partial(restart, held, "immediate")), (600, partial(restart, held))):
+                    with trio.fail_after(30):
+                        while len(reader.events) < least:
+                            await trio.sleep(0.01)
+                    await trio.to_thread.run_sync(again)
+                log = await wait_closed(url, 60)
+                with trio.fail_after(20):
+                    await reader.done.wait()
+        finally:
+            await trio.to_thread.run_sync(held.release)
+        assert reader.events == log
+        assert_whole(log)
+        assert log[-1]["type"] == "generation.completed"
+        assert [event["type"] for event in log].count("token") == 1_500
+        assert "Traceback" not in server.logged()
+
+
+async def test_a_database_that_is_away_is_said_and_waited_for(data_dir: Path) -> None:
+    """503 with Retry-After once patience is over, not ready meanwhile, well again by itself afterwards."""
+    env = {"TOKENTAPE_DATA_DIR": str(data_dir), "TOKENTAPE_STORE_PATIENCE": "1"}
+    async with running(None, env) as server, http_client(server.url) as client:
+        held = await trio.to_thread.run_sync(acquire, data_dir)
+        try:
+            run = await ask(server.url, RUN)
+            await trio.to_thread.run_sync(stop, held)
+            conversation = f"/v1/conversations/{run['conversation']}"
+            for path in ("/readyz", f"/v1/generations/{run['id']}", f"{conversation}/events"):
+                got = await client.get(path)
+                if got.status_code != 200:  # the server starts its own PostgreSQL again within seconds
+                    assert got.status_code == 503
+                    assert got.headers["Content-Type"] == "application/problem+json"
+                    assert int(got.headers["Retry-After"]) >= 1
+            await server.wait_ready()
+            log = await wait_closed(f"{server.url}/v1/generations/{run['id']}/events", 60)
+            assert_whole(log)
+        finally:
+            await trio.to_thread.run_sync(held.release)
+        assert "Traceback" not in server.logged()
+
+
+async def test_the_embedded_database_outlives_kill_9(data_dir: Path) -> None:
+    """Found again by the next start; a clean stop then stops it."""
+    async with running(None, {"TOKENTAPE_DATA_DIR": str(data_dir)}) as server:
+        run = await ask(server.url, RUN)
+        postmaster = await trio.to_thread.run_sync(_postmaster, data_dir)
+        await server.kill()
+        assert psutil.pid_exists(postmaster)
+        await server.start()
+        assert await trio.to_thread.run_sync(_postmaster, data_dir) == postmaster
+        log = await wait_closed(f"{server.url}/v1/generations/{run['id']}/events")
+        assert log[-1]["error"]["code"] == "worker_lost"
+        assert await server.stop() == 0
+        assert not psutil.pid_exists(postmaster)
+
+
+def _postmaster(data_dir: Path) -> int:
+    return int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])

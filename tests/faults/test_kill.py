@@ -1,0 +1,57 @@
+"""kill -9 of the server at random moments of a run.
+
+No client ever held an event that the log lacks; positions are gapless; every run ends exactly once; and the
+reader that was cut goes on by itself to the end.
+"""
+
+import random
+
+import pytest
+import trio
+
+from tests.faults.readers import SseReader, ask, assert_whole, read_log, wait_closed
+from tests.harness.databases import TestDatabase
+from tests.harness.servers import running
+
+TOKENS = 3_000
+
+
+async def _kill_at_random(database: TestDatabase, kills: int, seed: int) -> None:
+    rng = random.Random(seed)
+    async with running(database.app_url) as server:
+        for _ in range(kills):
+            run = await ask(server.url, {"model": "demo", "parameters": {"tokens": TOKENS, "rate": 3_000}})
+            url = f"{server.url}/v1/generations/{run['id']}/events"
+            reader = SseReader(url)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(reader.follow)
+                wanted = rng.choice([0, 1, rng.randrange(TOKENS // 2)])
+                with trio.fail_after(20):
+                    while len(reader.events) < wanted:
+                        await trio.sleep(0.001)
+                await server.kill()
+                held = list(reader.events)
+                await server.start()
+                log = await wait_closed(url)
+                with trio.fail_after(20):
+                    await reader.done.wait()
+            assert held == log[: len(held)], "a client held what the log lacks"
+            assert reader.events == log, "before + after is not the log"
+            assert_whole(log)
+            assert log[-1]["type"] == "generation.failed"
+            assert log[-1]["error"]["code"] == "worker_lost"
+            assert log[-1]["retryable"] is True
+            whole = await read_log(f"{server.url}/v1/conversations/{run['conversation']}/events")
+            assert [event["position"] for event in whole] == list(range(1, len(whole) + 1))
+            assert "Traceback" not in server.logged()
+
+
+async def test_ten_kills(database: TestDatabase) -> None:
+    """Ten of them, seeded."""
+    await _kill_at_random(database, 10, seed=1)
+
+
+@pytest.mark.soak
+async def test_fifty_kills(database: TestDatabase) -> None:
+    """Fifty, with other seeds each time."""
+    await _kill_at_random(database, 50, seed=random.randrange(2**32))

@@ -1,0 +1,107 @@
+"""The laws of the fold, on drawn logs: cut anywhere, it goes on the same; holes are never folded over."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstore import Event
+from server.events import TERMINAL
+from server.generation.fold import OutOfOrder, fold
+from server.generation.state import Conversation
+from server.generation.states import ENDED
+
+from .rows import logs, patient
+
+NEW = Conversation("conv_1")
+
+
+@patient
+@given(log=logs())
+def test_a_fold_may_be_cut_anywhere(log: list[Event]) -> None:
+    whole = fold(NEW, log)
+    for cut in range(len(log) + 1):
+        assert fold(fold(NEW, log[:cut]), log[cut:]) == whole
+
+
+@patient
+@given(log=logs())
+def test_one_at_a_time_is_the_same(log: list[Event]) -> None:
+    """Rows of tokens are folded in one go; that is a saving and no other meaning."""
+    state = NEW
+    for event in log:
+        state = fold(state, [event])
+        assert state.position == event.position
+    assert state == fold(NEW, log)
+
+
+@patient
+@given(log=logs())
+def test_the_text_is_its_deltas(log: list[Event]) -> None:
+    for found in fold(NEW, log).generations:
+        own = [event for event in log if event.tag == found.id]
+        deltas = [msgspec.json.decode(event.data)["delta"] for event in own if event.type == "token"]
+        assert found.text == "".join(deltas)
+        assert found.tokens == len(deltas)
+
+
+@patient
+@given(log=logs())
+def test_the_status_is_that_of_the_last_word(log: list[Event]) -> None:
+    for found in fold(NEW, log).generations:
+        ends = [event for event in log if event.tag == found.id and event.type in TERMINAL]
+        assert len(ends) == (found.status in ENDED)
+        assert [event.type.removeprefix("generation.") for event in ends] == [found.status] * len(ends)
+        assert found.finished_at == (ends[0].at if ends else None)
+
+
+@patient
+@given(log=logs())
+def test_the_stored_form_comes_back_equal(log: list[Event]) -> None:
+    state = fold(NEW, log)
+    assert msgspec.json.decode(msgspec.json.encode(state), type=Conversation) == state
+
+
+@patient
+@given(log=logs(), data=st.data())
+def test_a_missing_event_is_never_folded_over(log: list[Event], data: st.DataObject) -> None:
+    """The last one cannot be missed by anybody who has not read the head."""
+    gone = data.draw(st.integers(0, len(log) - 1))
+    holed = log[:gone] + log[gone + 1 :]
+    if gone == len(log) - 1:
+        fold(NEW, holed)
+        return
+    with pytest.raises(OutOfOrder):
+        fold(NEW, holed)
+
+
+@patient
+@given(log=logs(), data=st.data())
+def test_a_repeated_event_is_never_folded_twice(log: list[Event], data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, len(log) - 1))
+    again = data.draw(st.integers(first + 1, len(log)))
+    with pytest.raises(OutOfOrder):
+        fold(NEW, [*log[:again], log[first], *log[again:]])
+
+
+@patient
+@given(log=logs(), data=st.data())
+def test_the_wrong_start_is_refused(log: list[Event], data: st.DataObject) -> None:
+    """Events that do not follow the state: one too early, one too late."""
+    cut = data.draw(st.integers(0, len(log) - 1))
+    state = fold(NEW, log[: cut + 1])
+    with pytest.raises(OutOfOrder):
+        fold(state, log[cut:])
+    if len(log) > cut + 2:
+        with pytest.raises(OutOfOrder):
+            fold(state, log[cut + 2 :])
+
+
+@patient
+@given(log=logs())
+def test_folding_changes_no_state_that_somebody_holds(log: list[Event]) -> None:
+    held = [fold(NEW, log[:cut]) for cut in range(len(log) + 1)]
+    stored = [msgspec.json.encode(state) for state in held]
+    for cut, state in enumerate(held):
+        fold(state, log[cut:])
+    assert [msgspec.json.encode(state) for state in held] == stored

@@ -1,0 +1,1 @@
+"""Tests of what a process does while it serves, on the in-memory log and under virtual time."""

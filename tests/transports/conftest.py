@@ -1,0 +1,49 @@
+"""A server a module (starting one takes seconds), looked after between the tests, and a client of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import trio
+
+from tests.clients.api import Api
+from tests.harness.databases import Postgres, TestDatabase
+from tests.harness.servers import Server
+
+from .serving import serving
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres: Postgres) -> Iterator[TestDatabase]:
+    """The database of this module's server."""
+    with postgres.clone() as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def shared_server(shared_database: TestDatabase) -> Iterator[Server]:
+    """This module's server; tests ask for `server`."""
+    with serving(shared_database.app_url) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Iterator[Server]:
+    """This module's server, alive; after the test it has to be so still, and nothing unforeseen in its log."""
+    assert shared_server.process is not None
+    if shared_server.process.poll() is not None:
+        trio.run(shared_server.start)
+    before = os.fstat(shared_server.log.fileno()).st_size
+    yield shared_server
+    logged = os.pread(shared_server.log.fileno(), 50_000_000, before).decode(errors="replace")
+    assert shared_server.process.poll() is None, f"the server died:\n{logged[-4000:]}"
+    assert "Traceback" not in logged, logged[:4000]
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[Api]:
+    """A JSON client of it."""
+    async with Api.open(server.port) as api:
+        yield api

@@ -1,0 +1,24 @@
+"""Server processes for whole modules: started and ended outside of any test's trio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import trio
+
+from tests.harness.servers import Server
+
+
+@contextmanager
+def serving(database_url: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server that is ready; killed at the end."""
+    server = Server(database_url, env or {})
+    try:
+        trio.run(server.start)
+        yield server
+    finally:
+        if server.process is not None:
+            server.process.kill()
+            server.process.wait()
+        server.log.close()

@@ -1,0 +1,149 @@
+"""One contract for all transports: each gives exactly the same event objects, live or later, from any cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+import trio
+
+from tests.clients import readers
+from tests.clients.api import TERMINAL, Api, Event
+from tests.clients.readers import Reader
+
+from .shapes import check_log
+
+PATIENCE = 30.0
+on_conversations = pytest.mark.parametrize("read", readers.ALL.values(), ids=readers.ALL)
+on_generations = pytest.mark.parametrize(
+    "read", [*readers.STREAMS.values(), *readers.POLLS.values()], ids=[*readers.STREAMS, *readers.POLLS]
+)
+
+
+def ended(events: Sequence[Event]) -> bool:
+    """A generation's end has come."""
+    return bool(events) and events[-1]["type"] in TERMINAL
+
+
+def never(events: Sequence[Event]) -> bool:
+    """Reads until the transport itself says that it is over."""
+    return False
+
+
+async def conversation_of_everything(api: Api) -> tuple[str, list[str]]:
+    """A conversation with people, two finished runs and a cancelled one."""
+    conversation = await api.conversation(title="Everything", metadata={"a": [1, None, "é"]})
+    await api.message(conversation, "Line one\nline two\r\n\u2028 data: [DONE] \U0001f600")
+    first = await api.generate(conversation, tokens=20, input="What?")
+    await api.finished(first)
+    await api.message(conversation)
+    second = await api.generate(conversation, tokens=20, seed=2)
+    await api.finished(second)
+    async with api.busy(conversation) as third:
+        await api.message(conversation, "in between")
+    await api.finished(third)
+    return conversation, [first, second, third]
+
+
+@on_conversations
+async def test_a_conversation_that_is_at_rest(api: Api, read: Reader) -> None:
+    """From the start, from each position, and from the last."""
+    conversation, _ = await conversation_of_everything(api)
+    log = await api.log(conversation)
+    check_log(log)
+    for after in (0, 1, len(log) // 2, len(log) - 1):
+        with trio.fail_after(PATIENCE):
+            events = await read(api.port, conversation, after, lambda e, n=len(log) - after: len(e) >= n, trio.Event())
+        assert events == log[after:]
+
+
+@on_generations
+async def test_a_generation_that_is_over(api: Api, read: Reader) -> None:
+    """Its own events only, with the conversation's positions, from any cursor of the conversation."""
+    conversation, generations = await conversation_of_everything(api)
+    whole = await api.log(conversation)
+    for path in generations:
+        mine = [event for event in whole if event.get("generation") == path.rpartition("/")[2]]
+        last = mine[-1]["position"]
+        for after in (0, mine[0]["position"] - 1, mine[0]["position"], last - 1):
+            with trio.fail_after(PATIENCE):
+                events = await read(api.port, path, after, never, trio.Event())
+            assert events == [event for event in mine if event["position"] > after]
+
+
+@on_conversations
+async def test_a_conversation_that_is_read_while_it_happens(
+    api: Api, nursery: trio.Nursery, read: Reader
+) -> None:
+    """From `now`, before anything runs: all that comes, and nothing that was before."""
+    conversation = await api.conversation()
+    before = await api.message(conversation)
+    found: list[Event] = []
+    placed, done = trio.Event(), trio.Event()
+
+    async def follow() -> None:
+        found.extend(await read(api.port, conversation, "now", ended, placed))
+        done.set()
+
+    nursery.start_soon(follow)
+    with trio.fail_after(PATIENCE):
+        await placed.wait()
+        await api.message(conversation, "first")
+        await api.generate(conversation, tokens=60, rate=200)
+        await done.wait()
+    assert found == (await api.log(conversation))[before["position"] :]
+
+
+@on_generations
+@pytest.mark.parametrize("after", [0, "middle", "now"])
+async def test_a_generation_that_is_joined_while_it_runs(api: Api, read: Reader, after: object) -> None:
+    """Replay and what comes meanwhile meet without a gap and without a repeat."""
+    generation = await api.generate(tokens=120, rate=200)
+    early = await api.reached(generation, 30)
+    cursor = early[10]["position"] if after == "middle" else after
+    with trio.fail_after(PATIENCE):
+        events = await read(api.port, generation, cursor, never, trio.Event())
+    log = await api.log(generation)
+    first = events[0]["position"]
+    assert events == [event for event in log if event["position"] >= first]
+    if after == "now":
+        assert first > early[-1]["position"]
+    else:
+        assert first == (log[0]["position"] if after == 0 else cursor + 1)
+
+
+async def test_all_at_once_see_the_same(api: Api) -> None:
+    """Ten readers of one run, two on each transport."""
+    conversation = await api.conversation()
+    found: list[list[Event]] = []
+
+    async def follow(read: Reader, placed: trio.Event) -> None:
+        found.append(await read(api.port, conversation, 0, ended, placed))
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for read in [*readers.ALL.values()] * 2:
+                placed = trio.Event()
+                nursery.start_soon(follow, read, placed)
+                await placed.wait()
+            await api.generate(conversation, tokens=100, rate=100)
+    log = await api.log(conversation)
+    check_log(log)
+    assert len(found) == 10
+    assert all(events == log for events in found)
+
+
+async def test_the_log_tells_the_run(api: Api) -> None:
+    """Requested, started, the tokens, the end, once each; the deltas make the text."""
+    generation = await api.generate(tokens=30, seed=7, input="Tell me.")
+    log = await api.finished(generation)
+    types = [event["type"] for event in log]
+    assert types == ["generation.requested", "generation.started", *["token"] * 30, "generation.completed"]
+    assert all(later["position"] == earlier["position"] + 1 for earlier, later in pairwise(log))
+    snapshot = await api.get(generation)
+    assert snapshot["text"] == "".join(event["delta"] for event in log if event["type"] == "token")
+    first, said, asked = (await api.log(f"/v1/conversations/{snapshot['conversation']}"))[:3]
+    assert (first["position"], first["type"]) == (1, "conversation.started")
+    assert (said["type"], said["role"], said["content"]) == ("message.posted", "user", "Tell me.")
+    assert asked == log[0]

@@ -1,0 +1,160 @@
+"""Cursors on every form of `…/events`: which one counts, what `now` means, where a generation's log is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from tests.clients import ndjson, sse
+from tests.clients.api import Api
+from tests.clients.http1 import Connection
+
+FORMS = ("json", "ndjson", "sse")
+on_forms = pytest.mark.parametrize("form", FORMS)
+
+
+async def positions(api: Api, target: str, form: str, headers: dict[str, str] | None = None) -> list[int]:
+    """Of the events that one GET of a finished generation answers with."""
+    query = f"{'&' if '?' in target else '?'}format={form}"
+    answer = await api.http.get(target + query, headers=headers)
+    assert answer.status_code in (200, 204), answer.text
+    if form == "json":
+        return [event["position"] for event in answer.json()["events"]]
+    if form == "ndjson":
+        return [event["position"] for event in ndjson.Parser().feed(answer.content)]
+    return [int(frame.id) for frame in sse.Parser().feed(answer.content) if frame.data and frame.id]
+
+
+@on_forms
+@pytest.mark.parametrize(
+    ("header", "query", "first"),
+    [
+        (None, "", 2),
+        (None, "?after=0", 2),
+        (None, "?after=6", 7),
+        ("6", "", 7),
+        ("6", "?after=3", 7),
+        ("3", "?after=6", 4),
+        ("0", "?after=6", 2),
+        ("", "?after=6", 7),
+        ("", "", 2),
+    ],
+)
+async def test_which_cursor_counts(api: Api, form: str, header: str | None, query: str, first: int) -> None:
+    """The header wins always; an empty one is none."""
+    generation = await api.generate(tokens=8)
+    await api.finished(generation)
+    headers = {} if header is None else {"Last-Event-ID": header}
+    found = await positions(api, f"{generation}/events{query}", form, headers)
+    assert found == list(range(first, 13))
+
+
+@on_forms
+async def test_at_and_past_the_end_of_a_generation(api: Api, form: str) -> None:
+    """Streams answer 204, so that an EventSource stops; pages say that it is closed."""
+    conversation = await api.conversation()
+    generation = await api.generate(conversation)
+    last = (await api.finished(generation))[-1]["position"]
+    after = [last]
+    for _ in range(2):
+        after.append((await api.message(conversation))["position"])
+    for cursor in after:
+        answer = await api.http.get(f"{generation}/events", params={"after": cursor, "format": form})
+        if form == "json":
+            assert answer.status_code == 200
+            page = answer.json()
+            assert (page["events"], page["closed"], page["up_to_date"]) == ([], True, True)
+            assert cursor <= page["next"] <= after[-1]
+        else:
+            assert (answer.status_code, answer.content) == (204, b"")
+            assert "Content-Length" not in answer.headers  # RFC 9110, 8.6
+    still = await api.http.get(f"{generation}/events", params={"after": last - 1, "format": form})
+    assert still.status_code == 200
+
+
+@on_forms
+async def test_now_on_a_generation_that_is_over(api: Api, form: str) -> None:
+    """Only what comes: nothing, ever."""
+    generation = await api.generate()
+    await api.finished(generation)
+    answer = await api.http.get(f"{generation}/events", params={"after": "now", "format": form})
+    if form == "json":
+        assert (answer.json()["events"], answer.json()["closed"]) == ([], True)
+    else:
+        assert answer.status_code == 204
+
+
+@pytest.mark.parametrize("form", ["sse", "ndjson"])
+async def test_a_conversations_stream_stays_open(api: Api, form: str) -> None:
+    """Past the end of its runs, and for the next one."""
+    conversation = await api.conversation()
+    await api.finished(await api.generate(conversation))
+    async with await Connection.open(api.port) as connection:
+        head = await connection.ask("GET", f"{conversation}/events?format={form}&after=1")
+        assert head.status == 200
+        with trio.fail_after(20):
+            text = b""
+            while b"generation.completed" not in text:
+                text += await connection.receive()
+            message = await api.message(conversation, "still there?")
+            while message["message"].encode() not in text:
+                data = await connection.receive()
+                assert data, "the stream ended"
+                text += data
+    assert b"[DONE]" not in text
+
+
+async def test_two_runs_do_not_mix(api: Api) -> None:
+    """Each log has its own events, with gaps where the others' are."""
+    conversation = await api.conversation()
+    first = await api.generate(conversation)
+    await api.finished(first)
+    await api.message(conversation)
+    second = await api.generate(conversation)
+    await api.finished(second)
+    whole = await api.log(conversation)
+    assert len(whole) == 1 + 8 + 1 + 8
+    for path in (first, second):
+        name = path.rpartition("/")[2]
+        assert await api.log(path) == [event for event in whole if event.get("generation") == name]
+
+
+async def test_pages_one_event_at_a_time(api: Api) -> None:
+    """`next` moves on over what does not match, and only the last page is closed."""
+    conversation = await api.conversation()
+    for _ in range(9):
+        await api.message(conversation)
+    generation = await api.generate(conversation, tokens=3)
+    mine = await api.finished(generation)
+    pages: list[dict[str, Any]] = []
+    cursor = 0
+    while not pages or not pages[-1]["closed"]:
+        pages.append(await api.get(f"{generation}/events", after=cursor, limit=1))
+        assert pages[-1]["next"] > cursor
+        assert pages[-1].keys() >= {"events", "next", "up_to_date", "closed"}
+        assert len(pages[-1]["events"]) <= 1
+        cursor = pages[-1]["next"]
+    assert [event for page in pages for event in page["events"]] == mine
+    assert pages[-1]["up_to_date"]
+
+
+async def test_the_default_page_has_500(api: Api) -> None:
+    """And says that there is more; a larger limit takes all at once."""
+    generation = await api.generate(tokens=600)
+    log = await api.finished(generation)
+    page = await api.get(f"{generation}/events")
+    assert page["events"] == log[:500]
+    assert (page["next"], page["up_to_date"], page["closed"]) == (log[499]["position"], False, False)
+    assert (await api.get(f"{generation}/events", limit=5000))["events"] == log
+
+
+async def test_pages_of_a_conversation_never_close(api: Api) -> None:
+    """It can go on for ever."""
+    conversation = await api.conversation()
+    await api.finished(await api.generate(conversation))
+    page = await api.get(f"{conversation}/events")
+    assert (page["next"], page["up_to_date"], page["closed"]) == (9, True, False)
+    page = await api.get(f"{conversation}/events", after="now")
+    assert (page["events"], page["next"], page["up_to_date"], page["closed"]) == ([], 9, True, False)

@@ -1,0 +1,146 @@
+"""The bytes of a stream: its headers, how it begins, its signs of life, how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from tests.clients import sse
+from tests.clients.api import Api
+from tests.clients.http1 import Connection, Head
+from tests.harness.databases import TestDatabase
+from tests.harness.servers import Server
+
+from .serving import serving
+
+MEDIA = {"sse": "text/event-stream", "ndjson": "application/x-ndjson"}
+
+
+@pytest.fixture(scope="module")
+def shared_server(shared_database: TestDatabase) -> Iterator[Server]:
+    """One with a quick heart."""
+    with serving(shared_database.app_url, {"TOKENTAPE_HEARTBEAT": "0.3"}) as server:
+        yield server
+
+
+async def whole(port: int, target: str, headers: dict[str, str] | None = None) -> tuple[Head, bytes]:
+    """An answer to its clean end."""
+    async with await Connection.open(port) as connection:
+        with trio.fail_after(30):
+            head = await connection.ask("GET", target, headers)
+            return head, await connection.body()
+
+
+async def test_a_generations_stream_from_its_first_byte_to_its_last(api: Api) -> None:
+    """retry, the cursor, one frame an event, `[DONE]` without an id."""
+    generation = await api.generate(tokens=20)
+    log = await api.finished(generation)
+    _, body = await whole(api.port, f"{generation}/events?after=3", {"Accept": "text/event-stream"})
+    frames = sse.Parser().feed(body)
+    assert body.startswith(b"retry:")
+    retries = [frame.retry for frame in frames if frame.retry is not None]
+    assert len(retries) == 1
+    assert 0 < int(retries[0]) <= 60_000
+    first = next(frame for frame in frames if frame.id is not None)
+    assert (first.id, first.data, first.event) == ("3", None, None)
+    told = [frame for frame in frames if frame.data is not None]
+    assert [frame.id for frame in told[:-1]] == [str(event["position"]) for event in log[2:]]
+    assert [json.loads(frame.data or "") for frame in told[:-1]] == log[2:]
+    assert {frame.event for frame in told} == {None}
+    assert (told[-1].data, told[-1].id) == ("[DONE]", None)
+    assert frames[-1] is told[-1]
+
+
+@pytest.mark.parametrize("form", MEDIA)
+async def test_headers(api: Api, form: str) -> None:
+    """Nothing on the way may keep, change or compress it."""
+    generation = await api.generate()
+    await api.finished(generation)
+    asked = {"Accept": MEDIA[form], "Accept-Encoding": "gzip, deflate, br, zstd"}
+    head, body = await whole(api.port, f"{generation}/events", asked)
+    assert head.headers["content-type"].split(";")[0] == MEDIA[form]
+    assert {part.strip() for part in head.headers["cache-control"].split(",")} >= {"no-cache", "no-transform"}
+    assert head.headers["x-accel-buffering"] == "no"
+    assert "accept" in head.headers["vary"].lower()
+    assert "content-encoding" not in head.headers
+    assert b"generation.completed" in body
+
+
+async def test_named_events_carry_their_type(api: Api) -> None:
+    """For `addEventListener`; the end stays unnamed."""
+    generation = await api.generate()
+    log = await api.finished(generation)
+    _, body = await whole(api.port, f"{generation}/events?format=sse&named=1")
+    told = [frame for frame in sse.Parser().feed(body) if frame.data is not None]
+    assert [frame.event for frame in told] == [*(event["type"] for event in log), None]
+    assert [json.loads(frame.data or "") for frame in told[:-1]] == log
+
+
+async def test_padding_comes_first(api: Api) -> None:
+    """A comment large enough to push a proxy's buffer over; the rest as ever."""
+    generation = await api.generate()
+    log = await api.finished(generation)
+    _, body = await whole(api.port, f"{generation}/events?format=sse&pad=4096")
+    padding, _, rest = body.partition(b"\n\n")
+    assert padding.startswith(b":")
+    assert b"\n" not in padding
+    assert 4096 <= len(padding) + 2 <= 4200
+    told = [frame.data for frame in sse.Parser().feed(rest) if frame.data is not None]
+    assert [json.loads(data) for data in told[:-1]] == log
+
+
+@pytest.mark.parametrize("cursor", [None, "1", "now"])
+async def test_a_quiet_stream_begins_at_once_and_shows_life(api: Api, cursor: str | None) -> None:
+    """The cursor it starts from is told before anything happens; comments come after that, an event still does."""
+    conversation = await api.conversation()
+    await api.message(conversation)
+    target = f"{conversation}/events?format=sse" + ("" if cursor is None else f"&after={cursor}")
+    parser = sse.Parser("unset")
+    frames: list[sse.Frame] = []
+    async with await Connection.open(api.port) as connection:
+        with trio.fail_after(20):
+            await connection.ask("GET", target)
+            while not any(frame.id is not None for frame in frames):
+                frames += parser.feed(await connection.receive())
+            start = {None: "0", "1": "1", "now": "2"}[cursor]
+            assert next(frame.id for frame in frames if frame.id is not None) == start
+            while sum(bool(frame.comments) for frame in frames) < 3:
+                data = await connection.receive()
+                assert data, "the stream ended"
+                frames += parser.feed(data)
+            assert parser.last_event_id == "2"
+            message = await api.message(conversation, "awake?")
+            while not any(frame.id == "3" for frame in frames):
+                frames += parser.feed(await connection.receive())
+    assert json.loads(frames[-1].data or "") == message
+
+
+async def test_a_quiet_stream_of_lines_shows_life(api: Api) -> None:
+    """An empty line at once, and one each heartbeat."""
+    conversation = await api.conversation()
+    async with await Connection.open(api.port) as connection:
+        with trio.fail_after(20):
+            await connection.ask("GET", f"{conversation}/events?after=now&format=ndjson")
+            body = b""
+            while len(body) < 4:
+                data = await connection.receive()
+                assert data, "the stream ended"
+                body += data
+    assert body == b"\n\n\n\n"
+
+
+@pytest.mark.parametrize("form", MEDIA)
+async def test_head_has_the_headers_and_no_body(api: Api, form: str) -> None:
+    """As of any resource (RFC 9110, 9.3.2); the connection can be used again."""
+    conversation = await api.conversation()
+    async with await Connection.open(api.port) as connection:
+        with trio.fail_after(20):
+            head = await connection.ask("HEAD", f"{conversation}/events?format={form}")
+            assert head.status == 200
+            assert head.headers["content-type"].split(";")[0] == MEDIA[form]
+            assert await connection.body() == b""
+            again = await connection.ask("GET", "/healthz")
+            assert again.status == 200

@@ -1,0 +1,127 @@
+"""Streams that the server ends or refuses: capped ones, too many of them, and the drain before a stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+import trio
+
+from tests.clients import ndjson, sse
+from tests.clients.api import Api, Event, demo
+from tests.clients.http1 import Connection
+from tests.clients.ws import talk
+from tests.harness.databases import TestDatabase
+from tests.harness.servers import running
+
+TEMPORARY = (429, 503)
+
+
+async def one_stream(port: int, target: str, form: str, cursor: str) -> tuple[int, list[Event], str, bool]:
+    """Status, events, the cursor afterwards, and whether `[DONE]` came; the body has to end cleanly."""
+    events: list[Event] = []
+    parser, lines, done = sse.Parser(cursor), ndjson.Parser(), False
+    async with await Connection.open(port) as connection:
+        head = await connection.ask("GET", f"{target}?format={form}", {"Last-Event-ID": cursor})
+        body = await connection.body()
+    if form == "ndjson":
+        events = lines.feed(body)
+        return head.status, events, str(events[-1]["position"]) if events else cursor, False
+    for frame in parser.feed(body):
+        if frame.data == "[DONE]":
+            done = True
+        elif frame.data is not None:
+            events.append(json.loads(frame.data))
+    return head.status, events, parser.last_event_id, done
+
+
+@pytest.mark.parametrize("form", ["sse", "ndjson"])
+async def test_capped_streams_resume_exactly(database: TestDatabase, form: str) -> None:
+    """`TOKENTAPE_STREAM_MAX_SECONDS`: a clean end after that time, and the next stream goes on."""
+    async with running(database.app_url, {"TOKENTAPE_STREAM_MAX_SECONDS": "0.4"}) as server:
+        async with Api.open(server.port) as api:
+            generation = await api.generate(tokens=100, rate=50)
+            found: list[Event] = []
+            cursor, status, ends, rounds = "", 200, 0, 0
+            with trio.fail_after(60):
+                while status == 200:
+                    status, events, cursor, done = await one_stream(
+                        server.port, f"{generation}/events", form, cursor
+                    )
+                    found += events
+                    ends += done
+                    rounds += 1
+            assert status == 204
+            assert found == await api.finished(generation)
+            assert rounds >= 4
+            assert ends == (form == "sse")
+
+
+async def test_too_many_streams_are_told_to_come_back(database: TestDatabase) -> None:
+    """An EventSource gets a 200 that ends; everybody else a status with `Retry-After`."""
+    async with running(database.app_url, {"TOKENTAPE_MAX_STREAMS": "1"}) as server:
+        async with Api.open(server.port) as api, await Connection.open(server.port) as first:
+            conversation = await api.conversation()
+            await first.ask("GET", f"{conversation}/events?format=sse")
+            with trio.fail_after(20):
+                assert await first.receive()
+                refused = await api.http.get(f"{conversation}/events?format=sse")
+                lines = await api.http.get(f"{conversation}/events?format=ndjson")
+            assert (refused.status_code, refused.headers["Content-Type"].split(";")[0]) == (200, "text/event-stream")
+            frames = sse.Parser().feed(refused.content)
+            assert [frame.data for frame in frames if frame.data or frame.id] == []
+            assert [frame.retry is not None for frame in frames].count(True) == 1
+            assert sum(len(frame.comments) for frame in frames) == 1
+            assert lines.status_code in TEMPORARY
+            assert int(lines.headers["Retry-After"]) >= 1
+            assert lines.headers["Content-Type"] == "application/problem+json"
+            assert "1" in lines.json()["detail"]
+
+
+async def test_too_many_runs_are_refused_and_not_recorded(database: TestDatabase) -> None:
+    """Refused early, with the limit; the conversation stays as it was."""
+    async with running(database.app_url, {"TOKENTAPE_MAX_RUNS": "1"}) as server, Api.open(server.port) as api:
+        other = await api.conversation()
+        async with api.busy(await api.conversation()):
+            answer = await api.post(f"{other}/generations", demo())
+            assert answer.status_code in TEMPORARY
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert "1" in answer.json()["detail"]
+            assert len(await api.log(other)) == 1
+        await api.finished(await api.generate(other))
+
+
+async def test_the_drain_ends_streams_cleanly(database: TestDatabase) -> None:
+    """Each form has its last chunk, a WebSocket its 1012, and the process its end."""
+    async with running(database.app_url, {"TOKENTAPE_STOP_TIMEOUT": "6"}) as server:
+        async with Api.open(server.port) as api:
+            conversation = await api.conversation()
+        codes: list[int] = []
+        bodies: list[bytes] = []
+
+        async def stream(form: str, *, task_status: trio.TaskStatus[None]) -> None:
+            async with await Connection.open(server.port) as connection:
+                await connection.ask("GET", f"{conversation}/events?format={form}")
+                start = await connection.receive()
+                task_status.started()
+                bodies.append(start + await connection.body())
+
+        async def socket(*, task_status: trio.TaskStatus[None]) -> None:
+            async with talk(server.port, conversation) as connection:
+                await connection.until("caught_up")
+                task_status.started()
+                code, _ = await connection.end()
+                codes.append(code)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(stream, "sse")
+                await nursery.start(stream, "ndjson")
+                await nursery.start(socket)
+                server.send_signal(signal.SIGTERM)
+        assert codes == [1012]
+        assert len(bodies) == 2
+        assert not any(b"[DONE]" in body for body in bodies)
+        assert await server.stop() == 0
+        assert "Traceback" not in server.logged()

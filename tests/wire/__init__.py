@@ -1,0 +1,1 @@
+"""Tests of the bytes that clients see, with parsers of their own."""
