@@ -60,7 +60,10 @@ class ReadQuery:
 
 
 class Log(Protocol):
-    """A log of streams, and the signs of life of the processes that write to it."""
+    """A log of streams, and the signs of life of the processes that write to it.
+
+    Where a batch is answered, an element is an error if the database would not take that one at all.
+    """
 
     @property
     def owner(self) -> int:
@@ -70,15 +73,12 @@ class Log(Protocol):
         """Runs what the backend runs in the background; `hear` is told of other processes' appends."""
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
-        """One transaction. At most one append a stream, no key twice; `StoreUnavailable`: outcome unknown.
+        """One transaction. At most one append a stream, no key twice; `StoreUnavailable`: outcome unknown."""
 
-        An element is an error where the database would not take that one append at all.
-        """
-
-    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None]:
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None | StoreError]:
         """Events and head in one snapshot of the primary; None where there is no such stream."""
 
-    async def heads(self, streams: Sequence[str]) -> Sequence[Head | None]: ...
+    async def heads(self, streams: Sequence[str]) -> Sequence[Head | None | StoreError]: ...
 
     async def find_key(self, scope: str, name: str) -> Place | None: ...
 

@@ -7,7 +7,7 @@ no SQL.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self, TypeVar
 from uuid import uuid4
@@ -45,6 +45,8 @@ from eventstore.wakeups import Wakeups
 ONCE_SCOPE = "@once"
 ONCE_SECONDS = 3600.0
 HEAD_LIMITS = Limits(questions=5_000, weight=5_000, waiting=50_000)
+
+STANDS = (Verdict.APPENDED, Verdict.REPEATED_SEQ, Verdict.REPEATED_KEY)
 
 T = TypeVar("T")
 
@@ -135,12 +137,14 @@ class EventStore:
         # nobody knows whether the commit happened, is answered by sending the same batch again.
         outcomes = await self._patiently(partial(self._log.append, batch))
         for append, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Outcome) and outcome.verdict is Verdict.APPENDED:
+            if not isinstance(outcome, Outcome) or outcome.verdict not in STANDS:
+                continue
+            appended = outcome.verdict is Verdict.APPENDED
+            if appended:
                 self._tails.offer(append.stream, _events(append, outcome))
-        touched = [append.stream for append in batch]
-        self.wakeups.wake(touched)
-        self._log.announce(touched)
-        for append in batch:
+            # A repetition may be the answer that got lost: then nobody has heard of these events yet.
+            self.wakeups.wake([outcome.stream], in_tail=appended)
+            self._log.announce([outcome.stream])
             if append.closes is not None and append.writer is None:
                 self._log.announce_close(append.stream, append.closes)
                 self._heard_closed()
@@ -268,16 +272,16 @@ class EventStore:
                 except StoreUnavailable:
                     break  # whoever reads hears of it there; the next round asks again
                 for stream, head in zip(asked, heads, strict=True):
-                    if head is not None:
+                    if isinstance(head, Head):
                         self.wakeups.wake_behind(stream, head.position)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         return await patiently(call, self.options.patience)
 
-    async def _read_batch(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None]:
+    async def _read_batch(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None | Exception]:
         return await self._patiently(partial(self._log.read, queries))
 
-    async def _heads_batch(self, streams: Sequence[str]) -> Sequence[Head | None]:
+    async def _heads_batch(self, streams: Sequence[str]) -> Sequence[Head | None | Exception]:
         return await self._patiently(partial(self._log.heads, streams))
 
 
@@ -294,18 +298,13 @@ def _weigh(append: Append) -> int:
 
 
 def _repeatable(append: Append) -> Append:
-    if append.writer is not None or any(key.digest is not None for key in append.keys):
-        return append
-    once = Key(ONCE_SCOPE, uuid4().hex, digest=b"", seconds=ONCE_SECONDS)
-    return Append(
-        append.stream,
-        append.events,
-        append.expected,
-        append.writer,
-        append.closes,
-        (*append.keys, once),
-        append.category,
-    )
+    """The append with that by which the log knows it again, should its answer get lost."""
+    keys = list(append.keys)
+    if append.writer is None and not any(key.seconds is None or key.seconds >= ONCE_SECONDS for key in keys):
+        keys.append(Key(ONCE_SCOPE, uuid4().hex, digest=b"", seconds=ONCE_SECONDS))
+    # A key without a digest gets one that nobody else has: then only this very append repeats it.
+    named = (replace(key, digest=uuid4().bytes) if key.digest is None else key for key in keys)
+    return replace(append, keys=tuple(named))
 
 
 def _events(append: Append, outcome: Outcome) -> list[Event]:

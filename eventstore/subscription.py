@@ -21,7 +21,7 @@ class Subscription:
     `head` is the newest head of the primary this subscription has read, 0 before the first look.
     """
 
-    __slots__ = ("_anchored", "_limit", "_read", "_tails", "_waker", "_wakeups", "head", "position", "stream")
+    __slots__ = ("_limit", "_read", "_tails", "_waker", "_wakeups", "head", "position", "stream")
 
     def __init__(
         self, stream: str, position: int, *, limit: int, read: Read, tails: Tails, wakeups: Wakeups
@@ -29,9 +29,6 @@ class Subscription:
         self.stream = stream
         self.position = position
         self.head = 0
-        # Whether the log has been read with the bell armed. Before that, what another process appended
-        # may have been announced when this bell did not hang yet, and the tail need not know of it.
-        self._anchored = False
         self._limit = limit
         self._read = read
         self._tails = tails
@@ -61,19 +58,19 @@ class Subscription:
         self._waker.arm()
         events = self._tails.after(self.stream, self.position, self._limit)
         if events:
-            more = not self._anchored or len(events) == self._limit
+            if self._waker.unread or len(events) == self._limit:
+                self._waker.ring(in_tail=True)  # no bell will ring again for what stands right behind
         else:
+            self._waker.unread = False
             try:
                 found = await self._read(self.stream, self.position, self._limit)
             except BaseException:
                 self._waker.ring()  # failed or cancelled: what rang for this look is still to be seen
                 raise
-            self._anchored = True
             self.head = found.head
             events = found.events
-            more = bool(events) and events[-1].position < found.head
+            if events and events[-1].position < found.head:
+                self._waker.ring()
         if events:
             self.position = self._waker.position = events[-1].position
-        if more:
-            self._waker.ring()  # no bell will ring again for what stands right behind
         return events

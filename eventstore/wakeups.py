@@ -10,18 +10,25 @@ import trio
 
 
 class Waker:
-    """One sleeper's bell for one stream. Rung at birth: whoever is new has to look once."""
+    """One sleeper's bell for one stream. Rung at birth: whoever is new has to look once.
 
-    __slots__ = ("_event", "position", "stream")
+    `unread`: the log may hold what the shared tail lacks, so events out of the tail are not all there is. The
+    sleeper takes it back when it reads the log.
+    """
+
+    __slots__ = ("_event", "position", "stream", "unread")
 
     def __init__(self, stream: str, position: int) -> None:
         self.stream = stream
         self.position = position
+        # What another process appended may have been announced when this bell did not hang yet.
+        self.unread = True
         self._event = trio.Event()
         self._event.set()
 
-    def ring(self) -> None:
-        """Wakes the sleeper, now or when it next lies down."""
+    def ring(self, *, in_tail: bool = False) -> None:
+        """Wakes the sleeper, now or when it next lies down. `in_tail`: what is newer stands in the tail."""
+        self.unread = self.unread or not in_tail
         self._event.set()
 
     def arm(self) -> None:
@@ -53,11 +60,11 @@ class Wakeups:
         if not wakers:
             del self._wakers[waker.stream]
 
-    def wake(self, streams: Iterable[str]) -> None:
+    def wake(self, streams: Iterable[str], *, in_tail: bool = False) -> None:
         """Rings everybody on these streams."""
         for stream in streams:
             for waker in self._wakers.get(stream, ()):
-                waker.ring()
+                waker.ring(in_tail=in_tail)
 
     def wake_all(self) -> None:
         """Rings everybody: something may have been missed."""

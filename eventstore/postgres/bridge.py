@@ -24,6 +24,8 @@ Row = asyncpg.Record
 # 55P03 lock not available, 25006 this server has become a read-only replica.
 _PASSING = ("08", "53", "57", "40", "55P03", "25006")
 
+_GONE = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
+
 
 class Lost(StoreUnavailable):
     """The connection is gone, or the server cannot serve now. Connect again, send again."""
@@ -54,7 +56,8 @@ class Bridge:
                 raise Lost(f"the database is not available: {error}") from error
             raise Refused(str(error), state) from error
         # asyncio's CancelledError is no cancellation here (that is trio's) but how the driver's own tasks end.
-        except (asyncpg.InterfaceError, OSError, TimeoutError, asyncio.CancelledError, EOFError) as error:
+        # InternalClientError: the server's goodbye met the next statement on its way out.
+        except (*_GONE, asyncio.CancelledError) as error:
             raise Lost(f"the database connection failed: {error!r}") from error  # noqa: ASYNC104
         return result
 

@@ -6,10 +6,10 @@ sends again.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -34,6 +34,8 @@ from eventstore.postgres.session import Session
 from eventstore.postgres.statements import STATEMENTS
 
 Question = tuple[str, tuple[Any, ...]]
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,7 @@ class PostgresLog:
         try:
             rows = await self._append.fetch(STATEMENTS["append"], *append_columns(batch, self.owner))
         except Refused as error:
-            if len(batch) == 1:
-                return [error]
-            # One append that the database cannot take must not fail its neighbours.
-            return [outcome for append in batch for outcome in await self.append([append])]
+            return await _singly(self.append, batch, error)
         return [
             Outcome(
                 Verdict(row["verdict"]),
@@ -144,13 +143,16 @@ class PostgresLog:
             for row in rows
         ]
 
-    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None]:
-        rows = await self._read.fetch(
-            STATEMENTS["read"],
-            [query.stream for query in queries],
-            [query.after for query in queries],
-            [query.limit for query in queries],
-        )
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None | StoreError]:
+        try:
+            rows = await self._read.fetch(
+                STATEMENTS["read"],
+                [query.stream for query in queries],
+                [query.after for query in queries],
+                [query.limit for query in queries],
+            )
+        except Refused as error:
+            return await _singly(self.read, queries, error)
         found: list[Slice | None] = [None] * len(queries)
         events: list[Event] = []
         current = 0
@@ -162,9 +164,13 @@ class PostgresLog:
                 events.append(Event(position, type_, at, tag, data))
         return found
 
-    async def heads(self, streams: Sequence[str]) -> Sequence[Head | None]:
+    async def heads(self, streams: Sequence[str]) -> Sequence[Head | None | StoreError]:
+        try:
+            rows = await self._heads.fetch(STATEMENTS["heads"], list(streams))
+        except Refused as error:
+            return await _singly(self.heads, streams, error)
         found: list[Head | None] = [None] * len(streams)
-        for row in await self._heads.fetch(STATEMENTS["heads"], list(streams)):
+        for row in rows:
             found[row["n"] - 1] = Head(row["head"], row["earliest"])
         return found
 
@@ -227,3 +233,12 @@ class PostgresLog:
     def announce_close(self, stream: str, writer: str) -> None:
         if self._options.hints:
             self._announcer.closed()
+
+
+async def _singly(
+    call: Callable[[Sequence[Q]], Awaitable[Sequence[A | StoreError]]], batch: Sequence[Q], error: Refused
+) -> Sequence[A | StoreError]:
+    """Each by itself: one that the database cannot take must not fail its neighbours."""
+    if len(batch) == 1:
+        return [error]
+    return [answer for one in batch for answer in await call([one])]

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 import trio
-from trio_websocket import ConnectionClosed, ConnectionTimeout, HandshakeError, open_websocket_url
+from trio_websocket import ConnectionClosed, ConnectionTimeout, HandshakeError
+
+from server.cli.websocket import open_websocket
 
 PAUSE_FIRST, PAUSE_MOST = 0.2, 5.0
 GIVE_UP = {4400, 4404, 4410}
@@ -62,7 +64,7 @@ class Follower:
         pause = PAUSE_FIRST
         while True:
             try:
-                async with open_websocket_url(f"{self._url}?after={self.cursor}") as socket:
+                async with open_websocket(f"{self._url}?after={self.cursor}") as socket:
                     while True:
                         frame = msgspec.json.decode(await socket.get_message())
                         pause = PAUSE_FIRST

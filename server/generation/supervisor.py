@@ -104,7 +104,7 @@ class Supervisor:
         )
 
     async def _attempt(self, run_: Run) -> NewEvent | None:
-        """None when the end is in the log (or was left to whoever stopped it), else the event with which to end."""
+        """None when the end is in the log, or left to whoever stopped it; else the event with which to end."""
         generation = run_.generation
         pen = Pen(self._store, run_.conversation, generation, EPOCH)
         try:

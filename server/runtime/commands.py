@@ -101,8 +101,15 @@ class Commands:
             return earlier
         for _ in range(DECIDE_TRIES):
             name, state, opening = await self._open(conversation)
-            events = decide.request_generation(state, command)
-            run = self._prepare(name, state, command)
+            try:
+                events = decide.request_generation(state, command)
+                run = self._prepare(name, state, command)
+            except Problem:
+                # What stands in the way may be this very request, sent twice at once.
+                earlier = await self._earlier(key)
+                if earlier is None:
+                    raise
+                return earlier
             try:
                 appended = await self._append(
                     name,

@@ -73,9 +73,10 @@ class Drain:
         return not self.begun and len(self._stays) < self._most
 
     def enter(self) -> Stay:
-        """A new stay; give it back with `leave`."""
+        """A new stay; give it back with `leave`. Over at once for who was let in just before the drain began."""
         now = trio.current_time()
-        stay = Stay(now + self._longest if self._longest is not None else float("inf"))
+        longest = 0.0 if self.begun else self._longest
+        stay = Stay(now + longest if longest is not None else float("inf"))
         self._stays.add(stay)
         return stay
 

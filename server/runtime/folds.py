@@ -10,7 +10,7 @@ from collections import OrderedDict
 import msgspec
 import trio
 
-from eventstore import EventStore, Snapshot, StoreError, StreamUnknown
+from eventstore import EventStore, Snapshot, StoreError, StreamUnknown, Trimmed
 from server import logs
 from server.errors import not_found
 from server.generation.fold import fold
@@ -49,6 +49,13 @@ class Folds:
                 found = await self._store.read(conversation, state.position, PAGE)
             except StreamUnknown:
                 raise not_found("conversation") from None
+            except Trimmed:
+                # What is kept here ends before what is left; somebody else may have stored a later fold.
+                stored = await self._load(conversation, None)
+                if stored.position <= state.position:
+                    raise
+                state = stored
+                continue
             # Another reader may have moved the kept state on meanwhile: start from whichever is further.
             known = self._known(conversation)
             if known is not None and known.position > state.position:

@@ -3,8 +3,9 @@
 import time
 
 import trio
-from trio_websocket import ConnectionClosed, open_websocket_url
+from trio_websocket import ConnectionClosed
 
+from server.cli.websocket import open_websocket
 from tests.faults.readers import SseReader, ask, assert_whole, read_log, wait_closed
 from tests.faults.test_stalled import _open
 from tests.harness.databases import TestDatabase
@@ -83,7 +84,7 @@ async def test_a_drain_refuses_in_words_each_client_understands(database: TestDa
 
 async def _socket(url: str, codes: list[int]) -> None:
     try:
-        async with open_websocket_url(url) as socket:
+        async with open_websocket(url) as socket:
             while True:
                 await socket.get_message()
     except ConnectionClosed as closed:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import trio
 
 from eventstore import Append, Event, Head, OpenWriter, Place, Snapshot, StreamRow, WriterState
-from eventstore.errors import StoreError
+from eventstore.errors import StoreError, StoreUnavailable
 from eventstore.log import Hear, Log, Outcome, ReadQuery
 from eventstore.memory import MemoryLog
 from eventstore.model import Slice
@@ -100,6 +100,19 @@ class Slow(Wrapped):
         answer = await call()
         await trio.sleep(self._half)
         return answer
+
+
+class Forgetful(Wrapped):
+    """Takes appends, and then loses the line before the answer, `losing` times: what came of them is not known."""
+
+    losing = 0
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
+        outcomes = await super().append(batch)
+        if self.losing:
+            self.losing -= 1
+            raise StoreUnavailable("the line went dead")
+        return outcomes
 
 
 class Mute(Wrapped):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -108,6 +108,12 @@ async def running(
     try:
         await server.start()
         yield server
+    except BaseException:
+        if server.process is not None:
+            with suppress(subprocess.TimeoutExpired):  # one that is just crashing has its last words to say
+                server.process.wait(2)
+        print(server.logged()[-20_000:])  # noqa: T201  # pytest shows it with the failure
+        raise
     finally:
         if server.process is not None:
             server.process.kill()

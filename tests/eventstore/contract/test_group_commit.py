@@ -1,0 +1,178 @@
+"""Group commit: appends that wait together go together, each with its own verdict and its own asker."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import trio
+
+from eventstore import (
+    Append,
+    Appended,
+    EventStore,
+    Fenced,
+    Key,
+    KeyReused,
+    Log,
+    StoreError,
+    Writer,
+    WrongExpectedPosition,
+)
+from tests.eventstore.making import BOUND, gapless, names, note, until, whole
+
+
+@pytest.fixture
+def batches(log: Log, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Append]]:
+    """Every batch that reaches the log, in order."""
+    taken: list[Sequence[Append]] = []
+    append = log.append
+
+    async def watch(batch: Sequence[Append]) -> Any:
+        taken.append(batch)
+        return await append(batch)
+
+    monkeypatch.setattr(log, "append", watch)
+    return taken
+
+
+async def ask_all(store: EventStore, appends: Sequence[Append]) -> list[Appended | StoreError]:
+    """What each append came to, all asked at once."""
+    answers: dict[int, Appended | StoreError] = {}
+
+    async def ask(n: int) -> None:
+        try:
+            answers[n] = await store.append(appends[n])
+        except StoreError as error:
+            answers[n] = error
+
+    async with trio.open_nursery() as nursery:
+        for n in range(len(appends)):
+            nursery.start_soon(ask, n)
+    return [answers[n] for n in range(len(appends))]
+
+
+async def test_refusals_do_not_fail_their_neighbours(
+    batches: list[Sequence[Append]], store: EventStore
+) -> None:
+    await store.append(note("used", 1, keys=(Key("k", "taken", b"1"),)))
+    await store.append(note("fenced", 1, writer=Writer("w", 1, 1), closes="w"))
+    refused: list[tuple[Callable[[int], Append], type[StoreError]]] = [
+        (lambda n: note(f"bad{n}", n, expected=5), WrongExpectedPosition),
+        (lambda n: note(f"bad{n}", n, keys=(Key("k", f"fresh{n}"),), expected=1), WrongExpectedPosition),
+        (lambda n: note(f"bad{n}", n, writer=Writer("w", 1, 9)), Fenced),
+    ]
+    appends: list[Append] = []
+    kinds: list[type[StoreError] | None] = []
+    for n in range(50):
+        make, kind = refused[n // 2 % 3]
+        appends.append(make(n) if n % 2 else note(f"good{n}", n, keys=(Key("k", f"good{n}", b"1"),)))
+        kinds.append(kind if n % 2 else None)
+    # One stream and one key can have one append a batch: these two come one after the other.
+    appends += [note("fenced", 2, writer=Writer("w", 1, 2)), note("used", 2, keys=(Key("k", "taken"),))]
+    kinds += [Fenced, KeyReused]
+    batches.clear()
+    answers = await ask_all(store, appends)
+    for append, answer, kind in zip(appends, answers, kinds, strict=True):
+        if kind is None:
+            assert isinstance(answer, Appended)
+            assert (answer.stream, answer.first, answer.last) == (append.stream, 1, 1)
+            assert names(await whole(store, append.stream)) == [append.stream.removeprefix("good")]
+        else:
+            assert type(answer) is kind
+    assert len(batches) <= 3
+    assert max(map(len, batches)) > 40
+    rows = await store.list_streams("", None, 1000)
+    assert sorted(row.name for row in rows) == sorted([f"good{n}" for n in range(0, 50, 2)] + ["used", "fenced"])
+    for n in range(50):
+        found = await store.find_key("k", f"fresh{n}")
+        assert found is None
+
+
+async def test_one_streams_appends_keep_the_order_of_asking(
+    batches: list[Sequence[Append]], store: EventStore
+) -> None:
+    answers = await ask_all(store, [note(f"s{n % 3}", n) for n in range(60)])
+    assert not [answer for answer in answers if isinstance(answer, StoreError)]
+    for k in range(3):
+        events = await whole(store, f"s{k}")
+        assert gapless(events)
+        assert sorted(names(events), key=int) == [str(n) for n in range(k, 60, 3)]
+    asked = [append.events[0] for batch in batches for append in batch if append.stream == "s0"]
+    assert [event.data for event in asked] == [event.data for event in await whole(store, "s0")]
+    assert all(len({append.stream for append in batch}) == len(batch) for batch in batches)
+
+
+async def test_a_lone_append_is_not_held_back(batches: list[Sequence[Append]], store: EventStore) -> None:
+    for n in range(5):
+        await store.append(note("s", n))
+    assert [len(batch) for batch in batches] == [1] * 5
+
+
+async def test_a_waiter_that_is_cancelled_cancels_nobody_else(
+    log: Log, store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, left, go = log.append, trio.Event(), trio.Event()
+    sizes: list[int] = []
+
+    async def hold(batch: Sequence[Append]) -> Any:
+        sizes.append(len(batch))
+        left.set()
+        await go.wait()
+        return await append(batch)
+
+    monkeypatch.setattr(log, "append", hold)
+    answers: list[Appended] = []
+
+    async def ask(n: int, scope: trio.CancelScope) -> None:
+        with scope:
+            answers.append(await store.append(note(f"s{n}", n)))
+
+    scopes = [trio.CancelScope() for _ in range(6)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, 0, scopes[0])
+        await left.wait()  # 0 is under way by itself, the others gather
+        for n in range(1, 6):
+            nursery.start_soon(ask, n, scopes[n])
+        await trio.testing.wait_all_tasks_blocked()
+        scopes[0].cancel()  # its append is at the database: it happens, nobody hears the answer
+        scopes[2].cancel()  # its append has not left: it does not
+        await trio.testing.wait_all_tasks_blocked()
+        go.set()
+    assert sorted(answer.stream for answer in answers) == ["s1", "s3", "s4", "s5"]
+    assert sizes == [1, 4]
+
+    async def known() -> bool:
+        rows = await store.list_streams("", None, 100)
+        return sorted(row.name for row in rows) == ["s0", "s1", "s3", "s4", "s5"]
+
+    await until(known)
+
+
+async def test_a_reader_that_is_cancelled_cancels_nobody_else(
+    log: Log, store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.append(note("s", 1))
+    read, left, go = log.read, trio.Event(), trio.Event()
+
+    async def hold(queries: Any) -> Any:
+        left.set()
+        await go.wait()
+        return await read(queries)
+
+    monkeypatch.setattr(log, "read", hold)
+    got: list[list[str]] = []
+
+    async def look(scope: trio.CancelScope) -> None:
+        with scope:
+            got.append(names((await store.read("s")).events))
+
+    scopes = [trio.CancelScope() for _ in range(4)]
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            for scope in scopes:
+                nursery.start_soon(look, scope)
+            await left.wait()
+            scopes[1].cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            go.set()
+    assert got == [["1"]] * 3

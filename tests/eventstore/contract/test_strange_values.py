@@ -1,0 +1,104 @@
+"""Names and contents that a database may not be able to hold: whoever sent them hears it, nobody else suffers.
+
+The in-memory log takes more than Postgres does; both must stay at work.
+"""
+
+import pytest
+import trio
+
+from eventstore import Append, Appended, EventStore, Key, NewEvent, StoreError, Writer
+from tests.eventstore.making import names, note, take, whole
+
+NUL, LONE = "a\x00b", "a\ud800b"
+STRANGE = {
+    "nul in the stream": note(NUL, 1),
+    "lone surrogate in the stream": note(LONE, 1),
+    "very long stream": note("".join(chr(0x100 + n * 7919 % 40_000) for n in range(6_000)), 1),
+    "nul in the type": Append("bad", (NewEvent(NUL, "{}"),)),
+    "lone surrogate in the data": Append("bad", (NewEvent("x", f'"{LONE}"'),)),
+    "nul in the data": Append("bad", (NewEvent("x", f'"{NUL}"'),)),
+    "no json": Append("bad", (NewEvent("x", "{}"), NewEvent("x", '{"a":'), NewEvent("x", "{}"))),
+    "no text": Append("bad", (NewEvent("x", ""),)),
+    "nul in the tag": Append("bad", (NewEvent("x", "{}", NUL),)),
+    "nul in the key": note("bad", 1, keys=(Key("k", NUL, b"1"),)),
+    "nul in the writer": note("bad", 1, writer=Writer(NUL, 1, 1)),
+    "epoch out of range": note("bad", 1, writer=Writer("w", 2**40, 1)),
+    "position out of range": note("bad", 1, expected=2**70),
+    "key for ever and a day": note("bad", 1, keys=(Key("k", "k", b"1", seconds=1e300),)),
+    "one key twice": note("bad", 1, keys=(Key("k", "k", b"1"), Key("k", "k", b"1"))),
+}
+
+
+@pytest.mark.parametrize("append", STRANGE.values(), ids=STRANGE.keys())
+async def test_in_an_append(store: EventStore, other: EventStore, append: Append) -> None:
+    answers: list[Appended] = []
+    refused: list[StoreError] = []
+
+    async def ask(one: Append) -> None:
+        try:
+            answers.append(await store.append(one))
+        except StoreError as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, note("good 0", 0))
+        for n in range(1, 6):
+            nursery.start_soon(ask, note(f"good {n}", n))
+            if n == 3:
+                nursery.start_soon(ask, append)
+    good = sorted(answer.stream for answer in answers if answer.stream.startswith("good"))
+    assert good == [f"good {n}" for n in range(6)]
+    assert len(answers) + len(refused) == 7
+    assert (append.stream in [row.name for row in await store.list_streams("", None, 100)]) is not bool(refused)
+    # Both still append, and still hear of each other.
+    with other.subscribe("good 0") as reader:
+        await take(reader, 1)
+        await store.append(note("good 0", "still"))
+        assert names(await take(reader, 1)) == ["still"]
+
+
+@pytest.mark.parametrize("stream", [NUL, LONE], ids=["nul", "lone surrogate"])
+async def test_in_a_question(store: EventStore, stream: str) -> None:
+    await store.append(note("s", 1))
+
+    async def subscribe() -> None:
+        with store.subscribe(stream) as reader:
+            await reader.next()
+
+    questions = [
+        lambda: store.read(stream),
+        lambda: store.read_one(stream, 1),
+        lambda: store.head(stream),
+        lambda: store.writer(stream, "w"),
+        lambda: store.trim(stream, 1),
+        subscribe,
+    ]
+    got: list[list[str]] = []
+
+    async def good() -> None:
+        got.append(names(await whole(store, "s")))
+        assert (await store.head("s")).position == 1
+
+    for question in questions:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(good)
+            nursery.start_soon(good)
+            try:
+                assert await question() is None
+            except StoreError:
+                pass
+            nursery.start_soon(good)
+    assert got == [["1"]] * 3 * len(questions)
+
+
+@pytest.mark.parametrize(("after", "limit"), [(2**70, 1), (0, 2**70), (-(2**70), 1), (0, -1)])
+async def test_in_a_page(store: EventStore, after: int, limit: int) -> None:
+    await store.append(note("s", 1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.read, "s")
+        try:
+            await store.read("s", after, limit)
+        except StoreError:
+            pass
+        nursery.start_soon(store.read, "s")
+    assert names(await whole(store, "s")) == ["1"]

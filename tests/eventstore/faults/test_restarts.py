@@ -1,0 +1,101 @@
+"""The database is restarted, or stays away, while the store is at work."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Literal
+
+import pytest
+import trio
+
+from eventstore import EventStore, Snapshot, StoreOptions, StoreUnavailable, Writer
+from eventstore.postgres import PostgresLog, PostgresOptions
+from server.embedded import restart, stop
+from tests.eventstore.faults.load import Load
+from tests.eventstore.making import BOUND, names, note, take
+from tests.harness.databases import Postgres, TestDatabase
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_under_load(breakable: Postgres, database: TestDatabase, mode: Literal["fast", "immediate"]) -> None:
+    def new() -> EventStore:
+        return EventStore(PostgresLog(PostgresOptions(database.app_url)), StoreOptions(patience=60.0))
+
+    async with new().open() as writes, new().open() as reads, trio.open_nursery() as nursery:
+        load = Load(writes, reads)
+        await load.run(nursery)
+        await load.grown(10)
+        for _ in range(2):
+            await trio.to_thread.run_sync(restart, breakable.embedded, mode)
+            await load.grown(10)
+        await load.reckon()
+        nursery.cancel_scope.cancel()
+
+
+PATIENCE = 1.0
+
+
+async def test_away_for_longer_than_patience(breakable: Postgres, database: TestDatabase) -> None:
+    log = PostgresLog(PostgresOptions(database.app_url, database.owner_url))
+    async with EventStore(log, StoreOptions(patience=PATIENCE)).open() as store:
+        await store.append(note("s", 1, writer=Writer("w", 1, 1)))
+        await store.append(note("s", "x", writer=Writer("v", 1, 1)))
+        with store.subscribe("s") as reader:
+            await take(reader, 2)
+            await trio.to_thread.run_sync(stop, breakable.embedded)
+            await all_unavailable(
+                [
+                    partial(store.append, note("s", 2, writer=Writer("w", 1, 2))),
+                    partial(store.append, note("t", 1)),
+                    partial(store.append, note("s", "closed", closes="v")),
+                    partial(store.read, "s"),
+                    partial(store.read_one, "s", 1),
+                    partial(store.head, "s"),
+                    partial(store.find_key, "k", "k"),
+                    partial(store.writer, "s", "w"),
+                    partial(store.list_streams, "", None, 1),
+                    partial(store.load_snapshot, "s", "fold", 1),
+                    partial(store.save_snapshot, "s", "fold", Snapshot(1, "{}")),
+                    partial(store.trim, "s", 1),
+                    store.open_writers,
+                    store.closed_by_others,
+                    store.expire_keys,
+                    store.alive,
+                    reader.look,
+                ]
+            )
+            await trio.to_thread.run_sync(restart, breakable.embedded)
+            # The very same append again: whether or not it happened before, it stands once.
+            appended = await store.append(note("s", 2, writer=Writer("w", 1, 2)))
+            assert appended.first == 3
+            assert names(await take(reader, 1)) == ["2"]
+            await store.append(note("s", 3, writer=Writer("w", 1, 3)))
+            assert names(await take(reader, 1)) == ["3"]
+            assert (await store.head("s")).position == 4
+
+
+async def all_unavailable(calls: list[Callable[[], Awaitable[object]]]) -> None:
+    """Each ends as `StoreUnavailable` within patience and two seconds, all at once."""
+
+    async def one(call: Callable[[], Awaitable[object]]) -> None:
+        with trio.fail_after(PATIENCE + 2.0), pytest.raises(StoreUnavailable):
+            await call()
+
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(one, call)
+
+
+async def test_readers_that_slept_through_it(breakable: Postgres, database: TestDatabase) -> None:
+    """Nobody asks anything while it is away; a process that came first after it appends; all hear of it."""
+    slow_poll = StoreOptions(patience=BOUND, safety_poll=600.0)
+    async with EventStore(PostgresLog(PostgresOptions(database.app_url)), slow_poll).open() as sleeping:
+        await sleeping.append(note("s", 1))
+        with sleeping.subscribe("s") as reader:
+            await take(reader, 1)
+            assert list(await reader.look()) == []
+            await trio.to_thread.run_sync(restart, breakable.embedded, "immediate")
+            async with EventStore(PostgresLog(PostgresOptions(database.app_url)), slow_poll).open() as other:
+                await other.append(note("s", 2))
+                assert names(await take(reader, 1)) == ["2"]
+                await other.append(note("s", 3))
+                assert names(await take(reader, 1)) == ["3"]

@@ -1,0 +1,168 @@
+"""The drain: how many streams, how long, and how they end when the server stops."""
+
+import math
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from server.errors import Problem
+from server.runtime.drain import Drain, Stay
+
+WINDOW = 2.0
+
+
+async def held(stay: Stay, seconds: float) -> float:
+    """How long a wait of `seconds` within the stay takes."""
+    start = trio.current_time()
+    with stay.scope(seconds):
+        await trio.Event().wait()
+    return trio.current_time() - start
+
+
+async def test_streams_up_to_the_limit(autojump_clock: MockClock) -> None:
+    drain = Drain(2, None)
+    stays = []
+    for _ in range(2):
+        assert drain.may_hold
+        drain.refuse_stream()
+        stays.append(drain.enter())
+    assert len(drain) == 2
+    assert not drain.may_hold
+    with pytest.raises(Problem) as caught:
+        drain.refuse_stream()
+    problem = caught.value
+    assert (problem.status, problem.code, problem.extra) == (503, "overloaded", {"limit": 2})
+    assert problem.retry_after
+    drain.refuse_if_begun()  # other work is not refused for that
+    drain.leave(stays[0])
+    drain.refuse_stream()
+    assert drain.may_hold
+
+
+async def test_leaving_twice_frees_one_place(autojump_clock: MockClock) -> None:
+    drain = Drain(2, None)
+    first, _second = drain.enter(), drain.enter()
+    drain.leave(first)
+    drain.leave(first)
+    assert len(drain) == 1
+
+
+async def test_new_work_is_refused_once_the_drain_has_begun(autojump_clock: MockClock) -> None:
+    drain = Drain(2, None)
+    drain.refuse_if_begun()
+    drain.begin(WINDOW)
+    assert drain.begun
+    assert not drain.may_hold
+    for refuse in (drain.refuse_if_begun, drain.refuse_stream):
+        with pytest.raises(Problem) as caught:
+            refuse()
+        assert (caught.value.status, caught.value.code) == (503, "draining")
+        assert caught.value.retry_after
+
+
+async def test_a_stay_is_for_ever_where_nothing_caps_it(autojump_clock: MockClock) -> None:
+    stay = Drain(1, None).enter()
+    await trio.sleep(80_000)
+    assert not stay.over
+    assert stay.end_at == math.inf
+
+
+async def test_a_capped_stay(autojump_clock: MockClock) -> None:
+    """The wait is as long as was asked, until the stay is over."""
+    stay = Drain(1, 100.0).enter()
+    assert [await held(stay, 30) for _ in range(5)] == pytest.approx([30, 30, 30, 10, 0])
+    assert stay.over
+
+
+async def test_the_stays_end_within_the_window_each_at_its_own_time(autojump_clock: MockClock) -> None:
+    drain = Drain(1_000, None)
+    stays = [drain.enter() for _ in range(200)]
+    ends: list[float] = []
+
+    async def stream(stay: Stay) -> None:
+        while not stay.over:
+            await held(stay, 15)
+        ends.append(trio.current_time())
+        drain.leave(stay)
+
+    async with trio.open_nursery() as streams:
+        for stay in stays:
+            streams.start_soon(stream, stay)
+        await trio.sleep(7)  # in the middle of a wait
+        begun = trio.current_time()
+        drain.begin(WINDOW)
+    assert len(ends) == 200
+    assert begun <= min(ends) < begun + WINDOW / 4
+    assert begun + WINDOW * 3 / 4 < max(ends) <= begun + WINDOW + 0.001
+    assert len({round(end, 3) for end in ends}) > 100
+
+
+async def test_a_stay_is_shortened_in_the_middle_of_a_wait(autojump_clock: MockClock) -> None:
+    stay = Drain(1, None).enter()
+    async with trio.open_nursery() as nursery:
+        start = trio.current_time()
+        nursery.start_soon(held, stay, 1e6)
+        await trio.sleep(3)
+        stay.shorten(start + 5)
+    assert trio.current_time() - start == pytest.approx(5)
+    assert stay.over
+
+
+async def test_a_stay_is_never_made_longer(autojump_clock: MockClock) -> None:
+    """Neither the stay nor the wait that is under way."""
+    stay = Drain(1, 10.0).enter()
+    async with trio.open_nursery() as nursery:
+        start = trio.current_time()
+        nursery.start_soon(held, stay, 4)
+        await wait_all_tasks_blocked()
+        stay.shorten(start + 100)
+    assert trio.current_time() - start == pytest.approx(4)
+    assert stay.end_at == start + 10
+
+
+async def test_a_shortened_stay_leaves_later_waits_short(autojump_clock: MockClock) -> None:
+    stay = Drain(1, None).enter()
+    stay.shorten(trio.current_time() + 1)
+    assert await held(stay, 30) == pytest.approx(1)
+    assert await held(stay, 30) == pytest.approx(0)
+
+
+async def test_empty_means_begun_and_all_gone(autojump_clock: MockClock) -> None:
+    drain = Drain(5, None)
+    first, second = drain.enter(), drain.enter()
+    gone = trio.Event()
+
+    async def wait() -> None:
+        await drain.empty()
+        gone.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        drain.leave(first)
+        await wait_all_tasks_blocked()
+        assert not gone.is_set()
+        drain.begin(WINDOW)
+        await wait_all_tasks_blocked()
+        assert not gone.is_set()
+        drain.leave(second)
+    assert gone.is_set()
+
+
+async def test_without_streams_it_is_empty_at_once(autojump_clock: MockClock) -> None:
+    drain = Drain(5, None)
+    drain.leave(drain.enter())
+    drain.begin(WINDOW)
+    with trio.fail_after(0.1):
+        await drain.empty()
+
+
+async def test_who_comes_in_just_as_it_begins_does_not_stay(autojump_clock: MockClock) -> None:
+    """A stream was let in, then the drain began, then its body started: it too has to end."""
+    drain = Drain(5, None)
+    drain.refuse_stream()
+    drain.begin(WINDOW)
+    stay = drain.enter()
+    with trio.fail_after(WINDOW + 0.1):
+        await held(stay, 1e6)
+    assert stay.over

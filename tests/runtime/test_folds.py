@@ -1,0 +1,180 @@
+"""Folds at hand: at the head and at every position, cold and warm, they say what the fold of the log says."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from eventstore import Append, EventStore
+from eventstore.log import Log, ReadQuery
+from eventstore.memory import MemoryLog
+from eventstore.model import Slice
+from server import events
+from server.errors import Problem
+from server.generation.state import Conversation
+from server.runtime import folds as module
+from server.runtime.folds import Folds
+from tests.generation.rows import completed, requested, said, started
+from tests.generation.wrapped_log import Slow, Wrapped, events_of
+
+from .world import folded
+
+C = "conv_1"
+
+
+class Counting(Wrapped):
+    """Notes how many events each read brought."""
+
+    def __init__(self, inside: Log) -> None:
+        super().__init__(inside)
+        self.brought: list[int] = []
+
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None]:
+        found = await super().read(queries)
+        self.brought += [len(part.events) for part in found if part is not None]
+        return found
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of 7 and snapshots every 10, so that a short log has many of both."""
+    monkeypatch.setattr(module, "PAGE", 7)
+    monkeypatch.setattr(module, "STORE_EVERY", 10)
+
+
+async def tell(store: EventStore, count: int, generation: str = "gen_1") -> None:
+    """A conversation with one answer of `count` tokens, one append each."""
+    opening = (
+        events.conversation_started("T", None),
+        said("m1", "hi"),
+        requested(generation),
+        started(generation),
+    )
+    await store.append(Append(C, opening))
+    for number in range(count):
+        await store.append(Append(C, (events.token(generation, f"{number} "),)))
+
+
+async def more(store: EventStore, *texts: str) -> None:
+    """More tokens of it, in one append."""
+    await store.append(Append(C, tuple(events.token("gen_1", text) for text in texts)))
+
+
+async def test_an_unknown_conversation(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    async with EventStore(MemoryLog().process()).open() as store:
+        with pytest.raises(Problem) as caught:
+            await Folds(store, nursery).latest(C)
+    assert (caught.value.status, caught.value.code) == (404, "not_found")
+
+
+async def test_cold_and_warm(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    log = MemoryLog()
+    async with EventStore(log.process()).open() as store:
+        folds = Folds(store, nursery)
+        await tell(store, 20)
+        assert await folds.latest(C) == folded(log, C)
+        await more(store, "x", "y")
+        assert await folds.latest(C) == folded(log, C)
+        await store.append(Append(C, (completed("gen_1"),)))
+        assert await folds.latest(C) == folded(log, C)
+
+
+async def test_a_poll_costs_what_is_new_and_asks_the_primary_every_time(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    view = Counting(MemoryLog().process())
+    async with EventStore(view).open() as store:
+        folds = Folds(store, nursery)
+        await tell(store, 20)
+        for _ in range(3):
+            await folds.latest(C)
+        await more(store, "x", "y")
+        await folds.latest(C)
+    assert view.brought == [24, 0, 0, 2]
+
+
+async def test_what_another_process_wrote_is_seen_at_the_next_look(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    log = MemoryLog()
+    async with EventStore(log.process()).open() as here, EventStore(log.process()).open() as there:
+        await tell(here, 3)
+        folds = Folds(there, nursery)
+        assert (await folds.latest(C)).position == 7
+        await more(here, "x")
+        assert (await folds.latest(C)).position == 8
+
+
+@pytest.mark.usefixtures("small")
+async def test_at_every_position(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """By a process that knows nothing, one that knows the head, and one that was asked for all in any order."""
+    log = MemoryLog()
+    async with EventStore(log.process()).open() as store:
+        writer = Folds(store, nursery)
+        await tell(store, 60)
+        await writer.latest(C)
+        await trio.sleep(1)
+        assert log.streams[C].snapshots, "snapshots are to be part of this"
+        positions = list(range(1, 65))
+        random.Random(7).shuffle(positions)
+        warm = Folds(store, nursery)
+        await warm.latest(C)
+        for position in positions:
+            expected = folded(log, C, position)
+            assert await Folds(store, nursery).at(C, position) == expected
+            assert await warm.at(C, position) == expected
+            assert await writer.at(C, position) == expected
+        assert await warm.latest(C) == folded(log, C)
+
+
+async def test_position_zero_is_before_everything(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    async with EventStore(MemoryLog().process()).open() as store:
+        await tell(store, 3)
+        assert await Folds(store, nursery).at(C, 0) == Conversation(C)
+
+
+@pytest.mark.usefixtures("small")
+async def test_many_pollers_at_once_while_the_log_grows(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Each sees a fold of some head at or behind the one of its asking, and never goes back."""
+    log = MemoryLog()
+    async with EventStore(Slow(log.process(), 0.01, only=("read", "append", "load_snapshot"))).open() as store:
+        folds = Folds(store, nursery)
+        await tell(store, 1)
+
+        async def poll(pause: float) -> None:
+            last = 0
+            while last < 105:
+                asked_at = log.streams[C].head
+                state = await folds.latest(C)
+                assert state.position >= max(asked_at, last)
+                assert state == folded(log, C, state.position)
+                last = state.position
+                await trio.sleep(pause)
+
+        async with trio.open_nursery() as pollers:
+            for number in range(20):
+                pollers.start_soon(poll, 0.003 * number)
+            for number in range(50):
+                await more(store, f"{number}a", f"{number}b")
+                await trio.sleep(0.002)
+
+
+async def test_what_is_forgotten_is_read_again(
+    autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More conversations than are kept at hand."""
+    monkeypatch.setattr(module, "KEPT_BYTES", 10_000)
+    log = MemoryLog()
+    view = Counting(log.process())
+    async with EventStore(view).open() as store:
+        folds = Folds(store, nursery)
+        names = [f"conv_{number}" for number in range(20)]
+        for name in names:
+            await store.append(Append(name, (events.conversation_started(name, None), said("m", "x"))))
+        for name in [*names, *names, names[-1]]:
+            assert await folds.latest(name) == folded(log, name)
+    assert view.brought[:20] == [2] * 20
+    assert view.brought[-21:] == [2] * 20 + [0]
+    assert len(events_of(log, names[0])) == 2

@@ -1,0 +1,163 @@
+"""The sweep: runs nobody drives are ended, after two looks and not after one; all others are left alone."""
+
+import json
+
+import trio
+from trio.testing import MockClock
+
+from eventstore import Append, Key, Writer
+from eventstore.memory import MemoryLog
+from server import events
+from server.generation.supervisor import EPOCH
+from server.runtime.runtime import Runtime
+from server.runtime.sweep import KEYS_SECONDS, LOOK_SECONDS
+from tests.generation.fake_upstream import FOREVER, FakeUpstream
+from tests.generation.owning import the_end
+
+from .world import ask, of, process, say, start, thought_dead
+
+
+def code(log: MemoryLog, conversation: str, generation: str) -> str:
+    """How a generation failed."""
+    end = the_end(of(log, conversation, generation))
+    assert end.type == "generation.failed"
+    data = json.loads(end.data)
+    assert data["retryable"] is True
+    return str(data["error"]["code"])
+
+
+def open_runs(log: MemoryLog) -> int:
+    """How many generations have no end."""
+    return sum(not row.closed for stream in log.streams.values() for row in stream.writers.values())
+
+
+async def forget(runtime: Runtime, generation: str) -> str:
+    """A request whose commit never became known: it stands in the log, and nobody starts it."""
+    conversation = await start(runtime)
+    asked = events.generation_requested(generation, "fake", {}, "anonymous")
+    await runtime.store.append(Append(conversation, (asked,), writer=Writer(generation, EPOCH, 1)))
+    return conversation
+
+
+async def test_a_lost_owners_run_is_ended_after_two_looks(autojump_clock: MockClock) -> None:
+    log, upstream = MemoryLog(), FakeUpstream(("a",), FOREVER)
+    async with process(log.process()):
+        await trio.sleep(LOOK_SECONDS / 2)
+        async with process(log.process(), upstream) as lost:
+            conversation, generation = await ask(lost)
+            await trio.sleep(10.25 * LOOK_SECONDS)
+        # Killed 0.25 s before the next look. The first look only suspects, the second ends.
+        await trio.sleep(0.5 * LOOK_SECONDS)
+        assert open_runs(log) == 1
+        await trio.sleep(0.5 * LOOK_SECONDS)
+        assert open_runs(log) == 1
+        await trio.sleep(0.5 * LOOK_SECONDS)
+        assert open_runs(log) == 0
+    assert code(log, conversation, generation) == "worker_lost"
+
+
+async def test_a_lost_owners_run_that_never_started(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with process(log.process()) as here:
+        async with process(log.process()) as lost:
+            conversation = await forget(lost, "gen_1")
+        await trio.sleep(3 * LOOK_SECONDS)
+        assert code(log, conversation, "gen_1") == "worker_lost"
+        await say(here, conversation, "still there?")
+
+
+async def test_a_run_of_our_own_that_never_started(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with process(log.process()) as here:
+        await trio.sleep(0.5)
+        conversation = await forget(here, "gen_1")
+        await trio.sleep(LOOK_SECONDS)
+        assert open_runs(log) == 1
+        await trio.sleep(LOOK_SECONDS)
+        assert open_runs(log) == 0
+        assert code(log, conversation, "gen_1") == "store_unavailable"
+
+
+async def test_a_living_owners_run_is_left_alone(autojump_clock: MockClock) -> None:
+    """Its own, and one that it has not started yet: that is its owner's to end."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",), 500.0, ("b",))
+    async with process(log.process()), process(log.process(), upstream) as there, process(log.process()):
+        conversation, generation = await ask(there)
+        await trio.sleep(1000)
+        assert the_end(of(log, conversation, generation)).type == "generation.completed"
+        assert len(of(log, conversation, generation)) == 5
+
+
+async def test_a_sign_of_life_that_is_gone_for_one_look_ends_nothing(autojump_clock: MockClock) -> None:
+    """As when a database is restarted: all locks are free for a moment."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",), 100.0, ("b",))
+    async with process(log.process()), process(log.process(), upstream) as there:
+        conversation, generation = await ask(there)
+        for _ in range(10):
+            await trio.sleep(1.6 * LOOK_SECONDS)
+            with thought_dead(log, there):
+                await trio.sleep(0.9 * LOOK_SECONDS)
+        await trio.sleep(200)
+    assert the_end(of(log, conversation, generation)).type == "generation.completed"
+
+
+async def test_two_looks_that_are_not_in_a_row_end_nothing(autojump_clock: MockClock) -> None:
+    """The log was away in between: what was suspected before that is not known any more."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",), 100.0, ("b",))
+    async with process(log.process(), patience=0.3), process(log.process(), upstream) as there:
+        conversation, generation = await ask(there)
+        await trio.sleep(0.5)
+        with thought_dead(log, there):
+            await trio.sleep(LOOK_SECONDS)  # one look
+            log.available = False
+            await trio.sleep(3 * LOOK_SECONDS)
+            log.available = True
+            await trio.sleep(0.5 * LOOK_SECONDS)  # one more, which is the first again
+        await trio.sleep(200)
+    assert the_end(of(log, conversation, generation)).type == "generation.completed"
+
+
+async def test_many_sweepers_end_it_once(autojump_clock: MockClock) -> None:
+    log, upstream = MemoryLog(), FakeUpstream(("a",), FOREVER)
+    async with process(log.process()), process(log.process()), process(log.process()):
+        async with process(log.process(), upstream) as lost:
+            runs = [await ask(lost) for _ in range(5)]
+            await trio.sleep(1)
+        await trio.sleep(60)
+    assert [code(log, *run) for run in runs] == ["worker_lost"] * 5
+
+
+async def test_a_ghost_is_fenced_off(autojump_clock: MockClock) -> None:
+    """Its owner lives after all, and goes on writing: nothing of it comes behind the end."""
+    log, upstream = MemoryLog(), FakeUpstream(*[("a",)] * 5, 10.0, *[("b",)] * 5)
+    async with process(log.process()), process(log.process(), upstream) as ghost:
+        conversation, generation = await ask(ghost)
+        await trio.sleep(1)
+        with thought_dead(log, ghost):
+            await trio.sleep(60)
+    assert upstream.open_now == 0
+    assert code(log, conversation, generation) == "worker_lost"
+
+
+async def test_the_log_may_be_away_while_it_sweeps(autojump_clock: MockClock) -> None:
+    log, upstream = MemoryLog(), FakeUpstream(("a",), FOREVER)
+    async with process(log.process(), patience=2.0):
+        async with process(log.process(), upstream) as lost:
+            run = await ask(lost)
+            await trio.sleep(1)
+        log.available = False
+        await trio.sleep(100)
+        log.available = True
+        await trio.sleep(10)
+        assert code(log, *run) == "worker_lost"
+
+
+async def test_old_keys_are_thrown_away(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with process(log.process()) as here:
+        conversation = await start(here)
+        await say(here, conversation, "hi", Key("scope", "short", b"x", 60.0))
+        await say(here, conversation, "hi", Key("scope", "long", b"x", 1e9))
+        await trio.sleep(KEYS_SECONDS + 2)
+        assert ("scope", "short") not in log.keys
+        assert ("scope", "long") in log.keys

@@ -1,0 +1,84 @@
+"""Whole processes on one in-memory log: store, runtime, fake upstreams. And what tests ask of them."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from eventstore import Event, EventStore, Key, StoreOptions
+from eventstore.log import Log
+from eventstore.memory import MemoryLog
+from server.generation.commands import CancelGeneration, PostMessage, RequestGeneration, Said, StartConversation
+from server.generation.fold import fold
+from server.generation.state import Conversation
+from server.ids import new as new_id
+from server.runtime.drain import Drain
+from server.runtime.runtime import Runtime, open_runtime
+from server.upstream import Upstream
+from tests.generation.fake_upstream import FakeUpstream, FakeUpstreams
+from tests.generation.wrapped_log import events_of
+
+
+@asynccontextmanager
+async def process(
+    log: Log, fake: Upstream | None = None, *, patience: float = 30.0, most_runs: int = 100
+) -> AsyncIterator[Runtime]:
+    """A process for as long as the context is open; then it is gone, as by a kill. `fake` is its model `fake`."""
+    upstreams = FakeUpstreams(fake=fake or FakeUpstream(("a",)))
+    async with (
+        EventStore(log, StoreOptions(patience=patience)).open() as store,
+        open_runtime(store, upstreams, Drain(10, None), most_runs=most_runs) as runtime,
+    ):
+        yield runtime
+
+
+async def start(runtime: Runtime) -> str:
+    """A new conversation's id."""
+    return (await runtime.commands.start_conversation(StartConversation(None, None), None)).stream
+
+
+async def say(runtime: Runtime, conversation: str, text: str, key: Key | None = None) -> int:
+    """Posts a message and returns where it stands."""
+    command = PostMessage(new_id("msg"), "user", text, None, "anonymous")
+    return (await runtime.commands.post_message(conversation, command, key)).last
+
+
+def asking(*said: str, model: str = "fake", **parameters: Any) -> RequestGeneration:
+    """A request for an answer, with an id of its own."""
+    texts = tuple(Said("user", text) for text in said)
+    return RequestGeneration(new_id("gen"), model, parameters, texts, "anonymous")
+
+
+async def ask(runtime: Runtime, conversation: str | None = None, key: Key | None = None) -> tuple[str, str]:
+    """Requests an answer; the conversation and the generation."""
+    command = asking()
+    return (await runtime.commands.request_generation(conversation, command, key)).stream, command.generation
+
+
+async def cancel(runtime: Runtime, conversation: str, generation: str, key: Key | None = None) -> bool:
+    """Cancels, and says whether the upstream is closed."""
+    command = CancelGeneration(generation, None, "anonymous")
+    return await runtime.commands.cancel_generation(conversation, command, key)
+
+
+def key(name: str, digest: bytes = b"body", scope: str = "anonymous POST /v1/x") -> Key:
+    """A client's idempotency key."""
+    return Key(scope, name, digest, 3600.0)
+
+
+def folded(log: MemoryLog, conversation: str, position: int | None = None) -> Conversation:
+    """The fold of the log itself, up to a position: what every process has to say."""
+    events = events_of(log, conversation)
+    return fold(Conversation(conversation), events if position is None else events[:position])
+
+
+def of(log: MemoryLog, conversation: str, generation: str) -> list[Event]:
+    """A generation's events in the log."""
+    return [event for event in events_of(log, conversation) if event.tag == generation]
+
+
+@contextmanager
+def thought_dead(log: MemoryLog, runtime: Runtime) -> Iterator[None]:
+    """The process lives, but its sign of life cannot be seen."""
+    hear = log.living.pop(runtime.store.owner)
+    yield
+    log.living[runtime.store.owner] = hear
