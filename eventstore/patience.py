@@ -16,14 +16,17 @@ T = TypeVar("T")
 
 
 async def patiently(call: Callable[[], Awaitable[T]], patience: float) -> T:
-    """What `call` returns, or its last `StoreUnavailable` once `patience` seconds are over."""
+    """What `call` returns, or `StoreUnavailable` once `patience` seconds are over; one under way is cancelled."""
     deadline = trio.current_time() + patience
     pause = PAUSE_FIRST
     while True:
         try:
-            return await call()
+            with trio.fail_at(deadline):
+                return await call()
         except StoreUnavailable:
             if trio.current_time() + pause > deadline:
                 raise
+        except trio.TooSlowError:
+            raise StoreUnavailable(f"the database did not answer within {patience:g} s") from None
         await trio.sleep(pause)
         pause = min(2 * pause, PAUSE_MOST)

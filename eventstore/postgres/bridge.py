@@ -115,6 +115,17 @@ class Connection:
 
 @asynccontextmanager
 async def open_bridge() -> AsyncIterator[Bridge]:
-    """The event loop that asyncpg needs, inside trio, for as long as the context lasts."""
-    async with trio_asyncio.open_loop() as loop:
-        yield Bridge(loop)
+    """The event loop that asyncpg needs, inside trio, for as long as the context lasts.
+
+    A `StoreError` that ends it leaves as itself, without the groups that nurseries wrap it in.
+    """
+    try:
+        async with trio_asyncio.open_loop() as loop:
+            yield Bridge(loop)
+    except BaseExceptionGroup as group:
+        only: BaseException = group
+        while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
+            only = only.exceptions[0]
+        if isinstance(only, StoreError):
+            raise only from only.__cause__
+        raise

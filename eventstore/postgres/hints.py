@@ -13,6 +13,7 @@ import trio
 
 from eventstore.errors import StoreError
 from eventstore.log import Hear
+from eventstore.postgres.bridge import Connection
 from eventstore.postgres.session import Session
 from eventstore.postgres.statements import STATEMENTS
 
@@ -66,7 +67,10 @@ async def listen(session: Session, hear: Hear, task_status: trio.TaskStatus[None
     """Hears for ever: pings, connects again with backoff, and wakes everybody after each gap."""
 
     def newer(payload: str) -> None:
-        hear.newer(msgspec.json.decode(payload, type=list[str]))
+        try:
+            hear.newer(msgspec.json.decode(payload, type=list[str]))
+        except msgspec.MsgspecError:  # whoever may connect may say anything here; to look is never wrong
+            hear.newer(None)
 
     def closed(_: str) -> None:
         hear.closed()
@@ -83,11 +87,7 @@ async def listen(session: Session, hear: Hear, task_status: trio.TaskStatus[None
             hear.newer(None)
             hear.closed()
             pause = BACKOFF_FIRST
-            while True:
-                with trio.move_on_after(PING):
-                    await connection.ended.wait()
-                # A connection that a firewall forgot looks alive until it is used.
-                await session.fetch(STATEMENTS["alive"])
+            await _hold(connection)
         except StoreError:
             session.drop()
             await trio.sleep(pause * random.uniform(0.5, 1.0))
@@ -100,20 +100,25 @@ async def show_life(session: Session, owner: int, task_status: trio.TaskStatus[N
     while True:
         try:
             connection = await session.connected()
-            await session.fetch(STATEMENTS["show_life"], owner)
+            await connection.fetch(STATEMENTS["show_life"], owner)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             pause = BACKOFF_FIRST
-            while not connection.ended.is_set():
-                with trio.move_on_after(PING):
-                    await connection.ended.wait()
-                await session.fetch(STATEMENTS["alive"])
-                if session.connection is not connection:
-                    break  # the ping met a new connection, which does not hold the lock
+            await _hold(connection)
         except StoreError:
             session.drop()
             await trio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, BACKOFF_MOST)
+
+
+async def _hold(connection: Connection) -> None:
+    """Until this very connection is gone: a new one would neither listen nor hold the lock."""
+    while True:
+        with trio.move_on_after(PING):
+            await connection.ended.wait()
+            return
+        # A connection that a firewall forgot looks alive until it is used.
+        await connection.fetch(STATEMENTS["alive"])
 
 
 def _payloads(streams: Iterable[str]) -> Iterator[str]:

@@ -30,7 +30,7 @@ from eventstore.model import (
 from eventstore.postgres.bridge import Bridge, Refused, Row, open_bridge
 from eventstore.postgres.columns import append_columns
 from eventstore.postgres.hints import Announcer, listen, show_life
-from eventstore.postgres.session import Session
+from eventstore.postgres.session import COMMAND_TIMEOUT, Session
 from eventstore.postgres.statements import STATEMENTS
 
 Question = tuple[str, tuple[Any, ...]]
@@ -101,6 +101,8 @@ class PostgresLog:
             f"{self._options.program} {purpose}",
             settings=settings,
             connect_timeout=self._options.connect_timeout,
+            # Nobody waits longer for an answer, and behind one that never comes the next ones would wait too.
+            command_timeout=min(COMMAND_TIMEOUT, self._options.patience),
         )
         sessions.append(session)
         return session

@@ -1,7 +1,7 @@
 """A connection that comes back: connects when first used, and again after it was lost.
 
-One statement at a time. It never sends a statement twice; whoever asked decides about that. It knows no SQL
-of its own.
+One statement at a time: who asks meanwhile waits for its turn. It never sends a statement twice; whoever asked
+decides about that. It knows no SQL of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ GUARDS: Mapping[str, str] = {
     "tcp_keepalives_count": "3",
     "jit": "off",
 }
+COMMAND_TIMEOUT = 25.0
 
 
 @dataclass(slots=True)
@@ -35,8 +36,9 @@ class Session:
     purpose: str
     settings: Mapping[str, str] = field(default_factory=dict)
     connect_timeout: float = 5.0
-    command_timeout: float = 25.0
+    command_timeout: float = COMMAND_TIMEOUT
     connection: Connection | None = None
+    _turn: trio.Lock = field(default_factory=trio.Lock, init=False, repr=False)
 
     async def connected(self) -> Connection:
         """The connection, made anew where there is none. Raises `Lost`, or `Refused` (a wrong password, say)."""
@@ -49,17 +51,18 @@ class Session:
 
     async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:
         """All rows. After `Lost` the connection is dropped: the next call makes a new one."""
-        try:
-            connection = await self.connected()
-            return await connection.fetch(sql, *values)
-        except (Lost, trio.Cancelled):
-            # A cancelled statement may still be under way on the connection; nobody may meet its answer.
-            self.drop()
-            raise
-        except Refused as error:
-            if error.sqlstate.startswith(("28", "3D")):
+        async with self._turn:
+            try:
+                connection = await self.connected()
+                return await connection.fetch(sql, *values)
+            except (Lost, trio.Cancelled):
+                # A cancelled statement may still be under way on the connection; nobody may meet its answer.
                 self.drop()
-            raise
+                raise
+            except Refused as error:
+                if error.sqlstate.startswith(("28", "3D")):
+                    self.drop()
+                raise
 
     def drop(self) -> None:
         """Ends the connection at once."""

@@ -5,7 +5,8 @@ a cancellation never misses a run that is just starting. Here is the one `except
 nothing of HTTP.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -46,6 +47,21 @@ class Supervisor:
         self.worker = worker
         self.owner = store.owner
         self.runs: dict[str, Run] = {}
+        self._expected: set[str] = set()
+        self._finished = False
+
+    @contextmanager
+    def expecting(self, generation: str) -> Iterator[None]:
+        """For as long as a request is on its way into the log: its run has not started, but is not lost."""
+        self._expected.add(generation)
+        try:
+            yield
+        finally:
+            self._expected.discard(generation)
+
+    def drives(self, generation: str) -> bool:
+        """Whether this process runs it, or may be about to."""
+        return generation in self.runs or generation in self._expected
 
     def start(self, run: Run) -> None:
         """Takes a run on, whose request is in the log with this process as its writer's owner.
@@ -54,6 +70,8 @@ class Supervisor:
         """
         if run.generation not in self.runs:
             self.runs[run.generation] = run
+            if self._finished:
+                _stop(run)  # its request was on its way when the server stopped
             self._nursery.start_soon(self._drive, run)
 
     async def stop(self, generation: str) -> bool:
@@ -69,13 +87,16 @@ class Supervisor:
         return True
 
     async def finish(self, bound: float) -> None:
-        """Waits `bound` seconds for the runs to end by themselves, then ends them as `server_stopped`."""
+        """Waits `bound` seconds for the runs to end by themselves, then ends them as `server_stopped`.
+
+        So ends, at once, every run that starts after that.
+        """
         with trio.move_on_after(bound):
             for run in list(self.runs.values()):
                 await run.done.wait()
+        self._finished = True
         for run in list(self.runs.values()):
-            run.stopped_by = "server_stopped"
-            run.scope.cancel()
+            _stop(run)
         for run in list(self.runs.values()):
             await run.done.wait()
 
@@ -165,3 +186,8 @@ class Supervisor:
             except StoreError:
                 self._store.closing.set()
                 await trio.sleep(RETRY_SECONDS)
+
+
+def _stop(run_: Run) -> None:
+    run_.stopped_by = "server_stopped"
+    run_.scope.cancel()

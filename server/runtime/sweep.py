@@ -2,8 +2,7 @@
 
 The first kind is found by its owner's free advisory lock (`worker_lost`). The second is a request whose commit
 became known only after it was answered with 503 (`store_unavailable`). Either is ended only after two looks in
-a row: a restarted database frees all locks for a moment in which the living take theirs back, and a run is
-registered a moment after its request was committed.
+a row: a restarted database frees all locks for a moment in which the living take theirs back.
 """
 
 import trio
@@ -24,7 +23,7 @@ async def sweep(store: EventStore, supervisor: Supervisor) -> None:
     keys_at = trio.current_time()
     while True:
         try:
-            idle = {writer for writer in await store.open_writers() if writer.name not in supervisor.runs}
+            idle = {writer for writer in await store.open_writers() if not supervisor.drives(writer.name)}
             for writer in suspects & idle:
                 await _end(supervisor, writer)
             suspects = idle

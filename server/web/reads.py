@@ -11,6 +11,7 @@ from server.events import CONVERSATION
 from server.generation.state import Conversation, Generation
 from server.runtime.runtime import Runtime
 from server.web import views
+from server.web.bare import bare
 from server.web.cursor import (
     NOW,
     Form,
@@ -146,7 +147,7 @@ def _generation_snapshot(found: Generation, headers: Mapping[str, str]) -> Respo
 def _snapshot(body: bytes, position: int, headers: Mapping[str, str]) -> Response:
     known = {"ETag": views.etag(position), "Cache-Control": "private, no-cache", **headers}
     if _unchanged(position):
-        return Response(b"", 304, headers=known)
+        return bare(304, known)
     return Response(body, 200, headers=known, content_type="application/json")
 
 

@@ -17,6 +17,7 @@ from server import logs
 from server.errors import Problem
 from server.runtime.drain import Stay
 from server.runtime.runtime import Runtime
+from server.web.bare import bare
 from server.web.cursor import Form
 from server.web.reading import Reading, Source
 from server.wire import ndjson, sse
@@ -43,7 +44,7 @@ def stream(
 ) -> Response:
     """The log as an endless response; 204 where nothing can follow. Raises `Problem` (draining, full)."""
     if source.over:
-        return Response(status=204, headers={"Vary": "Accept"})
+        return bare(204, {"Vary": "Accept", "Cache-Control": "no-store"})
     runtime.drain.refuse_stream()
     body = _Body(runtime, source, _bytes(form, source, pad, named), heartbeat)
     response = Response(b"", 200, headers=NO_BUFFERING, content_type=MEDIA_TYPES[form])

@@ -70,8 +70,9 @@ async def test_an_upstreams_failure_is_an_end(
 
 @pytest.mark.parametrize("before", [(), (("a",),)])
 async def test_a_crash_ends_the_run_and_says_nothing_of_itself(
-    before: tuple[Step, ...], autojump_clock: MockClock
+    before: tuple[Step, ...], lines: list[dict[str, object]], autojump_clock: MockClock
 ) -> None:
+    """To a client. Whoever runs the server finds it in the log lines, with its trace."""
     log = MemoryLog()
     await run_out(log, FakeUpstream(*before, ValueError("hunter2")))
     end = the_end(told(log))
@@ -80,6 +81,8 @@ async def test_a_crash_ends_the_run_and_says_nothing_of_itself(
     assert fields(end)["retryable"] is True
     assert "hunter2" not in end.data
     assert "ValueError" not in end.data
+    (line,) = [line for line in lines if line["event"] == "run crashed"]
+    assert (line["generation"], line["exc_info"]) == ("gen_1", True)
 
 
 async def test_a_crash_is_its_runs_alone(autojump_clock: MockClock) -> None:

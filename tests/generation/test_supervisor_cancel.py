@@ -175,6 +175,20 @@ async def test_runs_get_their_time_to_end_by_themselves(autojump_clock: MockCloc
     assert types(log)[-1] == "generation.completed"
 
 
+async def test_one_that_starts_when_all_were_told_to_end(autojump_clock: MockClock) -> None:
+    """Its request was on its way to the log when the server stopped: it is not left for a sweep to find."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",), FOREVER)
+    async with owner(log.process()) as here:
+        await here.supervisor.finish(5)
+        await here.request()
+        run = run_of(upstream)
+        here.supervisor.start(run)
+        with trio.fail_after(1):
+            await run.done.wait()
+    assert upstream.opened == 0
+    assert fields(the_end(told(log)))["error"]["code"] == "server_stopped"
+
+
 async def test_and_no_more_than_that(autojump_clock: MockClock) -> None:
     """The long and the short one: each ends as it can within the bound."""
     log, long, short = MemoryLog(), FakeUpstream(("a",), FOREVER), FakeUpstream(2.0, ("b",))

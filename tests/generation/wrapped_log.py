@@ -39,10 +39,10 @@ class Wrapped:
     async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
         return await self.around("append", partial(self._inside.append, batch))
 
-    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None]:
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | StoreError | None]:
         return await self.around("read", partial(self._inside.read, queries))
 
-    async def heads(self, streams: Sequence[str]) -> Sequence[Head | None]:
+    async def heads(self, streams: Sequence[str]) -> Sequence[Head | StoreError | None]:
         return await self.around("heads", partial(self._inside.heads, streams))
 
     async def find_key(self, scope: str, name: str) -> Place | None:

@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import pytest
+
 from eventstore import Event, EventStore, Key, StoreOptions
 from eventstore.log import Log
 from eventstore.memory import MemoryLog
+from server.errors import Problem
 from server.generation.commands import CancelGeneration, PostMessage, RequestGeneration, Said, StartConversation
 from server.generation.fold import fold
 from server.generation.state import Conversation
@@ -82,3 +85,8 @@ def thought_dead(log: MemoryLog, runtime: Runtime) -> Iterator[None]:
     hear = log.living.pop(runtime.store.owner)
     yield
     log.living[runtime.store.owner] = hear
+
+
+def refused(caught: pytest.ExceptionInfo[Problem]) -> tuple[int, str]:
+    """The status and code of a problem."""
+    return caught.value.status, caught.value.code

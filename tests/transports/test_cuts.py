@@ -78,7 +78,7 @@ async def whole(wire: type[Wire], port: int, log: str) -> bytes:
     return reader.heard
 
 
-@on_wires
+@pytest.mark.parametrize("wire", [SseWire, NdjsonWire])
 async def test_a_finished_run_is_cut_everywhere(api: Api, wire: type[Wire]) -> None:
     """At each frame's end, a byte before, a byte after, and at 500 places of chance."""
     run = await begin(api, rate=0)
@@ -149,9 +149,8 @@ class Phone:
             self.live_cuts += not over.is_set()
 
 
-async def follow_all(wire: type[Wire], api: Api, rate: float, phones: Sequence[Phone]) -> int:
-    """A run that all of them follow; each has to have the log. How many cuts were made before the run's end."""
-    run = await begin(api, rate)
+async def follow_all(wire: type[Wire], api: Api, run: Run, phones: Sequence[Phone]) -> int:
+    """All of them follow a run; each has to have the log. How many cuts were made before the run's end."""
     over = trio.Event()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -165,20 +164,30 @@ async def follow_all(wire: type[Wire], api: Api, rate: float, phones: Sequence[P
     return sum(phone.live_cuts for phone in phones)
 
 
-@on_wires
-async def test_a_live_run_is_cut_everywhere(api: Api, wire: type[Wire]) -> None:
-    """Each event's frame at its end, a byte before, a byte after, and 500 places of chance, as they come."""
+def everywhere(seed: str) -> list[Phone]:
+    """Each event's frame at its end, a byte before, a byte after, and 500 places of chance."""
     events = range(2, TOKENS + 4)  # all but the last: after its end nothing comes that could be cut
     edges = [Mark(position, None, d) for position in events for d in (-1, 0, 1)]
-    rng = random.Random(f"live {wire.__name__}")
+    rng = random.Random(seed)
     chances = [Mark(rng.choice(events), rng.random()) for _ in range(500)]
     marks = sorted([*edges, *chances], key=lambda mark: (mark.position, rng.random()))
     # A client that is cut behind a frame does not hear that frame again: one mark of a position each.
-    phones = [Phone(marks[start::36]) for start in range(36)]
-    for phone in phones:
-        phone.marks = list({mark.position: mark for mark in phone.marks}.values())
-    assert sum(len(phone.marks) for phone in phones) > 3 * TOKENS + 400
-    assert await follow_all(wire, api, 50, phones) > 200
+    dealt = [{mark.position: mark for mark in marks[start::36]} for start in range(36)]
+    assert sum(map(len, dealt)) == len(marks)
+    return [Phone(list(mine.values())) for mine in dealt]
+
+
+@on_wires
+async def test_a_live_run_is_cut_everywhere(api: Api, wire: type[Wire]) -> None:
+    """As its events come."""
+    assert await follow_all(wire, api, await begin(api, 50), everywhere(f"live {wire.__name__}")) > 200
+
+
+async def test_a_finished_run_is_cut_everywhere_on_websocket(api: Api) -> None:
+    """Cut again and again instead of once: replaying it all for each cut takes a WebSocket too long."""
+    run = await begin(api, rate=0)
+    await api.finished(run.generation)
+    await follow_all(WebSocketWire, api, run, everywhere("finished"))
 
 
 @on_wires
@@ -190,7 +199,7 @@ async def test_a_fast_run_is_cut_by_chance(api: Api, wire: type[Wire], round_: i
         Phone([Mark(position, rng.random()) for position in sorted(rng.sample(range(2, TOKENS + 4), 5))])
         for _ in range(AT_ONCE)
     ]
-    assert await follow_all(wire, api, 400, phones) > 0
+    assert await follow_all(wire, api, await begin(api, 400), phones) > 0
 
 
 @pytest.mark.parametrize("wait", [0, 5])

@@ -18,7 +18,8 @@ SLOW_POLL = StoreOptions(patience=BOUND, safety_poll=600.0)
 
 
 def opened(database: TestDatabase, program: str, options: StoreOptions = SLOW_POLL) -> EventStore:
-    return EventStore(PostgresLog(PostgresOptions(database.app_url, program=program)), options)
+    postgres = PostgresOptions(database.app_url, program=program, patience=options.patience)
+    return EventStore(PostgresLog(postgres), options)
 
 
 async def backends(postgres: Postgres, name: str) -> list[int]:

@@ -1,0 +1,133 @@
+"""Connections: one statement at a time, made anew when lost, and no more of them than there are purposes."""
+
+import pytest
+import trio
+
+from eventstore import EventStore, StoreOptions
+from eventstore.postgres import PostgresLog, PostgresOptions
+from eventstore.postgres.bridge import Lost, open_bridge
+from eventstore.postgres.session import Session
+from tests.eventstore.making import BOUND, note, take
+from tests.harness.databases import Postgres, TestDatabase
+
+PID = "SELECT pg_backend_pid()"
+
+
+def named(postgres: Postgres, database: TestDatabase) -> dict[str, set[str]]:
+    """The pids of the sessions on a database, by the name they gave themselves."""
+    rows = postgres.sql(
+        "SELECT pid, application_name FROM pg_stat_activity "
+        f"WHERE datname = '{database.name}' AND application_name LIKE 'eventstore %'"
+    )
+    found: dict[str, set[str]] = {}
+    for row in rows.splitlines():
+        pid, _, name = row.partition("|")
+        found.setdefault(name.removeprefix("eventstore "), set()).add(pid)
+    return found
+
+
+async def test_one_session_a_purpose(postgres: Postgres, database: TestDatabase) -> None:
+    log = PostgresLog(PostgresOptions(database.app_url, database.owner_url))
+    async with EventStore(log, StoreOptions(patience=BOUND)).open() as store:
+        assert set(named(postgres, database)) == {"appends", "lives", "hears"}
+        with store.subscribe("s") as reader:
+            async with trio.open_nursery() as nursery:
+                for n in range(20):
+                    nursery.start_soon(store.append, note("s", n))
+                    nursery.start_soon(store.append, note(f"t{n}", n, closes="w"))
+            await take(reader, 20)
+            async with trio.open_nursery() as nursery:
+                for n in range(20):
+                    nursery.start_soon(store.head, f"t{n}")
+                    nursery.start_soon(store.read, f"t{n}")
+                    nursery.start_soon(store.writer, f"t{n}", "w")
+                    nursery.start_soon(store.trim, f"t{n}", 1)
+        found = named(postgres, database)
+        purposes = {"appends", "reads", "asks", "asks heads", "announces", "hears", "lives", "trims"}
+        assert {name: len(pids) for name, pids in found.items()} == dict.fromkeys(purposes, 1)
+
+    def gone() -> bool:
+        return not named(postgres, database)
+
+    with trio.fail_after(BOUND):
+        while not await trio.to_thread.run_sync(gone):
+            await trio.sleep(0.01)
+
+
+async def test_the_safety_poll_and_a_question_take_turns(postgres: Postgres, database: TestDatabase) -> None:
+    """Both ask for heads: on one connection at once, each would break the other's answer."""
+    log = PostgresLog(PostgresOptions(database.app_url, hints=False))
+    async with EventStore(log, StoreOptions(patience=BOUND, safety_poll=0.0)).open() as store:
+        await store.append(note("s", 1))
+        with store.subscribe("s", 1):
+            assert (await store.head("s")).position == 1
+            before = named(postgres, database)["asks heads"]
+            for _ in range(200):
+                assert (await store.head("s")).position == 1
+            assert named(postgres, database)["asks heads"] == before
+
+
+async def test_a_session_connects_once_whoever_asks(database: TestDatabase) -> None:
+    pids: list[int] = []
+
+    async def ask() -> None:
+        pids.append((await session.fetch(PID))[0][0])
+
+    async with open_bridge() as bridge:
+        session = Session(bridge, database.app_url, "test")
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(ask)
+        session.drop()
+    assert len(pids) == 10
+    assert len(set(pids)) == 1
+
+
+async def test_a_lost_connection_is_made_anew(postgres: Postgres, database: TestDatabase) -> None:
+    async with open_bridge() as bridge:
+        session = Session(bridge, database.app_url, "test")
+        (before,) = await session.fetch(PID)
+        connection = await session.connected()
+        postgres.sql(f"SELECT pg_terminate_backend({before[0]})")
+        with trio.fail_after(BOUND):
+            await connection.ended.wait()
+        (after,) = await session.fetch(PID)
+        assert after[0] != before[0]
+        session.drop()
+        session.drop()
+        assert session.connection is None
+
+
+async def test_a_cancelled_statement_leaves_no_answer_behind(database: TestDatabase) -> None:
+    async with open_bridge() as bridge:
+        session = Session(bridge, database.app_url, "test")
+        await session.fetch("SELECT 1")
+        with trio.move_on_after(0.05) as cut:
+            await session.fetch("SELECT 2 FROM pg_sleep(60)")
+        assert cut.cancelled_caught
+        assert (await session.fetch("SELECT 3"))[0][0] == 3
+        session.drop()
+
+
+async def test_a_statement_that_takes_too_long_is_lost(database: TestDatabase) -> None:
+    async with open_bridge() as bridge:
+        session = Session(bridge, database.app_url, "test", command_timeout=0.05)
+        with pytest.raises(Lost):
+            await session.fetch("SELECT 1 FROM pg_sleep(60)")
+        assert (await session.fetch("SELECT 3"))[0][0] == 3
+        session.drop()
+
+
+async def test_the_guards_are_in_force(database: TestDatabase) -> None:
+    """No lock is held for long by a client that stands still, and no commit is acknowledged before it is durable."""
+    async with open_bridge() as bridge:
+        session = Session(bridge, database.app_url, "test", settings={"lock_timeout": "7s"})
+        names = "synchronous_commit", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"
+        rows = await session.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY ($1)", list(names))
+        assert dict(map(tuple, rows)) == {
+            "synchronous_commit": "on",
+            "lock_timeout": "7000",
+            "statement_timeout": "20000",
+            "idle_in_transaction_session_timeout": "5000",
+        }
+        session.drop()

@@ -1,0 +1,109 @@
+"""Requests that are cut somewhere between their append and their run: each still comes to an end in the log.
+
+The asker may go at any moment, the log's answer may be lost, the log may be away: whatever was appended either
+runs or is ended, and nothing is said twice.
+"""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from eventstore import StoreUnavailable
+from eventstore.memory import MemoryLog
+from server.events import Type
+from tests.generation.fake_upstream import FakeUpstream
+from tests.generation.owning import fields, the_end
+from tests.generation.wrapped_log import Forgetful, Slow
+
+from .world import ask, key, of, process, start
+
+
+class CancelAfter(trio.abc.Instrument):
+    """Cancels `scope` when so many steps of any tasks are done."""
+
+    def __init__(self, steps: int, scope: trio.CancelScope) -> None:
+        self._left, self._scope = steps, scope
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._scope.cancel()
+
+
+@pytest.mark.parametrize("name", [None, "k"])
+@pytest.mark.parametrize("alone", [True, False])
+async def test_the_asker_may_go_at_any_step(name: str | None, alone: bool, autojump_clock: MockClock) -> None:
+    """Whatever was appended by then runs to its end, as if the asker had stayed."""
+    ends: list[int] = []
+    steps, answered = 0, False
+    while not answered:
+        steps += 1
+        log, upstream = MemoryLog(), FakeUpstream(("a",), 5.0, ("b",))
+        async with process(log.process(), upstream) as here:
+            conversation = None if alone else await start(here)
+            with trio.CancelScope() as scope:
+                instrument = CancelAfter(steps, scope)
+                trio.lowlevel.add_instrument(instrument)
+                await ask(here, conversation, key(name) if name else None)
+                answered = True
+            trio.lowlevel.remove_instrument(instrument)
+            await trio.sleep(30)
+        assert upstream.open_now == 0
+        asked = [
+            (stream, event.tag)
+            for stream, found in log.streams.items()
+            for event in found.events
+            if event.type == Type.GENERATION_REQUESTED
+        ]
+        ends.append(len(asked))
+        for stream, generation in asked:
+            assert the_end(of(log, stream, generation or "")).type == Type.GENERATION_COMPLETED, steps
+    # It was gone before the append (with a conversation to look for first), and between that and the answer.
+    assert ends[0] == alone
+    assert ends.count(1) > 2
+    assert ends == sorted(ends)
+
+
+@pytest.mark.parametrize("name", [None, "k"])
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_request_whose_answer_is_lost_runs_once(
+    name: str | None, alone: bool, times: int, autojump_clock: MockClock
+) -> None:
+    """It is sent again, and found to be there: that it was repeated does not mean that somebody else runs it."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",))
+    view = Forgetful(log.process())
+    async with process(view, upstream) as here:
+        conversation = None if alone else await start(here)
+        view.losing = times
+        run = await ask(here, conversation, key(name) if name else None)
+        await trio.sleep(10)
+    assert upstream.opened == 1
+    assert the_end(of(log, *run)).type == "generation.completed"
+    assert len(log.streams) == 1
+
+
+async def test_a_request_whose_answer_takes_long_is_not_given_up(autojump_clock: MockClock) -> None:
+    """It stands in the log for five looks of the sweep before its process knows that it does."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",))
+    async with process(Slow(log.process(), 10.0), upstream) as here:
+        run = await ask(here)
+        await trio.sleep(60)
+    assert upstream.opened == 1
+    assert the_end(of(log, *run)).type == Type.GENERATION_COMPLETED
+
+
+async def test_a_request_that_nobody_could_answer_is_ended(autojump_clock: MockClock) -> None:
+    """Every answer is lost until the asker gives up: the request stands, unstarted, and is swept up."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",))
+    view = Forgetful(log.process())
+    async with process(view, upstream, patience=3.0) as here:
+        conversation = await start(here)
+        view.losing = 10_000
+        with pytest.raises(StoreUnavailable):
+            await ask(here, conversation)
+        view.losing = 0
+        await trio.sleep(10)
+        (generation,) = (await here.conversation(conversation)).generations
+    assert upstream.opened == 0
+    assert fields(the_end(of(log, conversation, generation.id)))["error"]["code"] == "store_unavailable"

@@ -1,0 +1,168 @@
+"""`snapshot(k) == fold(events up to k)`: for every k, on every process, while it runs and later."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import trio
+
+from tests.clients.api import TERMINAL, Api, Event
+from tests.harness.databases import TestDatabase
+from tests.harness.servers import Server
+
+from .folding import fold_conversation, fold_generation, seen_conversation, seen_generation
+from .serving import serving
+
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def second_server(shared_database: TestDatabase) -> Iterator[Server]:
+    """Another process on the same database."""
+    with serving(shared_database.app_url) as server:
+        yield server
+        assert "Traceback" not in server.logged()
+
+
+@pytest.fixture
+async def other(second_server: Server) -> AsyncIterator[Api]:
+    """A client of the other one."""
+    async with Api.open(second_server.port) as api:
+        yield api
+
+
+def name_of(path: str) -> str:
+    """The id in a path."""
+    return path.rpartition("/")[2]
+
+
+async def varied(api: Api) -> tuple[str, list[str], list[Event]]:
+    """A conversation with messages, a finished and a cancelled run; its runs and its log."""
+    conversation = await api.conversation(title="T", metadata={"x": {"y": [1]}})
+    await api.message(conversation, "one")
+    first = await api.generate(conversation, tokens=60, input="two")
+    await api.finished(first)
+    second = await api.generate(conversation, tokens=100_000, rate=500)
+    await api.reached(second, 30)
+    await api.message(conversation, "meanwhile")
+    await api.post(f"{second}/cancel", {"reason": "enough"})
+    return conversation, [first, second], await api.log(conversation)
+
+
+async def test_every_position_on_two_processes(api: Api, other: Api) -> None:
+    """In random order, from both at once."""
+    conversation, generations, log = await varied(api)
+    limiter = trio.CapacityLimiter(16)
+
+    async def check(client: Api, k: int) -> None:
+        async with limiter:
+            snapshot = await client.get(conversation, at=k)
+            assert seen_conversation(snapshot) == fold_conversation(log[:k], name_of(conversation))
+            for path in generations:
+                expected = fold_generation(log[:k], name_of(path))
+                if expected is not None:
+                    assert seen_generation(await client.get(path, at=k)) == expected
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for k in random.Random(1).sample(range(1, len(log) + 1), len(log)):
+                for client in (api, other):
+                    nursery.start_soon(check, client, k)
+
+
+async def test_while_it_runs_on_two_processes(api: Api, other: Api) -> None:
+    """Each snapshot is the fold at the position it names, and no process goes back."""
+    conversation = await api.conversation()
+    generation = await api.generate(conversation, tokens=200, rate=150)
+    taken: list[dict[str, object]] = []
+    whole: list[dict[str, object]] = []
+
+    async def watch(client: Api) -> None:
+        position = 0
+        while True:
+            snapshot = await client.get(generation)
+            assert snapshot["position"] >= position
+            position = snapshot["position"]
+            taken.append(snapshot)
+            whole.append(await client.get(conversation))
+            if snapshot["status"] == "completed":
+                return
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for client in (api, other) * 3:
+                nursery.start_soon(watch, client)
+    log = await api.log(conversation)
+    for snapshot in taken:
+        events = [event for event in log if event["position"] <= snapshot["position"]]
+        assert seen_generation(snapshot) == fold_generation(events, name_of(generation))
+    for snapshot in whole:
+        events = [event for event in log if event["position"] <= snapshot["position"]]
+        assert seen_conversation(snapshot) == fold_conversation(events, name_of(conversation))
+    assert len({str(snapshot["position"]) for snapshot in taken}) > 10
+
+
+async def test_what_one_process_answered_the_other_knows(api: Api, other: Api) -> None:
+    """Said only after reading the primary's head: right after a 201, on the other process too."""
+    conversation = await api.conversation()
+    for number in range(30):
+        writer, reader = (api, other) if number % 2 else (other, api)
+        before = (await reader.http.get(conversation)).headers["ETag"]
+        message = await writer.message(conversation, str(number))
+        position = message["position"]
+        changed = await reader.http.get(conversation, headers={"If-None-Match": before})
+        assert (changed.status_code, changed.json()["position"]) == (200, position)
+        assert (await reader.get(f"{conversation}/events", after=position))["events"] == []
+        assert (await reader.get(f"{conversation}/events", after=position - 1))["events"] == [message]
+        assert (await reader.get(conversation, at=position))["messages"][-1]["content"] == str(number)
+
+
+async def test_a_stream_on_one_process_of_a_run_on_the_other(api: Api, other: Api) -> None:
+    """Cancelled there, too."""
+    conversation = await api.conversation()
+    async with api.busy(conversation, rate=50) as generation:
+        await other.reached(generation, 20)
+        answer = await other.post(f"{generation}/cancel", {})
+        assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+        with trio.fail_after(PATIENCE):
+            assert await other.finished(generation) == await api.finished(generation)
+    log = await other.log(generation)
+    assert [event["type"] for event in log if event["type"] in TERMINAL] == ["generation.cancelled"]
+
+
+async def test_at_a_position_that_is_not_there_yet(api: Api) -> None:
+    """Refused like a cursor ahead, with the head."""
+    conversation, generations, log = await varied(api)
+    for path in (conversation, *generations):
+        answer = await api.http.get(path, params={"at": len(log) + 1})
+        assert (answer.status_code, answer.json()["code"]) == (400, "cursor_ahead")
+        assert answer.json()["head"] == len(log)
+
+
+async def test_before_a_generation_was(api: Api) -> None:
+    """It is not in the fold, so there is none."""
+    conversation = await api.conversation()
+    await api.message(conversation)
+    generation = await api.generate(conversation)
+    await api.finished(generation)
+    assert (await api.http.get(generation, params={"at": 2})).status_code == 404
+    assert (await api.get(conversation, at=2))["generations"] == []
+
+
+@pytest.mark.parametrize("ending", ["", "/events", "/events?format=sse", "/events?format=ndjson", "?at=1"])
+@pytest.mark.parametrize("kind", ["conversations", "generations"])
+async def test_unknown_ids_all_get_the_same_answer(api: Api, kind: str, ending: str) -> None:
+    """Nobody learns from it whether something might be there."""
+    conversation = name_of(await api.conversation())
+    generation = name_of(await api.generate())
+    wrong = generation if kind == "conversations" else conversation
+    right = conversation if kind == "conversations" else generation
+    names = [wrong, right[:-1], right[:-1] + "0" * (right[-1] != "0") + "1" * (right[-1] == "0"), right.upper()]
+    names += ["x", "conv_", "gen_x", "0", "%00", "%ff", "a" * 3000, "'%20OR%201=1", "é"]
+    answers = [await api.http.get(f"/v1/{kind}/{name}{ending}") for name in names]
+    assert [answer.status_code for answer in answers] == [404] * len(names)
+    bodies = {answer.text for answer in answers}
+    assert len(bodies) == 1
+    assert answers[0].headers["Content-Type"] == "application/problem+json"
