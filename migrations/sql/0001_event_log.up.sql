@@ -84,7 +84,7 @@ AS $$
 DECLARE
     -- What was found and decided, one element an append. Arrays, not a table: an event then finds its append
     -- by index, whatever the planner thinks of how many there are.
-    ids bigint[]; heads bigint[]; ats timestamptz[]; verdicts text[]; stands boolean[];
+    locked bigint[]; ids bigint[]; heads bigint[]; ats timestamptz[]; verdicts text[]; stands boolean[];
     held_streams bigint[]; firsts bigint[]; lasts bigint[];
 BEGIN
     IF cardinality(k_append) > 0 THEN
@@ -112,7 +112,8 @@ BEGIN
         ON CONFLICT DO NOTHING;
     END IF;
 
-    PERFORM FROM streams s WHERE s.name = ANY (a_stream) ORDER BY s.id FOR NO KEY UPDATE;
+    SELECT array_agg(l.id) INTO locked
+      FROM (SELECT s.id FROM streams s WHERE s.name = ANY (a_stream) ORDER BY s.id FOR NO KEY UPDATE) l;
 
     SELECT array_agg(j.id ORDER BY j.n), array_agg(coalesce(j.head, 0) ORDER BY j.n), array_agg(j.at ORDER BY j.n),
            array_agg(j.verdict ORDER BY j.n), array_agg(j.verdict = 'appended' ORDER BY j.n),
@@ -141,7 +142,8 @@ BEGIN
                END AS verdict
           FROM unnest(a_stream, a_expected, a_count, a_writer, a_epoch, a_seq)
                WITH ORDINALITY AS u (stream, expected, count, writer, epoch, seq, n)
-          LEFT JOIN streams s ON s.name = u.stream
+          -- One that was made while we waited for the locks is not ours to write: as if it came after us.
+          LEFT JOIN streams s ON s.name = u.stream AND s.id = ANY (locked)
           LEFT JOIN writers w ON w.stream = s.id AND w.name = u.writer
           LEFT JOIN LATERAL (
                 SELECT bool_or(q.digest IS NULL OR k.digest IS DISTINCT FROM q.digest)

@@ -111,18 +111,19 @@ class Commands:
                     raise
                 return earlier
             try:
-                appended = await self._append(
-                    name,
-                    (*opening, *events),
-                    key,
-                    expected=state.position,
-                    writer=Writer(command.generation, EPOCH, 1),
-                    claim=Key(GENERATION_SCOPE, command.generation),
-                )
+                with self._supervisor.expecting(command.generation):
+                    appended = await self._append(
+                        name,
+                        (*opening, *events),
+                        key,
+                        expected=state.position,
+                        writer=Writer(command.generation, EPOCH, 1),
+                        claim=Key(GENERATION_SCOPE, command.generation),
+                    )
+                    if not appended.repeated or await self._is_ours(appended, command):
+                        self._supervisor.start(run)
             except WrongExpectedPosition:
                 continue
-            if not appended.repeated or await self._is_ours(appended, command):
-                self._supervisor.start(run)
             return appended
         raise unavailable("The conversation changed faster than the request could be decided. Try again.")
 

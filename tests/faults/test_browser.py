@@ -33,10 +33,12 @@ async def test_cuts_and_a_restart_lose_nothing_and_it_stops_at_the_end(database:
     async with running(database.app_url) as server, cuttable(server.port) as proxy, _tab(proxy) as tab:
         run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 50_000, "rate": 50}})
         await tab.evaluate(FOLLOW, f"/v1/generations/{run['id']}/events?after=0")
-        for least in (20, 60):
-            await tab.until(f"got.length >= {least}")
+        seen = 0
+        for opened in (1, 2):
+            await tab.until(f"opened === {opened} && got.length >= {seen + 10}")
             proxy.cut()
-        await tab.until("opened >= 3")
+            seen = await tab.evaluate("got.length")
+        await tab.until("opened === 3")
         await server.stop()
         await server.start()
         log = await wait_closed(f"{server.url}/v1/generations/{run['id']}/events")
