@@ -10,6 +10,8 @@ from typing import Self
 import trio
 
 READ = 65_536
+PATIENCE = 40.0
+"""Seconds of silence after which a test has failed."""
 
 
 class Broken(Exception):
@@ -158,7 +160,8 @@ class Connection:
 
     async def _more(self) -> None:
         try:
-            data = await self.stream.receive_some(READ)
+            with trio.fail_after(PATIENCE):
+                data = await self.stream.receive_some(READ)
         except trio.BrokenResourceError as error:
             raise Broken("the connection was reset") from error
         if not data:

@@ -14,13 +14,15 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from .api import Event, new_key
 
 Message = dict[str, Any]
+PATIENCE = 30.0
 
 
 class Talk:
     """One connection. `seen` holds every message so far, in order."""
 
-    def __init__(self, connection: WebSocketConnection) -> None:
+    def __init__(self, connection: WebSocketConnection, stream: trio.SocketStream) -> None:
         self.connection = connection
+        self._stream = stream
         self.seen: list[Message] = []
         self._ids = count(1)
 
@@ -63,6 +65,10 @@ class Talk:
             if message["kind"] in ("reply", "error") and message.get("id") == name:
                 return message
 
+    async def cut(self) -> None:
+        """Closes the socket without a word."""
+        await trio.aclose_forcefully(self._stream)
+
     async def end(self) -> tuple[int, str | None]:
         """Reads on until the server closes; its code and reason."""
         try:
@@ -82,22 +88,23 @@ async def talk(
     subprotocols: Sequence[str] | None = None,
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> AsyncIterator[Talk]:
-    """Connects to a conversation, given by its path."""
+    """Connects to a conversation, given by its path. The whole talk has a time limit."""
     query = "" if after is None else f"?after={after}"
     # Our own stream: trio-websocket leaves its own one open when the server closes first.
     stream = await trio.open_tcp_stream("127.0.0.1", port)
     try:
-        async with trio.open_nursery() as nursery:
-            connection = await wrap_client_stream(
-                nursery,
-                stream,
-                f"127.0.0.1:{port}",
-                f"{conversation}/ws{query}",
-                subprotocols=list(subprotocols) if subprotocols else None,
-                extra_headers=list(headers),
-            )
-            yield Talk(connection)
-            await connection.aclose()
-            nursery.cancel_scope.cancel()
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                connection = await wrap_client_stream(
+                    nursery,
+                    stream,
+                    f"127.0.0.1:{port}",
+                    f"{conversation}/ws{query}",
+                    subprotocols=list(subprotocols) if subprotocols else None,
+                    extra_headers=list(headers),
+                )
+                yield Talk(connection, stream)
+                await connection.aclose()
+                nursery.cancel_scope.cancel()
     finally:
         await trio.aclose_forcefully(stream)

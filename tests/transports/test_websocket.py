@@ -10,13 +10,6 @@ import trio
 from tests.clients.api import TERMINAL, Api, Event, demo, new_key
 from tests.clients.ws import Message, Talk, talk
 
-PATIENCE = 30.0
-
-
-@pytest.fixture(autouse=True)
-async def patience(nursery: trio.Nursery) -> None:
-    """No test here waits longer."""
-    nursery.cancel_scope.deadline = trio.current_time() + PATIENCE
 
 
 def positions(events: list[Event]) -> list[int]:
@@ -124,7 +117,6 @@ async def test_resync_while_a_run_streams(api: Api) -> None:
                 await socket.receive()
             replies.append(((await socket.command("resync", after=after)), after))
         await socket.until_event(*TERMINAL)
-        await socket.until("caught_up")
     starts = [socket.seen.index(reply) for reply, _ in replies]
     for start, end, (_, after) in zip(starts, [*starts[1:], None], replies, strict=True):
         part = [message["event"] for message in socket.seen[start:end] if message["kind"] == "event"]
@@ -194,7 +186,7 @@ async def test_a_command_whose_reply_was_lost(api: Api) -> None:
         key, fields = new_key(), {"role": "user", "content": str(number)}
         async with talk(api.port, conversation, "now") as socket:
             await socket.send({"id": "lost", "key": key, "do": "post", **fields})
-            await trio.aclose_forcefully(socket.connection._stream)
+            await socket.cut()
         async with talk(api.port, conversation, "now") as socket:
             assert (await socket.command("post", key=key, **fields))["status"] == 201
     contents = [event["content"] for event in await api.log(conversation) if event["type"] == "message.posted"]

@@ -1,0 +1,92 @@
+"""`tokentape tail` follows a conversation through kills and restarts, from any position."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from tests.cli.commands import tokentape
+from tests.faults.readers import ask, read_log, wait_closed
+from tests.harness.databases import TestDatabase
+from tests.harness.servers import ROOT, Server, running
+
+
+@asynccontextmanager
+async def _tailing(server: Server, conversation: str, *words: str) -> AsyncIterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "server", "tail", conversation, "--url", server.url, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+async def test_it_follows_through_a_kill_and_a_stop(database: TestDatabase) -> None:
+    """Every event once, in order, though the server was killed, started, stopped and started under it."""
+    async with running(database.app_url) as server:
+        run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 50_000, "rate": 100}})
+        async with _tailing(server, run["conversation"], "--json") as process:
+            assert process.stdout is not None
+            got = [await _line(process) for _ in range(50)]
+            await server.kill()
+            await server.start()
+            await wait_closed(f"{server.url}/v1/generations/{run['id']}/events")
+            second = await ask(
+                server.url, {"model": "demo", "parameters": {"tokens": 50_000, "rate": 100}}, run["conversation"]
+            )
+            got += [await _line(process) for _ in range(150)]
+            assert await server.stop() == 0
+            await server.start()
+            await wait_closed(f"{server.url}/v1/generations/{second['id']}/events")
+            log = await read_log(f"{server.url}/v1/conversations/{run['conversation']}/events")
+            got += [await _line(process) for _ in range(len(log) - len(got))]
+            assert got == log
+
+
+async def test_it_begins_where_it_is_told_and_leaves_at_the_end(database: TestDatabase) -> None:
+    """`--after`, `--until-end`, and the text of an answer for people."""
+    async with running(database.app_url) as server:
+        run = await ask(server.url, {"model": "demo", "input": "hi", "parameters": {"tokens": 20, "rate": 0}})
+        log = await wait_closed(f"{server.url}/v1/generations/{run['id']}/events")
+        text = "".join(event["delta"] for event in log if event["type"] == "token")
+        shown = await tokentape("tail", run["conversation"], "--url", server.url, "--until-end")
+        assert shown.status == 0
+        assert text in shown.out
+        assert "message.posted  user: hi" in shown.out
+        later = await tokentape(
+            "tail", run["conversation"], "--url", server.url, "--until-end", "--json", "--after", "10"
+        )
+        assert [json.loads(line)["position"] for line in later.out.splitlines()] == list(
+            range(11, log[-1]["position"] + 1)
+        )
+
+
+async def test_it_says_what_is_wrong(database: TestDatabase) -> None:
+    """An unknown conversation, a cursor ahead, a bad address: a word and an exit status, no traceback."""
+    async with running(database.app_url) as server:
+        unknown = await tokentape("tail", "conv_00000000000000000000000000", "--url", server.url)
+        assert unknown.status == 1
+        assert "no such conversation" in unknown.err
+    wrong = await tokentape("tail", "conv_x", "--url", "nowhere")
+    assert wrong.status == 2
+    assert "http://" in wrong.err
+    assert "Traceback" not in unknown.err + wrong.err
+
+
+async def _line(process: "subprocess.Popen[str]") -> object:
+    assert process.stdout is not None
+    with trio.fail_after(40):
+        return json.loads(await trio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True))

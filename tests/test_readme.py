@@ -1,0 +1,43 @@
+"""The README's tour, run as it stands there, line by line, against a server on its default address's stand-in."""
+
+import json
+import re
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from tests.harness.databases import TestDatabase
+from tests.harness.servers import ROOT, running
+
+
+async def test_the_tour_does_what_it_says(database: TestDatabase, tmp_path: Path) -> None:
+    """A cut and a resume: the second part begins right behind the first one's last id."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 5
+    async with running(database.app_url) as server:
+        script = "set -u\n" + "\n".join(blocks).replace("http://127.0.0.1:8000", server.url)
+        run = partial(
+            subprocess.run,
+            ["sh", "-c", script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        done = await trio.to_thread.run_sync(run)
+        assert done.returncode == 0, done.stderr
+        first = _positions(tmp_path / "first.txt")
+        second = _positions(tmp_path / "second.txt")
+        assert len(first) > 10
+        assert first + second == list(range(first[0], first[0] + len(first) + len(second)))
+        cancelled = json.loads(done.stdout[done.stdout.rindex('{"id":"gen_') :])
+        assert cancelled["status"] == "cancelled"
+        assert cancelled["upstream_closed"] is True
+
+
+def _positions(path: Path) -> list[int]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line.removeprefix("data: "))["position"] for line in lines if line.startswith("data: {")]

@@ -1,0 +1,123 @@
+"""The event object: its fields, their order, and that any text comes through as it went in, on one line."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from eventstore import Event, NewEvent
+from server import events
+from server.wire.event import encode
+from tests.generation.rows import (
+    CLEAN,
+    cancelled,
+    completed,
+    failed,
+    logs,
+    patient,
+    requested,
+    rows,
+    said,
+    started,
+)
+
+AT = datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC)
+ODD = ["", '"', "\\", '\\"', "\n", "\r", "\r\n", "\t", "\x01", "\x1f", "\x7f", "\x85", "\u2028", "\u2029"]
+ODD += ["ü", "\U0001f600", "\ufeff", "\ufffd", "data: x\n\n", "id: 9", "</script>", '{"a":1}', "\u200d", " "]
+
+
+def fields(event: Event) -> dict[str, Any]:
+    """The object as a client reads it."""
+    found: dict[str, Any] = json.loads(encode(event))
+    return found
+
+
+def test_the_contracts_own_example() -> None:
+    event = Event(17, "token", AT, "gen_1", '{"delta":"The "}')
+    assert encode(event) == (
+        b'{"position":17,"type":"token","at":"2026-11-22T10:00:00.123456Z","generation":"gen_1","delta":"The "}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("new", "names"),
+    [
+        (events.conversation_started(None, None), []),
+        (events.conversation_started("T", {"a": 1}), ["title", "metadata"]),
+        (said("m", "hi"), ["message", "role", "content", "by"]),
+        (requested("gen_1"), ["generation", "model", "parameters", "by"]),
+        (started("gen_1"), ["generation", "attempt", "worker"]),
+        (events.token("gen_1", "x"), ["generation", "delta"]),
+        (completed("gen_1"), ["generation", "finish_reason", "usage", "ttft_ms"]),
+        (failed("gen_1"), ["generation", "error", "retryable"]),
+        (cancelled("gen_1"), ["generation", "by"]),
+    ],
+)
+def test_the_fields_of_each_type_in_their_order(new: NewEvent, names: list[str]) -> None:
+    (event,) = rows([new])
+    assert list(fields(event)) == ["position", "type", "at", *names]
+
+
+def test_without_data_and_without_a_generation() -> None:
+    assert fields(Event(1, "t", AT, None, "{}")) == {
+        "position": 1,
+        "type": "t",
+        "at": "2026-11-22T10:00:00.123456Z",
+    }
+    assert fields(Event(1, "t", AT, "gen_1", "{}"))["generation"] == "gen_1"
+
+
+@pytest.mark.parametrize(
+    ("microsecond", "text"), [(0, "10:00:00.000000Z"), (1, "10:00:00.000001Z"), (999_999, "10:00:00.999999Z")]
+)
+def test_the_time_always_has_its_microseconds(microsecond: int, text: str) -> None:
+    """One form, so that times compare as texts."""
+    assert fields(Event(1, "t", AT.replace(microsecond=microsecond), None, "{}"))["at"] == f"2026-11-22T{text}"
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_texts_come_through(text: str) -> None:
+    for new, name in (
+        (events.token("gen_1", text), "delta"),
+        (said("m", text), "content"),
+        (events.conversation_started(text, {text: text}), "title"),
+        (events.generation_cancelled("gen_1", text, "anonymous"), "reason"),
+    ):
+        (event,) = rows([new])
+        assert fields(event)[name] == text
+        assert not re.search(rb"[\x00-\x1f]", encode(event)), "a control character would end the line"
+
+
+@patient
+@given(text=CLEAN)
+def test_any_text_comes_through(text: str) -> None:
+    (event,) = rows([events.token("gen_1", text)])
+    assert fields(event)["delta"] == text
+    assert not {b"\n", b"\r"} & set(encode(event))
+
+
+@patient
+@given(log=logs())
+def test_the_object_is_the_columns_and_the_data(log: list[Event]) -> None:
+    for event in log:
+        if event.data == "??":
+            continue
+        own = {"position": event.position, "type": event.type, "at": event.at.isoformat().replace("+00:00", "Z")}
+        tag = {} if event.tag is None else {"generation": event.tag}
+        assert fields(event) == {**json.loads(event.data), **own, **tag}
+
+
+def test_it_is_encoded_once() -> None:
+    """All readers of the shared tail send the same bytes."""
+    (event,) = rows([events.token("gen_1", "x")])
+    assert encode(event) is encode(event)
+
+
+def test_what_others_keep_with_the_event_is_left_alone() -> None:
+    (event,) = rows([events.token("gen_1", "x")])
+    event.memo = {"theirs": b"bytes"}
+    assert fields(event)["delta"] == "x"
+    assert event.memo["theirs"] == b"bytes"

@@ -1,0 +1,125 @@
+"""Frames, byte by byte as the contract shows them: SSE, NDJSON, pages and the WebSocket's texts."""
+
+import json
+
+import msgspec
+import pytest
+
+from server import events
+from server.wire import ndjson, page, sse, websocket
+from server.wire.event import encode
+from tests.generation.rows import rows
+
+from .parsers import SseParser
+
+(EVENT,) = rows([events.token("gen_1", "The ")])
+OBJECT = b'{"position":1,"type":"token","at":"2026-01-01T00:00:01.123456Z","generation":"gen_1","delta":"The "}'
+
+
+def test_an_sse_frame() -> None:
+    assert sse.frame(EVENT) == b"id: 1\ndata: " + OBJECT + b"\n\n"
+
+
+def test_a_named_frame_only_adds_its_name() -> None:
+    assert sse.named_frame(EVENT) == b"event: token\n" + sse.frame(EVENT)
+
+
+def test_the_opening_is_a_retry_and_an_id_that_dispatches_nothing() -> None:
+    assert sse.opening(17, 1000) == b"retry: 1000\n\nid: 17\n\n"
+    client = SseParser()
+    client.feed(sse.opening(17, 1000))
+    assert (client.messages, client.last_event_id, client.retry) == ([], "17", 1000)
+
+
+@pytest.mark.parametrize("pad", [0, 1, 2, 3, 4, 100, 4096, 65_536])
+def test_padding_is_a_comment_of_that_size_before_everything(pad: int) -> None:
+    text = sse.opening(0, 1000, pad)
+    assert text.endswith(sse.opening(0, 1000))
+    assert len(text) - len(sse.opening(0, 1000)) == (pad if pad >= 3 else 0)
+    client = SseParser()
+    client.feed(text)
+    assert (client.messages, client.last_event_id) == ([], "0")
+    assert len(client.comments) == (pad >= 3)
+
+
+def test_the_end_is_told_without_an_id() -> None:
+    client = SseParser("5")
+    client.feed(sse.DONE)
+    assert [(message.event, message.data) for message in client.messages] == [("message", "[DONE]")]
+    assert client.last_event_id == "5"
+
+
+def test_signs_of_life_dispatch_nothing() -> None:
+    client = SseParser("5")
+    client.feed(sse.HEARTBEAT * 3)
+    assert (client.messages, client.last_event_id, len(client.comments)) == ([], "5", 3)
+    assert ndjson.HEARTBEAT == b"\n"
+
+
+def test_a_refusal_that_passes() -> None:
+    """Nothing to dispatch, no id: the client comes back with the cursor it had."""
+    client = SseParser("5")
+    client.feed(sse.refusal(1500, "draining: come back"))
+    assert (client.messages, client.last_event_id, client.retry) == ([], "5", 1500)
+    assert client.comments == [" draining: come back"]
+
+
+def test_a_line_of_ndjson() -> None:
+    assert ndjson.line(EVENT) == OBJECT + b"\n"
+
+
+@pytest.mark.parametrize("up_to_date", [True, False])
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_page(up_to_date: bool, closed: bool) -> None:
+    body = json.loads(page.page([EVENT, EVENT], 42, up_to_date=up_to_date, closed=closed))
+    assert list(body) == ["events", "next", "up_to_date", "closed"]
+    assert body == {
+        "events": [json.loads(OBJECT)] * 2,
+        "next": 42,
+        "up_to_date": up_to_date,
+        "closed": closed,
+    }
+
+
+def test_an_empty_page() -> None:
+    assert page.page([], 0, up_to_date=True, closed=False) == (
+        b'{"events":[],"next":0,"up_to_date":true,"closed":false}'
+    )
+
+
+def test_the_websockets_frames() -> None:
+    assert json.loads(websocket.event(EVENT)) == {"kind": "event", "event": json.loads(encode(EVENT))}
+    assert json.loads(websocket.hello("conv_1", 3, 9)) == {
+        "kind": "hello",
+        "conversation": "conv_1",
+        "after": 3,
+        "head": 9,
+    }
+    assert json.loads(websocket.caught_up(9)) == {"kind": "caught_up", "position": 9}
+
+
+@pytest.mark.parametrize("command", ["c1", "", 0, 7, 'a"b'])
+def test_answers_name_their_command(command: str | int) -> None:
+    body = msgspec.Raw(b'{"a":1}')
+    assert json.loads(websocket.reply(command, {"status": 202, "body": body})) == {
+        "kind": "reply",
+        "id": command,
+        "status": 202,
+        "body": {"a": 1},
+    }
+    error = json.loads(websocket.error(command, "not_found", "There is none.", {"status": 404}))
+    assert error == {
+        "kind": "error",
+        "id": command,
+        "code": "not_found",
+        "detail": "There is none.",
+        "status": 404,
+    }
+
+
+def test_an_error_of_no_command_has_no_id() -> None:
+    assert json.loads(websocket.error(None, "draining", "Come back.", {})) == {
+        "kind": "error",
+        "code": "draining",
+        "detail": "Come back.",
+    }
