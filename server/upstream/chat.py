@@ -32,6 +32,8 @@ def encode_body(prompt: Prompt) -> bytes:
     n = prompt.parameters.get("n", 1)
     if type(n) is not int or n != 1:
         raise BadParameters("parameters.n", "must be 1: a generation is one answer")
+    if not prompt.messages:
+        raise BadParameters("input", "there is nothing to answer: give an input, or post a message first")
     body = {
         "model": prompt.model,
         "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],

@@ -212,3 +212,10 @@ def test_parameters_that_would_break_the_stream_are_refused(parameters: dict[str
         encode_body(replace(prompt("gpt-x"), parameters=parameters))
     assert caught.value.field == field
     assert caught.value.message in str(caught.value)
+
+
+def test_a_prompt_of_nothing_is_refused() -> None:
+    """A provider would say 400 after the client was told 202."""
+    with pytest.raises(BadParameters) as caught:
+        encode_body(replace(prompt("gpt-x"), messages=()))
+    assert caught.value.field == "input"

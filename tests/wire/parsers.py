@@ -6,8 +6,11 @@ line a value. Both forget a piece that was cut off, and know from where to ask a
 
 import codecs
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
+
+_LINE_END = re.compile("\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class SseParser:
         self.retry: int | None = None
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._begun = False
-        self._line = ""
+        self._rest = ""
         self._after_cr = False
         self._id = last_event_id
         self._event = ""
@@ -37,20 +40,18 @@ class SseParser:
 
     def feed(self, piece: bytes) -> None:
         """The next bytes."""
-        for character in self._decode(piece):
-            if not self._begun:
-                self._begun = True
-                if character == "\ufeff":
-                    continue
-            if character == "\n" and self._after_cr:
-                self._after_cr = False
-                continue
-            self._after_cr = character == "\r"
-            if character in "\r\n":
-                line, self._line = self._line, ""
-                self._take(line)
-            else:
-                self._line += character
+        text = self._decode(piece)
+        if not text:
+            return
+        if not self._begun:
+            self._begun = True
+            text = text.removeprefix("\ufeff")
+        if self._after_cr:
+            text = text.removeprefix("\n")
+        self._after_cr = text.endswith("\r")
+        *lines, self._rest = _LINE_END.split(self._rest + text)
+        for line in lines:
+            self._take(line)
 
     def _take(self, line: str) -> None:
         if not line:

@@ -1,4 +1,4 @@
-"""The parsers themselves, on the examples and odd cases of the standard: a test with a lax client proves nothing."""
+"""The parsers themselves, on the standard's examples and odd cases: a test with a lax client proves nothing."""
 
 import pytest
 
@@ -15,6 +15,10 @@ def parsed(text: bytes) -> list[Message]:
         pieces.feed(text[cut:])
         assert pieces.messages == whole.messages
         assert pieces.last_event_id == whole.last_event_id
+    single = SseParser()
+    for byte in text:
+        single.feed(bytes([byte]))
+    assert single.messages == whole.messages
     return whole.messages
 
 

@@ -1,0 +1,224 @@
+"""What POSTs do: messages, runs, cancelling, conversations; and that a disconnect never touches a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import trio
+
+from tests.clients import sse
+from tests.clients.api import TERMINAL, Api, demo
+from tests.clients.http1 import Connection
+
+PATIENCE = 30.0
+
+
+def types(log: list[dict[str, Any]]) -> list[str]:
+    """Theirs."""
+    return [event["type"] for event in log]
+
+
+async def test_a_conversation_begins_with_its_title(api: Api) -> None:
+    """201, where it is, and its snapshot."""
+    asked = {"title": "Größe", "metadata": {"a": {"b": [1, 2.5, None, True, "x"]}, "c": 12345678901234567}}
+    answer = await api.post("/v1/conversations", asked)
+    assert answer.status_code == 201
+    path = answer.headers["Location"]
+    assert answer.json() == await api.get(path)
+    assert path == f"/v1/conversations/{answer.json()['id']}"
+    assert {field: answer.json()[field] for field in asked} == asked
+    assert (answer.json()["messages"], answer.json()["generations"], answer.json()["position"]) == ([], [], 1)
+    [started] = await api.log(path)
+    assert started | asked | {"position": 1, "type": "conversation.started"} == started
+
+
+async def test_messages(api: Api) -> None:
+    """201 and the event; in the snapshot too."""
+    conversation = await api.conversation()
+    for role in ("user", "system", "tool"):
+        asked = {"role": role, "content": f"by {role}\n", "author": "Ada"}
+        answer = await api.post(f"{conversation}/messages", asked)
+        assert answer.status_code == 201
+        event = answer.json()
+        assert event == (await api.log(conversation))[-1]
+        assert event | asked | {"type": "message.posted", "by": "anonymous"} == event
+    snapshot = await api.get(conversation)
+    assert [message["role"] for message in snapshot["messages"]] == ["user", "system", "tool"]
+    assert (await api.post("/v1/conversations/conv_x/messages", asked)).status_code == 404
+
+
+async def test_a_run_with_a_list_of_messages(api: Api) -> None:
+    """All are recorded, in order, before the request."""
+    conversation = await api.conversation()
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    log = await api.finished(await api.generate(conversation, input=messages))
+    whole = await api.log(conversation)
+    assert types(whole)[:4] == ["conversation.started", "message.posted", "message.posted", "generation.requested"]
+    assert [{"role": event["role"], "content": event["content"]} for event in whole[1:3]] == messages
+    assert whole[3] == log[0]
+
+
+async def test_the_202_is_durable_and_detached(api: Api) -> None:
+    """Its snapshot is there at once, with the request in the log."""
+    conversation = await api.conversation()
+    answer = await api.post(f"{conversation}/generations", demo(20, 100, input="Hi"))
+    assert answer.status_code == 202
+    body, path = answer.json(), answer.headers["Location"]
+    assert path == f"/v1/generations/{body['id']}"
+    assert body["conversation"] == conversation.rpartition("/")[2]
+    assert body["status"] in ("queued", "running")
+    assert (await api.log(conversation))[2]["type"] == "generation.requested"
+    assert (await api.finished(path))[-1]["type"] == "generation.completed"
+    assert (await api.post("/v1/conversations/conv_x/generations", demo())).status_code == 404
+
+
+async def test_a_run_in_a_conversation_of_its_own(api: Api) -> None:
+    """A new one each time, that can go on."""
+    first, second = await api.generate(input="a"), await api.generate(input="b")
+    names = [(await api.get(path))["conversation"] for path in (first, second)]
+    assert names[0] != names[1]
+    await api.finished(first)
+    conversation = f"/v1/conversations/{names[0]}"
+    assert types(await api.log(conversation))[:2] == ["conversation.started", "message.posted"]
+    await api.finished(await api.generate(conversation, input="c"))
+    assert len((await api.get(conversation))["generations"]) == 2
+
+
+@pytest.mark.parametrize("asked", [{}, {"if_running": "reject"}])
+async def test_one_run_at_a_time(api: Api, asked: dict[str, str]) -> None:
+    """409, nothing recorded; another conversation does not mind; messages are welcome meanwhile."""
+    conversation = await api.conversation()
+    async with api.busy(conversation) as generation:
+        before = await api.reached(conversation, 4)
+        answer = await api.post(f"{conversation}/generations", demo(input="no", **asked))
+        assert (answer.status_code, answer.json()["code"]) == (409, "generation_running")
+        streamed = await api.post(f"{conversation}/generations", demo(**asked), accept="text/event-stream")
+        assert (streamed.status_code, streamed.json()["code"]) == (409, "generation_running")
+        assert await api.log(conversation) == before
+        await api.finished(await api.generate())
+        await api.message(conversation)
+    assert (await api.get(generation))["status"] == "cancelled"
+    await api.finished(await api.generate(conversation))
+
+
+async def test_twenty_at_once_one_gets_it(api: Api) -> None:
+    """The others are told."""
+    conversation = await api.conversation()
+    statuses: list[int] = []
+
+    async def ask() -> None:
+        statuses.append((await api.post(f"{conversation}/generations", demo(1000, 1))).status_code)
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(ask)
+    assert sorted(statuses) == [202] + [409] * 19
+    [generation] = (await api.get(conversation))["generations"]
+    await api.post(f"/v1/generations/{generation['id']}/cancel", {})
+
+
+async def test_cancel_is_true_when_it_returns(api: Api) -> None:
+    """The end is in the log then, and nothing comes after it."""
+    conversation = await api.conversation()
+    generation = await api.generate(conversation, tokens=100_000, rate=500)
+    await api.reached(generation, 20)
+    answer = await api.post(f"{generation}/cancel", {"reason": "enough"})
+    log = await api.log(generation)
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "cancelled"
+    assert isinstance(answer.json()["upstream_closed"], bool)
+    assert answer.json()["position"] == log[-1]["position"]
+    assert log[-1] | {"type": "generation.cancelled", "reason": "enough", "by": "anonymous"} == log[-1]
+    assert types(log).count("generation.cancelled") == 1
+    again = await api.post(f"{generation}/cancel", {"reason": "again"})
+    assert (again.status_code, again.json()["status"]) == (200, "cancelled")
+    await api.finished(await api.generate(conversation))
+    assert await api.log(generation) == log
+
+
+async def test_cancel_of_a_finished_run(api: Api) -> None:
+    """Its snapshot; nothing appended. The body may be missing."""
+    generation = await api.generate()
+    log = await api.finished(generation)
+    for answer in (await api.post(f"{generation}/cancel", {}), await api.http.post(f"{generation}/cancel")):
+        assert (answer.status_code, answer.json()["status"]) == (200, "completed")
+    assert await api.log(generation) == log
+    assert (await api.post("/v1/generations/gen_x/cancel", {})).status_code == 404
+
+
+async def test_many_cancels_and_the_end_at_once(api: Api) -> None:
+    """One terminal event, whoever wins."""
+    for tokens in (1, 5, 20, 50):
+        generation = await api.generate(tokens=tokens)
+        answers: list[str] = []
+
+        async def cancel(path: str = generation, answers: list[str] = answers) -> None:
+            answer = await api.post(f"{path}/cancel", {})
+            assert answer.status_code == 200
+            answers.append(answer.json()["status"])
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(cancel)
+        log = await api.finished(generation)
+        assert [kind for kind in types(log) if kind in TERMINAL] == types(log)[-1:]
+        assert set(answers) == {types(log)[-1].removeprefix("generation.")}
+
+
+@pytest.mark.parametrize("heard", [0, 1, 50, 2000])
+async def test_a_disconnect_during_a_post_does_not_stop_the_run(api: Api, heard: int) -> None:
+    """It runs to its end, and is read from where the client was."""
+    conversation = await api.conversation()
+    body = json.dumps(demo(60, 100)).encode()
+    parser, events = sse.Parser(), []
+    async with await Connection.open(api.port) as connection:
+        headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+        head = await connection.ask("POST", f"{conversation}/generations", headers, body)
+        data = b""
+        while len(data) < heard:
+            data += await connection.receive()
+        for frame in parser.feed(data[:heard]):
+            if frame.data is not None:
+                events.append(json.loads(frame.data))
+    generation = head.headers["location"]
+    log = await api.finished(generation)
+    assert (len(log), log[-1]["type"]) == (63, "generation.completed")
+    rest = await api.http.get(f"{generation}/events?limit=5000", headers={"Last-Event-ID": parser.last_event_id})
+    assert events + rest.json()["events"] == log
+
+
+async def test_a_disconnect_before_the_answer(api: Api) -> None:
+    """The request was sent: either it is not recorded, or it runs to its end."""
+    conversation = await api.conversation()
+    body = json.dumps(demo(5, 100)).encode()
+    for _ in range(10):
+        async with await Connection.open(api.port) as connection:
+            head = f"POST {conversation}/generations HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            await connection.send(head.encode() + body)
+    with trio.fail_after(PATIENCE):
+        for generation in (await api.get(conversation))["generations"]:
+            assert len(await api.finished(f"/v1/generations/{generation['id']}")) == 8
+
+
+async def test_the_list_of_conversations(api: Api) -> None:
+    """Newest first, page by page, each once; new ones do not disturb the pages behind."""
+    made = [(await api.conversation(title=f"number {n}")).rpartition("/")[2] for n in range(7)]
+    page = await api.get("/v1/conversations", limit=3)
+    names, titles = [], []
+    while True:
+        assert len(page["conversations"]) <= 3
+        names += [row["id"] for row in page["conversations"]]
+        titles += [row["title"] for row in page["conversations"]]
+        await api.conversation()
+        if page["next"] is None:
+            break
+        page = await api.get("/v1/conversations", limit=3, before=page["next"])
+    assert names[:7] == made[::-1]
+    assert titles[:7] == [f"number {n}" for n in range(6, -1, -1)]
+    assert len(set(names)) == len(names)
+    bad = await api.http.get("/v1/conversations", params={"before": "not one of yours"})
+    assert (bad.status_code, bad.headers["Content-Type"]) == (400, "application/problem+json")

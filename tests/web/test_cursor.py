@@ -1,0 +1,180 @@
+"""What a reader asks for, in tables: where to start, how much, how long to wait."""
+
+import math
+
+import pytest
+from werkzeug.datastructures import Headers
+
+from server.errors import Problem
+from server.web.cursor import (
+    LIMIT_DEFAULT,
+    LIMIT_MOST,
+    NOW,
+    WAIT_MOST,
+    parse_cursor,
+    read_count,
+    read_cursor,
+    read_limit,
+    read_wait,
+    resolve_cursor,
+)
+
+BAD_CURSORS = [
+    "-1",
+    "+1",
+    "1.0",
+    "1e3",
+    " 1",
+    "1 ",
+    "0x1",
+    "1_0",
+    "",
+    "NOW",
+    "next",
+    "١",
+    "²",
+    "1\n",
+    "\0",
+    "a" * 500,
+]
+
+
+@pytest.mark.parametrize(
+    ("header", "after", "cursor"),
+    [
+        (None, None, 0),
+        (None, "0", 0),
+        (None, "17", 17),
+        (None, "now", NOW),
+        (None, "007", 7),
+        ("17", None, 17),
+        ("now", None, NOW),
+        ("0", None, 0),
+        # A reconnecting EventSource sends both: its own memory is the newer one.
+        ("17", "3", 17),
+        ("3", "17", 3),
+        ("0", "17", 0),
+        ("17", "now", 17),
+        ("17", "nonsense", 17),
+        # It sends an empty one when the id was reset: as if there were none.
+        ("", "3", 3),
+        ("", None, 0),
+        (None, "9" * 18, 10**18 - 1),
+        (None, "9" * 19, 10**18),
+        (None, "1" * 5_000, 10**18),
+    ],
+)
+def test_the_cursor(header: str | None, after: str | None, cursor: int) -> None:
+    headers = Headers() if header is None else Headers({"Last-Event-ID": header})
+    assert read_cursor(headers, {} if after is None else {"after": after}) == cursor
+
+
+@pytest.mark.parametrize("text", BAD_CURSORS)
+def test_what_is_no_cursor(text: str) -> None:
+    """In the header too, however good the parameter; an empty header is none."""
+    with pytest.raises(Problem) as caught:
+        read_cursor(Headers(), {"after": text})
+    assert (caught.value.status, caught.value.code) == (400, "invalid_cursor")
+    assert caught.value.detail.isascii() or "≥" in caught.value.detail
+    assert len(caught.value.detail) < 250
+    if text and "\n" not in text:
+        with pytest.raises(Problem):
+            read_cursor(Headers({"Last-Event-ID": text}), {"after": "1"})
+
+
+@pytest.mark.parametrize(
+    ("cursor", "head", "position"), [(0, 0, 0), (0, 9, 0), (9, 9, 9), (5, 9, 5), (NOW, 9, 9), (NOW, 0, 0)]
+)
+def test_a_cursor_within_the_log(cursor: int, head: int, position: int) -> None:
+    assert resolve_cursor(cursor, head) == position
+
+
+@pytest.mark.parametrize(("cursor", "head"), [(1, 0), (10, 9), (10**18, 9)])
+def test_a_cursor_past_the_head(cursor: int, head: int) -> None:
+    with pytest.raises(Problem) as caught:
+        resolve_cursor(cursor, head)
+    problem = caught.value
+    assert (problem.status, problem.code, problem.extra) == (400, "cursor_ahead", {"head": head})
+    assert str(head) in problem.detail
+
+
+def test_a_number_that_is_too_long_is_ahead_and_not_invalid() -> None:
+    with pytest.raises(Problem) as caught:
+        resolve_cursor(parse_cursor("1" * 100), 2**62)
+    assert caught.value.code == "cursor_ahead"
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [(None, LIMIT_DEFAULT), ("1", 1), ("0010", 10), (str(LIMIT_MOST), LIMIT_MOST)]
+)
+def test_the_limit(text: str | None, limit: int) -> None:
+    assert read_limit({} if text is None else {"limit": text}) == limit
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "5001", "", "all", "1.5", "²", " 7", "9" * 100])
+def test_what_is_no_limit(text: str) -> None:
+    """The refusal says which limit, and how much it is."""
+    with pytest.raises(Problem) as caught:
+        read_limit({"limit": text})
+    problem = caught.value
+    assert (problem.status, problem.code, problem.extra) == (400, "invalid_limit", {"limit": 5000})
+    assert "1 to 5000" in problem.detail
+
+
+def test_other_counts_have_their_own_names() -> None:
+    assert read_count({"pad": "4096"}, "pad", 0, 65_536) == 4096
+    with pytest.raises(Problem) as caught:
+        read_count({"pad": "65537"}, "pad", 0, 65_536)
+    assert caught.value.code == "invalid_pad"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("20", 20), ("0.5", 0.5), ("50", 50), ("51", WAIT_MOST), ("1e9", WAIT_MOST), ("-0", 0)],
+)
+def test_the_wait_of_the_address(text: str, seconds: float) -> None:
+    """It is not a preference, so none is said to be applied."""
+    assert read_wait(Headers({"Prefer": "wait=7"}), {"wait": text}) == (seconds, {})
+
+
+@pytest.mark.parametrize("text", ["", "-1", "nan", "inf", "-inf", "soon", "1,5", "0x10"])
+def test_what_is_no_wait(text: str) -> None:
+    with pytest.raises(Problem) as caught:
+        read_wait(Headers(), {"wait": text})
+    assert (caught.value.status, caught.value.code) == (400, "invalid_wait")
+    assert "50" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds", "applied"),
+    [
+        ([], 0, None),
+        (["wait=20"], 20, "wait=20"),
+        (["wait=0"], 0, "wait=0"),
+        (["wait=100"], 50, "wait=50"),
+        (["Wait=20"], 20, "wait=20"),
+        (['wait="20"'], 20, "wait=20"),
+        (["wait = 20"], 20, "wait=20"),
+        (["respond-async, wait=10"], 10, "wait=10"),
+        (["respond-async", "wait=10"], 10, "wait=10"),
+        (["wait=10; foo=bar, return=minimal"], 10, "wait=10"),
+        (["wait=10, wait=20"], 10, "wait=10"),
+        # Malformed preferences are as if they were not there (RFC 7240 section 2).
+        (["wait"], 0, None),
+        (["wait="], 0, None),
+        (["wait=-1"], 0, None),
+        (["wait=1.5"], 0, None),
+        (["wait=soon"], 0, None),
+        (["wait=" + "9" * 20], 0, None),
+        (["waiting=10"], 0, None),
+        (["respond-async"], 0, None),
+        ([",;,="], 0, None),
+    ],
+)
+def test_the_preference(prefer: list[str], seconds: float, applied: str | None) -> None:
+    told = {} if applied is None else {"Preference-Applied": applied}
+    assert read_wait(Headers([("Prefer", value) for value in prefer]), {}) == (seconds, told)
+
+
+def test_no_wait_is_longer_than_promised() -> None:
+    assert all(read_wait(Headers(), {"wait": str(10.0**power)})[0] <= 50 < math.inf for power in range(10))
