@@ -127,20 +127,26 @@ class Batcher(Generic[Q, A]):
         batch: list[_Waiter[Q, A]] = []
         later: list[_Waiter[Q, A]] = []
         held: set[Hashable] = set()
-        weight = 0
-        while self._queue and len(batch) < self._limits.questions:
+        asked: set[Q] = set()  # with `shared`: who asks for what is in the batch comes along, and weighs nothing
+        number = weight = 0
+        while self._queue and number < self._limits.questions:
             waiter = self._queue.popleft()
             if waiter.abandoned:
                 continue
             names = set(self._exclusive(waiter.question)) if self._exclusive else set()
-            if held & names:
+            if self._shared and waiter.question in asked:
+                batch.append(waiter)
+            elif held & names:
                 later.append(waiter)
             elif batch and weight + waiter.weight > self._limits.weight:
                 self._queue.appendleft(waiter)
                 break
             else:
                 batch.append(waiter)
+                number += 1
                 weight += waiter.weight
+                if self._shared:
+                    asked.add(waiter.question)
             held |= names
         self._queue.extendleft(reversed(later))
         return batch

@@ -75,10 +75,10 @@ class Log(Protocol):
     async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
         """One transaction. At most one append a stream, no key twice; `StoreUnavailable`: outcome unknown."""
 
-    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None | StoreError]:
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | StoreError | None]:
         """Events and head in one snapshot of the primary; None where there is no such stream."""
 
-    async def heads(self, streams: Sequence[str]) -> Sequence[Head | None | StoreError]: ...
+    async def heads(self, streams: Sequence[str]) -> Sequence[Head | StoreError | None]: ...
 
     async def find_key(self, scope: str, name: str) -> Place | None: ...
 

@@ -278,10 +278,10 @@ class EventStore:
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         return await patiently(call, self.options.patience)
 
-    async def _read_batch(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None | Exception]:
+    async def _read_batch(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | Exception | None]:
         return await self._patiently(partial(self._log.read, queries))
 
-    async def _heads_batch(self, streams: Sequence[str]) -> Sequence[Head | None | Exception]:
+    async def _heads_batch(self, streams: Sequence[str]) -> Sequence[Head | Exception | None]:
         return await self._patiently(partial(self._log.heads, streams))
 
 

@@ -4,6 +4,6 @@
 wheel ships all of this, for `tokentape migrate` and for the embedded database.
 """
 
-from migrations.run import HEAD, downgrade, upgrade
+from migrations.run import HEAD, downgrade, revisions, upgrade
 
-__all__ = ["HEAD", "downgrade", "upgrade"]
+__all__ = ["HEAD", "downgrade", "revisions", "upgrade"]

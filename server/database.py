@@ -4,7 +4,7 @@ It hands out two addresses: the role that serves and the role that owns the tabl
 nothing on the log itself.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -36,12 +36,19 @@ class NotMigrated(Exception):
     """The database is not at this version's schema. The message says what to run."""
 
 
+class StartStopped(Exception):
+    """The server was told to stop while its database was being started. Nobody is to blame."""
+
+
 @asynccontextmanager
-async def open_database(settings: Settings, *, migrate: bool = False) -> AsyncIterator[Database]:
+async def open_database(
+    settings: Settings, *, migrate: bool = False, stop: trio.Event | None = None, stop_seconds: float = 60.0
+) -> AsyncIterator[Database]:
     """The database, up and at this version's schema, for as long as the context lasts.
 
-    The embedded one is migrated always, a given one only with `migrate`. Raises `EmbeddedError`, `NotMigrated`,
-    `StoreUnavailable` or `Refused`, each with a message for the person who starts the server.
+    The embedded one is migrated always, a given one only with `migrate`. `stop` gives the start up, and the
+    embedded database has `stop_seconds` to stop. Raises `EmbeddedError`, `NotMigrated`, `StoreUnavailable` or
+    `Refused`, each with a message for the person who starts the server, or `StartStopped`.
     """
     if settings.database_url is not None:
         database = Database(settings.database_url, settings.database_owner_url or settings.database_url)
@@ -51,31 +58,45 @@ async def open_database(settings: Settings, *, migrate: bool = False) -> AsyncIt
             await _check(database)
         yield database
         return
-    async with _embedded(settings.data_dir) as held:
+    stop = trio.Event() if stop is None else stop
+    async with _embedded(settings.data_dir, stop, stop_seconds) as held:
         database = Database(held.app_url, held.owner_url)
         await _migrate(database)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep_up, held)
+            nursery.start_soon(_keep_up, held, stop)
             yield database
             nursery.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def _embedded(data_dir: Path | None) -> AsyncIterator[Embedded]:
+def _telling(stop: trio.Event) -> Callable[[str], None]:
     def tell(what: str) -> None:
+        if stop.is_set():
+            raise StartStopped
         log.info(what)
 
+    return tell
+
+
+@asynccontextmanager
+async def _embedded(data_dir: Path | None, stop: trio.Event, stop_seconds: float) -> AsyncIterator[Embedded]:
     # Not abandoned when cancelled: a PostgreSQL that is just being started would be left without a holder.
-    held = await trio.to_thread.run_sync(partial(acquire, data_dir, progress=tell))
+    held = await trio.to_thread.run_sync(partial(acquire, data_dir, progress=_telling(stop)))
     try:
         yield held
     finally:
-        with trio.CancelScope(shield=True):  # bounded: release gives up by itself
-            await trio.to_thread.run_sync(held.release)
+        with trio.CancelScope(shield=True), trio.move_on_after(stop_seconds) as bound:
+            await trio.to_thread.run_sync(held.release, abandon_on_cancel=True)
+        if bound.cancelled_caught:
+            log.warning("the embedded PostgreSQL takes long to stop; it goes on by itself")
 
 
-async def _keep_up(held: Embedded) -> None:
+async def _keep_up(held: Embedded, stop: trio.Event) -> None:
     """Starts PostgreSQL again when something ended it: nobody else would, and the log is waiting for it."""
+
+    def start_again() -> None:
+        # In one go, in one thread: a hold that is given back only later could outlive our own.
+        acquire(held.data_dir, progress=_telling(stop)).release()
+
     while True:
         await trio.sleep(KEEP_SECONDS)
         try:
@@ -83,10 +104,11 @@ async def _keep_up(held: Embedded) -> None:
         except EmbeddedError:
             log.warning("the embedded PostgreSQL is gone; starting it again")
             try:
-                again = await trio.to_thread.run_sync(acquire, held.data_dir)
-                await trio.to_thread.run_sync(again.release)
+                await trio.to_thread.run_sync(start_again)
             except EmbeddedError as error:
                 log.error("the embedded PostgreSQL does not start", why=str(error))
+            except StartStopped:
+                return
 
 
 async def _migrate(database: Database) -> None:
@@ -96,9 +118,15 @@ async def _migrate(database: Database) -> None:
 
 async def _check(database: Database) -> None:
     found = await schema_revision(database.url)
-    if found != migrations.HEAD:
-        at = f"at revision {found}" if found else "empty"
+    if found == migrations.HEAD:
+        return
+    if found is not None and found not in migrations.revisions():
         raise NotMigrated(
-            f"The database is {at}; this version needs {migrations.HEAD}. Run `tokentape migrate` with the same "
-            "settings (and TOKENTAPE_DATABASE_OWNER_URL, if another role owns the tables), then start again."
+            f"The database is at revision {found}, which this version does not know: it has been migrated by a "
+            f"newer Tokentape. Start that version, or use another database; this one needs {migrations.HEAD}."
         )
+    at = f"at revision {found}" if found else "empty"
+    raise NotMigrated(
+        f"The database is {at}; this version needs {migrations.HEAD}. Run `tokentape migrate` with the same "
+        "settings (and TOKENTAPE_DATABASE_OWNER_URL, if another role owns the tables), then start again."
+    )

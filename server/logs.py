@@ -4,14 +4,29 @@ No secret and no content reaches a line: callers log ids, codes and figures. Lib
 standard library (hypercorn) come out in the same form.
 """
 
+import io
 import logging
 import sys
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
 Logger = FilteringBoundLogger
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error, on which a full disk or a reader that has gone ends no request and no server."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def configure(form: Literal["auto", "json", "text"]) -> None:
@@ -21,13 +36,14 @@ def configure(form: Literal["auto", "json", "text"]) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    ending: list[Processor] = [structlog.dev.ConsoleRenderer()]
+    # A plain traceback: the coloured one prints local variables, keys among them.
+    ending: list[Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     if not text:
         ending = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -5,21 +5,19 @@ the process. SIGTERM or SIGINT takes them down in the other order, within a boun
 once. It decides nothing about requests.
 """
 
-import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import AsyncIterator, Callable
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve as hypercorn_serve
+from pydantic import ValidationError
 
 from eventstore import EventStore, StoreOptions
 from eventstore.postgres import PostgresLog, PostgresOptions
 from server import logs
-from server.config import Settings
-from server.database import Database, open_database
-from server.listening import Listener, listen
+from server.config import BadSettings, Settings
+from server.database import Database, StartStopped, open_database
+from server.host import Host, Listener, listen
+from server.host.limits import raise_file_limit
 from server.runtime.drain import Drain
 from server.runtime.runtime import Runtime, open_runtime
 from server.upstream import Limits, OpenAISettings, Upstreams
@@ -27,39 +25,50 @@ from server.web.app import build
 
 log = logs.get("serve")
 
-WINDOW_SHARE, RUNS_SHARE, DRAIN_SHARE = 0.2, 0.5, 0.7
-CLOSE_SECONDS = 0.5
-IDLE_CONNECTION_SECONDS = 20
-WEBSOCKET_BYTES, WEBSOCKET_PING_SECONDS = 1_048_576, 20.0
+# What each part of the way down may take of the stop bound: streams end within the first share, runs within
+# the second; then connections are closed, and the embedded database stopped, with a share each.
+WINDOW_SHARE, RUNS_SHARE, DRAIN_SHARE, CLOSE_SHARE, DATABASE_SHARE = 0.2, 0.5, 0.6, 0.15, 0.2
+SAME_SIGNAL_SECONDS = 0.3  # make, or a script, passes on what the terminal has told the server already
+WEBSOCKET_BYTES = 1_048_576
 
 
 async def serve(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serves until told to stop. `tell` gets one line when requests are taken.
 
-    Raises `CannotListen`, `EmbeddedError`, `NotMigrated`, `StoreUnavailable`, `Refused` at the start.
+    Raises `BadSettings`, `CannotListen`, `EmbeddedError`, `NotMigrated`, `StoreUnavailable`, `Refused` at the
+    start.
     """
+    upstreams = _upstreams(settings)
     listener = listen(settings.bind, settings.stall_timeout)
+    stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as root:
-            stop = trio.Event()
             root.start_soon(_heed, signals, stop, root.cancel_scope)
-            async with open_database(settings) as database:
-                await _serve(settings, database, listener, stop, tell)
+            try:
+                bound = settings.stop_timeout * DATABASE_SHARE
+                async with open_database(settings, stop=stop, stop_seconds=bound) as database:
+                    await _serve(settings, database, upstreams, listener, stop, tell)
+            except StartStopped:
+                log.info("stopped while starting")
             root.cancel_scope.cancel()
 
 
 async def _heed(signals: AsyncIterator[int], stop: trio.Event, everything: trio.CancelScope) -> None:
+    heard_at = 0.0
     async for _ in signals:
-        if stop.is_set():
+        if not stop.is_set():
+            heard_at = trio.current_time()
+            stop.set()
+        elif trio.current_time() - heard_at > SAME_SIGNAL_SECONDS:
             log.warning("ended at once by a second signal")
             everything.cancel()
             return
-        stop.set()
 
 
 async def _serve(
     settings: Settings,
     database: Database,
+    upstreams: Upstreams,
     listener: Listener,
     stop: trio.Event,
     tell: Callable[[str], None],
@@ -67,30 +76,20 @@ async def _serve(
     postgres = PostgresLog(
         PostgresOptions(database.url, database.owner_url, program="tokentape", patience=settings.store_patience)
     )
-    drain = Drain(settings.max_streams, settings.stream_max_seconds)
-    upstreams = _upstreams(settings)
+    drain = Drain(raise_file_limit(settings.max_streams), settings.stream_max_seconds)
     async with (
         EventStore(postgres, StoreOptions(patience=settings.store_patience)).open() as store,
         open_runtime(store, upstreams, drain, most_runs=settings.max_runs) as runtime,
         trio.open_nursery() as nursery,
     ):
-        closing, over = trio.Event(), trio.Event()
-        web = partial(hypercorn_serve, build(runtime, settings), _config(listener), shutdown_trigger=closing.wait)
-        await nursery.start(_web, web, over)
+        host = Host(build(runtime, settings), listener, WEBSOCKET_BYTES)
+        await nursery.start(host.serve)
         tell(listener.url)
         log.info("ready", url=listener.url, worker=runtime.supervisor.worker)
         await stop.wait()
         await _take_down(runtime, settings.stop_timeout)
-        closing.set()
-        await _cut(listener, over)
+        await host.close(settings.stop_timeout * CLOSE_SHARE)
         nursery.cancel_scope.cancel()
-
-
-async def _web(
-    web: Callable[..., Awaitable[None]], over: trio.Event, *, task_status: trio.TaskStatus[object]
-) -> None:
-    await web(task_status=task_status)
-    over.set()
 
 
 async def _take_down(runtime: Runtime, bound: float) -> None:
@@ -103,39 +102,16 @@ async def _take_down(runtime: Runtime, bound: float) -> None:
             nursery.start_soon(runtime.drain.empty)
 
 
-async def _cut(listener: Listener, over: trio.Event) -> None:
-    """Hypercorn would wait for connections that take no byte; the rest of the time is not theirs."""
-    with trio.move_on_after(2 * CLOSE_SECONDS):
-        await over.wait()
-    if not over.is_set():
-        listener.cut_connections()
-    with trio.move_on_after(2 * CLOSE_SECONDS):
-        await over.wait()
-
-
-def _config(listener: Listener) -> Config:
-    config = Config()
-    config.bind = [f"fd://{listener.sock.detach()}"]  # from here on hypercorn's, which closes it
-    config.accesslog = None  # a query may hold a key
-    config.errorlog = logging.getLogger("hypercorn")
-    config.include_server_header = False
-    config.graceful_timeout = CLOSE_SECONDS
-    # Also the time a client has for its request's head: who sends it byte by byte is cut off.
-    config.keep_alive_timeout = IDLE_CONNECTION_SECONDS
-    config.keep_alive_max_requests = 100_000
-    config.websocket_max_message_size = WEBSOCKET_BYTES
-    config.websocket_ping_interval = WEBSOCKET_PING_SECONDS
-    return config
-
-
 def _upstreams(settings: Settings) -> Upstreams:
-    named = {"openai_base_url", "openai_api_key"} & settings.model_fields_set
-    if not named:
+    if not {"openai_base_url", "openai_api_key"} & settings.model_fields_set:
         return Upstreams(openai=None)
-    return Upstreams(
-        openai=OpenAISettings(
+    try:
+        openai = OpenAISettings(
             base_url=settings.openai_base_url,
             api_key=settings.openai_api_key,
             limits=Limits(idle=settings.upstream_stall),
         )
-    )
+    except ValidationError as error:
+        said = "; ".join(f"OPENAI_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+        raise BadSettings(said) from None
+    return Upstreams(openai=openai)

@@ -21,14 +21,18 @@ Row = asyncpg.Record
 
 # SQLSTATEs that say "not now" or "not here": the same statement, sent again, may well succeed.
 # 08 connection, 53 out of resources, 57 operator intervention (restart, cancel), 40 rollback (deadlock),
-# 55P03 lock not available, 25006 this server has become a read-only replica.
-_PASSING = ("08", "53", "57", "40", "55P03", "25006")
+# 25006 this server has become a read-only replica.
+_PASSING = ("08", "53", "57", "40", "25006")
 
 _GONE = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
 
 
 class Lost(StoreUnavailable):
     """The connection is gone, or the server cannot serve now. Connect again, send again."""
+
+
+class Locked(Lost):
+    """Somebody holds a row for too long. The same statement may succeed later; without that row, now."""
 
 
 class Refused(StoreError):
@@ -52,6 +56,8 @@ class Bridge:
             result: T = await trio_asyncio.aio_as_trio(call, loop=self._loop)(*args, **options)
         except asyncpg.PostgresError as error:
             state = error.sqlstate or ""
+            if state == "55P03":
+                raise Locked(f"a row is locked for too long: {error}") from error
             if state.startswith(_PASSING):
                 raise Lost(f"the database is not available: {error}") from error
             raise Refused(str(error), state) from error

@@ -22,6 +22,9 @@ PAYLOAD_BYTES = 7_800  # NOTIFY takes less than 8000
 PACE = 0.005  # between two batches: bounds the notifications a busy process sends to 200 a second
 PING = 5.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.05, 2.0
+LIFE_PAUSE = 0.2
+
+_PAYLOAD: msgspec.json.Decoder[list[str] | None] = msgspec.json.Decoder(list[str] | None)
 
 
 class Announcer:
@@ -68,7 +71,7 @@ async def listen(session: Session, hear: Hear, task_status: trio.TaskStatus[None
 
     def newer(payload: str) -> None:
         try:
-            hear.newer(msgspec.json.decode(payload, type=list[str]))
+            hear.newer(_PAYLOAD.decode(payload))
         except msgspec.MsgspecError:  # whoever may connect may say anything here; to look is never wrong
             hear.newer(None)
 
@@ -96,19 +99,17 @@ async def listen(session: Session, hear: Hear, task_status: trio.TaskStatus[None
 
 async def show_life(session: Session, owner: int, task_status: trio.TaskStatus[None]) -> None:
     """Holds this process's advisory lock for ever: the lock is free as soon as the process is gone."""
-    pause = BACKOFF_FIRST
     while True:
         try:
             connection = await session.connected()
             await connection.fetch(STATEMENTS["show_life"], owner)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
-            pause = BACKOFF_FIRST
             await _hold(connection)
         except StoreError:
             session.drop()
-            await trio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, BACKOFF_MOST)
+            # No growing pauses: whoever lives must have shown it before others take it for dead.
+            await trio.sleep(LIFE_PAUSE * random.uniform(0.5, 1.0))
 
 
 async def _hold(connection: Connection) -> None:
@@ -126,6 +127,9 @@ def _payloads(streams: Iterable[str]) -> Iterator[str]:
     size = 2
     for stream in streams:
         more = len(msgspec.json.encode(stream)) + 1
+        if more + 1 > PAYLOAD_BYTES:
+            yield "null"  # too long to be told: everybody looks
+            continue
         if part and size + more > PAYLOAD_BYTES:
             yield msgspec.json.encode(part).decode()
             part, size = [], 2

@@ -6,8 +6,8 @@ sends again.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from eventstore.model import (
     StreamRow,
     WriterState,
 )
-from eventstore.postgres.bridge import Bridge, Refused, Row, open_bridge
+from eventstore.postgres.bridge import Bridge, Locked, Refused, Row, open_bridge
 from eventstore.postgres.columns import append_columns
 from eventstore.postgres.hints import Announcer, listen, show_life
 from eventstore.postgres.session import COMMAND_TIMEOUT, Session
@@ -60,6 +60,7 @@ class PostgresLog:
     def __init__(self, options: PostgresOptions) -> None:
         self.owner = secrets.randbits(63)
         self._options = options
+        self._established = False
         self._append: Session
         self._read: Session
         self._heads: Session
@@ -74,25 +75,21 @@ class PostgresLog:
     async def open(self, hear: Hear) -> AsyncIterator[None]:
         """Connects and stays connected. Raises `StoreUnavailable` or `Refused` if it cannot at the start."""
         sessions: list[Session] = []
-        try:
-            async with open_bridge() as bridge, trio.open_nursery() as nursery:
-                self._open_sessions(bridge, sessions)
-                await self._append.connected()  # a wrong address or password is said now, not at the first token
-                await nursery.start(self._show_life, bridge, sessions)
-                if self._options.hints:
-                    hearing = self._session(bridge, sessions, "hears")
-                    await nursery.start(self._listen, hearing, hear)
-                    nursery.start_soon(self._announcer.serve)
-                nursery.start_soon(self._asks.serve)
-                try:
-                    yield
-                finally:
-                    nursery.cancel_scope.cancel()
-                    for session in sessions:
-                        session.drop()
-        finally:
+        # The sessions end after the tasks that use them: one of these may be about to have a new connection.
+        async with open_bridge() as bridge, _ended(sessions), trio.open_nursery() as nursery:
+            self._open_sessions(bridge, sessions)
+            await self._append.connected()  # a wrong address or password is said now, not at the first token
+            self._established = True
             for session in sessions:
-                session.connection = None
+                session.established = True
+            await nursery.start(self._show_life, bridge, sessions)
+            if self._options.hints:
+                hearing = self._session(bridge, sessions, "hears")
+                await nursery.start(self._listen, hearing, hear)
+                nursery.start_soon(self._announcer.serve)
+            nursery.start_soon(self._asks.serve)
+            yield
+            nursery.cancel_scope.cancel()
 
     def _session(self, bridge: Bridge, sessions: list[Session], purpose: str, **settings: str) -> Session:
         session = Session(
@@ -100,6 +97,7 @@ class PostgresLog:
             self._options.dsn,
             f"{self._options.program} {purpose}",
             settings=settings,
+            established=self._established,
             connect_timeout=self._options.connect_timeout,
             # Nobody waits longer for an answer, and behind one that never comes the next ones would wait too.
             command_timeout=min(COMMAND_TIMEOUT, self._options.patience),
@@ -131,7 +129,7 @@ class PostgresLog:
     async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
         try:
             rows = await self._append.fetch(STATEMENTS["append"], *append_columns(batch, self.owner))
-        except Refused as error:
+        except (Refused, Locked) as error:
             return await _singly(self.append, batch, error)
         return [
             Outcome(
@@ -145,7 +143,7 @@ class PostgresLog:
             for row in rows
         ]
 
-    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | None | StoreError]:
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | StoreError | None]:
         try:
             rows = await self._read.fetch(
                 STATEMENTS["read"],
@@ -166,7 +164,7 @@ class PostgresLog:
                 events.append(Event(position, type_, at, tag, data))
         return found
 
-    async def heads(self, streams: Sequence[str]) -> Sequence[Head | None | StoreError]:
+    async def heads(self, streams: Sequence[str]) -> Sequence[Head | StoreError | None]:
         try:
             rows = await self._heads.fetch(STATEMENTS["heads"], list(streams))
         except Refused as error:
@@ -237,8 +235,17 @@ class PostgresLog:
             self._announcer.closed()
 
 
+@contextmanager
+def _ended(sessions: Sequence[Session]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for session in sessions:
+            session.drop()
+
+
 async def _singly(
-    call: Callable[[Sequence[Q]], Awaitable[Sequence[A | StoreError]]], batch: Sequence[Q], error: Refused
+    call: Callable[[Sequence[Q]], Awaitable[Sequence[A | StoreError]]], batch: Sequence[Q], error: StoreError
 ) -> Sequence[A | StoreError]:
     """Each by itself: one that the database cannot take must not fail its neighbours."""
     if len(batch) == 1:

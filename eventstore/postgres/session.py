@@ -15,6 +15,7 @@ from eventstore.postgres.bridge import Bridge, Connection, Lost, Refused, Row
 # The server gives up by itself before the client does, so that a paused or cut client holds no lock for long.
 GUARDS: Mapping[str, str] = {
     "search_path": "eventstore",
+    "default_transaction_isolation": "read committed",  # append() needs a fresh snapshot for each statement
     "synchronous_commit": "on",
     "lock_timeout": "5s",
     "statement_timeout": "20s",
@@ -38,15 +39,23 @@ class Session:
     connect_timeout: float = 5.0
     command_timeout: float = COMMAND_TIMEOUT
     connection: Connection | None = None
+    established: bool = False
+    """Whether the database took us once. From then on a refused connection (a role that is being changed, a
+    database that is being renamed) is one that is lost, and tried again."""
     _turn: trio.Lock = field(default_factory=trio.Lock, init=False, repr=False)
 
     async def connected(self) -> Connection:
         """The connection, made anew where there is none. Raises `Lost`, or `Refused` (a wrong password, say)."""
         if self.connection is None or self.connection.ended.is_set():
             settings = {**GUARDS, **self.settings, "application_name": self.purpose}
-            self.connection = await self.bridge.connect(
-                self.dsn, settings, timeout=self.connect_timeout, command_timeout=self.command_timeout
-            )
+            try:
+                self.connection = await self.bridge.connect(
+                    self.dsn, settings, timeout=self.connect_timeout, command_timeout=self.command_timeout
+                )
+            except Refused as error:
+                if self.established:
+                    raise Lost(f"the database does not take us any more: {error}") from error
+                raise
         return self.connection
 
     async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:

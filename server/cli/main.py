@@ -11,7 +11,7 @@ from server import __version__
 from server.config import BadSettings, Settings, load
 from server.database import NotMigrated
 from server.embedded import EmbeddedError
-from server.listening import CannotListen
+from server.host import CannotListen
 
 C = TypeVar("C", bound=Callable[..., Any])
 

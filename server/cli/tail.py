@@ -58,18 +58,21 @@ class Follower:
         self._until_end = until_end
         self._in_text = False
         self._ended = False
+        self._caught_up = False
 
     async def follow(self) -> None:
         """Until told to stop, or, with `until_end`, until the newest generation has ended."""
         pause = PAUSE_FIRST
         while True:
             try:
+                self._caught_up = False  # said once a connection, when it has brought all there was
                 async with open_websocket(f"{self._url}?after={self.cursor}") as socket:
                     while True:
                         frame = msgspec.json.decode(await socket.get_message())
                         pause = PAUSE_FIRST
                         self._take(frame)
-                        if self._until_end and self._ended and frame["kind"] == "caught_up":
+                        self._caught_up = self._caught_up or frame["kind"] == "caught_up"
+                        if self._until_end and self._ended and self._caught_up:
                             return
             except ConnectionClosed as closed:
                 reason = closed.reason

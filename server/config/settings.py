@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import EnvSettingsSource
 
@@ -35,8 +35,14 @@ def _http_url(value: str) -> str:
 
 def _bind(value: str) -> str:
     host, colon, port = value.rpartition(":")
-    if not (colon and host and port.isdigit() and int(port) < 65536):
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
         raise ValueError("it has to look like 127.0.0.1:8000 or [::1]:8000; port 0 takes a free one")
+    return value
+
+
+def _folder(value: Any) -> Any:
+    if value == "":  # Path would make the present folder of it
+        raise ValueError("it has to name a folder")
     return value
 
 
@@ -51,18 +57,28 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """All settings of `tokentape serve`. Each is `TOKENTAPE_` plus its name, or a flag of the same name."""
+    """All settings of `tokentape serve`. Each is `TOKENTAPE_` plus its name, or a flag of the same name.
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+    An empty variable counts as unset: that is how compose files and shells leave one out.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", validate_default=True
+    )
 
     bind: Annotated[str, AfterValidator(_bind)] = Field(
         "127.0.0.1:8000", description="address and port to listen on"
     )
-    database_url: PostgresUrl | None = Field(None, description="the Postgres to use; default: an embedded one")
-    database_owner_url: PostgresUrl | None = Field(
-        None, description="the same database as the role that owns the tables (migrations, retention)"
+    # A URL may hold a password, so none is part of what is printed.
+    database_url: PostgresUrl | None = Field(
+        None, repr=False, description="the Postgres to use; default: an embedded one"
     )
-    data_dir: Path | None = Field(None, description="where the embedded database lives; may not exist yet")
+    database_owner_url: PostgresUrl | None = Field(
+        None, repr=False, description="the same database as the role that owns the tables (migrations, retention)"
+    )
+    data_dir: Annotated[Path | None, BeforeValidator(_folder)] = Field(
+        None, description="where the embedded database lives; may not exist yet"
+    )
     allowed_hosts: Names = Field((), description="names clients may call this server by, besides the bind address")
     allowed_origins: Names = Field((), description="origins of web pages that may post, besides the server's own")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="log lines as JSON or for people")
@@ -75,7 +91,7 @@ class Settings(BaseSettings):
     max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open streams and WebSockets of this process")
     max_body: int = Field(1_048_576, ge=1_024, le=64 * 1_048_576, description="bytes of a request body, at most")
     upstream_stall: Seconds = Field(60.0, description="seconds of silence after which an upstream is given up")
-    openai_base_url: HttpUrl = Field("https://api.openai.com/v1", validation_alias="OPENAI_BASE_URL")
+    openai_base_url: HttpUrl = Field("https://api.openai.com/v1", repr=False, validation_alias="OPENAI_BASE_URL")
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
 
     @classmethod
@@ -106,8 +122,9 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
     Raises `BadSettings`: whoever set them is to blame, and the message says what would be right.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields if not name.startswith("openai_")}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    complaints = [_unknown(name, known) for name in unknown]
+    # However it is written: pydantic-settings does not heed the case either.
+    named = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
+    complaints = [_unknown(name) for name in named if name.upper() not in known]
     given = {
         name: _names(value) if name.startswith("allowed_") else value for name, value in (flags or {}).items()
     }
@@ -125,9 +142,11 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
     return settings
 
 
-def _unknown(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else "`tokentape serve --help` lists the known ones"
+def _unknown(name: str) -> str:
+    own = {field.upper(): PREFIX + field.upper() for field in Settings.model_fields}
+    own |= {field: field for field in own if field.startswith("OPENAI_")}
+    close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), own, n=1)
+    hint = f"did you mean {own[close[0]]}?" if close else "`tokentape serve --help` lists the known ones"
     return f"{name} is not a setting: {hint}"
 
 

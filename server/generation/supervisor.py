@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from eventstore import Append, EventStore, Fenced, NewEvent, StoreError, StoreUnavailable
+from eventstore import Append, EventStore, Fenced, NewEvent, StoreError
 from server import events, logs
 from server.generation.runner import Figures, Pen, run
 from server.upstream import Prompt, Upstream
@@ -58,6 +58,11 @@ class Supervisor:
             yield
         finally:
             self._expected.discard(generation)
+
+    @property
+    def load(self) -> int:
+        """How many runs there are, with those on their way."""
+        return len(self.runs.keys() | self._expected)
 
     def drives(self, generation: str) -> bool:
         """Whether this process runs it, or may be about to."""
@@ -135,8 +140,8 @@ class Supervisor:
         except Fenced as fenced:
             log.info("run fenced off", generation=generation, reason=fenced.reason)
             self._store.closing.set()  # for the watch to release the writer: the hint itself may be lost
-        except StoreUnavailable:
-            log.warning("store unavailable", generation=generation)
+        except StoreError as error:
+            log.warning("store unavailable", generation=generation, why=str(error))
             return events.generation_failed(
                 generation, "store_unavailable", "The log could not be written for too long.", retryable=True
             )
@@ -161,7 +166,8 @@ class Supervisor:
             except Fenced:
                 self._store.closing.set()
                 return False
-            except StoreUnavailable:
+            except StoreError as error:
+                log.warning("end not written yet", generation=generation, why=str(error))
                 if give_up():
                     return False
                 await trio.sleep(RETRY_SECONDS)

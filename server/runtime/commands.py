@@ -22,6 +22,7 @@ from eventstore import (
     KeyReused,
     NewEvent,
     StoreUnavailable,
+    StreamUnknown,
     Writer,
     WrongExpectedPosition,
 )
@@ -143,7 +144,7 @@ class Commands:
     def _prepare(self, conversation: str, state: Conversation, command: RequestGeneration) -> Run:
         upstream, prompt = self._prompt(state, command)
         self._drain.refuse_if_begun()
-        if len(self._supervisor.runs) >= self._most_runs:
+        if self._supervisor.load >= self._most_runs:  # no await until the run is expected: none slips in
             raise Problem(
                 503,
                 "overloaded",
@@ -218,7 +219,10 @@ class Commands:
     async def _must_exist(self, conversation: str) -> None:
         if not looks_right(conversation, "conv"):
             raise not_found("conversation")
-        await self._folds.latest(conversation)
+        try:
+            await self._store.head(conversation)
+        except StreamUnknown:
+            raise not_found("conversation") from None
 
     async def _detached(self, act: Callable[[], Awaitable[T]]) -> T:
         results: list[T] = []

@@ -68,9 +68,10 @@ class Folds:
     async def at(self, conversation: str, position: int) -> Conversation:
         """The state at a position, which is known to be in the log."""
         known = self._known(conversation)
-        if known is not None and known.position == position:
-            return known
-        state = await self._load(conversation, position)
+        if known is not None and known.position <= position:
+            state = known
+        else:
+            state = await self._load(conversation, position)
         while state.position < position:
             found = await self._store.read(conversation, state.position, min(PAGE, position - state.position))
             state = fold(state, found.events)
@@ -89,8 +90,7 @@ class Folds:
             if before[0].position >= state.position:
                 return
             self._size -= before[1]
-        size = 2_000 + sum(len(found.text) + 1_000 for found in state.generations)
-        size += sum(len(message.content) + 300 for message in state.messages)
+        size = _size(state)
         self._kept[state.id] = (state, size)
         self._kept.move_to_end(state.id)
         self._size += size
@@ -100,8 +100,8 @@ class Folds:
             self._stored.pop(gone, None)
         since = state.position - self._stored.setdefault(state.id, 0)
         if since >= max(STORE_EVERY, state.position // 8):
+            self._nursery.start_soon(self._save, state, self._stored[state.id])
             self._stored[state.id] = state.position
-            self._nursery.start_soon(self._save, state)
 
     async def _load(self, conversation: str, at_most: int | None) -> Conversation:
         bound = 2**62 if at_most is None else at_most
@@ -112,8 +112,18 @@ class Folds:
             self._stored[conversation] = max(self._stored.get(conversation, 0), snapshot.position)
         return _decode(snapshot.data)
 
-    async def _save(self, state: Conversation) -> None:
+    async def _save(self, state: Conversation, stored_before: int) -> None:
         try:
             await self._store.save_snapshot(state.id, FORM, Snapshot(state.position, _encode(state).decode()))
         except StoreError as error:
+            self._stored[state.id] = stored_before  # so that the next events try again
             log.warning("snapshot not stored", conversation=state.id, why=str(error))
+
+
+def _size(state: Conversation) -> int:
+    """About the bytes it takes in memory. JSON values that clients send take some ten times their text."""
+    size = 2_000 + 10 * len(_encode(state.metadata))
+    size += sum(len(message.content) + 300 for message in state.messages)
+    for found in state.generations:
+        size += 1_000 + len(found.text) + 10 * len(_encode((found.parameters, found.usage, found.error)))
+    return size

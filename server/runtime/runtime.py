@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from eventstore import EventStore, Place, Trimmed
+from eventstore import EventStore, Head, Place, StreamUnknown, Trimmed
 from server.errors import not_found
 from server.events import GENERATION_SCOPE
 from server.generation.fold import fold
@@ -43,12 +43,24 @@ class Runtime:
             raise not_found("conversation")
         return await self.folds.latest(name)
 
+    async def head(self, name: str) -> Head:
+        """Where a conversation's log ends and begins, read from the primary. `Problem` 404."""
+        if not looks_right(name, "conv"):
+            raise not_found("conversation")
+        try:
+            return await self.store.head(name)
+        except StreamUnknown:
+            raise not_found("conversation") from None
+
     async def first(self, name: str) -> Conversation:
         """The conversation as its first event made it: its title, for a list."""
         try:
             event = await self.store.read_one(name, 1)
         except Trimmed:
-            return await self.folds.latest(name)
+            try:
+                return await self.folds.latest(name)
+            except Trimmed:
+                return Conversation(name)  # nothing tells its title any more; a list must not fail for that
         return fold(Conversation(name), [event] if event else [])
 
     async def place(self, generation: str) -> Place:

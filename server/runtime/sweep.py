@@ -1,8 +1,9 @@
 """Ends runs that nobody drives: those of a process that is gone, and our own that never got going.
 
 The first kind is found by its owner's free advisory lock (`worker_lost`). The second is a request whose commit
-became known only after it was answered with 503 (`store_unavailable`). Either is ended only after two looks in
-a row: a restarted database frees all locks for a moment in which the living take theirs back.
+became known only after it was answered with 503 (`store_unavailable`). Either is ended only after it was seen
+so in every look for a while: a restarted database frees all locks, and the living need a moment to connect
+again and take theirs back.
 """
 
 import trio
@@ -13,25 +14,30 @@ from server.generation.supervisor import Supervisor
 
 log = logs.get("sweep")
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
+SUSPECT_SECONDS = 2.5
+"""Longer than it takes a living process to show its lock again (`show_life` tries five times a second)."""
 KEYS_SECONDS = 600.0
 
 
 async def sweep(store: EventStore, supervisor: Supervisor) -> None:
     """Runs for ever."""
-    suspects: set[OpenWriter] = set()
+    suspects: dict[OpenWriter, float] = {}
     keys_at = trio.current_time()
     while True:
+        now = trio.current_time()
         try:
-            idle = {writer for writer in await store.open_writers() if not supervisor.drives(writer.name)}
-            for writer in suspects & idle:
-                await _end(supervisor, writer)
-            suspects = idle
-            if trio.current_time() >= keys_at:
-                keys_at = trio.current_time() + KEYS_SECONDS
-                await store.expire_keys()
+            idle = [writer for writer in await store.open_writers() if not supervisor.drives(writer.name)]
+            suspects = {writer: suspects.get(writer, now) for writer in idle}
+            for writer, since in suspects.items():
+                if now - since >= SUSPECT_SECONDS:
+                    await _end(supervisor, writer)
+            if now >= keys_at:
+                keys_at = now + KEYS_SECONDS
+                while await store.expire_keys():
+                    pass
         except StoreError as error:
-            suspects = set()
+            suspects = {}
             log.warning("sweep failed", why=str(error))
         await trio.sleep(LOOK_SECONDS)
 

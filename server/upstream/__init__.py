@@ -5,9 +5,10 @@ the built-in `demo`. One adapter a provider. Must not know the log, the web or s
 else of the server.
 """
 
+from .anthropic import AnthropicSettings
 from .errors import CODES, BadParameters, UnknownModel, UpstreamError
 from .http import Limits
-from .model import Answer, Finish, Message, Prompt, Upstream
+from .model import Answer, Finish, Message, Prompt, ToolCall, Upstream
 from .openai import OpenAISettings
 from .registry import Upstreams
 from .retry import RetryPolicy
@@ -15,6 +16,7 @@ from .retry import RetryPolicy
 __all__ = [
     "CODES",
     "Answer",
+    "AnthropicSettings",
     "BadParameters",
     "Finish",
     "Limits",
@@ -22,6 +24,7 @@ __all__ = [
     "OpenAISettings",
     "Prompt",
     "RetryPolicy",
+    "ToolCall",
     "UnknownModel",
     "Upstream",
     "UpstreamError",

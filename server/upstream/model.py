@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Answer", "Finish", "Message", "Prompt", "Upstream"]
+__all__ = ["Answer", "Finish", "Message", "Prompt", "ToolCall", "Upstream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,28 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model wants called; `arguments` is the text it wrote, maybe no valid JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
-    """How an answer ended: the provider's reason, and `{"input_tokens": n, "output_tokens": m}` if it told."""
+    """How an answer ended: the provider's reason, and what came beside the text.
+
+    `reason`: in OpenAI's words where another provider's mean the same (`stop`, `length`, `tool_calls`, `refusal`).
+    `usage`: `input_tokens` and `output_tokens` if the provider told both, and where told `cached_input_tokens`
+    and `reasoning_tokens`, which are part of these two. `reasoning` and `refusal`: whole texts, maybe long.
+    """
 
     reason: str
     usage: Mapping[str, int] | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    refusal: str = ""
 
 
 class Answer(Protocol):

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -16,6 +17,7 @@ NOW = -1
 """The cursor `now`: only what comes."""
 LIMIT_DEFAULT, LIMIT_MOST = 500, 5_000
 WAIT_MOST = 50.0
+PAD_MOST = 65_536
 
 _DIGITS = re.compile(r"[0-9]+")
 
@@ -114,6 +116,23 @@ def read_count(args: Args, name: str, default: int, most: int) -> int:
             extra={"limit": most},
         )
     return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """What an SSE client may wish: a comment of `pad` bytes first, and each event's type as its name."""
+
+    pad: int = 0
+    named: bool = False
+
+
+PLAIN = StreamOptions()
+
+
+def read_stream_options(args: Args) -> StreamOptions:
+    """`?pad=` and `?named=1`. Raises `Problem` 400 `invalid_pad`."""
+    pad = 0 if args.get("pad") is None else read_count(args, "pad", 0, PAD_MOST)
+    return StreamOptions(pad, args.get("named") == "1")
 
 
 def read_wait(headers: Headers, args: Args) -> tuple[float, Mapping[str, str]]:

@@ -6,6 +6,7 @@ by itself (Origin) or through a name that it points at 127.0.0.1 (Host: DNS rebi
 
 import ipaddress
 from collections.abc import Iterable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from quart import Request, Websocket
@@ -37,8 +38,9 @@ class Guard:
     def _check_origin(self, origin: str | None, host: str) -> None:
         if origin is None or origin.lower() in self._origins:
             return
-        if urlsplit(origin).netloc.lower() == host.lower():
-            return
+        with suppress(ValueError):  # a malformed origin is nobody's
+            if urlsplit(origin).netloc.lower() == host.lower():
+                return
         raise Problem(
             403,
             "origin_not_allowed",

@@ -10,6 +10,9 @@ from server.runtime.runtime import Runtime
 from server.web.reading import Reading, Source
 from server.wire.page import page
 
+SCAN = 500
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page ends early behind this many characters of events: `next` says where to go on."""
 HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
 
 
@@ -39,16 +42,18 @@ async def read_page(
 async def _scan(runtime: Runtime, source: Source, limit: int) -> tuple[list[Event], int, bool]:
     """Events, how far the log was scanned for them, and whether that is the primary's head."""
     events: list[Event] = []
+    size = 0
     position = max(source.start, source.cursor)
     if source.over:
         return events, position, True
     while True:
-        found = await runtime.store.read(source.stream, position, limit)
+        found = await runtime.store.read(source.stream, position, limit if source.generation is None else SCAN)
         for event in found.events:
             position = event.position
             if source.generation is None or event.tag == source.generation:
                 events.append(event)
-                if len(events) == limit or _ends(source, events):
+                size += len(event.data)
+                if len(events) == limit or size > PAGE_BYTES or _ends(source, events):
                     return events, position, position >= found.head
         if position >= found.head:
             return events, position, True

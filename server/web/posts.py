@@ -8,11 +8,10 @@ from server.runtime.runtime import Runtime
 from server.web import answers
 from server.web.answers import Answer
 from server.web.bodies import read_json
-from server.web.cursor import Form, accepted_form
-from server.web.problems import from_store
+from server.web.cursor import Form, accepted_form, read_stream_options
+from server.web.problems import from_store, respond
 from server.web.reading import find_generation
-from server.web.reads import stream_sse
-from server.web.streams import refuse
+from server.web.streams import refuse, stream
 
 
 def routes(runtime: Runtime, heartbeat: float) -> Blueprint:
@@ -40,20 +39,25 @@ def routes(runtime: Runtime, heartbeat: float) -> Blueprint:
         return _respond(await answers.cancel_generation(runtime, name, await read_json(request), _key()))
 
     async def _generate(conversation: str | None) -> Response:
-        streamed = accepted_form(request.headers.get("Accept", "")) is Form.SSE
+        if accepted_form(request.headers.get("Accept", "")) is not Form.SSE:
+            return _respond(
+                await answers.request_generation(runtime, conversation, await read_json(request), _key())
+            )
+        location: str | None = None
         try:
+            # Whatever would refuse the stream is asked before the run is started, not after.
+            options = read_stream_options(request.args)
+            runtime.drain.refuse_stream()
             answer = await answers.request_generation(runtime, conversation, await read_json(request), _key())
-            if not streamed or answer.generation is None:
-                return _respond(answer)
+            location = answer.location
             # The run is detached: the stream only reads its log, from the start, and may be cut and resumed.
-            source = await find_generation(runtime, answer.generation, 0)
-            response = stream_sse(runtime, source, heartbeat, request)
+            source = await find_generation(runtime, answer.generation or "", 0)
+            response = stream(runtime, source, Form.SSE, heartbeat=heartbeat, options=options)
         except (Problem, StoreUnavailable) as error:
             problem = error if isinstance(error, Problem) else from_store(error)
-            if streamed and problem.retry_after is not None:
-                return refuse(problem)
-            raise problem from None
-        response.headers["Location"] = answer.location or ""
+            response = refuse(problem) if problem.retry_after is not None else respond(problem)
+        if location is not None:
+            response.headers["Location"] = location
         return response
 
     return blue

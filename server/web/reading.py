@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from eventstore import Event, Subscription, Trimmed
+from eventstore import Event, Head, Subscription, Trimmed
 from server.events import TERMINAL
 from server.runtime.runtime import Runtime
 from server.web.cursor import resolve_cursor
@@ -32,43 +32,34 @@ class Source:
 
 async def find_conversation(runtime: Runtime, name: str, cursor: int) -> Source:
     """A conversation's log. Raises `Problem` 404, 400 `cursor_ahead`; `Trimmed`."""
-    state = await runtime.conversation(name)
-    return await _source(runtime, name, None, cursor, state.position)
+    head = await runtime.head(name)
+    after = _kept(name, resolve_cursor(cursor, head.position), head)
+    return Source(name, None, after, after, head.position, over=False)
 
 
 async def find_generation(runtime: Runtime, name: str, cursor: int) -> Source:
     """A generation's log. Raises as `find_conversation`."""
     place = await runtime.place(name)
-    state, found = await runtime.generation(name)
-    end = found.position if found.ended else None
-    source = await _source(runtime, state.id, name, cursor, state.position, place.last - 1)
-    if end is not None and source.cursor >= end:
-        return Source(source.stream, name, source.cursor, source.start, source.head, over=True)
-    return source
+    head = await runtime.head(place.stream)
+    after = resolve_cursor(cursor, head.position)
+    start = _kept(place.stream, max(after, place.last - 1), head)
+    _, found = await runtime.generation(name)
+    return Source(place.stream, name, after, start, head.position, over=found.ended and after >= found.position)
 
 
-async def _source(
-    runtime: Runtime, stream: str, generation: str | None, cursor: int, head: int, least: int = 0
-) -> Source:
-    after = resolve_cursor(cursor, head)
-    start = max(after, least)
-    kept = await runtime.store.head(stream)
-    if start < kept.earliest - 1:
-        raise Trimmed(stream, start, kept.earliest, kept.position)
-    return Source(stream, generation, after, start, head, over=False)
+def _kept(stream: str, start: int, head: Head) -> int:
+    if start < head.earliest - 1:
+        raise Trimmed(stream, start, head.earliest, head.position)
+    return start
 
 
 class Reading:
-    """A source being read. A context manager.
-
-    `position` is how far the log was scanned, `closed` that the generation's last event was returned.
-    """
+    """A source being read. A context manager. `closed`: the generation's last event was returned."""
 
     def __init__(self, runtime: Runtime, source: Source) -> None:
         self._generation = source.generation
         self._subscription: Subscription = runtime.store.subscribe(source.stream, source.start)
         self._cursor = source.cursor
-        self._position = source.cursor
         self.closed = source.over
 
     def __enter__(self) -> "Reading":
@@ -79,11 +70,6 @@ class Reading:
     ) -> None:
         self._subscription.__exit__(kind, error, trace)
 
-    @property
-    def position(self) -> int:
-        """How far the log was scanned: never before the client's own cursor."""
-        return max(self._position, self._cursor)
-
     async def next(self) -> Sequence[Event]:
         """Waits for at least one event of this log. Raises `StoreUnavailable`, `Trimmed`."""
         while True:
@@ -91,19 +77,10 @@ class Reading:
             if found:
                 return found
 
-    async def look(self) -> tuple[Sequence[Event], bool]:
-        """The next events, maybe none, and whether the primary says that nothing is behind them."""
-        scanned = await self._subscription.look()
-        if not scanned:
-            return (), True
-        return self._pick(scanned), False
-
     def _pick(self, scanned: Sequence[Event]) -> Sequence[Event]:
-        self._position = scanned[-1].position
         if self._generation is None:
             return scanned
         found = [event for event in scanned if event.tag == self._generation and event.position > self._cursor]
         if found and found[-1].type in TERMINAL:
             self.closed = True
-            self._position = found[-1].position
         return found

@@ -20,6 +20,7 @@ from server.web.cursor import (
     read_cursor,
     read_form,
     read_limit,
+    read_stream_options,
     read_wait,
     resolve_cursor,
 )
@@ -30,7 +31,6 @@ from server.web.streams import MEDIA_TYPES, NO_BUFFERING, refuse, stream
 
 Find = Callable[[Runtime, str, int], Awaitable[Source]]
 RUNNING_RETRY = "1"
-PAD_MOST = 65_536
 PAGE_DEFAULT, PAGE_MOST = 50, 200
 
 
@@ -100,20 +100,13 @@ async def _events(runtime: Runtime, find: Find, name: str, heartbeat: float) -> 
         return await read_page(runtime, source, limit, wait, applied)
     try:
         source = await find(runtime, name, read_cursor(request.headers, request.args))
-        return stream_sse(runtime, source, heartbeat, request)
+        return stream(runtime, source, form, heartbeat=heartbeat, options=read_stream_options(request.args))
     except StoreUnavailable as error:
         return refuse(from_store(error))
     except Problem as problem:
         if problem.retry_after is None:
             raise
         return refuse(problem)
-
-
-def stream_sse(runtime: Runtime, source: Source, heartbeat: float, asked: Request) -> Response:
-    """The SSE response for a request, with its `?pad=` and `?named=1`."""
-    pad = 0 if asked.args.get("pad") is None else read_count(asked.args, "pad", 0, PAD_MOST)
-    named = asked.args.get("named") == "1"
-    return stream(runtime, source, Form.SSE, heartbeat=heartbeat, pad=pad, named=named)
 
 
 async def _at(runtime: Runtime, state: Conversation, text: str) -> Conversation:

@@ -13,6 +13,9 @@ import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent
 from quart_trio import QuartTrio
 
+from server.errors import Problem
+from server.web.problems import respond
+
 LINGER_SECONDS = 2.0
 
 
@@ -26,6 +29,9 @@ class Seam:
         """Passes everything on but what the module says."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if not scope["path"]:  # `GET ?x`: no target of HTTP's, and Quart would look for its first character
+            await _refuse_target(send)
             return
         exchange = _Exchange(receive, send)
         await self._app(scope, exchange.receive, exchange.send)
@@ -55,3 +61,11 @@ class _Exchange:
             with trio.move_on_after(LINGER_SECONDS):
                 await self._body_read.wait()
         await self._send(message)
+
+
+async def _refuse_target(send: ASGISendCallable) -> None:
+    problem = respond(Problem(400, "bad_request", "The request's target has no path; it begins with a slash."))
+    body = await problem.get_data(as_text=False)
+    headers = [(name.lower().encode(), value.encode()) for name, value in problem.headers]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

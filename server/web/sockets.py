@@ -63,15 +63,16 @@ class _Socket:
         self._sending = trio.Lock()
         self._wait = trio.CancelScope()
         self._rewind: tuple[Any, int] | None = None
+        self._rewound = trio.Event()
+        self._closing = (RESTART, "")
 
     async def serve(self) -> None:
         """Until the client goes, the server drains, or something is wrong with either."""
         await self._send(frames.hello(self._conversation, self._source.cursor, self._source.head))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._hear, nursery)
-            code, why = await self._tell()
-            nursery.cancel_scope.cancel()
-        await self._client.close(code, why)
+            nursery.start_soon(self._hear, nursery.cancel_scope)
+            nursery.start_soon(self._tell, nursery.cancel_scope)
+        await self._client.close(*self._closing)
 
     async def _send(self, frame: str) -> None:
         async with self._sending:
@@ -79,8 +80,13 @@ class _Socket:
 
     # -- the log, out
 
-    async def _tell(self) -> tuple[int, str]:
-        """Sends the log; returns the close code and reason when it is over."""
+    async def _tell(self, both: trio.CancelScope) -> None:
+        """Sends the log until it is over."""
+        self._closing = await self._tell_all()
+        both.cancel()
+
+    async def _tell_all(self) -> tuple[int, str]:
+        """The close code and reason when the log, or the stay, is over."""
         after = self._source.cursor
         while True:
             try:
@@ -90,9 +96,10 @@ class _Socket:
                 await self._send(frames.error(None, problem.code, problem.detail, problem.extra))
                 return (EXPIRED if isinstance(error, Trimmed) else LATER), problem.code
             if self._rewind is None:
-                return RESTART, "draining"
+                return RESTART, "draining" if self._runtime.drain.begun else "time is up, come back"
             command, after = self._rewind
             self._rewind = None
+            self._rewound.set()
             await self._send(frames.reply(command, {"status": 200, "body": {"after": after}}))
 
     async def _tell_from(self, after: int) -> None:
@@ -113,15 +120,14 @@ class _Socket:
 
     # -- commands, in
 
-    async def _hear(self, nursery: trio.Nursery) -> None:
+    async def _hear(self, both: trio.CancelScope) -> None:
         while True:
             text = await self._client.receive()
             if not isinstance(text, str):
-                nursery.cancel_scope.cancel()
-                with trio.CancelScope(shield=True), trio.move_on_after(1):
-                    await self._client.close(UNSUPPORTED, "text frames only")
-                return
-            await self._obey(text)
+                self._closing = UNSUPPORTED, "text frames only"
+                both.cancel()
+            else:
+                await self._obey(text)
 
     async def _obey(self, text: str) -> None:
         command: Any = None
@@ -173,8 +179,9 @@ class _Socket:
         position = resolve_cursor(parse_cursor(str(after)), head.position)
         if position < head.earliest - 1:
             raise Trimmed(self._conversation, position, head.earliest, head.position)
-        self._rewind = (command, position)
+        self._rewind, self._rewound = (command, position), trio.Event()
         self._wait.cancel()
+        await self._rewound.wait()  # a second resync right behind would take the first one's place and reply
 
 
 async def _cancel(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:

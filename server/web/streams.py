@@ -18,7 +18,7 @@ from server.errors import Problem
 from server.runtime.drain import Stay
 from server.runtime.runtime import Runtime
 from server.web.bare import bare
-from server.web.cursor import Form
+from server.web.cursor import PLAIN, Form, StreamOptions
 from server.web.reading import Reading, Source
 from server.wire import ndjson, sse
 
@@ -40,13 +40,13 @@ class Bytes:
 
 
 def stream(
-    runtime: Runtime, source: Source, form: Form, *, heartbeat: float, pad: int = 0, named: bool = False
+    runtime: Runtime, source: Source, form: Form, *, heartbeat: float, options: StreamOptions = PLAIN
 ) -> Response:
     """The log as an endless response; 204 where nothing can follow. Raises `Problem` (draining, full)."""
     if source.over:
         return bare(204, {"Vary": "Accept", "Cache-Control": "no-store"})
     runtime.drain.refuse_stream()
-    body = _Body(runtime, source, _bytes(form, source, pad, named), heartbeat)
+    body = _Body(runtime, source, _bytes(form, source, options), heartbeat)
     response = Response(b"", 200, headers=NO_BUFFERING, content_type=MEDIA_TYPES[form])
     response.response = body
     response.headers.pop("Content-Length", None)
@@ -61,11 +61,11 @@ def refuse(problem: Problem) -> Response:
     return Response(body, 200, headers=NO_BUFFERING, content_type=sse.MEDIA_TYPE)
 
 
-def _bytes(form: Form, source: Source, pad: int, named: bool) -> Bytes:
+def _bytes(form: Form, source: Source, options: StreamOptions) -> Bytes:
     if form is Form.NDJSON:
         return Bytes(ndjson.line, ndjson.HEARTBEAT, ndjson.HEARTBEAT, b"")
-    frame = sse.named_frame if named else sse.frame
-    return Bytes(frame, sse.opening(source.cursor, RETRY_MS, pad), sse.HEARTBEAT, sse.DONE)
+    frame = sse.named_frame if options.named else sse.frame
+    return Bytes(frame, sse.opening(source.cursor, RETRY_MS, options.pad), sse.HEARTBEAT, sse.DONE)
 
 
 class _Body(ResponseBody):

@@ -113,6 +113,14 @@ class Connection:
             parts.append(data)
         return b"".join(parts)
 
+    async def ended_within(self, seconds: float) -> bool:
+        """Whether the server ends the connection in time, whatever it says before."""
+        with trio.move_on_after(seconds):
+            while await self.raw():
+                pass
+            return True
+        return False
+
     async def raw(self) -> bytes:
         """The next bytes as they are, for what is no HTTP any more; b"" at the end."""
         if not self._raw:

@@ -8,7 +8,6 @@ import secrets
 from types import TracebackType
 from typing import Any, Self
 
-import trio
 from wsproto import ConnectionType
 from wsproto.connection import Connection as Protocol
 from wsproto.events import Event, TextMessage
@@ -85,15 +84,3 @@ def frame_ends(data: bytes) -> list[int]:
         if at <= len(data):
             ends.append(at)
     return ends
-
-
-async def closed_within(stream: trio.abc.ReceiveStream, seconds: float) -> bool:
-    """Whether the other side ends the connection in time."""
-    with trio.move_on_after(seconds):
-        try:
-            while await stream.receive_some(65_536):
-                pass
-        except trio.BrokenResourceError:
-            pass
-        return True
-    return False

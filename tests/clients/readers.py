@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import trio
+import trio.lowlevel
 
 from . import ndjson, sse
 from .api import Api, Event
@@ -17,7 +18,7 @@ Enough = Callable[[Sequence[Event]], bool]
 
 
 class Reader(Protocol):
-    """Reads a log (its path without `/events`) after a cursor, until it has enough or the log says that it is over.
+    """Reads a log (a path without `/events`) after a cursor, until it has enough or the log says that it is over.
 
     `placed` is set as soon as the server has taken the cursor: what is appended from then on has to come.
     """
@@ -86,7 +87,7 @@ async def _poll(
         while not (page["closed"] or enough(events)):
             page = await api.get(f"{log}/events", after=page["next"], **query)
             events += page["events"]
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
     return events
 
 

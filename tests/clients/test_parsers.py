@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +49,7 @@ def test_where_the_bytes_are_split_does_not_matter(splits: list[int]) -> None:
     parser = sse.Parser()
     frames: list[sse.Frame] = []
     edges = [0, *sorted(splits), len(STREAM)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         frames += parser.feed(STREAM[start:end])
     assert frames == sse.Parser().feed(STREAM)
 
@@ -64,7 +66,11 @@ def test_lines_of_json_come_whole_or_not_at_all() -> None:
 def test_ends_of_websocket_frames(size: int) -> None:
     """For all three forms of a length."""
     length = (
-        bytes([size]) if size < 126 else bytes([126]) + size.to_bytes(2) if size < 65_536 else b"\x7f" + size.to_bytes(8)
+        bytes([size])
+        if size < 126
+        else bytes([126]) + size.to_bytes(2)
+        if size < 65_536
+        else b"\x7f" + size.to_bytes(8)
     )
     frame = b"\x81" + length + b"x" * size
     assert frame_ends(frame + frame) == [len(frame), 2 * len(frame)]

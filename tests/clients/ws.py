@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+from wsproto.utilities import LocalProtocolError
 
 from .api import Event, new_key
 
 Message = dict[str, Any]
-PATIENCE = 30.0
+PATIENCE = 20.0
 
 
 class Talk:
@@ -57,12 +58,12 @@ class Talk:
         await self.connection.send_message(message if isinstance(message, str) else json.dumps(message))
 
     async def command(self, do: str, *, key: str | None = None, **fields: Any) -> Message:
-        """Sends a command and reads on until its reply, or the error with its id."""
+        """Sends a command and reads on until its reply, or an error, with its id or (wrongly) none."""
         name = f"c{next(self._ids)}"
         await self.send({"id": name, "key": key or new_key(), "do": do, **fields})
         while True:
             message = await self.receive()
-            if message["kind"] in ("reply", "error") and message.get("id") == name:
+            if message["kind"] in ("reply", "error") and message.get("id", name) == name:
                 return message
 
     async def cut(self) -> None:
@@ -71,12 +72,12 @@ class Talk:
 
     async def end(self) -> tuple[int, str | None]:
         """Reads on until the server closes; its code and reason."""
-        try:
+        with suppress(ConnectionClosed):
             while True:
                 await self.receive()
-        except ConnectionClosed as closed:
-            assert closed.reason is not None
-            return closed.reason.code, closed.reason.reason
+        closed = self.connection.closed
+        assert closed is not None
+        return closed.code, closed.reason
 
 
 @asynccontextmanager
@@ -92,6 +93,7 @@ async def talk(
     query = "" if after is None else f"?after={after}"
     # Our own stream: trio-websocket leaves its own one open when the server closes first.
     stream = await trio.open_tcp_stream("127.0.0.1", port)
+    closing = False
     try:
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
@@ -104,7 +106,11 @@ async def talk(
                     extra_headers=list(headers),
                 )
                 yield Talk(connection, stream)
+                closing = True
                 await connection.aclose()
                 nursery.cancel_scope.cancel()
+    except* LocalProtocolError:
+        if not closing:  # otherwise it answered a ping in the middle of its goodbye, which wsproto forbids
+            raise
     finally:
         await trio.aclose_forcefully(stream)

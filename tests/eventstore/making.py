@@ -1,6 +1,7 @@
 """Appends in one line, whole streams in one call, and waits for a state with a bound. Asserts nothing itself."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import trio
@@ -50,7 +51,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
             await trio.sleep(0.005)
 
 
-def gapless(events: Sequence[Event]) -> bool:
+def gapless(events: Sequence[Event], first: int = 1) -> bool:
     """Positions 1, 2, 3 …, and no `at` below the one before."""
-    falls = any(later.at < earlier.at for earlier, later in zip(events, events[1:], strict=False))
-    return [event.position for event in events] == list(range(1, len(events) + 1)) and not falls
+    falls = any(later.at < earlier.at for earlier, later in pairwise(events))
+    return [event.position for event in events] == list(range(first, first + len(events))) and not falls

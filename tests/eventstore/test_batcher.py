@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from eventstore import StoreUnavailable
 from eventstore.batcher import Batcher, Limits
@@ -36,7 +37,9 @@ class Desk:
             raise self.error
         return [KeyError(question) if question < 0 else question * 10 for question in questions]
 
-    async def ask(self, batcher: Batcher[int, int], question: int, *, at: float = 0.0, timeout: float = 1e6) -> None:
+    async def ask(
+        self, batcher: Batcher[int, int], question: int, *, at: float = 0.0, timeout: float = 1e6
+    ) -> None:
         await trio.sleep(at)
         try:
             answer = await batcher.ask(question, timeout)
@@ -47,7 +50,7 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(autojump_clock: trio.testing.MockClock) -> Desk:
+async def desk() -> Desk:
     return Desk()
 
 
@@ -75,10 +78,10 @@ Serve = Callable[..., Batcher[int, int]]
 async def ask_all(desk: Desk, batcher: Batcher[int, int], *asks: tuple[int, float]) -> None:
     async with trio.open_nursery() as nursery:
         for question, at in asks:
-            nursery.start_soon(lambda question=question, at=at: desk.ask(batcher, question, at=at))
+            nursery.start_soon(partial(desk.ask, batcher, question, at=at))
 
 
-async def test_an_idle_one_asks_at_once(desk: Desk, serve: Serve) -> None:
+async def test_an_idle_one_asks_at_once(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
     batcher = serve()
     for n, at in ((1, 0.0), (2, 7.0), (3, 0.0)):
         await desk.ask(batcher, n, at=at)
@@ -86,27 +89,31 @@ async def test_an_idle_one_asks_at_once(desk: Desk, serve: Serve) -> None:
     assert desk.answers == {1: 10, 2: 20, 3: 30}
 
 
-async def test_while_one_is_under_way_the_others_gather(desk: Desk, serve: Serve) -> None:
+async def test_while_one_is_under_way_the_others_gather(
+    desk: Desk, serve: Serve, autojump_clock: MockClock
+) -> None:
     await ask_all(desk, serve(), (1, 0.0), (2, 1.0), (3, 5.0), (4, 9.9), (5, 10.1))
     assert desk.batches == [[1], [2, 3, 4], [5]]
     assert desk.left_at == [0.0, TAKES, 2 * TAKES]
     assert desk.answered_at == {1: TAKES, 2: 2 * TAKES, 3: 2 * TAKES, 4: 2 * TAKES, 5: 3 * TAKES}
 
 
-async def test_the_number_of_questions_is_bounded(desk: Desk, serve: Serve) -> None:
+async def test_the_number_of_questions_is_bounded(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
     batcher = serve(Limits(questions=3, weight=100, waiting=100))
     await ask_all(desk, batcher, (0, 0.0), *((n, n / 10) for n in range(1, 9)))
     assert desk.batches == [[0], [1, 2, 3], [4, 5, 6], [7, 8]]
 
 
-async def test_the_weight_is_bounded_and_nobody_is_overtaken(desk: Desk, serve: Serve) -> None:
+async def test_the_weight_is_bounded_and_nobody_is_overtaken(
+    desk: Desk, serve: Serve, autojump_clock: MockClock
+) -> None:
     batcher = serve(Limits(questions=100, weight=10, waiting=100), weigh=lambda question: question)
     await ask_all(desk, batcher, (1, 0.0), (6, 0.1), (4, 0.2), (5, 0.3), (7, 0.4), (2, 0.5), (99, 0.6), (3, 0.7))
     # 99 alone is more than a batch may weigh: it goes, by itself.
     assert desk.batches == [[1], [6, 4], [5], [7, 2], [99], [3]]
 
 
-async def test_what_waits_is_bounded(desk: Desk, serve: Serve) -> None:
+async def test_what_waits_is_bounded(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
     batcher = serve(Limits(questions=100, weight=100, waiting=2))
     await ask_all(desk, batcher, (1, 0.0), (2, 1.0), (3, 2.0), (4, 3.0))
     assert isinstance(desk.answers[4], StoreUnavailable)
@@ -114,41 +121,54 @@ async def test_what_waits_is_bounded(desk: Desk, serve: Serve) -> None:
     assert desk.batches == [[1], [2, 3]]
 
 
-async def test_how_many_wait(desk: Desk, serve: Serve, asking: trio.Nursery) -> None:
+async def test_how_many_wait(desk: Desk, serve: Serve, asking: trio.Nursery, autojump_clock: MockClock) -> None:
     batcher = serve()
     for n in range(4):
         asking.start_soon(desk.ask, batcher, n)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
     assert batcher.waiting == 3
     await trio.sleep(TAKES + 1)
     assert batcher.waiting == 0
 
 
-async def test_exclusive_ones_go_one_after_the_other(desk: Desk, serve: Serve) -> None:
+async def test_exclusive_ones_go_one_after_the_other(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
     batcher = serve(exclusive=lambda question: [question % 10, f"tens {question // 10}"])
     await ask_all(desk, batcher, (0, 0.0), (11, 0.1), (21, 0.2), (22, 0.3), (33, 0.4), (13, 0.5))
     # 21 waits for 11 (ones); 22 for 21 (tens), which waits itself; 13 for 33.
     assert desk.batches == [[0], [11, 33], [21, 13], [22]]
 
 
-async def test_equal_questions_are_asked_once(desk: Desk, serve: Serve) -> None:
+async def test_equal_questions_are_asked_once(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
     await ask_all(desk, serve(shared=True), (1, 0.0), (2, 1.0), (3, 1.5), (2, 2.0), (2, 3.0), (3, 4.0), (4, 5.0))
     assert desk.batches == [[1], [2, 3, 4]]
     assert desk.answers == {1: 10, 2: 20, 3: 30, 4: 40}
 
 
-async def test_a_question_never_joins_a_batch_that_has_left(desk: Desk, serve: Serve) -> None:
+async def test_equal_questions_weigh_nothing(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
+    batcher = serve(Limits(questions=2, weight=10, waiting=100), weigh=lambda question: question, shared=True)
+    await ask_all(desk, batcher, (1, 0.0), *((7, n / 10) for n in range(1, 20)), (3, 2.0), (7, 2.1), (3, 2.2))
+    assert desk.batches == [[1], [7, 3], [7, 3]]
+    assert list(desk.answered_at.values()) == [TAKES, 3 * TAKES, 3 * TAKES]
+
+
+async def test_a_question_never_joins_a_batch_that_has_left(
+    desk: Desk, serve: Serve, autojump_clock: MockClock
+) -> None:
     await ask_all(desk, serve(shared=True), (1, 0.0), (1, 5.0))
     assert desk.batches == [[1], [1]]
     assert desk.left_at == [0.0, TAKES]
 
 
-async def test_without_sharing_equal_questions_are_all_asked(desk: Desk, serve: Serve) -> None:
+async def test_without_sharing_equal_questions_are_all_asked(
+    desk: Desk, serve: Serve, autojump_clock: MockClock
+) -> None:
     await ask_all(desk, serve(), (1, 0.0), (2, 1.0), (2, 2.0))
     assert desk.batches == [[1], [2, 2]]
 
 
-async def test_whoever_is_late_leaves_and_is_not_asked_for(desk: Desk, serve: Serve, asking: trio.Nursery) -> None:
+async def test_whoever_is_late_leaves_and_is_not_asked_for(
+    desk: Desk, serve: Serve, asking: trio.Nursery, autojump_clock: MockClock
+) -> None:
     batcher = serve()
     asking.start_soon(lambda: desk.ask(batcher, 1, timeout=4.0))
     asking.start_soon(lambda: desk.ask(batcher, 2, at=1.0, timeout=5.0))
@@ -160,7 +180,9 @@ async def test_whoever_is_late_leaves_and_is_not_asked_for(desk: Desk, serve: Se
     assert desk.answers[3] == 30
 
 
-async def test_a_cancelled_waiter_leaves_alone(desk: Desk, serve: Serve, asking: trio.Nursery) -> None:
+async def test_a_cancelled_waiter_leaves_alone(
+    desk: Desk, serve: Serve, asking: trio.Nursery, autojump_clock: MockClock
+) -> None:
     batcher = serve(shared=True)
     scopes = [trio.CancelScope() for _ in range(4)]
     got: list[tuple[int, int]] = []
@@ -170,10 +192,10 @@ async def test_a_cancelled_waiter_leaves_alone(desk: Desk, serve: Serve, asking:
             got.append((n, await batcher.ask(question, 1e6)))
 
     asking.start_soon(ask, 0, 1)
-    await trio.testing.wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
     for n, question in ((1, 2), (2, 2), (3, 3)):
         asking.start_soon(ask, n, question)
-    await trio.testing.wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
     for n in (0, 1, 3):
         scopes[n].cancel()
     await trio.sleep(3 * TAKES)
@@ -181,13 +203,17 @@ async def test_a_cancelled_waiter_leaves_alone(desk: Desk, serve: Serve, asking:
     assert desk.batches == [[1], [2]]
 
 
-async def test_an_error_among_the_answers_is_its_askers_alone(desk: Desk, serve: Serve) -> None:
+async def test_an_error_among_the_answers_is_its_askers_alone(
+    desk: Desk, serve: Serve, autojump_clock: MockClock
+) -> None:
     await ask_all(desk, serve(), (1, 0.0), (2, 1.0), (-3, 1.0), (4, 1.0))
     assert isinstance(desk.answers.pop(-3), KeyError)
     assert desk.answers == {1: 10, 2: 20, 4: 40}
 
 
-async def test_unavailable_is_every_askers_of_that_batch(desk: Desk, serve: Serve) -> None:
+async def test_unavailable_is_every_askers_of_that_batch(
+    desk: Desk, serve: Serve, autojump_clock: MockClock
+) -> None:
     batcher = serve(shared=True)
     desk.error = StoreUnavailable("away")
     await ask_all(desk, batcher, (1, 0.0), (2, 1.0), (3, 1.0), (3, 2.0))
@@ -198,20 +224,21 @@ async def test_unavailable_is_every_askers_of_that_batch(desk: Desk, serve: Serv
     assert desk.answers == {4: 40}
 
 
-async def test_any_other_error_is_a_crash(desk: Desk, asking: trio.Nursery) -> None:
+async def test_any_other_error_is_a_crash(desk: Desk, autojump_clock: MockClock) -> None:
     batcher: Batcher[int, int] = Batcher(desk.run, NO_LIMITS)
     desk.error = ZeroDivisionError("a bug")
-    asking.start_soon(desk.ask, batcher, 1)
-    with pytest.raises(ZeroDivisionError):
-        await batcher.serve()
-    asking.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.ask, batcher, 1)
+        with pytest.raises(ZeroDivisionError):
+            await batcher.serve()
+        nursery.cancel_scope.cancel()
 
 
 async def test_none_is_an_answer() -> None:
-    async def run(questions: Sequence[str]) -> Sequence[None]:
+    async def run(questions: Sequence[str]) -> Sequence[int | None]:
         return [None] * len(questions)
 
-    batcher: Batcher[str, None] = Batcher(run, NO_LIMITS)
+    batcher: Batcher[str, int | None] = Batcher(run, NO_LIMITS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(batcher.serve)
         assert await batcher.ask("anything?", 5.0) is None

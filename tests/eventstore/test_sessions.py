@@ -1,11 +1,14 @@
 """Connections: one statement at a time, made anew when lost, and no more of them than there are purposes."""
 
+import gc
+from typing import Any
+
 import pytest
 import trio
 
 from eventstore import EventStore, StoreOptions
 from eventstore.postgres import PostgresLog, PostgresOptions
-from eventstore.postgres.bridge import Lost, open_bridge
+from eventstore.postgres.bridge import Bridge, Connection, Lost, open_bridge
 from eventstore.postgres.session import Session
 from tests.eventstore.making import BOUND, note, take
 from tests.harness.databases import Postgres, TestDatabase
@@ -52,6 +55,40 @@ async def test_one_session_a_purpose(postgres: Postgres, database: TestDatabase)
     with trio.fail_after(BOUND):
         while not await trio.to_thread.run_sync(gone):
             await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("purpose", ["announces", "hears", "lives", "asks"])
+async def test_closed_while_it_connects_it_leaves_no_connection(
+    postgres: Postgres, database: TestDatabase, monkeypatch: pytest.MonkeyPatch, purpose: str
+) -> None:
+    """The cancellation comes too late for a session that is just being made: it is made, and then ended."""
+    begun = trio.Event()
+    connect = Bridge.connect
+
+    async def to_its_end(bridge: Bridge, dsn: str, settings: dict[str, str], **options: Any) -> Connection:
+        if not settings["application_name"].endswith(f" {purpose}"):
+            return await connect(bridge, dsn, settings, **options)
+        with trio.CancelScope(shield=True):
+            begun.set()
+            return await connect(bridge, dsn, settings, **options)
+
+    async with EventStore(PostgresLog(PostgresOptions(database.app_url))).open() as store:
+        monkeypatch.setattr(Bridge, "connect", to_its_end)
+        if purpose in ("hears", "lives"):  # these are connected from the start: killed, they connect again
+            (pid,) = (await trio.to_thread.run_sync(named, postgres, database))[purpose]
+            await trio.to_thread.run_sync(postgres.sql, f"SELECT pg_terminate_backend({pid})")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.append, note("s", 1))
+            nursery.start_soon(store.alive)
+            await begun.wait()
+            nursery.cancel_scope.cancel()
+    gc.disable()  # it would close what was left behind
+    try:
+        with trio.fail_after(5.0):
+            while await trio.to_thread.run_sync(named, postgres, database):
+                await trio.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 async def test_the_safety_poll_and_a_question_take_turns(postgres: Postgres, database: TestDatabase) -> None:
@@ -119,15 +156,16 @@ async def test_a_statement_that_takes_too_long_is_lost(database: TestDatabase) -
 
 
 async def test_the_guards_are_in_force(database: TestDatabase) -> None:
-    """No lock is held for long by a client that stands still, and no commit is acknowledged before it is durable."""
+    """A client that stands still holds no lock for long; no commit is acknowledged before it is durable."""
     async with open_bridge() as bridge:
         session = Session(bridge, database.app_url, "test", settings={"lock_timeout": "7s"})
-        names = "synchronous_commit", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"
-        rows = await session.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY ($1)", list(names))
-        assert dict(map(tuple, rows)) == {
+        in_force = {
             "synchronous_commit": "on",
+            "default_transaction_isolation": "read committed",
             "lock_timeout": "7000",
             "statement_timeout": "20000",
             "idle_in_transaction_session_timeout": "5000",
         }
+        rows = await session.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY ($1)", list(in_force))
+        assert dict(map(tuple, rows)) == in_force
         session.drop()

@@ -106,11 +106,13 @@ class Forgetful(Wrapped):
     """Takes appends, and then loses the line before the answer, `losing` times: what came of them is not known."""
 
     losing = 0
+    forgot = False
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
         outcomes = await super().append(batch)
         if self.losing:
             self.losing -= 1
+            self.forgot = True
             raise StoreUnavailable("the line went dead")
         return outcomes
 

@@ -4,11 +4,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore import KeyReused, StreamUnknown
+from eventstore import KeyReused, StoreUnavailable, StreamUnknown
 from eventstore.memory import MemoryLog
 from server.errors import Problem
 from server.generation.commands import StartConversation
 from server.ids import new as new_id
+from server.runtime import runtime as module
 from tests.generation.owning import the_end
 from tests.generation.wrapped_log import events_of
 
@@ -55,7 +56,7 @@ async def test_the_same_key_again_is_the_same_answer(autojump_clock: MockClock) 
     assert the_end(of(log, *run)).type == "generation.completed"
 
 
-@pytest.mark.parametrize("name", [new_id("conv"), "conv_1", "", "gen_01K9ZV3R8QJ4M5N6P7S8T9VWXY", "conv\0"])
+@pytest.mark.parametrize("name", ["conv_01K9ZV3R8QJ4M5N6P7S8T9VWXY", "conv_1", "", "gen_01K9ZV3R8QJ4M5N6P7S8T9VWXY", "conv\0"])
 async def test_nothing_is_appended_to_what_does_not_exist(name: str, autojump_clock: MockClock) -> None:
     log = MemoryLog()
     async with process(log.process()) as here:
@@ -72,3 +73,31 @@ async def test_nothing_is_appended_to_what_does_not_exist(name: str, autojump_cl
         with pytest.raises(StreamUnknown):
             await here.store.head(name)
     assert log.streams == {}
+
+
+async def test_the_title_of_a_conversation_whose_first_event_is_gone(autojump_clock: MockClock) -> None:
+    """It is in the fold, if one is stored or at hand."""
+    log = MemoryLog()
+    async with process(log.process()) as here:
+        done = await here.commands.start_conversation(StartConversation("Tea", None), None)
+        await say(here, done.stream, "hi")
+        await here.conversation(done.stream)
+        await here.store.trim(done.stream, 2)
+        assert (await here.first(done.stream)).title == "Tea"
+
+
+async def test_more_generations_than_places_are_remembered(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PLACES_KEPT", 3)
+    log = MemoryLog()
+    async with process(log.process()) as here:
+        runs = [await ask(here) for _ in range(6)]
+        for _ in range(2):
+            for conversation, generation in runs:
+                assert (await here.place(generation)).stream == conversation
+        log.available = False
+        for conversation, generation in runs[-3:]:
+            assert (await here.place(generation)).stream == conversation
+        with pytest.raises(StoreUnavailable):
+            await here.place(runs[0][1])

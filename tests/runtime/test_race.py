@@ -18,6 +18,7 @@ from eventstore import StoreUnavailable
 from eventstore.log import Log
 from eventstore.memory import MemoryLog
 from server.runtime.runtime import Runtime
+from server.runtime.sweep import SUSPECT_SECONDS
 from server.upstream import UpstreamError
 from tests.generation.fake_upstream import FakeUpstream, Step
 from tests.generation.owning import the_end
@@ -26,6 +27,8 @@ from tests.generation.wrapped_log import Wrapped, events_of
 from .world import ask, cancel, folded, of, process, say, thought_dead
 
 SEEDS = 200
+SETTLED_SECONDS = 30.0
+"""Longer than the sweep, a cancellation and a few lost calls take together."""
 T = TypeVar("T")
 
 
@@ -72,11 +75,11 @@ class World:
                     nursery.start_soon(self._cancel, self.chance.choice([owner, other]), run)
                 for _ in range(6):
                     nursery.start_soon(self._say, self.chance.choice([owner, other]), run[0])
-                if self.chance.random() < 0.3:
+                if self.chance.random() < 0.4:
                     nursery.start_soon(self._hide, owner)
                 if self.chance.random() < 0.2:
                     nursery.start_soon(self._stop, owner)
-            await trio.sleep(60)
+            await trio.sleep(SETTLED_SECONDS)
             assert owner.supervisor.runs == {}
             assert self.upstream.open_now == 0
             for runtime in (owner, other):
@@ -99,7 +102,7 @@ class World:
     async def _hide(self, owner: Runtime) -> None:
         await self._later()
         with thought_dead(self.log, owner):
-            await self._later()
+            await trio.sleep(self.chance.uniform(SUSPECT_SECONDS, 4 * SUSPECT_SECONDS))
 
     async def _stop(self, owner: Runtime) -> None:
         await self._later()

@@ -4,12 +4,16 @@ The asker may go at any moment, the log's answer may be lost, the log may be awa
 runs or is ended, and nothing is said twice.
 """
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore import StoreUnavailable
+from eventstore import StoreError, StoreUnavailable
+from eventstore.log import ReadQuery
 from eventstore.memory import MemoryLog
+from eventstore.model import Slice
 from server.events import Type
 from tests.generation.fake_upstream import FakeUpstream
 from tests.generation.owning import fields, the_end
@@ -81,6 +85,29 @@ async def test_a_request_whose_answer_is_lost_runs_once(
     assert upstream.opened == 1
     assert the_end(of(log, *run)).type == "generation.completed"
     assert len(log.streams) == 1
+
+
+class Halved(Forgetful):
+    """Forgetful, and once it has forgotten something it cannot be read either."""
+
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | StoreError | None]:
+        if self.forgot:
+            raise StoreUnavailable("nor can it be read")
+        return await super().read(queries)
+
+
+async def test_a_request_that_may_be_ours_and_may_not_is_not_run(autojump_clock: MockClock) -> None:
+    """Sent twice, it stands, by whom cannot be read: rather none than two. The sweep ends it."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",))
+    view = Halved(log.process())
+    async with process(view, upstream, patience=3.0) as here:
+        conversation = await start(here)
+        view.losing = 1
+        _, generation = await ask(here, conversation)
+        view.forgot = False
+        await trio.sleep(10)
+    assert upstream.opened == 0
+    assert fields(the_end(of(log, conversation, generation)))["error"]["code"] == "store_unavailable"
 
 
 async def test_a_request_whose_answer_takes_long_is_not_given_up(autojump_clock: MockClock) -> None:

@@ -1,4 +1,4 @@
-"""A server a module (starting one takes seconds), looked after between the tests, and a client of it."""
+"""One server for all tests here (starting one takes seconds), looked after between them, and a client of it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tests.harness.servers import Server
 from .serving import serving
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_database(postgres: Postgres) -> Iterator[TestDatabase]:
-    """The database of this module's server."""
+    """The database of the shared server."""
     with postgres.clone() as database:
         yield database
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_server(shared_database: TestDatabase) -> Iterator[Server]:
-    """This module's server; tests ask for `server`."""
+    """It; tests ask for `server`."""
     with serving(shared_database.app_url) as server:
         yield server
 
 
 @pytest.fixture
 def server(shared_server: Server) -> Iterator[Server]:
-    """This module's server, alive; after the test it has to be so still, and nothing unforeseen in its log."""
+    """The shared server, alive; after the test it has to be so still, and nothing unforeseen in its log."""
     assert shared_server.process is not None
     if shared_server.process.poll() is not None:
         trio.run(shared_server.start)

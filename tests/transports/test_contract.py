@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import trio
 
 from tests.clients import readers
 from tests.clients.api import TERMINAL, Api, Event
-from tests.clients.readers import Reader
+from tests.clients.readers import Enough, Reader
 
 from .shapes import check_log
 
@@ -24,6 +25,11 @@ on_generations = pytest.mark.parametrize(
 def ended(events: Sequence[Event]) -> bool:
     """A generation's end has come."""
     return bool(events) and events[-1]["type"] in TERMINAL
+
+
+def at_least(count: int) -> Enough:
+    """So many have come."""
+    return lambda events: len(events) >= count
 
 
 def never(events: Sequence[Event]) -> bool:
@@ -54,7 +60,7 @@ async def test_a_conversation_that_is_at_rest(api: Api, read: Reader) -> None:
     check_log(log)
     for after in (0, 1, len(log) // 2, len(log) - 1):
         with trio.fail_after(PATIENCE):
-            events = await read(api.port, conversation, after, lambda e, n=len(log) - after: len(e) >= n, trio.Event())
+            events = await read(api.port, conversation, after, at_least(len(log) - after), trio.Event())
         assert events == log[after:]
 
 
@@ -73,9 +79,7 @@ async def test_a_generation_that_is_over(api: Api, read: Reader) -> None:
 
 
 @on_conversations
-async def test_a_conversation_that_is_read_while_it_happens(
-    api: Api, nursery: trio.Nursery, read: Reader
-) -> None:
+async def test_a_conversation_that_is_read_while_it_happens(api: Api, nursery: trio.Nursery, read: Reader) -> None:
     """From `now`, before anything runs: all that comes, and nothing that was before."""
     conversation = await api.conversation()
     before = await api.message(conversation)
@@ -101,7 +105,7 @@ async def test_a_generation_that_is_joined_while_it_runs(api: Api, read: Reader,
     """Replay and what comes meanwhile meet without a gap and without a repeat."""
     generation = await api.generate(tokens=120, rate=200)
     early = await api.reached(generation, 30)
-    cursor = early[10]["position"] if after == "middle" else after
+    cursor: Any = early[10]["position"] if after == "middle" else after
     with trio.fail_after(PATIENCE):
         events = await read(api.port, generation, cursor, never, trio.Event())
     log = await api.log(generation)

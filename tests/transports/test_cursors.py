@@ -57,9 +57,7 @@ async def test_at_and_past_the_end_of_a_generation(api: Api, form: str) -> None:
     conversation = await api.conversation()
     generation = await api.generate(conversation)
     last = (await api.finished(generation))[-1]["position"]
-    after = [last]
-    for _ in range(2):
-        after.append((await api.message(conversation))["position"])
+    after = [last, *[(await api.message(conversation))["position"] for _ in range(2)]]
     for cursor in after:
         answer = await api.http.get(f"{generation}/events", params={"after": cursor, "format": form})
         if form == "json":
@@ -112,10 +110,11 @@ async def test_two_runs_do_not_mix(api: Api) -> None:
     first = await api.generate(conversation)
     await api.finished(first)
     await api.message(conversation)
-    second = await api.generate(conversation)
+    async with api.busy(conversation) as second:
+        await api.message(conversation)
     await api.finished(second)
     whole = await api.log(conversation)
-    assert len(whole) == 1 + 8 + 1 + 8
+    assert [event["type"] for event in whole].count("message.posted") == 2
     for path in (first, second):
         name = path.rpartition("/")[2]
         assert await api.log(path) == [event for event in whole if event.get("generation") == name]
@@ -124,9 +123,11 @@ async def test_two_runs_do_not_mix(api: Api) -> None:
 async def test_pages_one_event_at_a_time(api: Api) -> None:
     """`next` moves on over what does not match, and only the last page is closed."""
     conversation = await api.conversation()
-    for _ in range(9):
+    for _ in range(5):
         await api.message(conversation)
-    generation = await api.generate(conversation, tokens=3)
+    async with api.busy(conversation) as generation:
+        for _ in range(5):
+            await api.message(conversation)
     mine = await api.finished(generation)
     pages: list[dict[str, Any]] = []
     cursor = 0
@@ -138,6 +139,17 @@ async def test_pages_one_event_at_a_time(api: Api) -> None:
         cursor = pages[-1]["next"]
     assert [event for page in pages for event in page["events"]] == mine
     assert pages[-1]["up_to_date"]
+
+
+async def test_next_moves_on_when_nothing_matches(api: Api) -> None:
+    """So that nobody scans the same events again at each poll."""
+    conversation = await api.conversation()
+    async with api.busy(conversation) as generation:
+        cursor = (await api.reached(generation, 3))[-1]["position"]
+        for _ in range(5):
+            head = (await api.message(conversation))["position"]
+        page = await api.get(f"{generation}/events", after=cursor)
+        assert (page["events"], page["next"], page["up_to_date"], page["closed"]) == ([], head, True, False)
 
 
 async def test_the_default_page_has_500(api: Api) -> None:

@@ -21,8 +21,8 @@ Make = Callable[[str], tuple[str, dict[str, Any]]]
 POSTS: dict[str, Make] = {
     "conversation": lambda _: ("/v1/conversations", {"title": "T", "metadata": {"a": 1, "b": [{"c": 2, "d": 3}]}}),
     "message": lambda path: (f"{path}/messages", {"role": "user", "content": "x", "author": "Ada"}),
-    "generation": lambda path: (f"{path}/generations", demo(3, input="Hi")),
-    "own": lambda _: ("/v1/generations", demo(3, input=[{"role": "user", "content": "Hi"}])),
+    "generation": lambda path: (f"{path}/generations", demo(10, 50, input="Hi")),
+    "own": lambda _: ("/v1/generations", demo(10, 50, input=[{"role": "user", "content": "Hi"}])),
 }
 on_posts = pytest.mark.parametrize("make", POSTS.values(), ids=POSTS)
 
@@ -74,7 +74,10 @@ async def test_another_body(api: Api, make: Make) -> None:
         await api.finished(first.headers["Location"])
     count = len(await api.log(conversation))
     field = "title" if "title" in body else "content" if "content" in body else "input"
-    others = [{**body, field: "else"}, {name: value for name, value in body.items() if name != "author"} | {field: "y"}]
+    others = [
+        {**body, field: "else"},
+        {name: value for name, value in body.items() if name != "author"} | {field: "y"},
+    ]
     for other in others:
         answer = await api.post(path, other, idempotency_key=key)
         assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
@@ -205,7 +208,7 @@ async def test_a_key_outlives_the_process(database: TestDatabase) -> None:
             assert len((await api.get(conversation))["generations"]) == 1
 
 
-@pytest.mark.parametrize("key", ["", " ", "x" * 10_000, "\x7f"])
+@pytest.mark.parametrize("key", ["", "x" * 10_000, "\x7f"])
 async def test_a_key_that_makes_no_sense(api: Api, key: str) -> None:
     """Refused, never taken for no key at all."""
     conversation = await api.conversation()

@@ -31,6 +31,7 @@ JSON, SSE, NDJSON = "application/json", "text/event-stream", "application/x-ndjs
         (f"{SSE}, */*", SSE),
         (f"{JSON}, {SSE}", SSE),
         (f"{SSE};q=0.5", SSE),
+        (f"{SSE};q=0.5, */*", JSON),
         (f"{JSON};q=0.5, {SSE};q=0.8", SSE),
         (f"{JSON};q=0.5, {NDJSON};q=0.8", NDJSON),
         (f"{JSON};q=0.9, {SSE};q=0.8", JSON),
@@ -49,7 +50,9 @@ async def test_accept(api: Api, accept: str | None, form: str) -> None:
     await api.finished(generation)
     async with await Connection.open(api.port) as connection:
         with trio.fail_after(20):
-            head = await connection.ask("GET", f"{generation}/events", {} if accept is None else {"Accept": accept})
+            head = await connection.ask(
+                "GET", f"{generation}/events", {} if accept is None else {"Accept": accept}
+            )
             body = await connection.body()
     assert head.status == 200
     assert head.headers["content-type"].split(";")[0] == form

@@ -15,7 +15,9 @@ PATIENCE = 20.0
 ways_to_wait = pytest.mark.parametrize("way", ["header", "query"])
 
 
-async def get(api: Api, path: str, way: str, seconds: int, etag: str | None = None, **query: Any) -> httpx2.Response:
+async def get(
+    api: Api, path: str, way: str, seconds: int, etag: str | None = None, **query: Any
+) -> httpx2.Response:
     """A GET that waits, by `Prefer` or by `?wait=`."""
     headers = {} if etag is None else {"If-None-Match": etag}
     if way == "header":

@@ -68,7 +68,10 @@ async def test_too_many_streams_are_told_to_come_back(database: TestDatabase) ->
                 assert await first.receive()
                 refused = await api.http.get(f"{conversation}/events?format=sse")
                 lines = await api.http.get(f"{conversation}/events?format=ndjson")
-            assert (refused.status_code, refused.headers["Content-Type"].split(";")[0]) == (200, "text/event-stream")
+            assert (refused.status_code, refused.headers["Content-Type"].split(";")[0]) == (
+                200,
+                "text/event-stream",
+            )
             frames = sse.Parser().feed(refused.content)
             assert [frame.data for frame in frames if frame.data or frame.id] == []
             assert [frame.retry is not None for frame in frames].count(True) == 1

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import trio
 
 from tests.clients.api import TERMINAL, Api, Event, demo, new_key
 from tests.clients.ws import Message, Talk, talk
-
 
 
 def positions(events: list[Event]) -> list[int]:
@@ -84,6 +82,7 @@ async def test_a_command_that_is_refused(api: Api) -> None:
         ]
         for message, code in refused:
             assert message["kind"] == "error", message
+            assert "id" in message, message
             assert message["code"] == (code or message["code"])
             assert message["detail"]
         assert (await socket.command("post", role="user", content="x"))["status"] == 201
@@ -111,7 +110,7 @@ async def test_resync_while_a_run_streams(api: Api) -> None:
     conversation = await api.conversation()
     async with talk(api.port, conversation) as socket:
         await socket.command("generate", **demo(150, 150))
-        replies = []
+        replies: list[tuple[Message, int]] = []
         for after in (0, 3, 1, 2, 0):
             while not socket.events or socket.events[-1]["position"] < 30 + 10 * len(replies):
                 await socket.receive()

@@ -1,4 +1,4 @@
-"""The three streams as bytes that can be cut: what a client knows after any number of them, and how it comes back."""
+"""The three streams as bytes that can be cut: what a client knows after any of them, and how it comes back."""
 
 from __future__ import annotations
 

@@ -8,8 +8,20 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from server.upstream import Finish, Limits, Message, OpenAISettings, Prompt, RetryPolicy, Upstream, UpstreamError
+from server.upstream import (
+    AnthropicSettings,
+    Finish,
+    Limits,
+    Message,
+    OpenAISettings,
+    Prompt,
+    RetryPolicy,
+    Upstream,
+    UpstreamError,
+)
+from server.upstream.anthropic import Anthropic
 from server.upstream.openai import OpenAI
+from server.upstream.provider import Provider
 
 from .fake_openai import Fake
 
@@ -26,10 +38,16 @@ def prompt(model: str, *messages: str, **parameters: Any) -> Prompt:
 
 
 def upstream(
-    fake: Fake, key: str | None = "test-key", retry: RetryPolicy = ONCE, limits: Limits | None = None
-) -> OpenAI:
-    secret = SecretStr(key) if key else None
-    return OpenAI(OpenAISettings(base_url=fake.base_url, api_key=secret, retry=retry, limits=limits or Limits()))
+    fake: Fake,
+    provider: str = "openai",
+    key: str | None = "test-key",
+    retry: RetryPolicy = ONCE,
+    limits: Limits | None = None,
+) -> Provider:
+    secret, limits = SecretStr(key) if key else None, limits or Limits()
+    if provider == "anthropic":
+        return Anthropic(AnthropicSettings(base_url=fake.root_url, api_key=secret, retry=retry, limits=limits))
+    return OpenAI(OpenAISettings(base_url=fake.base_url, api_key=secret, retry=retry, limits=limits))
 
 
 @dataclass

@@ -21,3 +21,9 @@ def clock() -> MockClock:
     """Virtual time beside real sockets: it jumps only after 30 ms in which no task could run, so that bytes on the
     loopback are never mistaken for idleness."""
     return MockClock(autojump_threshold=0.03)
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def provider(request: pytest.FixtureRequest) -> str:
+    """Each provider in turn: what holds for one holds for all."""
+    return str(request.param)

@@ -1,11 +1,13 @@
-"""A fake provider that speaks OpenAI's wire format on loopback; what it does is told by the model's name.
+"""A fake provider on loopback that speaks OpenAI's wire format, and Anthropic's at `/v1/messages`; what it does is
+told by the model's name.
 
 Owns the server, its log and its controls; the behaviours are in `fake_scripts`. In a test's own process:
 `fake = await Fake.listen()`, `nursery.start_soon(fake.serve)`; as a process, for end-to-end tests:
 
     python -m tests.upstream.fake_openai --port 0 [--host 127.0.0.1] [--key test-key] [--script ok-200-50]
 
-which prints one JSON line, `{"port": …, "base_url": "http://127.0.0.1:…/v1"}`, and serves until it is killed.
+which prints one JSON line, `{"port": …, "base_url": "http://127.0.0.1:…/v1"}`, and serves until it is killed;
+Anthropic's base URL is the same without `/v1`.
 `--script` is the behaviour for model names that name none. `GET /_log`: JSON lines, one a request (`Record`).
 `GET /_open`: `{"open": n}`, connections open now besides the asking one. `GET` or `POST /_reset`: forgets the log.
 """
@@ -26,9 +28,11 @@ from typing import Any
 import httptools
 import trio
 
+from .fake_anthropic import AnthropicWire
 from .fake_scripts import steps
-from .fake_wire import Hang, Pause, Request, Reset, Send, Step, status
+from .fake_wire import Hang, OpenAIWire, Pause, Request, Reset, Send, Step, Wire, status
 
+PATHS: dict[str, Wire] = {"/chat/completions": OpenAIWire(), "/v1/messages": AnthropicWire()}
 Wrap = Callable[[trio.SocketStream], trio.abc.Stream]
 
 
@@ -37,7 +41,7 @@ class Record:
     """One request: what came, what was sent, how it ended. Times are Unix seconds. No key is kept."""
 
     path: str
-    headers: dict[str, str]  # lower-case names, without Authorization
+    headers: dict[str, str]  # lower-case names, without Authorization and x-api-key
     authorization: str  # "right", "wrong" or "absent"
     body: Any
     opened_at: float = field(default_factory=time.time)
@@ -94,7 +98,12 @@ class Fake:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        """As OPENAI_BASE_URL takes it; Anthropic's is `root_url`."""
+        return f"{self.root_url}/v1"
+
+    @property
+    def root_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def reset(self) -> None:
         self.log.clear()
@@ -153,8 +162,9 @@ async def _serve_one(fake: Fake, sock: trio.SocketStream, stream: trio.abc.Strea
     if incoming.url.startswith("/_"):
         await stream.send_all(_control(fake, incoming.url))
         return
-    authorization = incoming.headers.pop("authorization", "")
-    right = "right" if authorization == f"Bearer {fake.key}" else "wrong"
+    authorization = incoming.headers.pop("authorization", "") or incoming.headers.pop("x-api-key", "")
+    right = "right" if authorization.removeprefix("Bearer ") == fake.key else "wrong"
+    wire = next((wire for path, wire in PATHS.items() if incoming.url.endswith(path)), None)
     try:
         body = json.loads(incoming.body)
     except ValueError:
@@ -162,10 +172,10 @@ async def _serve_one(fake: Fake, sock: trio.SocketStream, stream: trio.abc.Strea
     record = Record(incoming.url, incoming.headers, right if authorization else "absent", body)
     fake.log.append(record)
     fake.changed()
-    if not isinstance(body, dict) or not incoming.url.endswith("/chat/completions"):
-        plan: Iterator[Step] = status(404, f"no such path: {incoming.url}")
+    if not isinstance(body, dict) or wire is None:
+        plan: Iterator[Step] = iter([status(OpenAIWire(), 404, f"no such path: {incoming.url}")])
     else:
-        request = Request(body, authorization, fake.turn(incoming.body))
+        request = Request(body, authorization, fake.turn(incoming.body), wire)
         plan = steps(str(body.get("model")), request, fake.script)
     try:
         async with trio.open_nursery() as nursery:

@@ -1,4 +1,5 @@
-"""What the fake provider does, chosen by the model's name in the request (a leading `openai/` is dropped).
+"""What the fake provider does, chosen by the model's name in the request (a leading `openai/` or `anthropic/` is
+dropped), in whichever wire format was asked for.
 
 Owns the behaviours, as lazy lists of steps; pure, so that the server only carries them out. Tokens are `t0 `,
 `t1 ` and so on unless said. `<n>` is a number of tokens, `<rate>` tokens a second (absent: as fast as it goes).
@@ -30,6 +31,8 @@ stall-then-ok           the first request stalls after the head, the second one 
 status-<code>           that status with an error body; 429 and 503 with Retry-After: 1
 status-<code>-then-ok   the first request that; the second one is ok-3 (retry-after-ms: 20)
 status-<code>-twice-then-ok   the first two requests that; the third one is ok-3
+reasoning               two chunks of reasoning, then 3 tokens
+tools                   a token, then two tool calls, their arguments in pieces that alternate
 quota                   429 with insufficient_quota
 leak-key                401 whose message repeats the key
 redirect, html          307 to another host; 200 with a web page
@@ -50,7 +53,7 @@ from collections.abc import Callable, Iterator
 
 from .fake_wire import (
     CHUNKED,
-    ROLE,
+    END,
     STREAM_HEAD,
     Hang,
     Pause,
@@ -60,43 +63,43 @@ from .fake_wire import (
     Step,
     answer,
     begin,
-    chunk,
-    contents,
-    ending,
-    event,
     framed,
     status,
-    usage,
+    whole,
     words,
 )
 
 
 def steps(model: str, request: Request, default: str = "ok-200-50") -> Iterator[Step]:
     """The behaviour that a model's name asks for; an unknown name gets `default`."""
-    name = model.removeprefix("openai/")
+    name = model.removeprefix("openai/").removeprefix("anthropic/")
     for pattern, script in _SCRIPTS:
         if match := pattern.fullmatch(name):
             return script(request, *match.groups())
     return steps(default, request)
 
 
+def _texts(request: Request, *texts: str) -> list[bytes]:
+    return [request.wire.content(text) for text in texts]
+
+
 def _ok(request: Request, count: str, rate: str | None) -> Iterator[Step]:
     pace = float(rate or 0)
-    for step in answer(request, contents(*words(int(count)))):
+    for step in answer(request, _texts(request, *words(int(count)))):
         if pace and isinstance(step, Send) and step.tokens:
             yield Pause(1 / pace)
         yield step
 
 
 def _packed(request: Request) -> Iterator[Step]:
-    yield Send(CHUNKED + framed(ROLE))
-    bodies = contents(*words(100))
+    yield Send(CHUNKED + framed(request.wire.role()))
+    bodies = _texts(request, *words(100))
     yield from (Send(b"".join(framed(b) for b in bodies[i : i + 10]), tokens=10) for i in range(0, 100, 10))
-    yield Send(framed(ending(request, 100)) + b"0\r\n\r\n", last=True)
+    yield Send(framed(request.wire.ending(request, 100)) + END, last=True)
 
 
 def _split(request: Request) -> Iterator[Step]:
-    body = b"".join(contents(*words(20))) + ending(request, 20)
+    body = whole(request, *words(20))
     yield Send(STREAM_HEAD + b"\r\n")
     for i, byte in enumerate(body):
         yield Send(bytes([byte]), last=i == len(body) - 1)
@@ -104,60 +107,74 @@ def _split(request: Request) -> Iterator[Step]:
 
 def _reshaped(reshape: Callable[[bytes], bytes]) -> Callable[[Request], Iterator[Step]]:
     def script(request: Request) -> Iterator[Step]:
-        body = reshape(b"".join(contents(*words(10))) + ending(request, 10))
+        body = reshape(whole(request, *words(10)))
         yield Send(CHUNKED)
         yield Send(framed(body), tokens=10)
-        yield Send(b"0\r\n\r\n", last=True)
+        yield Send(END, last=True)
 
     return script
 
 
 def _empty_content(request: Request) -> Iterator[Step]:
-    yield Send(CHUNKED + framed(event(chunk({"role": "assistant", "content": ""}))), tokens=1)
-    yield Send(framed(b"".join(contents("t0 ", ""))), tokens=2)
-    yield Send(framed(event(chunk({"content": None})) + contents("t1 ")[0]), tokens=1)
-    yield Send(framed(ending(request, 4)) + b"0\r\n\r\n", last=True)
+    yield Send(CHUNKED + framed(request.wire.role() + request.wire.content("")), tokens=1)
+    yield Send(framed(b"".join(_texts(request, "t0 ", ""))), tokens=2)
+    yield Send(framed(b"".join(map(request.wire.content, (None, "t1 ")))), tokens=1)
+    yield Send(framed(request.wire.ending(request, 4)) + END, last=True)
 
 
 def _invalid_utf8(request: Request) -> Iterator[Step]:
-    broken = contents("a?")[0].replace(b"?", b"\xff")
-    return answer(request, [broken, *contents("b")])
+    broken = _texts(request, "a?")[0].replace(b"?", b"\xff")
+    return answer(request, [broken, *_texts(request, "b")])
 
 
 def _no_done(request: Request, how: str) -> Iterator[Step]:
-    yield from begin(10)
+    wire = request.wire
+    yield from begin(request, 10)
     if how == "no-done":
-        yield Send(framed(event(chunk({}, "stop"))) + b"0\r\n\r\n", last=True)
+        yield Send(framed(wire.finish("stop")) + END, last=True)
     elif how == "no-usage":
-        yield Send(framed(event(chunk({}, "stop")) + event(b"[DONE]")) + b"0\r\n\r\n", last=True)
+        yield Send(framed(wire.finish("stop") + wire.done()) + END, last=True)
     else:
-        end = event(chunk({}, "length", usage=usage(10))) + event(b"[DONE]")
-        yield Send(framed(end) + b"0\r\n\r\n", last=True)
+        yield Send(framed(wire.finish("length", 10) + wire.done()) + END, last=True)
+
+
+def _beside(request: Request, what: str) -> Iterator[Step]:
+    wire = request.wire
+    if what == "reasoning":
+        yield from answer(
+            request, [wire.thought("let me "), wire.thought("think"), *_texts(request, *words(3))], 3
+        )
+        return
+    pieces = [wire.call(0, "call_a", "search"), wire.arguments(0, '{"q": '), wire.call(1, "call_b", "now")]
+    pieces += [wire.arguments(1, "{}"), wire.arguments(0, '"😀"}')]
+    yield Send(CHUNKED + framed(wire.role() + wire.content("t0 ")), tokens=1)
+    yield from (Send(framed(piece)) for piece in pieces)
+    yield Send(framed(wire.ending(request, 1, "tool_calls")) + END, last=True)
 
 
 def _error_object(request: Request) -> Iterator[Step]:
-    yield from begin(3)
-    yield Send(framed(event(b'{"error": {"message": "the model fell over", "type": "server_error"}}')), last=True)
+    yield from begin(request, 3)
+    yield Send(framed(request.wire.error("the model fell over", "server_error")), last=True)
 
 
 def _refused_object(request: Request) -> Iterator[Step]:
-    yield from begin(0)
-    yield Send(framed(event(b'{"error": {"message": "no", "type": "invalid_request_error"}}')), last=True)
+    yield from begin(request, 0)
+    yield Send(framed(request.wire.error("no", "invalid_request_error")), last=True)
 
 
 def _after(request: Request, what: str, count: str) -> Iterator[Step]:
-    yield from begin(int(count))
+    yield from begin(request, int(count))
     if what == "reset":
         yield Reset()
     elif what == "stall":
         yield Hang()
     elif what == "malformed":
-        yield Send(framed(event(b'{"choices": [')) + b"0\r\n\r\n", last=True)
+        yield Send(framed(b'data: {"choices": [\n\n') + END, last=True)
 
 
 def _finish_then_stall(request: Request) -> Iterator[Step]:
-    yield from begin(3)
-    yield Send(framed(event(chunk({}, "stop"))), last=True)
+    yield from begin(request, 3)
+    yield Send(framed(request.wire.finish("stop")), last=True)
     yield Hang()
 
 
@@ -165,7 +182,7 @@ def _first(request: Request, what: str) -> Iterator[Step]:
     if request.turn % 2:
         yield from _ok(request, "3", None)
     elif what == "stall":
-        yield from begin(0)
+        yield from begin(request, 0)
         yield Hang()
 
 
@@ -174,20 +191,21 @@ def _status(request: Request, code: str, then: str | None) -> Iterator[Step]:
     if then and request.turn % (failures + 1) == failures:
         return _ok(request, "3", None)
     wait = "retry-after-ms: 20\r\n" if then else "Retry-After: 1\r\n"
-    return status(int(code), headers=wait if code in ("429", "503") else "")
+    return iter([status(request.wire, int(code), head=wait if code in ("429", "503") else "")])
 
 
 def _quota(request: Request) -> Iterator[Step]:
-    return status(429, "you have no money left", "insufficient_quota")
+    return iter([status(request.wire, 429, "you have no money left", "insufficient_quota")])
 
 
 def _leak_key(request: Request) -> Iterator[Step]:
-    return status(401, f"bad key {request.authorization.removeprefix('Bearer ')} in {request.authorization}")
+    message = f"bad key {request.authorization.removeprefix('Bearer ')} in {request.authorization}"
+    return iter([status(request.wire, 401, message)])
 
 
 def _page(request: Request, kind: str) -> Iterator[Step]:
     if kind == "redirect":
-        yield from status(307, headers="Location: https://elsewhere.example/v1\r\n")
+        yield status(request.wire, 307, head="Location: https://elsewhere.example/v1\r\n")
         return
     body = b"<html><body>Welcome to nginx</body></html>"
     type_ = "text/html" if kind == "html" else "text/event-stream\r\nContent-Encoding: gzip"
@@ -196,7 +214,7 @@ def _page(request: Request, kind: str) -> Iterator[Step]:
 
 
 def _framing(request: Request, kind: str) -> Iterator[Step]:
-    body = b"".join(contents(*words(10))) + ending(request, 10)
+    body = whole(request, *words(10))
     if kind == "early-hints":
         yield Send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n")
     length = b"Content-Length: %d\r\n" % len(body) if kind == "length" else b""
@@ -207,9 +225,10 @@ def _framing(request: Request, kind: str) -> Iterator[Step]:
 def _echo(request: Request, how: str | None) -> Iterator[Step]:
     messages = request.body["messages"]
     if how:
-        return answer(request, contents(json.dumps(messages)))
+        return answer(request, _texts(request, json.dumps(messages)))
     said = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
-    return answer(request, contents(*re.findall(r"^\s+|\S+\s*", said)))
+    said = said if isinstance(said, str) else said[-1]["text"]  # Anthropic's turns may be made of blocks
+    return answer(request, _texts(request, *re.findall(r"^\s+|\S+\s*", said)))
 
 
 _BY_NAME: dict[str, Callable[..., Iterator[Step]]] = {
@@ -221,9 +240,9 @@ _BY_NAME: dict[str, Callable[..., Iterator[Step]]] = {
     r"comments": _reshaped(lambda body: b": hi\n\n" + body.replace(b"\n\n", b"\n: still here\n\n:\n\n")),
     r"bom": _reshaped(lambda body: b"\xef\xbb\xbf" + body),
     r"multiline": _reshaped(lambda body: body.replace(b', "', b',\ndata: "')),
-    r"surrogate": lambda request: answer(request, contents("a", "\ud83d", "\ude00", "b")),
-    r"lone-surrogate": lambda request: answer(request, contents("\ud83d", "word", "\ud83d")),
-    r"nul": lambda request: answer(request, contents("a\x00", "b")),
+    r"surrogate": lambda request: answer(request, _texts(request, "a", "\ud83d", "\ude00", "b")),
+    r"lone-surrogate": lambda request: answer(request, _texts(request, "\ud83d", "word", "\ud83d")),
+    r"nul": lambda request: answer(request, _texts(request, "a\x00", "b")),
     r"invalid-utf8": _invalid_utf8,
     r"empty-content": _empty_content,
     r"(no-done|no-usage|usage-with-finish)": _no_done,
@@ -234,6 +253,7 @@ _BY_NAME: dict[str, Callable[..., Iterator[Step]]] = {
     r"silent": lambda request: iter([Hang()]),
     r"(drop|stall)-then-ok": _first,
     r"status-(\d{3})(-then-ok|-twice-then-ok)?": _status,
+    r"(reasoning|tools)": _beside,
     r"quota": _quota,
     r"leak-key": _leak_key,
     r"(redirect|html|gzip)": _page,

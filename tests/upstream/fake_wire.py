@@ -1,7 +1,7 @@
 """The bytes of a fake provider's answer, and the steps that a behaviour is made of.
 
-Owns OpenAI's chunks as the fake sends them, their framing, and what a behaviour may look at. Pure; must not know
-which behaviours there are.
+Owns OpenAI's chunks as the fake sends them, their framing, and what a behaviour may look at; Anthropic's are
+`fake_anthropic`'s. Pure; must not know which behaviours there are.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,42 @@ class Reset:
 
 Step = Send | Pause | Hang | Reset
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
-CHUNKED = STREAM_HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+CHUNKED = STREAM_HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"  # of a chunked body; a connection whose answer ended with it can be used again
+
+
+class Wire(Protocol):
+    """A provider's wire format, as complete events of the stream."""
+
+    def role(self) -> bytes:
+        """What comes before all text."""
+
+    def content(self, text: str | None) -> bytes:
+        """A chunk of text."""
+
+    def thought(self, text: str) -> bytes:
+        """A chunk of reasoning."""
+
+    def call(self, index: int, id: str, name: str) -> bytes:
+        """The beginning of a tool call."""
+
+    def arguments(self, index: int, text: str) -> bytes:
+        """A piece of its arguments."""
+
+    def finish(self, reason: str, count: int | None = None) -> bytes:
+        """The finish reason, and the usage in the same event if `count` is given."""
+
+    def ending(self, request: Request, count: int, reason: str = "stop") -> bytes:
+        """All that comes after the text."""
+
+    def done(self) -> bytes:
+        """The last event."""
+
+    def error(self, message: str, kind: str) -> bytes:
+        """An error inside the stream."""
+
+    def problem(self, message: str, kind: str) -> bytes:
+        """The body of an error response."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +81,7 @@ class Request:
     body: dict[str, Any]
     authorization: str
     turn: int
+    wire: Wire
 
     @property
     def wants_usage(self) -> bool:
@@ -75,36 +111,67 @@ def usage(count: int) -> dict[str, int]:
     return {"prompt_tokens": 7, "completion_tokens": count, "total_tokens": 7 + count}
 
 
-def ending(request: Request, count: int) -> bytes:
-    body = event(chunk({}, "stop"))
-    if request.wants_usage:
-        body += event(json.dumps({"choices": [], "usage": usage(count)}).encode())
-    return body + event(b"[DONE]")
-
-
-ROLE = event(chunk({"role": "assistant"}))
-
-
-def answer(request: Request, bodies: list[bytes], count: int | None = None) -> Iterator[Step]:
-    """A whole answer whose tokens come in these bodies, each in a packet of its own."""
-    yield Send(CHUNKED + framed(ROLE))
-    yield from (Send(framed(body), tokens=1) for body in bodies)
-    yield Send(framed(ending(request, len(bodies) if count is None else count)) + b"0\r\n\r\n", last=True)
-
-
-def begin(count: int) -> Iterator[Step]:
-    """The head and so many tokens, and no end."""
-    yield Send(CHUNKED + framed(ROLE if count else b""))
-    yield from (Send(framed(event(chunk({"content": word}))), tokens=1) for word in words(count))
-
-
 def contents(*contents: str) -> list[bytes]:
     return [event(chunk({"content": content})) for content in contents]
 
 
-def status(code: int, message: str = "the fake says no", kind: str = "fake", headers: str = "") -> Iterator[Step]:
-    body = json.dumps({"error": {"message": message, "type": kind, "code": None}}).encode()
-    head = (
-        f"HTTP/1.1 {code} Fake\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
-    )
-    yield Send(head.encode() + body, last=True)
+class OpenAIWire:
+    """Chunks of OpenAI's chat completions."""
+
+    def role(self) -> bytes:
+        return event(chunk({"role": "assistant"}))
+
+    def content(self, text: str | None) -> bytes:
+        return event(chunk({"content": text}))
+
+    def thought(self, text: str) -> bytes:
+        return event(chunk({"reasoning_content": text}))
+
+    def call(self, index: int, id: str, name: str) -> bytes:
+        function = {"name": name, "arguments": ""}
+        return event(chunk({"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}))
+
+    def arguments(self, index: int, text: str) -> bytes:
+        return event(chunk({"tool_calls": [{"index": index, "function": {"arguments": text}}]}))
+
+    def finish(self, reason: str, count: int | None = None) -> bytes:
+        return event(chunk({}, reason, **({} if count is None else {"usage": usage(count)})))
+
+    def ending(self, request: Request, count: int, reason: str = "stop") -> bytes:
+        told = event(json.dumps({"choices": [], "usage": usage(count)}).encode())
+        return self.finish(reason) + (told if request.wants_usage else b"") + self.done()
+
+    def done(self) -> bytes:
+        return event(b"[DONE]")
+
+    def error(self, message: str, kind: str) -> bytes:
+        return event(self.problem(message, kind))
+
+    def problem(self, message: str, kind: str) -> bytes:
+        return json.dumps({"error": {"message": message, "type": kind, "code": None}}).encode()
+
+
+def answer(request: Request, bodies: list[bytes], count: int | None = None) -> Iterator[Step]:
+    """A whole answer whose tokens come in these bodies, each in a packet of its own."""
+    yield Send(CHUNKED + framed(request.wire.role()))
+    yield from (Send(framed(body), tokens=1) for body in bodies)
+    ending = request.wire.ending(request, len(bodies) if count is None else count)
+    yield Send(framed(ending) + END, last=True)
+
+
+def whole(request: Request, *texts: str) -> bytes:
+    """All events of an answer of these texts."""
+    wire = request.wire
+    return wire.role() + b"".join(map(wire.content, texts)) + wire.ending(request, len(texts))
+
+
+def begin(request: Request, count: int) -> Iterator[Step]:
+    """The head and so many tokens, and no end."""
+    yield Send(CHUNKED + framed(request.wire.role() if count else b""))
+    yield from (Send(framed(request.wire.content(word)), tokens=1) for word in words(count))
+
+
+def status(wire: Wire, code: int, message: str = "the fake says no", kind: str = "fake", head: str = "") -> Send:
+    body = wire.problem(message, kind)
+    lines = f"HTTP/1.1 {code} Fake\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{head}\r\n"
+    return Send(lines.encode() + body, last=True)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.upstream import BadParameters, Finish, UpstreamError
-from server.upstream.chat import ChatDecoder, encode_body
+from server.upstream.chat import CHAT, encode_body
+from server.upstream.decoder import Decoder
 from server.upstream.wording import Quoter
 
 from .asking import prompt
@@ -24,9 +25,9 @@ DONE = event(b"[DONE]")
 USAGE = b'{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 1}}'
 
 
-def decoded(body: bytes, cuts: list[int] | None = None) -> tuple[list[str], ChatDecoder]:
+def decoded(body: bytes, cuts: list[int] | None = None) -> tuple[list[str], Decoder[Any]]:
     """The texts and the decoder after all of the body; cut off at the end if it wants more."""
-    decoder = ChatDecoder(Quoter("sk-secret"))
+    decoder = Decoder(CHAT, Quoter("sk-secret"))
     texts: list[str] = []
     for start, end in pairwise([0, *sorted(cut % (len(body) + 1) for cut in cuts or []), len(body)]):
         texts += decoder.feed(body[start:end])
@@ -47,8 +48,7 @@ def failure(body: bytes) -> UpstreamError:
     [
         (contents("a", "", "b"), ["a", "", "b"], Finish("stop", None)),
         ([event(chunk({"role": "assistant"})), *contents("a")], ["a"], Finish("stop", None)),
-        ([event(chunk({"content": None, "refusal": "no"})), *contents("a")], ["a"], Finish("stop", None)),
-        ([event(chunk({"tool_calls": [{"index": 0}]})), *contents("a")], ["a"], Finish("stop", None)),
+        ([event(chunk({"content": None, "refusal": None, "tool_calls": None}))], [], Finish("stop", None)),
         ([event(b'{"choices": [{"delta": null}]}')], [], Finish("stop", None)),
         ([event(b'{"choices": [], "prompt_filter_results": [1]}')], [], Finish("stop", None)),
         ([event(chunk({"content": "a"}, "length"))], ["a"], Finish("stop", None)),

@@ -37,6 +37,7 @@ def refused(status: int, body: bytes = b"", **headers: str) -> UpstreamError:
         (429, "upstream_rate_limited", True),
         (500, "upstream_unavailable", True),
         (503, "upstream_unavailable", True),
+        (529, "upstream_unavailable", True),
         (599, "upstream_unavailable", True),
     ],
 )
@@ -52,8 +53,15 @@ def test_every_code_is_in_the_table() -> None:
     assert UpstreamError("upstream_cut", "x").retryable is CODES["upstream_cut"].retryable
 
 
-def test_an_empty_account_is_not_worth_a_retry() -> None:
-    error = refused(429, b'{"error": {"message": "no money", "code": "insufficient_quota"}}', retry_after="3")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": {"message": "no money", "code": "insufficient_quota"}}',
+        b'{"error": {"type": "rate_limit_error", "details": {"error_code": "enforced_spend_limit_reached"}}}',
+    ],
+)
+def test_an_empty_account_is_not_worth_a_retry(body: bytes) -> None:
+    error = refused(429, body, retry_after="3")
     assert (error.code, error.retryable, error.retry_after) == ("upstream_rate_limited", False, 3)
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from server.upstream import OpenAISettings, UnknownModel, Upstreams
+from server.upstream import AnthropicSettings, OpenAISettings, UnknownModel, Upstreams
+from server.upstream.anthropic import Anthropic
 from server.upstream.demo import Demo
 from server.upstream.openai import OpenAI
+from server.upstream.settings import ProviderSettings
 
 
 def test_demo_is_always_there() -> None:
@@ -18,26 +20,42 @@ def test_demo_is_always_there() -> None:
     assert name == "demo"
 
 
-@pytest.mark.parametrize("name", ["gpt-x", "meta/llama-3:8b", "openai/x"])
-def test_a_prefix_is_taken_off_once(name: str) -> None:
-    upstream, rest = Upstreams(openai=OpenAISettings(api_key=SecretStr("k"))).resolve(f"openai/{name}")
-    assert isinstance(upstream, OpenAI)
+BOTH = Upstreams(openai=OpenAISettings(api_key=SecretStr("k")), anthropic=AnthropicSettings())
+
+
+@pytest.mark.parametrize("name", ["gpt-x", "meta/llama-3:8b", "openai/x", "anthropic/x"])
+@pytest.mark.parametrize(("prefix", "kind"), [("openai", OpenAI), ("anthropic", Anthropic)])
+def test_a_prefix_is_taken_off_once(prefix: str, kind: type, name: str) -> None:
+    upstream, rest = BOTH.resolve(f"{prefix}/{name}")
+    assert isinstance(upstream, kind)
     assert rest == name
 
 
-@pytest.mark.parametrize("name", ["", "gpt-x", "demo/x", "openai", "openai/", "anthropic/x", "DEMO", "x" * 10_000])
+NAMES = ["", "gpt-x", "demo/x", "openai", "openai/", "anthropic/", "nobody/x", "DEMO", "x" * 10_000]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_model_lists_what_there_is(name: str) -> None:
-    with pytest.raises(UnknownModel, match=r"available: demo, openai/<name>$") as caught:
-        Upstreams(openai=OpenAISettings()).resolve(name)
+    with pytest.raises(UnknownModel, match=r"available: demo, openai/<name>, anthropic/<name>$") as caught:
+        BOTH.resolve(name)
     assert len(str(caught.value)) < 200
 
 
 def test_what_is_not_configured_says_how_to() -> None:
-    with pytest.raises(UnknownModel, match=r"available: demo; not configured: .*OPENAI_API_KEY.*OPENAI_BASE_URL"):
+    both = (
+        r"available: demo; not configured: openai/.*OPENAI_API_KEY.*OPENAI_BASE_URL.*anthropic/.*ANTHROPIC_API_KEY"
+    )
+    with pytest.raises(UnknownModel, match=both):
         Upstreams().resolve("openai/gpt-x")
+    with pytest.raises(UnknownModel, match=r"available: demo, openai/<name>; not configured: anthropic/<name>"):
+        Upstreams(openai=OpenAISettings()).resolve("anthropic/x")
+    with pytest.raises(UnknownModel, match=r"available: demo, anthropic/<name>; not configured: openai/<name>"):
+        Upstreams(anthropic=AnthropicSettings()).resolve("openai/x")
     assert Upstreams().available() == ["demo"]
+    assert BOTH.available() == ["demo", "openai/<name>", "anthropic/<name>"]
 
 
+@pytest.mark.parametrize("kind", [OpenAISettings, AnthropicSettings])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -50,9 +68,11 @@ def test_what_is_not_configured_says_how_to() -> None:
         {"api_kye": "hunter2"},
     ],
 )
-def test_bad_settings_are_refused_without_being_shown(settings: dict[str, Any]) -> None:
+def test_bad_settings_are_refused_without_being_shown(
+    kind: type[ProviderSettings], settings: dict[str, Any]
+) -> None:
     with pytest.raises(ValidationError) as caught:
-        OpenAISettings.model_validate(settings)
+        kind.model_validate(settings)
     assert "hunter2" not in str(caught.value)
 
 
@@ -61,3 +81,12 @@ def test_a_key_is_trimmed_and_an_empty_one_is_none(given: str | None, key: str |
     settings = OpenAISettings.model_validate({"api_key": given})
     assert (settings.api_key and settings.api_key.get_secret_value()) == key
     assert "sk-1" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"version": ""}, {"version": "hunter2 x"}, {"version": "hunter2\n"}, {"max_tokens": 0}]
+)
+def test_bad_settings_of_anthropic(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        AnthropicSettings.model_validate(settings)
+    assert "hunter2" not in str(caught.value)

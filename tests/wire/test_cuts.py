@@ -113,11 +113,12 @@ def test_ndjson_with_any_log(log: list[Event]) -> None:
 @settings(patient, max_examples=20)
 @given(log=logs())
 def test_in_two_pieces_wherever_they_part(log: list[Event]) -> None:
-    log = known(log)
+    log = known(log)[:8]
+    expected = objects(log)
     stream, lines = sse_bytes(log, 0, sse.frame, done=True), ndjson_bytes(log, 0)
     whole = SseParser()
     whole.feed(stream)
-    assert read(whole.messages) == objects(log)
+    assert read(whole.messages) == expected
     assert [message.last_event_id for message in whole.messages[:-1]] == [str(event.position) for event in log]
     assert {message.event for message in whole.messages} == {"message"}
     for cut in range(len(stream) + 1):
@@ -129,7 +130,7 @@ def test_in_two_pieces_wherever_they_part(log: list[Event]) -> None:
         pieces = NdjsonParser()
         pieces.feed(lines[:cut])
         pieces.feed(lines[cut:])
-        assert pieces.values == objects(log)
+        assert pieces.values == expected
 
 
 @patient

@@ -51,9 +51,7 @@ async def ask_all(store: EventStore, appends: Sequence[Append]) -> list[Appended
     return [answers[n] for n in range(len(appends))]
 
 
-async def test_refusals_do_not_fail_their_neighbours(
-    batches: list[Sequence[Append]], store: EventStore
-) -> None:
+async def test_refusals_do_not_fail_their_neighbours(batches: list[Sequence[Append]], store: EventStore) -> None:
     await store.append(note("used", 1, keys=(Key("k", "taken", b"1"),)))
     await store.append(note("fenced", 1, writer=Writer("w", 1, 1), closes="w"))
     refused: list[tuple[Callable[[int], Append], type[StoreError]]] = [
@@ -72,13 +70,13 @@ async def test_refusals_do_not_fail_their_neighbours(
     kinds += [Fenced, KeyReused]
     batches.clear()
     answers = await ask_all(store, appends)
-    for append, answer, kind in zip(appends, answers, kinds, strict=True):
-        if kind is None:
+    for append, answer, wanted in zip(appends, answers, kinds, strict=True):
+        if wanted is None:
             assert isinstance(answer, Appended)
             assert (answer.stream, answer.first, answer.last) == (append.stream, 1, 1)
             assert names(await whole(store, append.stream)) == [append.stream.removeprefix("good")]
         else:
-            assert type(answer) is kind
+            assert type(answer) is wanted
     assert len(batches) <= 3
     assert max(map(len, batches)) > 40
     rows = await store.list_streams("", None, 1000)

@@ -1,7 +1,5 @@
 """Reading: pages after a position, one event, the head; and what is said of a stream that is not there."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 import trio
 
@@ -10,12 +8,12 @@ from tests.eventstore.making import names, note
 
 
 @pytest.fixture
-async def ten(store: EventStore) -> AsyncIterator[EventStore]:
+async def ten(store: EventStore) -> EventStore:
     """A store with ten events in `s`, appended one by one, and one in a stream beside it."""
     for n in range(1, 11):
         await store.append(note("s", n))
     await store.append(note("t", "beside"))
-    yield store
+    return store
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,18 @@ async def test_many_streams_wake_their_own_readers(store: EventStore, other: Eve
     assert len(store.wakeups) == 0
 
 
+async def test_a_name_too_long_for_a_notification(store: EventStore, other: EventStore) -> None:
+    long = "x" * 9_000
+    for stream in (long, "beside"):
+        await store.append(note(stream, 1))
+    with store.subscribe(long, 1) as reader, store.subscribe("beside", 1) as beside:
+        assert list(await reader.look()) == list(await beside.look()) == []
+        async with trio.open_nursery() as nursery:
+            for stream in (long, "beside"):
+                nursery.start_soon(other.append, note(stream, 2))
+        assert names(await take(reader, 1)) == names(await take(beside, 1)) == ["2"]
+
+
 async def test_a_stream_that_is_not_there(store: EventStore) -> None:
     with store.subscribe("nowhere") as reader:
         with pytest.raises(StreamUnknown):

@@ -1,4 +1,4 @@
-"""Writers that go on and on, readers that follow, and the reckoning: nothing acknowledged lost, nothing doubled."""
+"""Writers that go on and on, readers that follow, and the reckoning: nothing lost, nothing doubled."""
 
 from collections import defaultdict
 

@@ -1,12 +1,10 @@
-"""The listening socket, made here and handed to hypercorn, because what it sets its connections inherit.
+"""The listening socket: what is set on it, the connections it accepts inherit.
 
 `TCP_USER_TIMEOUT` (Linux, RFC 5482) is the one way to get rid of a client that takes no byte: hypercorn's
 sending is shielded and has no deadline of its own.
 """
 
-import os
 import socket
-from contextlib import suppress
 from dataclasses import dataclass
 
 BACKLOG = 1024
@@ -30,14 +28,6 @@ class Listener:
         """`http://host:port`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
-
-    def cut_connections(self) -> None:
-        """Shuts every connection that was accepted here: whoever is stuck in sending to one gets an error."""
-        for name in os.listdir("/proc/self/fd"):
-            with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as sock:
-                internet = sock.family in (socket.AF_INET, socket.AF_INET6)
-                if internet and sock.getsockname()[1] == self.port and sock.getpeername():
-                    sock.shutdown(socket.SHUT_RDWR)
 
 
 def listen(bind: str, stall_timeout: float) -> Listener:

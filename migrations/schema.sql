@@ -1,0 +1,205 @@
+-- What all revisions together make. Never applied; refresh it: python -m tests.migrations.refresh
+CREATE SCHEMA eventstore;
+CREATE FUNCTION eventstore.append(a_stream text[], a_category text[], a_expected bigint[], a_count integer[], a_writer text[], a_epoch integer[], a_seq bigint[], a_closes boolean[], a_owner bigint, k_append integer[], k_scope text[], k_name text[], k_digest bytea[], k_seconds double precision[], e_append integer[], e_offset integer[], e_type text[], e_tag text[], e_data json[]) RETURNS TABLE(append integer, verdict text, stream text, first bigint, last bigint, at timestamp with time zone, head bigint)
+    LANGUAGE plpgsql
+    SET search_path TO 'eventstore', 'pg_catalog'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    -- What was found and decided, one element an append. Arrays, not a table: an event then finds its append
+    -- by index, whatever the planner thinks of how many there are.
+    locked bigint[]; ids bigint[]; heads bigint[]; ats timestamptz[]; verdicts text[]; stands boolean[];
+    held_streams bigint[]; firsts bigint[]; lasts bigint[];
+BEGIN
+    IF cardinality(k_append) > 0 THEN
+        INSERT INTO keys AS k (scope, name, digest, expires_at)
+        SELECT u.scope, u.name, u.digest, clock_timestamp() + make_interval(secs => u.seconds)
+          FROM unnest(k_scope, k_name, k_digest, k_seconds) AS u (scope, name, digest, seconds)
+         ORDER BY u.scope, u.name
+        ON CONFLICT (scope, name) DO UPDATE
+           SET digest = excluded.digest, stream = NULL, first = NULL, last = NULL, expires_at = excluded.expires_at
+         WHERE k.expires_at < clock_timestamp();
+    END IF;
+    -- Only an append that can stand on a new stream makes one: a refused append leaves no empty stream behind.
+    IF EXISTS (SELECT FROM unnest(a_expected, a_seq) AS u (expected, seq)
+                WHERE u.expected <= 0 AND coalesce(u.seq, 1) = 1) THEN
+        INSERT INTO streams (name, category)
+        SELECT u.stream, u.category
+          FROM unnest(a_stream, a_category, a_expected, a_seq) WITH ORDINALITY AS u (stream, category, expected, seq, n)
+         WHERE u.expected <= 0 AND coalesce(u.seq, 1) = 1
+           AND NOT EXISTS (SELECT FROM streams s WHERE s.name = u.stream)
+           AND NOT EXISTS (SELECT FROM unnest(k_append, k_scope, k_name) AS q (append, scope, name)
+                             JOIN keys k ON k.scope = q.scope AND k.name = q.name
+                            WHERE q.append = u.n AND k.stream IS NOT NULL)
+         ORDER BY u.stream
+        ON CONFLICT DO NOTHING;
+    END IF;
+    SELECT array_agg(l.id) INTO locked
+      FROM (SELECT s.id FROM streams s WHERE s.name = ANY (a_stream) ORDER BY s.id FOR NO KEY UPDATE) l;
+    SELECT array_agg(j.id ORDER BY j.n), array_agg(coalesce(j.head, 0) ORDER BY j.n), array_agg(j.at ORDER BY j.n),
+           array_agg(j.verdict ORDER BY j.n), array_agg(j.verdict = 'appended' ORDER BY j.n),
+           array_agg(j.held_stream ORDER BY j.n),
+           array_agg(CASE j.verdict WHEN 'appended' THEN j.head + 1 WHEN 'repeated_key' THEN j.held_first
+                                    WHEN 'repeated_seq' THEN j.first END ORDER BY j.n),
+           array_agg(CASE j.verdict WHEN 'appended' THEN j.head + j.count WHEN 'repeated_key' THEN j.held_last
+                                    WHEN 'repeated_seq' THEN j.last END ORDER BY j.n)
+      INTO ids, heads, ats, verdicts, stands, held_streams, firsts, lasts
+      FROM (
+        SELECT u.n, s.id, s.head, u.count, greatest(clock_timestamp(), s.last_at) AS at, w.first, w.last,
+               held.stream AS held_stream, held.first AS held_first, held.last AS held_last,
+               CASE
+                   WHEN held.reused THEN 'key_reused'
+                   WHEN held.stream IS NOT NULL THEN 'repeated_key'
+                   WHEN s.id IS NULL AND coalesce(u.seq, 1) > 1 THEN 'fenced_sequence'
+                   WHEN s.id IS NULL THEN 'wrong_position'
+                   -- Before "closed": the retry of an append that closed its own writer is no fence.
+                   WHEN u.epoch = w.epoch AND u.seq = w.seq THEN 'repeated_seq'
+                   WHEN w.closed THEN 'fenced_closed'
+                   WHEN u.epoch < w.epoch THEN 'fenced_epoch'
+                   WHEN u.epoch = w.epoch AND u.seq <> w.seq + 1 THEN 'fenced_sequence'
+                   WHEN u.epoch > coalesce(w.epoch, -1) AND u.seq <> 1 THEN 'fenced_sequence'
+                   WHEN u.expected >= 0 AND u.expected <> s.head THEN 'wrong_position'
+                   ELSE 'appended'
+               END AS verdict
+          FROM unnest(a_stream, a_expected, a_count, a_writer, a_epoch, a_seq)
+               WITH ORDINALITY AS u (stream, expected, count, writer, epoch, seq, n)
+          -- One that was made while we waited for the locks is not ours to write: as if it came after us.
+          LEFT JOIN streams s ON s.name = u.stream AND s.id = ANY (locked)
+          LEFT JOIN writers w ON w.stream = s.id AND w.name = u.writer
+          LEFT JOIN LATERAL (
+                SELECT bool_or(q.digest IS NULL OR k.digest IS DISTINCT FROM q.digest)
+                       OR count(DISTINCT (k.stream, k.first)) > 1 AS reused,
+                       min(k.stream) AS stream, min(k.first) AS first, min(k.last) AS last
+                  FROM unnest(k_append, k_scope, k_name, k_digest) AS q (append, scope, name, digest)
+                  JOIN keys k ON k.scope = q.scope AND k.name = q.name
+                 WHERE q.append = u.n AND k.stream IS NOT NULL
+               ) held ON cardinality(k_append) > 0
+      ) j;
+    INSERT INTO events (stream, position, at, type, tag, data)
+    SELECT ids[e.append], heads[e.append] + e."offset", ats[e.append], e.type, e.tag, e.data
+      FROM unnest(e_append, e_offset, e_type, e_tag, e_data) AS e (append, "offset", type, tag, data)
+     WHERE stands[e.append];
+    UPDATE streams s SET head = u.last, last_at = u.at
+      FROM unnest(ids, lasts, ats, stands) AS u (id, last, at, stands)
+     WHERE s.id = u.id AND u.stands;
+    -- A close from outside (no epoch) shuts the door and leaves the rest of the row to its writer.
+    -- `released` says that the writer's process holds nothing more: true at once where the writer closes itself.
+    INSERT INTO writers AS w (stream, name, epoch, seq, first, last, owner, closed, released)
+    SELECT u.id, u.writer, coalesce(u.epoch, 0), coalesce(u.seq, 0), u.first, u.last, a_owner, u.closes, u.closes
+      FROM unnest(ids, a_writer, a_epoch, a_seq, a_closes, firsts, lasts, stands)
+           AS u (id, writer, epoch, seq, closes, first, last, stands)
+     WHERE u.stands AND u.writer IS NOT NULL
+    ON CONFLICT (stream, name) DO UPDATE SET
+        epoch    = CASE WHEN excluded.seq = 0 THEN w.epoch ELSE excluded.epoch END,
+        seq      = CASE WHEN excluded.seq = 0 THEN w.seq   ELSE excluded.seq   END,
+        first    = CASE WHEN excluded.seq = 0 THEN w.first ELSE excluded.first END,
+        last     = CASE WHEN excluded.seq = 0 THEN w.last  ELSE excluded.last  END,
+        owner    = CASE WHEN excluded.seq = 0 THEN w.owner ELSE excluded.owner END,
+        closed   = excluded.closed,
+        released = excluded.closed AND excluded.seq > 0;
+    IF cardinality(k_append) > 0 THEN
+        UPDATE keys k SET stream = ids[q.append], first = firsts[q.append], last = lasts[q.append]
+          FROM unnest(k_append, k_scope, k_name) AS q (append, scope, name)
+         WHERE stands[q.append] AND k.scope = q.scope AND k.name = q.name;
+        DELETE FROM keys k  -- only answers that appended are remembered
+         USING unnest(k_append, k_scope, k_name) AS q (append, scope, name)
+         WHERE NOT stands[q.append] AND k.stream IS NULL AND k.scope = q.scope AND k.name = q.name;
+    END IF;
+    RETURN QUERY
+    SELECT u.n::integer, u.verdict, coalesce(h.name, u.stream), u.first, u.last, u.at, u.head
+      FROM unnest(a_stream, verdicts, held_streams, firsts, lasts, ats, heads)
+           WITH ORDINALITY AS u (stream, verdict, held, first, last, at, head, n)
+      LEFT JOIN streams h ON h.id = u.held
+     ORDER BY u.n;
+END $$;
+CREATE FUNCTION eventstore.grant_to(app name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'eventstore', 'pg_catalog'
+    AS $$
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA eventstore TO %I', app);
+    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA eventstore FROM %I', app);
+    EXECUTE format('GRANT SELECT, INSERT ON events TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE (head, last_at) ON streams TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON writers TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON keys TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT ON snapshots TO %I', app);
+    EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA eventstore TO %I', app);
+END $$;
+CREATE TABLE eventstore.events (
+    stream bigint NOT NULL,
+    "position" bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    type text NOT NULL,
+    tag text,
+    data json NOT NULL,
+    CONSTRAINT events_position_check CHECK (("position" >= 1))
+);
+CREATE TABLE eventstore.keys (
+    scope text NOT NULL,
+    name text NOT NULL,
+    digest bytea,
+    stream bigint,
+    first bigint,
+    last bigint,
+    expires_at timestamp with time zone
+);
+CREATE TABLE eventstore.revision (
+    version_num character varying(32) NOT NULL
+);
+CREATE TABLE eventstore.snapshots (
+    stream bigint NOT NULL,
+    name text NOT NULL,
+    "position" bigint NOT NULL,
+    data json NOT NULL
+);
+CREATE TABLE eventstore.streams (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    category text NOT NULL,
+    head bigint DEFAULT 0 NOT NULL,
+    earliest bigint DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT streams_earliest_check CHECK ((earliest >= 1)),
+    CONSTRAINT streams_head_check CHECK ((head >= 0))
+)
+WITH (fillfactor='50');
+ALTER TABLE eventstore.streams ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME eventstore.streams_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+CREATE TABLE eventstore.writers (
+    stream bigint NOT NULL,
+    name text NOT NULL,
+    epoch integer NOT NULL,
+    seq bigint NOT NULL,
+    first bigint NOT NULL,
+    last bigint NOT NULL,
+    owner bigint NOT NULL,
+    closed boolean DEFAULT false NOT NULL,
+    released boolean DEFAULT false NOT NULL
+)
+WITH (fillfactor='50');
+ALTER TABLE ONLY eventstore.events
+    ADD CONSTRAINT events_pkey PRIMARY KEY (stream, "position");
+ALTER TABLE ONLY eventstore.keys
+    ADD CONSTRAINT keys_pkey PRIMARY KEY (scope, name);
+ALTER TABLE ONLY eventstore.revision
+    ADD CONSTRAINT revision_pkc PRIMARY KEY (version_num);
+ALTER TABLE ONLY eventstore.snapshots
+    ADD CONSTRAINT snapshots_pkey PRIMARY KEY (stream, name, "position");
+ALTER TABLE ONLY eventstore.streams
+    ADD CONSTRAINT streams_name_key UNIQUE (name);
+ALTER TABLE ONLY eventstore.streams
+    ADD CONSTRAINT streams_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY eventstore.writers
+    ADD CONSTRAINT writers_pkey PRIMARY KEY (stream, name);
+CREATE INDEX keys_expiry ON eventstore.keys USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+CREATE INDEX streams_by_category ON eventstore.streams USING btree (category, id);
+CREATE INDEX writers_open ON eventstore.writers USING btree (owner) WHERE (NOT closed);
+CREATE INDEX writers_unreleased ON eventstore.writers USING btree (owner) WHERE (closed AND (NOT released));

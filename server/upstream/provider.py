@@ -1,0 +1,75 @@
+"""An `Upstream` over HTTP, but for what differs from provider to provider.
+
+Owns the request's journey from prompt to answer: checked, encoded, sent, tried again, closed. A subclass has the
+path, the headers, the body and the wire format. Must not know the log or who reads. The key goes into one header
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar
+
+from .address import parse_base_url
+from .attempt import HttpAttempt
+from .decoder import Decoder, Wire
+from .exchange import encode_request
+from .http import Post
+from .model import Answer, Prompt
+from .retry import RetriedAnswer
+from .settings import ProviderSettings
+from .wording import Quoter
+
+__all__ = ["Provider"]
+
+
+class Provider(ABC):
+    """An `Upstream`. Makes the TLS context once; holds no connection between answers."""
+
+    path: ClassVar[str]
+    wire: ClassVar[Wire[Any]]
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        *,
+        context: ssl.SSLContext | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`context`: for TLS with something else than the system's authorities; `rng`: for the retries' jitter."""
+        self._settings = settings
+        self._address = parse_base_url(settings.base_url)
+        self._rng = rng or random.Random()
+        self._context = (context or ssl.create_default_context()) if self._address.secure else None
+
+    @abstractmethod
+    def _headers(self) -> Mapping[str, str]:
+        """The provider's own headers, the key's among them."""
+
+    @abstractmethod
+    def _body(self, prompt: Prompt) -> bytes:
+        """The request's JSON. Raises `BadParameters`."""
+
+    def check(self, prompt: Prompt) -> None:
+        self._body(prompt)
+
+    @asynccontextmanager
+    async def open(self, prompt: Prompt) -> AsyncIterator[Answer]:
+        limits = self._settings.limits
+        headers = {"Accept": "text/event-stream", **self._headers()}
+        request = encode_request(self._address, self.path, headers, self._body(prompt))
+        quote = Quoter(self._settings.key)
+
+        def dial() -> HttpAttempt:
+            post = Post(self._address, limits, self._context)
+            return HttpAttempt(post, request, Decoder(self.wire, quote), limits, quote)
+
+        answer = RetriedAnswer(dial, self._settings.retry, self._rng)
+        try:
+            yield answer
+        finally:
+            await answer.aclose()

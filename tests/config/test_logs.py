@@ -1,0 +1,161 @@
+"""Log lines: JSON for machines, text for people, one line each; also what libraries say, also exceptions."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import pytest
+import structlog
+
+from server import logs
+
+Form = Literal["json", "text"]
+Written = Callable[[], str]
+FORMS: list[Form] = ["json", "text"]
+
+
+@pytest.fixture(autouse=True)
+def unconfigured() -> Iterator[None]:
+    """Afterwards nobody has configured anything."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str]) -> Written:
+    """What was written to standard error since it was last asked; to standard output nothing ever is."""
+
+    def read() -> str:
+        found = capsys.readouterr()
+        assert found.out == ""
+        return found.err
+
+    return read
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    """The lines as a log collector reads them: each is one JSON object."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_line_of_json(written: Written) -> None:
+    logs.configure("json")
+    logs.get("streams").info("stream ended", stream="conv_1", tokens=3, why='a "quoted"\nline')
+    (line,) = objects(written())
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "stream ended",
+        "room": "streams",
+        "level": "info",
+        "stream": "conv_1",
+        "tokens": 3,
+        "why": 'a "quoted"\nline',
+    }
+
+
+def test_what_json_does_not_know_is_no_error(written: Written) -> None:
+    logs.configure("json")
+    logs.get("x").info("odd", value=object(), raw=b"\xff", error=ValueError("v"))
+    (line,) = objects(written())
+    assert "object object" in line["value"]
+
+
+def test_a_line_for_people(written: Written) -> None:
+    logs.configure("text")
+    logs.get("streams").warning("stream ended", stream="conv_1")
+    (line,) = written().splitlines()
+    for part in ("warning", "stream ended", "conv_1", "streams"):
+        assert part in line
+    with pytest.raises(ValueError, match="Expecting"):
+        json.loads(line)
+
+
+def test_debug_lines_are_left_out(written: Written) -> None:
+    logs.configure("json")
+    logs.get("x").debug("chatter")
+    assert written() == ""
+
+
+@pytest.mark.parametrize(("terminal", "text"), [(True, True), (False, False)])
+def test_auto_is_text_on_a_terminal(
+    terminal: bool, text: bool, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    logs.configure("auto")
+    logs.get("x").info("hello")
+    assert written().startswith("{") is not text
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_libraries_speak_in_the_same_form_and_once(form: Form, written: Written) -> None:
+    """Configured twice, as by a test or a reload, there is still one handler."""
+    logs.configure(form)
+    logs.configure(form)
+    assert len(logging.getLogger().handlers) == 1
+    logging.getLogger("hypercorn").warning("odd request from %s", "somebody")
+    logging.getLogger("hypercorn").info("chatter")
+    text = written()
+    assert text.count("\n") == 1
+    assert "odd request from somebody" in text
+    if form == "json":
+        (found,) = objects(text)
+        assert (found["event"], found["level"]) == ("odd request from somebody", "warning")
+        assert "timestamp" in found
+
+
+def fail() -> None:
+    """Something of ours that breaks."""
+    secret = "".join(["hunt", "er2"])
+    raise ValueError("broken" + secret[:0])
+
+
+def test_an_exception_is_part_of_its_line(written: Written) -> None:
+    logs.configure("json")
+    try:
+        fail()
+    except ValueError as error:
+        logs.get("web").error("request failed", exc_info=error)
+        logs.get("web").exception("request failed")
+        logging.getLogger("hypercorn").exception("app failed")
+    lines = objects(written())
+    assert [line["event"] for line in lines] == ["request failed", "request failed", "app failed"]
+    for line in lines:
+        assert line["level"] == "error"
+        assert line["exception"].startswith("Traceback (most recent call last):")
+        assert line["exception"].endswith("ValueError: broken")
+        assert "in fail" in line["exception"]
+        assert "exc_info" not in line
+
+
+WITH_RICH = pytest.mark.xfail(
+    find_spec("rich") is not None, reason="logs: where rich is installed, structlog's traces show local variables"
+)
+
+
+@pytest.mark.parametrize("form", ["json", pytest.param("text", marks=WITH_RICH)])
+def test_a_trace_shows_no_values(form: Form, written: Written) -> None:
+    """Local variables hold keys and what people said; no line may."""
+    logs.configure(form)
+    try:
+        fail()
+    except ValueError:
+        logs.get("web").exception("request failed")
+        logging.getLogger("hypercorn").exception("app failed")
+    text = written()
+    assert "broken" in text
+    assert "hunter2" not in text
+
+
+def test_a_group_of_exceptions_shows_its_parts(written: Written) -> None:
+    logs.configure("json")
+    logs.get("x").error("failed", exc_info=ExceptionGroup("two", [ValueError("one"), KeyError("other")]))
+    (line,) = objects(written())
+    assert "ValueError: one" in line["exception"]
+    assert "KeyError: 'other'" in line["exception"]

@@ -1,0 +1,182 @@
+"""Each setting, from the environment and from a flag: what is taken, what is refused, and in which words."""
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from server.config import BadSettings, Settings, load
+
+TAKEN: list[tuple[str, str, Any]] = [
+    ("bind", "0.0.0.0:80", "0.0.0.0:80"),
+    ("bind", "[::1]:0", "[::1]:0"),
+    ("bind", "myhost:65535", "myhost:65535"),
+    ("database_url", "postgresql://u:p@h:5/d", "postgresql://u:p@h:5/d"),
+    ("database_url", "postgres:///d", "postgres:///d"),
+    ("data_dir", "/var/lib/x y", Path("/var/lib/x y")),
+    ("data_dir", "relative", Path("relative")),
+    ("allowed_hosts", "a.example", ("a.example",)),
+    ("allowed_hosts", " a.example , b,,c, ", ("a.example", "b", "c")),
+    ("allowed_origins", "https://a.example,http://b:1", ("https://a.example", "http://b:1")),
+    ("log_format", "json", "json"),
+    ("log_format", "text", "text"),
+    ("log_format", "auto", "auto"),
+    ("stop_timeout", "2.5", 2.5),
+    ("stop_timeout", "86400", 86_400.0),
+    ("stall_timeout", "1e2", 100.0),
+    ("stream_max_seconds", "55", 55.0),
+    ("heartbeat", "0.1", 0.1),
+    ("store_patience", "5", 5.0),
+    ("max_runs", "1", 1),
+    ("max_runs", " 100000 ", 100_000),
+    ("max_streams", "1000000", 1_000_000),
+    ("max_body", "1024", 1024),
+    ("max_body", "67108864", 67_108_864),
+    ("upstream_stall", "30", 30.0),
+]
+REFUSED = [
+    ("bind", "8000", "127.0.0.1:8000"),
+    ("bind", ":8000", "127.0.0.1:8000"),
+    ("bind", "host", "127.0.0.1:8000"),
+    ("bind", "host:", "127.0.0.1:8000"),
+    ("bind", "host:http", "127.0.0.1:8000"),
+    ("bind", "host:65536", "127.0.0.1:8000"),
+    ("bind", "host:-1", "127.0.0.1:8000"),
+    ("bind", "host:²", "127.0.0.1:8000"),
+    ("log_format", "JSON", "'auto', 'json' or 'text'"),
+    ("log_format", "logfmt", "'auto', 'json' or 'text'"),
+    *((name, "0", "greater than 0") for name in ("stop_timeout", "stall_timeout", "heartbeat", "store_patience")),
+    ("upstream_stall", "-1", "greater than 0"),
+    ("stop_timeout", "86401", "less than or equal to 86400"),
+    ("stop_timeout", "inf", "finite"),
+    ("stop_timeout", "nan", "finite"),
+    ("stop_timeout", "10s", "number"),
+    ("stream_max_seconds", "0", "greater than 0"),
+    ("stream_max_seconds", "inf", "finite"),
+    ("stream_max_seconds", "never", "number"),
+    ("max_runs", "0", "greater than or equal to 1"),
+    ("max_runs", "100001", "less than or equal to 100000"),
+    ("max_runs", "1.5", "integer"),
+    ("max_runs", "many", "integer"),
+    ("max_streams", "0", "greater than or equal to 1"),
+    ("max_body", "1023", "greater than or equal to 1024"),
+    ("max_body", "67108865", "less than or equal to 67108864"),
+]
+OWN = [name for name in Settings.model_fields if not name.startswith("openai_")]
+
+
+def variable(name: str) -> str:
+    """A setting's name in the environment."""
+    return f"TOKENTAPE_{name.upper()}"
+
+
+def refusal(flags: dict[str, Any] | None = None) -> str:
+    """What is said of settings that make no sense, in all that a person would see."""
+    with pytest.raises(BadSettings) as caught:
+        load(flags)
+    return "".join(traceback.format_exception(caught.value)).split("BadSettings: ", 1)[1].strip()
+
+
+def test_the_defaults() -> None:
+    settings = load()
+    assert settings.model_fields_set == set()
+    assert (settings.bind, settings.database_url, settings.data_dir) == ("127.0.0.1:8000", None, None)
+    assert (settings.stop_timeout, settings.stall_timeout, settings.heartbeat) == (10.0, 120.0, 15.0)
+    assert settings.stream_max_seconds is None
+    assert (settings.allowed_hosts, settings.allowed_origins) == ((), ())
+    assert settings.openai_base_url == "https://api.openai.com/v1"
+    assert settings.openai_api_key is None
+
+
+def test_every_setting_is_tried_here() -> None:
+    """A new one is not forgotten: `database_owner_url` has tests of its own."""
+    assert {name for name, _, _ in TAKEN} | {"database_owner_url"} == set(OWN)
+
+
+@pytest.mark.parametrize(("name", "text", "value"), TAKEN)
+def test_from_the_environment(name: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(name), text)
+    settings = load()
+    assert getattr(settings, name) == value
+    assert settings.model_fields_set == {name}
+
+
+@pytest.mark.parametrize(("name", "text", "value"), TAKEN)
+def test_from_a_flag_which_is_stronger(name: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Than any variable, a bad one too; and a flag that was not given is None."""
+    assert getattr(load({name: text}), name) == value
+    other = next(second for first, second, _ in reversed(TAKEN) if first == name)
+    monkeypatch.setenv(variable(name), other)
+    assert getattr(load({name: text}), name) == value
+    assert getattr(load({name: None}), name) == getattr(load({name: other}), name)
+    monkeypatch.setenv(variable(name), "nonsense:nonsense")
+    assert getattr(load({name: text}), name) == value
+
+
+@pytest.mark.parametrize(("name", "text", "right"), REFUSED)
+def test_a_bad_value_is_refused_with_its_name_and_what_is_right(
+    name: str, text: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = f"--{name.replace('_', '-')} = {text!r}: "
+    assert refusal({name: text}).startswith(flag)
+    monkeypatch.setenv(variable(name), text)
+    said = refusal()
+    assert said.startswith(f"{variable(name)} = {text!r}: ")
+    assert right in said
+    assert said.count("\n") == 0
+    assert refusal({name: text}).startswith(flag)
+
+
+def test_all_complaints_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENTAPE_BIND", "x")
+    monkeypatch.setenv("TOKENTAPE_HEARTBEET", "5")
+    monkeypatch.setenv("TOKENTAPE_LOG_LEVEL", "debug")
+    said = refusal({"max_runs": "0"}).splitlines()
+    assert [line.split()[0] for line in said] == [
+        "TOKENTAPE_HEARTBEET",
+        "TOKENTAPE_LOG_LEVEL",
+        "TOKENTAPE_BIND",
+        "--max-runs",
+    ]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(name), "")
+    assert load().model_fields_set == set()
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL"])
+def test_so_does_a_providers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an empty key would make `openai/…` look configured."""
+    monkeypatch.setenv(name, "")
+    assert load().model_fields_set == set()
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if not name.startswith("allowed_")])
+def test_an_empty_flag_was_meant(name: str) -> None:
+    """Above all not as "the present folder"."""
+    assert refusal({name: ""}).startswith(f"--{name.replace('_', '-')} = ")
+
+
+@pytest.mark.parametrize("name", ["allowed_hosts", "allowed_origins"])
+def test_an_empty_list_is_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a flag can take back what the environment allows."""
+    monkeypatch.setenv(variable(name), "https://a.example")
+    assert getattr(load({name: ""}), name) == ()
+
+
+def test_a_providers_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:11434/v1")
+    settings = load()
+    assert settings.openai_api_key == SecretStr("sk-1")
+    assert settings.openai_base_url == "http://localhost:11434/v1"
+    assert settings.model_fields_set == {"openai_api_key", "openai_base_url"}
+
+
+def test_a_providers_other_variables_are_its_own_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    assert load().model_fields_set == set()

@@ -1,0 +1,58 @@
+"""`at` is the database's, and never falls along a stream: not even where the database's own clock was set back."""
+
+from datetime import UTC, datetime, timedelta
+
+import trio
+from trio.testing import MockClock
+
+from eventstore import EventStore, Key
+from eventstore.memory import MemoryLog
+from eventstore.postgres import PostgresLog, PostgresOptions
+from tests.eventstore.making import gapless, note, whole
+from tests.eventstore.sessions import sessions
+from tests.harness.databases import TestDatabase
+
+
+async def test_the_databases_clock_goes_back(database: TestDatabase) -> None:
+    async with (
+        EventStore(PostgresLog(PostgresOptions(database.app_url))).open() as store,
+        sessions(database.owner_url, "owner") as (owner,),
+    ):
+        before = await store.append(note("s", 1))
+        # As it looks after the clock was set back an hour: the stream's newest event is from the future.
+        await owner.fetch("UPDATE streams SET last_at = last_at + interval '1 hour'")
+        ahead = await store.append(note("s", 2, 3))
+        again = await store.append(note("s", 4))
+        assert before.at is not None
+        assert ahead.at == before.at + timedelta(hours=1)
+        assert again.at == ahead.at
+        events = await whole(store, "s")
+        assert [event.at for event in events] == [before.at, ahead.at, ahead.at, ahead.at]
+        assert gapless(events)
+        beside = await store.append(note("t", 1))
+        assert beside.at is not None
+        assert beside.at < ahead.at
+        assert abs(beside.at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+async def test_in_memory_time_is_trios(autojump_clock: MockClock) -> None:
+    async with EventStore(MemoryLog().process()).open() as store:
+        first = await store.append(note("s", 1))
+        await trio.sleep(90)
+        second = await store.append(note("s", 2))
+        assert first.at is not None
+        assert second.at is not None
+        assert timedelta(seconds=90) <= second.at - first.at < timedelta(seconds=91)
+
+
+async def test_in_memory_a_key_expires(autojump_clock: MockClock) -> None:
+    key = Key("k", "k", b"1", seconds=100.0)
+    async with EventStore(MemoryLog().process()).open() as store:
+        await store.append(note("s", 1, keys=(key,)))
+        await trio.sleep(99)
+        assert (await store.append(note("s", 1, keys=(key,)))).repeated
+        await trio.sleep(2)
+        assert await store.find_key("k", "k") is None
+        assert not (await store.append(note("s", 1, keys=(key,)))).repeated
+        await trio.sleep(101)
+        assert await store.expire_keys() == 1

@@ -1,0 +1,69 @@
+"""Appends as columns: put together again they are what they were, and the function's arguments line up."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventstore import Append, Key, NewEvent, Writer
+from eventstore.postgres.columns import append_columns
+
+OWNER = 2**62 + 1
+text = st.text(max_size=4)
+writers = st.builds(Writer, text, st.integers(0, 9), st.integers(1, 9))
+keys = st.builds(Key, text, text, st.none() | st.binary(max_size=3), st.none() | st.floats(0, 9))
+events = st.builds(NewEvent, text, text, st.none() | text)
+
+
+@st.composite
+def appends(draw: st.DrawFn) -> Append:
+    writer = draw(st.none() | writers)
+    closes = draw(st.none() | (text if writer is None else st.just(writer.name)))
+    return Append(
+        draw(text),
+        tuple(draw(st.lists(events, min_size=1, max_size=3))),
+        draw(st.integers(-1, 9)),
+        writer,
+        closes,
+        tuple(draw(st.lists(keys, max_size=3))),
+        draw(text),
+    )
+
+
+def put_together(columns: Sequence[Any]) -> list[Append]:
+    """The appends, as the SQL function reads them."""
+    stream, category, expected, counts, writer, epoch, seq, closes = columns[:8]
+    key_rows = list(zip(*columns[9:14], strict=True))
+    event_rows = list(zip(*columns[14:19], strict=True))
+    made = []
+    for n in range(len(stream)):
+        mine = sorted(row[1:] for row in event_rows if row[0] == n + 1) if counts[n] else []
+        assert [row[0] for row in mine] == list(range(1, counts[n] + 1))
+        made.append(
+            Append(
+                stream[n],
+                tuple(NewEvent(type_, data, tag) for _, type_, tag, data in mine),
+                expected[n],
+                None if seq[n] is None else Writer(writer[n], epoch[n], seq[n]),
+                writer[n] if closes[n] else None,
+                tuple(Key(*row[1:]) for row in key_rows if row[0] == n + 1),
+                category[n],
+            )
+        )
+    return made
+
+
+@given(st.lists(appends(), max_size=4))
+def test_there_and_back(batch: list[Append]) -> None:
+    columns = append_columns(batch, OWNER)
+    assert len(columns) == 19
+    assert columns[8] == OWNER
+    for first, last in ((0, 8), (9, 14), (14, 19)):
+        assert len({len(column) for column in columns[first:last]}) == 1
+    assert put_together(columns) == batch
+
+
+def test_nothing_is_empty_columns() -> None:
+    columns = append_columns([], OWNER)
+    assert columns[:8] + columns[9:] == [[]] * 18

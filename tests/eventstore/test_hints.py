@@ -1,0 +1,130 @@
+"""Hints between processes: what is gathered into one payload, what is told, and what an end of a hearing means."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from hypothesis import example, given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from eventstore import StoreUnavailable
+from eventstore.postgres.hints import NEWER, PAYLOAD_BYTES, Announcer
+from eventstore.postgres.hints import _payloads as payloads
+
+
+@given(st.lists(st.text(max_size=40), unique=True, max_size=60), st.integers(0, 300))
+@example(["漢" * 40] * 3, 250)
+@example(['\x00\x1f"\\' * 10], 300)
+@example([], 0)
+def test_payloads_hold_every_name_once_and_in_order(drawn: list[str], copies: int) -> None:
+    names = list(dict.fromkeys([*drawn, *(f"{name}{n}" for n in range(copies) for name in drawn[:3])]))
+    parts = list(payloads(names))
+    assert [name for part in parts for name in msgspec.json.decode(part, type=list[str])] == names
+    assert all(len(part.encode()) <= PAYLOAD_BYTES for part in parts)
+
+
+@pytest.mark.parametrize("letter", ["a", "漢", "😀", '"', "\x01"])
+def test_payloads_are_full_before_the_next_begins(letter: str) -> None:
+    names = [letter * 50 + str(n) for n in range(500)]
+    parts = [part.encode() for part in payloads(names)]
+    longest = max(len(msgspec.json.encode(name)) for name in names)
+    assert len(parts) > 3
+    assert all(PAYLOAD_BYTES - longest - 1 <= len(part) <= PAYLOAD_BYTES for part in parts[:-1])
+
+
+@pytest.mark.parametrize("length", range(PAYLOAD_BYTES - 8, PAYLOAD_BYTES + 2))
+def test_a_name_too_long_to_be_told_means_any(length: int) -> None:
+    parts = list(payloads(["before", "x" * length, "after"]))
+    assert all(len(part.encode()) <= PAYLOAD_BYTES for part in parts)
+    told = [msgspec.json.decode(part) for part in parts]
+    if length + len('[""]') <= PAYLOAD_BYTES:
+        assert [name for part in told for name in part] == ["before", "x" * length, "after"]
+    else:
+        assert None in told
+        assert [name for part in told if part for name in part] == ["before", "after"]
+
+
+class Wire:
+    """A session that only keeps what is sent; `down` makes it unavailable."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, list[str]]] = []
+        self.sent_at: list[float] = []
+        self.down = False
+
+    async def connected(self) -> "Wire":
+        return self
+
+    def mark_own(self) -> None:
+        pass
+
+    async def fetch(self, sql: str, channel: str, parts: list[str]) -> Sequence[Any]:
+        await trio.sleep(0.001)
+        if self.down:
+            raise StoreUnavailable("down")
+        self.sent.append((channel, parts))
+        self.sent_at.append(trio.current_time())
+        return []
+
+
+def told(wire: Wire) -> list[list[str]]:
+    return [name for channel, parts in wire.sent if channel == NEWER for name in map(msgspec.json.decode, parts)]
+
+
+async def announcing(act: Callable[[Announcer, Wire], Awaitable[None]]) -> Wire:
+    wire = Wire()
+    announcer = Announcer(wire)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(announcer.serve)
+        await act(announcer, wire)
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    return wire
+
+
+async def test_what_comes_together_is_told_together(autojump_clock: MockClock) -> None:
+    async def act(announcer: Announcer, wire: Wire) -> None:
+        announcer.newer(["a", "b"])
+        announcer.newer(["b", "c"])
+        announcer.closed()
+        announcer.closed()
+        await trio.sleep(1)
+        announcer.newer(["a"])
+
+    wire = await announcing(act)
+    assert told(wire) == [["a", "b", "c"], ["a"]]
+    assert [parts for channel, parts in wire.sent if channel != NEWER] == [[""]]
+
+
+async def test_a_busy_process_is_paced_and_forgets_none(autojump_clock: MockClock) -> None:
+    async def act(announcer: Announcer, wire: Wire) -> None:
+        for n in range(1000):
+            announcer.newer([f"s{n}"])
+            await trio.sleep(0.001)
+
+    wire = await announcing(act)
+    assert [name for names in told(wire) for name in names] == [f"s{n}" for n in range(1000)]
+    assert len(wire.sent) <= 200
+
+
+async def test_what_cannot_be_told_is_dropped(autojump_clock: MockClock) -> None:
+    async def act(announcer: Announcer, wire: Wire) -> None:
+        wire.down = True
+        announcer.newer(["lost"])
+        announcer.closed()
+        await trio.sleep(30)
+        wire.down = False
+        announcer.newer(["told"])
+
+    assert told(await announcing(act)) == [["told"]]
+
+
+async def test_nothing_is_told_of_nothing(autojump_clock: MockClock) -> None:
+    async def act(announcer: Announcer, wire: Wire) -> None:
+        none: Iterable[str] = ()
+        announcer.newer(none)
+
+    assert (await announcing(act)).sent == []

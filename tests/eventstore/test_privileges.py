@@ -1,0 +1,81 @@
+"""The role that serves requests adds events and reads them; only the owner of the tables removes any."""
+
+import pytest
+
+from eventstore import EventStore, Head
+from eventstore.postgres import PostgresLog, PostgresOptions
+from eventstore.postgres.bridge import Refused
+from tests.eventstore.making import names, note, whole
+from tests.eventstore.sessions import sessions
+from tests.harness.databases import TestDatabase
+
+MAY_NOT = [
+    "UPDATE events SET data = '{}'",
+    "UPDATE events SET at = now()",
+    "DELETE FROM events",
+    "TRUNCATE events",
+    "DROP TABLE events",
+    "ALTER TABLE events ADD COLUMN more text",
+    "CREATE TRIGGER t BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "DELETE FROM streams",
+    "TRUNCATE streams",
+    "UPDATE streams SET earliest = 2",
+    "UPDATE streams SET name = 'other'",
+    "UPDATE streams SET category = 'other'",
+    "DELETE FROM writers",
+    "TRUNCATE keys",
+    "UPDATE snapshots SET data = '{}'",
+    "DELETE FROM snapshots",
+    "UPDATE revision SET version_num = 'other'",
+    "DELETE FROM revision",
+    "CREATE TABLE mine (n int)",
+    "CREATE OR REPLACE FUNCTION grant_to(app name) RETURNS void LANGUAGE sql AS ''",
+    "SET ROLE tokentape_owner",
+]
+MAY = [
+    "SELECT * FROM events, streams, writers, keys, snapshots, revision",
+    "INSERT INTO events (stream, position, at, type, data) VALUES (1, 99, now(), 'x', '{}')",
+]
+
+
+@pytest.mark.parametrize("sql", MAY_NOT)
+async def test_the_serving_role_may_not(database: TestDatabase, sql: str) -> None:
+    async with sessions(database.app_url, "app") as (app,):
+        with pytest.raises(Refused) as refusal:
+            await app.fetch(sql)
+    assert refusal.value.sqlstate == "42501"
+
+
+async def test_the_serving_role_may(database: TestDatabase) -> None:
+    async with sessions(database.app_url, "app") as (app,):
+        for sql in MAY:
+            await app.fetch(sql)
+
+
+async def test_the_serving_role_grants_itself_nothing(database: TestDatabase) -> None:
+    async with sessions(database.app_url, "app") as (app,):
+        await app.fetch("SELECT grant_to(current_user)")  # the database warns: nothing was granted or revoked
+        with pytest.raises(Refused):
+            await app.fetch("DELETE FROM events")
+        for sql in MAY:
+            await app.fetch(sql)
+
+
+async def test_retention_is_the_owners(database: TestDatabase) -> None:
+    only_app = PostgresLog(PostgresOptions(database.app_url))
+    async with EventStore(only_app).open() as store:
+        await store.append(note("s", 1, 2, 3))
+        with pytest.raises(Refused):
+            await store.trim("s", 3)
+        assert names(await whole(store, "s")) == ["1", "2", "3"]
+    with_owner = PostgresLog(PostgresOptions(database.app_url, database.owner_url))
+    async with EventStore(with_owner).open() as store:
+        assert await store.trim("s", 3) == Head(3, 3)
+        assert names(await whole(store, "s", 2)) == ["3"]
+
+
+async def test_the_owner_may_serve_by_itself(database: TestDatabase) -> None:
+    async with EventStore(PostgresLog(PostgresOptions(database.owner_url))).open() as store:
+        await store.append(note("s", 1, 2, 3))
+        assert await store.trim("s", 2) == Head(3, 2)
+        assert await store.expire_keys() == 0

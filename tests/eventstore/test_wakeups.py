@@ -1,0 +1,110 @@
+"""Wake-ups: who is rung, what a ring says, and that none is lost between arming and sleeping."""
+
+import trio
+from trio.testing import MockClock
+
+from eventstore.wakeups import Waker, Wakeups
+
+
+async def rung(waker: Waker) -> bool:
+    """Whether its owner would go on at once."""
+    with trio.move_on_after(1):
+        await waker.sleep()
+        return True
+    return False
+
+
+async def armed(wakeups: Wakeups, stream: str, position: int = 0) -> Waker:
+    waker = wakeups.add(stream, position)
+    waker.arm()
+    waker.unread = False
+    return waker
+
+
+async def test_a_new_one_is_rung(autojump_clock: MockClock) -> None:
+    waker = Wakeups().add("s", 3)
+    assert (waker.stream, waker.position, waker.unread) == ("s", 3, True)
+    assert await rung(waker)
+    assert await rung(waker)
+    waker.arm()
+    assert not await rung(waker)
+
+
+async def test_a_ring_after_arming_is_found_when_lying_down(autojump_clock: MockClock) -> None:
+    waker = await armed(Wakeups(), "s")
+    waker.ring()
+    waker.ring()
+    assert await rung(waker)
+    waker.arm()
+    assert not await rung(waker)
+
+
+async def test_a_sleeper_wakes(autojump_clock: MockClock) -> None:
+    wakeups = Wakeups()
+    waker = await armed(wakeups, "s")
+    woke: list[float] = []
+
+    async def sleep() -> None:
+        await waker.sleep()
+        woke.append(trio.current_time())
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sleep)
+        await trio.sleep(5)
+        wakeups.wake(["s"])
+    assert woke == [began + 5]
+
+
+async def test_those_on_a_stream(autojump_clock: MockClock) -> None:
+    wakeups = Wakeups()
+    ours = [await armed(wakeups, "s") for _ in range(3)]
+    other = await armed(wakeups, "t")
+    wakeups.wake(["s", "nobody is here"])
+    assert [await rung(waker) for waker in (*ours, other)] == [True, True, True, False]
+    assert all(waker.unread for waker in ours)
+
+
+async def test_what_stands_in_the_tail_leaves_nothing_unread(autojump_clock: MockClock) -> None:
+    wakeups = Wakeups()
+    waker = await armed(wakeups, "s")
+    wakeups.wake(["s"], in_tail=True)
+    assert await rung(waker)
+    assert not waker.unread
+    wakeups.wake(["s"])
+    wakeups.wake(["s"], in_tail=True)
+    assert waker.unread  # what was heard of first is not taken back by the second
+
+
+async def test_everybody(autojump_clock: MockClock) -> None:
+    wakeups = Wakeups()
+    wakers = [await armed(wakeups, stream) for stream in ("s", "s", "t")]
+    wakeups.wake_all()
+    assert [await rung(waker) and waker.unread for waker in wakers] == [True] * 3
+
+
+async def test_those_behind_a_head(autojump_clock: MockClock) -> None:
+    wakeups = Wakeups()
+    wakers = [await armed(wakeups, "s", position) for position in (3, 4, 5)]
+    other = await armed(wakeups, "t", 0)
+    wakeups.wake_behind("s", 4)
+    wakeups.wake_behind("nobody is here", 4)
+    assert [await rung(waker) for waker in (*wakers, other)] == [True, False, False, False]
+    assert wakers[0].unread
+
+
+async def test_who_is_gone_is_forgotten(autojump_clock: MockClock) -> None:
+    wakeups = Wakeups()
+    one, two, three = wakeups.add("s", 0), wakeups.add("s", 0), wakeups.add("t", 0)
+    assert len(wakeups) == 3
+    assert sorted(wakeups.streams()) == ["s", "t"]
+    wakeups.remove(one)
+    assert len(wakeups) == 2
+    wakeups.remove(two)
+    assert wakeups.streams() == ["t"]
+    wakeups.remove(three)
+    assert (len(wakeups), wakeups.streams()) == (0, [])
+    two.arm()
+    wakeups.wake(["s"])
+    wakeups.wake_all()
+    assert not await rung(two)

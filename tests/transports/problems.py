@@ -1,0 +1,20 @@
+"""What every refusal has to look like (RFC 9457 and the contract)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def check_problem(status: int, headers: Mapping[str, str], body: bytes, *codes: str) -> dict[str, Any]:
+    """A clear problem of that status, with one of these codes if any are given; its fields."""
+    types = {name.lower(): value for name, value in headers.items()}
+    assert types["content-type"] == "application/problem+json", (types, body[:500])
+    problem: dict[str, Any] = json.loads(body)
+    assert problem["status"] == status
+    for field in ("type", "title", "detail", "code"):
+        assert isinstance(problem[field], str), field
+        assert problem[field], field
+    assert not codes or problem["code"] in codes
+    return problem
