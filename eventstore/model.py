@@ -126,7 +126,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a key points: the positions its append took, and the digest it was claimed with."""
+    """Where a key points: the positions its append took, and the digest it was claimed with.
+
+    A key without a digest was given one that nobody else has.
+    """
 
     stream: str
     first: int

@@ -294,7 +294,8 @@ def _exclusive(append: Append) -> Iterator[Hashable]:
 
 
 def _weigh(append: Append) -> int:
-    return len(append.events)
+    # In events, or in kilobytes where those are large: one batch is one statement in memory, here and there.
+    return max(len(append.events), sum(len(event.data) for event in append.events) // 1024)
 
 
 def _repeatable(append: Append) -> Append:

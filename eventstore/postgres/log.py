@@ -6,8 +6,8 @@ sends again.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,6 +32,9 @@ from eventstore.postgres.columns import append_columns
 from eventstore.postgres.hints import Announcer, listen, show_life
 from eventstore.postgres.session import COMMAND_TIMEOUT, Session
 from eventstore.postgres.statements import STATEMENTS
+
+READ_BYTES = 8 * 1024 * 1024
+"""What one batch of reads brings at most, about; each brings at least one event."""
 
 Question = tuple[str, tuple[Any, ...]]
 Q = TypeVar("Q")
@@ -75,21 +78,27 @@ class PostgresLog:
     async def open(self, hear: Hear) -> AsyncIterator[None]:
         """Connects and stays connected. Raises `StoreUnavailable` or `Refused` if it cannot at the start."""
         sessions: list[Session] = []
-        # The sessions end after the tasks that use them: one of these may be about to have a new connection.
-        async with open_bridge() as bridge, _ended(sessions), trio.open_nursery() as nursery:
-            self._open_sessions(bridge, sessions)
-            await self._append.connected()  # a wrong address or password is said now, not at the first token
-            self._established = True
-            for session in sessions:
-                session.established = True
-            await nursery.start(self._show_life, bridge, sessions)
-            if self._options.hints:
-                hearing = self._session(bridge, sessions, "hears")
-                await nursery.start(self._listen, hearing, hear)
-                nursery.start_soon(self._announcer.serve)
-            nursery.start_soon(self._asks.serve)
-            yield
-            nursery.cancel_scope.cancel()
+        async with open_bridge() as bridge:
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._open_sessions(bridge, sessions)
+                    # A wrong address or password is said now, not at the first token.
+                    await self._append.connected()
+                    self._established = True
+                    for session in sessions:
+                        session.established = True
+                    await nursery.start(self._show_life, bridge, sessions)
+                    if self._options.hints:
+                        hearing = self._session(bridge, sessions, "hears")
+                        await nursery.start(self._listen, hearing, hear)
+                        nursery.start_soon(self._announcer.serve)
+                    nursery.start_soon(self._asks.serve)
+                    yield
+                    nursery.cancel_scope.cancel()
+            finally:
+                # After the tasks that use them: one of these may just be getting a new connection.
+                for session in sessions:
+                    session.drop()
 
     def _session(self, bridge: Bridge, sessions: list[Session], purpose: str, **settings: str) -> Session:
         session = Session(
@@ -150,6 +159,7 @@ class PostgresLog:
                 [query.stream for query in queries],
                 [query.after for query in queries],
                 [query.limit for query in queries],
+                READ_BYTES // len(queries),
             )
         except Refused as error:
             return await _singly(self.read, queries, error)
@@ -233,15 +243,6 @@ class PostgresLog:
     def announce_close(self, stream: str, writer: str) -> None:
         if self._options.hints:
             self._announcer.closed()
-
-
-@contextmanager
-def _ended(sessions: Sequence[Session]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for session in sessions:
-            session.drop()
 
 
 async def _singly(

@@ -10,15 +10,26 @@ SELECT append, verdict, stream, first, last, at, head
 
 -- name: read
 -- Head and events from one statement, so from one snapshot: "nothing after N, and the head is N" is one fact.
+-- Bounded in events and in bytes ($4; the first event always comes): a reader of large ones must not cost their
+-- sum. Small values are measured as they lie in the row; only large ones are unpacked for it.
 SELECT q.n, s.head, s.earliest, e.position, e.type, e.at, e.tag, e.data
   FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS q (stream, after, most, n)
   JOIN streams s ON s.name = q.stream
   LEFT JOIN LATERAL (
         SELECT e.position, e.type, e.at, e.tag, e.data
           FROM events e
-         WHERE e.stream = s.id AND e.position > q.after
+         WHERE e.stream = s.id AND e.position > q.after AND e.position <= (
+                SELECT max(sized.position)
+                  FROM (SELECT near.position, sum(near.size) OVER (ORDER BY near.position) - near.size AS before
+                          FROM (SELECT n.position,
+                                       CASE WHEN pg_column_size(n.data) > 1000 THEN octet_length(n.data::text)
+                                            ELSE pg_column_size(n.data) END AS size
+                                  FROM events n
+                                 WHERE n.stream = s.id AND n.position > q.after
+                                 ORDER BY n.position
+                                 LIMIT q.most) near) sized
+                 WHERE sized.before < $4::bigint)
          ORDER BY e.position
-         LIMIT q.most
        ) e ON true
  ORDER BY q.n, e.position;
 

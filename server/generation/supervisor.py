@@ -139,7 +139,6 @@ class Supervisor:
                 await run(pen, generation, self.worker, run_.upstream, run_.prompt, run_.figures)
         except Fenced as fenced:
             log.info("run fenced off", generation=generation, reason=fenced.reason)
-            self._store.closing.set()  # for the watch to release the writer: the hint itself may be lost
         except StoreError as error:
             log.warning("store unavailable", generation=generation, why=str(error))
             return events.generation_failed(
@@ -164,7 +163,6 @@ class Supervisor:
             try:
                 await self._store.append(Append(conversation, (event,), closes=generation))
             except Fenced:
-                self._store.closing.set()
                 return False
             except StoreError as error:
                 log.warning("end not written yet", generation=generation, why=str(error))
@@ -175,14 +173,14 @@ class Supervisor:
                 return True
 
     async def watch(self) -> None:
-        """For ever: stops runs whose writer was closed from outside, and says when nothing is held any more."""
+        """For ever: stops runs whose writer was closed from outside, and says when nothing is held any more.
+
+        It looks every second, unasked and without runs too: the hint may be lost, or the run over before it.
+        """
         while True:
             with trio.move_on_after(WATCH_SECONDS):
                 await self._store.closing.wait()
-            heard = self._store.closing.is_set()
             self._store.closing = trio.Event()
-            if not heard and not self.runs:
-                continue
             try:
                 closed = await self._store.closed_by_others()
                 for _, generation in closed:

@@ -11,6 +11,8 @@ import socket
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Closed
+from hypercorn.events import Event as HypercornEvent
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
@@ -27,7 +29,18 @@ WEBSOCKET_PING_SECONDS = 20.0
 
 
 class _Connection(TCPServer):
-    """hypercorn's connection, which would keep its socket until the idle time is over, though the client has gone."""
+    """hypercorn's connection, with its end mended.
+
+    It would keep its socket for the idle time though the client has gone, and raise when an answer meets the
+    close.
+    """
+
+    async def protocol_send(self, event: HypercornEvent) -> None:
+        try:
+            await super().protocol_send(event)
+        except trio.BusyResourceError:
+            # It is being closed at this moment, by the task that met the client's end.
+            await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
         await super()._read_data()

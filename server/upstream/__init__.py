@@ -10,6 +10,7 @@ from .errors import CODES, BadParameters, UnknownModel, UpstreamError
 from .http import Limits
 from .model import Answer, Finish, Message, Prompt, ToolCall, Upstream
 from .openai import OpenAISettings
+from .proxy import ProxyChoice, proxies_from
 from .registry import Upstreams
 from .retry import RetryPolicy
 
@@ -23,10 +24,12 @@ __all__ = [
     "Message",
     "OpenAISettings",
     "Prompt",
+    "ProxyChoice",
     "RetryPolicy",
     "ToolCall",
     "UnknownModel",
     "Upstream",
     "UpstreamError",
     "Upstreams",
+    "proxies_from",
 ]

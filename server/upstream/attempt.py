@@ -49,8 +49,10 @@ class HttpAttempt:
             texts = await self._receive()
             if texts:
                 return texts
-        self.finish = decoder.finish
         await trio.lowlevel.checkpoint()
+        if self.finish is None:
+            await self._post.read_out()
+        self.finish = decoder.finish
         return ()
 
     async def aclose(self) -> None:

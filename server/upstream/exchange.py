@@ -19,18 +19,30 @@ __all__ = ["ResponseParser", "encode_request"]
 MAX_OVERHEAD = 1 << 16  # bytes without a byte of body: head, chunk sizes, trailers; llhttp itself knows no bound
 
 
-def encode_request(address: Address, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """A whole POST, ready to send. Header values are visible ASCII already (whoever makes them sees to that)."""
+def encode_request(
+    address: Address,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    keep: bool = False,
+    proxied: bool = False,
+) -> bytes:
+    """A whole POST, ready to send; `keep`: the connection may be used again; `proxied`: it goes to a proxy.
+
+    Header values are visible ASCII already (whoever makes them sees to that).
+    """
     head = {
         "Host": address.authority,
         "User-Agent": "tokentape",
         "Accept-Encoding": "identity",  # a compressor buffers, and with it every token waits
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
-        "Connection": "close",
+        "Connection": "keep-alive" if keep else "close",
         **headers,
     }
-    lines = [f"POST {address.prefix}{path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
+    target = f"http://{address.authority}" if proxied else ""  # RFC 9112 section 3.2.2; https goes by a tunnel
+    lines = [f"POST {target}{address.prefix}{path} HTTP/1.1", *(f"{k}: {v}" for k, v in head.items())]
     return "\r\n".join((*lines, "", "")).encode("ascii") + body
 
 
@@ -38,7 +50,7 @@ class ResponseParser:
     """Reads one response. Feed what arrives; `status` and `headers` count once `head_done` is set.
 
     `complete`: the body has ended as its framing says. `failure`: the bytes are no HTTP/1.1 (the provider's
-    fault); body that came before the fault was returned by `feed` all the same.
+    fault); body that came before the fault was returned by `feed` all the same. `heard`: a byte has come.
     """
 
     def __init__(self) -> None:
@@ -46,19 +58,24 @@ class ResponseParser:
         self.headers: dict[str, str] = {}  # lower-case names; repeated ones joined by ", " (RFC 9110 section 5.3)
         self.head_done = False
         self.complete = False
+        self.heard = False
         self.failure: UpstreamError | None = None
         self._body: list[bytes] = []
         self._overhead = 0
+        self._keep_alive = False
+        self._excess = False
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bytes:
         """The body's bytes in `data`, maybe none; never raises."""
+        self.heard = True
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._fail("switched protocols, which nobody asked for")
         except httptools.HttpParserError as error:
+            self._excess = True
             if not self.complete:  # what follows the end of the body is nobody's business
                 self._fail(f"does not speak HTTP/1.1: {error}")
         if self._body:
@@ -75,6 +92,11 @@ class ResponseParser:
             self.complete = True
 
     @property
+    def reusable(self) -> bool:
+        """The response is complete, nothing came after it, and the provider does not mean to close."""
+        return self.complete and self._keep_alive and not self._excess
+
+    @property
     def _framed(self) -> bool:
         # A transfer coding without chunked at its end is closed by EOF as well.
         coding = self.headers.get("transfer-encoding", "").lower()
@@ -85,6 +107,9 @@ class ResponseParser:
 
     # Callbacks of httptools; they must not raise, for it would hide the reason.
 
+    def on_message_begin(self) -> None:
+        self._excess = self.complete  # a second response, to a question that nobody asked
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head_done:
             return  # a trailer
@@ -92,14 +117,18 @@ class ResponseParser:
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
+        if self.complete:
+            return
         self.status = self._parser.get_status_code()
         self.head_done = self.status >= 200
 
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        if not self.complete:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
         if self.head_done:
+            self._keep_alive = not self.complete and self._parser.should_keep_alive()
             self.complete = True
         else:
             self.headers.clear()  # 1xx: the real response follows (RFC 9110 section 15.2)

@@ -1,22 +1,22 @@
 """One streaming POST over trio: connect, send, read as it comes, close at once.
 
-Owns the socket of one request, the limit of each phase, and the translation of what the network does into
-`UpstreamError`. A connection serves one request and is closed after it; to reuse connections, a pool would hand an
-idle stream to `start` and take it back from `aclose`. Must not know what is sent or said. Keys pass through as
-bytes and are never kept, printed or put into an error.
+Owns the connection of one request while it lasts, the limit of each phase, and the translation of what the network
+does into `UpstreamError`. A connection comes from the pool and goes back only if the answer was read to its last
+byte; else it is closed. Must not know what is sent or said. Keys pass through as bytes and are never kept, printed
+or put into an error.
 """
 
 from __future__ import annotations
 
-import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
-from .address import Address
+from .connection import Connection
 from .errors import UpstreamError
 from .exchange import ResponseParser
+from .pool import Pool
 
 __all__ = ["Limits", "Post"]
 
@@ -29,7 +29,8 @@ class Limits:
 
     `first_byte` is long because servers load models and read long prompts before they answer at all; `idle` is
     longer, because reasoning models think without a word (the providers' SDKs wait 600 s). `tail` bounds what is
-    of no use to the answer any more: the rest after its finish, the body of an error.
+    of no use to the answer any more: the rest after its finish, the body of an error. `end` is how long the last
+    bytes are waited for once the answer is over, which only serves to use the connection again.
     """
 
     connect: float = 10.0
@@ -37,6 +38,7 @@ class Limits:
     first_byte: float = 120.0
     idle: float = 180.0
     tail: float = 5.0
+    end: float = 0.1
 
 
 class Post:
@@ -45,14 +47,15 @@ class Post:
     Every method but `aclose` raises `UpstreamError` for what the provider or the network does.
     """
 
-    def __init__(self, address: Address, limits: Limits, context: ssl.SSLContext | None) -> None:
-        self._address = address
+    def __init__(self, pool: Pool, limits: Limits) -> None:
+        self._pool = pool
         self._limits = limits
-        self._context = context
-        self._socket: trio.SocketStream | None = None
-        self._stream: trio.abc.Stream | None = None  # the socket itself, or TLS around it
+        self._where = pool.address.authority
+        self._connection: Connection | None = None
         self._parser = ResponseParser()
         self._early = b""  # body that has arrived and was not asked for yet
+        self._sent = False
+        self._read_out = False
 
     @property
     def status(self) -> int:
@@ -64,24 +67,22 @@ class Post:
         return self._parser.headers
 
     async def start(self, request: bytes) -> None:
-        """Connect, send the request and read the response's head (`status`, `headers`)."""
-        stream = self._stream = await self._connect()
-        try:
-            # Broken: a server may refuse a long request and close before it has read all of it. See what it said.
-            with trio.fail_after(self._limits.send), suppress(trio.BrokenResourceError):
-                await stream.send_all(request)
-        except trio.TooSlowError:
-            raise self._timeout("taking the request", self._limits.send) from None
-        try:
-            with trio.fail_after(self._limits.first_byte):
-                while True:
-                    self._early += await self._feed(stream)
-                    if self._parser.head_done:
-                        return
-                    if self._parser.failure:
-                        raise self._parser.failure
-        except trio.TooSlowError:
-            raise self._timeout("beginning to answer", self._limits.first_byte) from None
+        """Send the request and read the response's head (`status`, `headers`)."""
+        connection = self._connection = self._pool.take()
+        if connection is not None and await connection.is_quiet():
+            try:
+                await self._exchange(connection, request)
+            except UpstreamError as error:
+                # The provider closed it in the same moment, as it may at any time (RFC 9112 section 9.5).
+                if error.code != "upstream_cut" or self._parser.heard:
+                    raise
+            else:
+                return
+        if connection is not None:
+            connection.close()
+        connection = self._connection = self._pool.new()
+        await connection.open(self._limits.connect)
+        await self._exchange(connection, request)
 
     async def receive_some(self, within: float) -> bytes:
         """The body's bytes that have arrived, at least one; empty once the body is complete.
@@ -113,72 +114,76 @@ class Post:
                     break
         return body[:size]
 
+    async def read_out(self) -> None:
+        """Wait a moment for the body's last bytes; if they come, `aclose` keeps the connection for another."""
+        if not self._pool.keeping:
+            return
+        with trio.move_on_after(self._limits.end), suppress(UpstreamError):
+            while await self.receive_some(self._limits.end):
+                continue
+        self._read_out = self._parser.reusable and self._sent
+
     async def aclose(self) -> None:
         """Close at once: when this returns the FIN (or RST) is out. Idempotent, works when cancelled.
 
-        TLS is not told goodbye: that would wait for the provider.
+        After `read_out` the connection may be handed on instead.
         """
-        socket, self._socket, self._stream = self._socket, None, None
-        if socket is None:
-            await trio.lowlevel.checkpoint()
-        else:
-            await trio.aclose_forcefully(socket)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if self._read_out:
+                self._pool.give(connection)
+            else:
+                connection.close()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _connect(self) -> trio.abc.Stream:
-        address = self._address
+    async def _exchange(self, connection: Connection, request: bytes) -> None:
+        self._sent = False
         try:
-            with trio.fail_after(self._limits.connect):
-                self._socket = await trio.open_tcp_stream(address.host, address.port)
-                if self._context is None:
-                    return self._socket
-                # https_compatible: providers end without close_notify, and the protocol has an end of its own.
-                tls = trio.SSLStream(
-                    self._socket, self._context, server_hostname=address.host, https_compatible=True
-                )
-                await tls.do_handshake()
-                return tls
+            # Broken: a server may refuse a long request and close before it has read all of it. See what it said.
+            with trio.fail_after(self._limits.send), suppress(trio.BrokenResourceError):
+                await connection.send_all(request)
+                self._sent = True
         except trio.TooSlowError:
-            raise self._timeout("accepting the connection", self._limits.connect) from None
-        except (OSError, trio.BrokenResourceError) as error:
-            raise self._unavailable(error) from error
+            raise self._timeout("taking the request", self._limits.send) from None
+        try:
+            with trio.fail_after(self._limits.first_byte):
+                while True:
+                    self._early += await self._feed(connection)
+                    if self._parser.head_done:
+                        return
+                    if self._parser.failure:
+                        raise self._parser.failure
+        except trio.TooSlowError:
+            raise self._timeout("beginning to answer", self._limits.first_byte) from None
 
     @property
     def _over(self) -> bool:
         return self._parser.complete or self._parser.failure is not None
 
     async def _fill(self, within: float) -> None:
-        if self._stream is None:
+        if self._connection is None:
             raise trio.ClosedResourceError
         try:
             while True:
                 with trio.fail_after(within):
-                    self._early = await self._feed(self._stream)
+                    self._early = await self._feed(self._connection)
                 if self._early or self._over:
                     return
         except trio.TooSlowError:
-            message = f"{self._address.authority} sent nothing for {within:g} s"
+            message = f"{self._where} sent nothing for {within:g} s"
             raise UpstreamError("upstream_stalled", message) from None
 
-    async def _feed(self, stream: trio.abc.Stream) -> bytes:
+    async def _feed(self, connection: Connection) -> bytes:
         try:
-            data = await stream.receive_some(RECEIVE_SIZE)
+            data = await connection.receive_some(RECEIVE_SIZE)
         except trio.BrokenResourceError as error:
-            raise UpstreamError("upstream_cut", f"{self._address.authority} broke the connection") from error
+            raise UpstreamError("upstream_cut", f"{self._where} broke the connection") from error
         if data:
-            return self._parser.feed(bytes(data))
+            return self._parser.feed(data)
         self._parser.feed_eof()
         if not self._parser.complete:
-            raise UpstreamError("upstream_cut", f"{self._address.authority} closed the connection too early")
+            raise UpstreamError("upstream_cut", f"{self._where} closed the connection too early")
         return b""
 
     def _timeout(self, what: str, limit: float) -> UpstreamError:
-        return UpstreamError("upstream_timeout", f"{self._address.authority}: {what} took over {limit:g} s")
-
-    def _unavailable(self, error: Exception) -> UpstreamError:
-        cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-        where = self._address.authority
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            # Nobody mends a certificate within a retry's time.
-            message = f"the certificate of {where} is not valid: {cause.verify_message}"
-            return UpstreamError("upstream_unavailable", message, retryable=False)
-        return UpstreamError("upstream_unavailable", f"cannot connect to {where}")
+        return UpstreamError("upstream_timeout", f"{self._where}: {what} took over {limit:g} s")

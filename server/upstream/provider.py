@@ -20,6 +20,7 @@ from .decoder import Decoder, Wire
 from .exchange import encode_request
 from .http import Post
 from .model import Answer, Prompt
+from .pool import Pool
 from .retry import RetriedAnswer
 from .settings import ProviderSettings
 from .wording import Quoter
@@ -28,7 +29,7 @@ __all__ = ["Provider"]
 
 
 class Provider(ABC):
-    """An `Upstream`. Makes the TLS context once; holds no connection between answers."""
+    """An `Upstream`. Makes the TLS context once; holds connections between answers only while its pool is run."""
 
     path: ClassVar[str]
     wire: ClassVar[Wire[Any]]
@@ -44,7 +45,9 @@ class Provider(ABC):
         self._settings = settings
         self._address = parse_base_url(settings.base_url)
         self._rng = rng or random.Random()
-        self._context = (context or ssl.create_default_context()) if self._address.secure else None
+        secure = (context or ssl.create_default_context()) if self._address.secure else None
+        self._proxy = settings.route()
+        self.pool = Pool(self._address, secure, proxy=self._proxy)
 
     @abstractmethod
     def _headers(self) -> Mapping[str, str]:
@@ -61,12 +64,15 @@ class Provider(ABC):
     async def open(self, prompt: Prompt) -> AsyncIterator[Answer]:
         limits = self._settings.limits
         headers = {"Accept": "text/event-stream", **self._headers()}
-        request = encode_request(self._address, self.path, headers, self._body(prompt))
-        quote = Quoter(self._settings.key)
+        proxied = self._proxy is not None and not self._address.secure  # else it sees the tunnel's request alone
+        if self._proxy is not None and proxied:
+            headers |= self._proxy.headers
+        body, keep = self._body(prompt), self.pool.keeping
+        request = encode_request(self._address, self.path, headers, body, keep=keep, proxied=proxied)
+        quote = Quoter(self._settings.key, *(self._proxy.secrets if self._proxy else ()))
 
         def dial() -> HttpAttempt:
-            post = Post(self._address, limits, self._context)
-            return HttpAttempt(post, request, Decoder(self.wire, quote), limits, quote)
+            return HttpAttempt(Post(self.pool, limits), request, Decoder(self.wire, quote), limits, quote)
 
         answer = RetriedAnswer(dial, self._settings.retry, self._rng)
         try:

@@ -20,6 +20,7 @@ __all__ = ["refusal", "retry_after", "stream_error"]
 _CODES = {
     401: "upstream_unauthorized",
     403: "upstream_unauthorized",
+    407: "upstream_unavailable",  # a proxy's; it wants another user or password
     408: "upstream_timeout",
     409: "upstream_unavailable",  # a lock at the provider; its own SDK asks again
     429: "upstream_rate_limited",
@@ -51,7 +52,8 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, quote: Quoter,
     if status < 300:
         return UpstreamError("upstream_malformed", f"the provider answered {status} instead of a stream: {said}")
     code = _CODES.get(status, "upstream_unavailable" if status >= 500 else "upstream_bad_request")
-    retryable = False if status == 429 and any(word in body for word in _SPENT) else None
+    final = status == 407 or (status == 429 and any(word in body for word in _SPENT))
+    retryable = False if final else None
     wait = retry_after(headers, now)
     return UpstreamError(code, f"the provider answered {status}: {said}", retryable=retryable, retry_after=wait)
 

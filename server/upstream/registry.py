@@ -6,6 +6,8 @@ Must not know how an upstream works, nor read the environment: settings are hand
 
 from __future__ import annotations
 
+import trio
+
 from .anthropic import Anthropic, AnthropicSettings
 from .demo import Demo
 from .errors import UnknownModel
@@ -31,6 +33,16 @@ class Upstreams:
             self._providers["openai"] = OpenAI(openai)
         if anthropic is not None:
             self._providers["anthropic"] = Anthropic(anthropic)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep connections from one answer for the next, until cancelled; then close all that are idle.
+
+        Whoever does not run this has a new connection for every answer, and none between two of them.
+        """
+        async with trio.open_nursery() as nursery:
+            for provider in self._providers.values():
+                await nursery.start(provider.pool.run)
+            task_status.started()
 
     def available(self) -> list[str]:
         """The models one can ask for, as shown to people: `demo`, `openai/<name>`, `anthropic/<name>`."""

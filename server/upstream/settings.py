@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 
 from .address import parse_base_url
 from .http import Limits
+from .proxy import Proxy, is_excluded, parse_proxy_url
 from .retry import RetryPolicy
 
 __all__ = ["ProviderSettings"]
@@ -19,7 +20,8 @@ class ProviderSettings(BaseModel):
     """Where the provider is and how to speak to it. Raises pydantic's ValidationError, which shows no input.
 
     `api_key` may be None (servers on one's own machine). `base_url` is http or https, without user, query or
-    fragment; a provider's own class has the default.
+    fragment; a provider's own class has the default. `proxy`: `http://user:password@host:port`, or None; it is
+    used unless `no_proxy`, a list like NO_PROXY, has the address. (`proxies_from` reads the environment.)
     """
 
     # Without hide_input a typing error would print the key, or a password in the URL, to the log.
@@ -29,16 +31,32 @@ class ProviderSettings(BaseModel):
     api_key: SecretStr | None = None
     limits: Limits = Limits()
     retry: RetryPolicy = RetryPolicy()
+    proxy: SecretStr | None = None
+    no_proxy: str = ""
 
     @property
     def key(self) -> str | None:
         """The key in clear; for one header, and for striking it out of others' words."""
         return self.api_key.get_secret_value() if self.api_key else None
 
+    def route(self) -> Proxy | None:
+        """The proxy to go through, None to go directly."""
+        if self.proxy is None or is_excluded(parse_base_url(self.base_url), self.no_proxy):
+            return None
+        return parse_proxy_url(self.proxy.get_secret_value())
+
     @field_validator("base_url")
     @classmethod
     def _can_be_reached(cls, url: str) -> str:
         parse_base_url(url)
+        return url
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_a_proxy(cls, url: SecretStr | None) -> SecretStr | None:
+        if not url or not url.get_secret_value():
+            return None
+        parse_proxy_url(url.get_secret_value())
         return url
 
     @field_validator("api_key")

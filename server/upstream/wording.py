@@ -21,18 +21,18 @@ _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
 class Quoter:
-    """Quotes a provider without the key. It knows the key and never shows it."""
+    """Quotes a provider without the key. It knows the key, and a proxy's password, and never shows them."""
 
-    __slots__ = ("_secret",)
+    __slots__ = ("_secrets",)
 
-    def __init__(self, secret: str | None) -> None:
-        self._secret = secret
+    def __init__(self, *secrets: str | None) -> None:
+        self._secrets = [secret for secret in secrets if secret]
 
     def __call__(self, words: str | bytes, limit: int = MAX_QUOTE) -> str:
         """One line of at most `limit` characters, fit for the log, without the key."""
         text = words.decode(errors="replace") if isinstance(words, bytes) else words
-        if self._secret:
-            text = text.replace(self._secret, "[key]")  # before it is cut, or a piece of the key would stay
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")  # before it is cut, or a piece of the key would stay
         text = clean(_BLANK.sub(" ", text)).strip()
         return text if len(text) <= limit else text[: limit - 1] + "…"
 

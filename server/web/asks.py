@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Title = Annotated[str, Field(max_length=500)]
 Text = Annotated[str, Field(max_length=1_000_000)]
@@ -37,11 +37,28 @@ class InputMessage(Ask):
     content: Text
 
 
+def _branch(given: Any) -> str | None:
+    if isinstance(given, str):
+        return TEXT
+    return MESSAGES if isinstance(given, list) else None
+
+
+TEXT, MESSAGES = "<text>", "<messages>"
+BRANCHES = frozenset({TEXT, MESSAGES})
+"""How pydantic names the two kinds of input inside an error's place: no part of any field's name."""
+
+Messages = Annotated[list[InputMessage], Field(min_length=1, max_length=1_000)]
+Input = Annotated[
+    Annotated[Text, Tag(TEXT)] | Annotated[Messages, Tag(MESSAGES)],
+    Discriminator(_branch, custom_error_type="input", custom_error_message="it is a string or a list of messages"),
+]
+
+
 class GenerationAsk(Ask):
     """`POST …/generations`."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
-    input: Text | Annotated[list[InputMessage], Field(min_length=1, max_length=1_000)] | None = None
+    input: Input | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 

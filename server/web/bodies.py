@@ -15,6 +15,7 @@ from quart import Request
 
 from eventstore import Key
 from server.errors import Problem
+from server.web.asks import BRANCHES
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -43,8 +44,18 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 def parse(text: bytes | str) -> dict[str, Any]:
     """One JSON object. Raises `Problem` 400 `invalid_json`, 422 `invalid_request` or `invalid_text`."""
+    value = decode(text)
+    check_clean(value)
+    return value
+
+
+def decode(text: bytes | str) -> dict[str, Any]:
+    """One JSON object, whatever its texts hold. Raises as `parse`."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        # RFC 8259 section 8.1: UTF-8 and nothing else; json would guess at others. A surrogate in it (CESU-8)
+        # is let through here, to be refused as what it is.
+        decoded = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
+        value = json.loads(decoded, parse_constant=_refuse_constant, parse_int=_int)
     except UnicodeDecodeError:
         raise Problem(400, "invalid_json", "The JSON is not valid UTF-8.") from None
     except ValueError as error:
@@ -53,7 +64,6 @@ def parse(text: bytes | str) -> dict[str, Any]:
         raise _too_deep() from None
     if not isinstance(value, dict):
         raise Problem(422, "invalid_request", "The JSON has to be an object, {…}.")
-    _check_clean(value)
     return value
 
 
@@ -61,7 +71,8 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _check_clean(value: dict[str, Any]) -> None:
+def check_clean(value: dict[str, Any]) -> None:
+    """Raises `Problem` 422 where a text could not be stored, a number not be kept, or it is nested too deep."""
     todo: list[tuple[str, Any, int]] = [("", value, 1)]
     while todo:
         path, item, depth = todo.pop()
@@ -75,10 +86,21 @@ def _check_clean(value: dict[str, Any]) -> None:
             todo += ((f"{path}.{n}", inner, depth + 1) for n, inner in enumerate(item))
         elif isinstance(item, str):
             _check_text(path, item)
-        elif isinstance(item, int | float) and not (-(2**63) <= item < 2**63 and math.isfinite(item)):
+        elif not _can_be_kept(item):
             raise Problem(
                 422, "invalid_request", f"{path}: numbers have to fit in 64 bits.", extra={"field": path}
             )
+
+
+def _can_be_kept(item: object) -> bool:
+    if isinstance(item, float):
+        return math.isfinite(item)
+    return not isinstance(item, int) or -(2**63) <= item < 2**63
+
+
+def _int(digits: str) -> float:
+    # Python would refuse thousands of digits with advice for its programmers; so they are found too large.
+    return int(digits) if len(digits) <= 20 else math.inf
 
 
 def _check_text(path: str, text: str) -> None:
@@ -106,11 +128,15 @@ def check(model: type[M], value: dict[str, Any]) -> M:
         return model.model_validate(value)
     except ValidationError as error:
         errors = [
-            {"field": ".".join(map(str, one["loc"])), "message": one["msg"].removeprefix("Value error, ")}
+            {"field": _field(one["loc"]), "message": one["msg"].removeprefix("Value error, ")}
             for one in error.errors(include_url=False, include_input=False)
         ]
         detail = "; ".join(f"{one['field'] or 'body'}: {one['message']}" for one in errors[:5])
         raise Problem(422, "invalid_request", detail + ".", extra={"errors": errors[:20]}) from None
+
+
+def _field(place: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in place if part not in BRANCHES)
 
 
 def idempotency_key(name: str | None, method_path: str, body: dict[str, Any]) -> Key | None:

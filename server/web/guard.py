@@ -20,13 +20,13 @@ class Guard:
     """The names this server answers to, and the origins that may post."""
 
     def __init__(self, bind_host: str, hosts: Iterable[str], origins: Iterable[str]) -> None:
-        self._hosts = {*LOOPBACK, bind_host.strip("[]").lower(), *(host.lower() for host in hosts)}
+        self._hosts = {_normal(host) for host in (*LOOPBACK, bind_host, *hosts)}
         self._origins = {origin.rstrip("/").lower() for origin in origins}
 
     def check(self, request: Request | Websocket) -> None:
         """Raises `Problem` 403 `host_not_allowed` or `origin_not_allowed`."""
         host = request.headers.get("Host", "")
-        if self._name(host) not in self._hosts:
+        if _name(host) not in self._hosts:
             raise Problem(
                 403,
                 "host_not_allowed",
@@ -47,14 +47,20 @@ class Guard:
             f"Pages of {origin[:100]!a} may not post here. Add the origin to TOKENTAPE_ALLOWED_ORIGINS.",
         )
 
-    def _name(self, host: str) -> str | None:
-        try:
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:
-            return None
-        if name is None or "@" in host:
-            return None
-        try:
-            return str(ipaddress.ip_address(name))
-        except ValueError:
-            return name.rstrip(".")
+
+def _name(host: str) -> str | None:
+    """The name in a Host header, without its port; None where there is none or it is dressed up."""
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+    return None if name is None or "@" in host else _normal(name)
+
+
+def _normal(name: str) -> str:
+    """One spelling for each name: addresses as they are written shortest, names in small letters."""
+    name = name.strip("[]").lower()
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.rstrip(".")

@@ -30,7 +30,7 @@ class Seam:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if not scope["path"]:  # `GET ?x`: no target of HTTP's, and Quart would look for its first character
+        if scope.get("path") == "":  # `GET ?x`: no target of HTTP's, and Quart would look for its first character
             await _refuse_target(send)
             return
         exchange = _Exchange(receive, send)

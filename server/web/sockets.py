@@ -17,7 +17,7 @@ from server.runtime.drain import Stay
 from server.runtime.runtime import Runtime
 from server.web import answers
 from server.web.answers import Answer
-from server.web.bodies import parse
+from server.web.bodies import check_clean, decode
 from server.web.cursor import parse_cursor, resolve_cursor
 from server.web.problems import from_store
 from server.web.reading import Source, find_conversation
@@ -132,11 +132,12 @@ class _Socket:
     async def _obey(self, text: str) -> None:
         command: Any = None
         try:
-            body = parse(text)
+            body = decode(text)
             command = body.pop("id", None)
             if not isinstance(command, str | int | None) or len(str(command)) > 200:
                 command = None
                 raise Problem(422, "invalid_request", "id: it has to be a short string or a number.")
+            check_clean({"id": command, **body})
             answer = await self._do(command, body)
         except (Problem, StoreUnavailable, Trimmed) as error:
             problem = error if isinstance(error, Problem) else from_store(error)

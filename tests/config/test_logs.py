@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import pytest
@@ -134,12 +133,7 @@ def test_an_exception_is_part_of_its_line(written: Written) -> None:
         assert "exc_info" not in line
 
 
-WITH_RICH = pytest.mark.xfail(
-    find_spec("rich") is not None, reason="logs: where rich is installed, structlog's traces show local variables"
-)
-
-
-@pytest.mark.parametrize("form", ["json", pytest.param("text", marks=WITH_RICH)])
+@pytest.mark.parametrize("form", FORMS)
 def test_a_trace_shows_no_values(form: Form, written: Written) -> None:
     """Local variables hold keys and what people said; no line may."""
     logs.configure(form)

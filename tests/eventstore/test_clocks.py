@@ -45,6 +45,15 @@ async def test_in_memory_time_is_trios(autojump_clock: MockClock) -> None:
         assert timedelta(seconds=90) <= second.at - first.at < timedelta(seconds=91)
 
 
+async def test_in_memory_it_goes_back_no_more_than_there(autojump_clock: MockClock) -> None:
+    shared = MemoryLog()
+    async with EventStore(shared.process()).open() as store:
+        await store.append(note("s", 1))
+        newest = shared.streams["s"].events[-1]
+        newest.at += timedelta(hours=1)
+        assert (await store.append(note("s", 2))).at == newest.at
+
+
 async def test_in_memory_a_key_expires(autojump_clock: MockClock) -> None:
     key = Key("k", "k", b"1", seconds=100.0)
     async with EventStore(MemoryLog().process()).open() as store:

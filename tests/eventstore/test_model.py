@@ -176,7 +176,7 @@ async def play(process: Callable[[], Log], plan: list[Command], prefix: str) -> 
 
 
 @given(commands)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_in_memory(plan: list[Command]) -> None:
     trio.run(play, MemoryLog().process, plan, "", clock=MockClock(autojump_threshold=0))
 
@@ -188,7 +188,7 @@ def test_on_postgres(database: TestDatabase) -> None:
         return PostgresLog(PostgresOptions(database.app_url, database.owner_url))
 
     @given(commands)
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def on(plan: list[Command]) -> None:
         trio.run(play, process, plan, f"{next(examples)}/")
 

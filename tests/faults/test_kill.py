@@ -26,14 +26,14 @@ async def _kill_at_random(database: TestDatabase, kills: int, seed: int) -> None
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(reader.follow)
                 wanted = rng.choice([0, 1, rng.randrange(TOKENS // 2)])
-                with trio.fail_after(20):
+                with trio.fail_after(60):
                     while len(reader.events) < wanted:
                         await trio.sleep(0.001)
                 await server.kill()
                 held = list(reader.events)
                 await server.start()
                 log = await wait_closed(url)
-                with trio.fail_after(20):
+                with trio.fail_after(60):
                     await reader.done.wait()
             assert held == log[: len(held)], "a client held what the log lacks"
             assert reader.events == log, "before + after is not the log"

@@ -134,15 +134,29 @@ async def test_a_run_that_has_not_begun(pause: float, autojump_clock: MockClock)
     assert the_end(of(log, *runs[0])).type == "generation.cancelled"
 
 
-async def test_a_request_nobody_runs(autojump_clock: MockClock) -> None:
-    """Its owner lives and does not know of it: nothing is open, and the owner says so."""
+@pytest.mark.parametrize("owner_first", [True, False])
+async def test_a_request_nobody_runs(owner_first: bool, autojump_clock: MockClock) -> None:
+    """Its owner lives and does not know of it: nothing is open, and the owner says so, also unasked."""
     log = MemoryLog()
     async with process(log.process()) as owner, process(Mute(log.process())) as other:
         conversation = await start(owner)
         generation = new_id("gen")
         asked = events.generation_requested(generation, "fake", {}, "anonymous")
         await owner.store.append(Append(conversation, (asked,), writer=Writer(generation, EPOCH, 1)))
-        with trio.fail_after(CANCEL_SECONDS + 1):
-            assert await cancel(owner, conversation, generation) is True
-            assert await cancel(other, conversation, generation) is True
+        for runtime in (owner, other) if owner_first else (other, owner):
+            assert await cancel(runtime, conversation, generation) is True
     assert the_end(of(log, conversation, generation)).type == "generation.cancelled"
+
+
+async def test_both_cancel_and_the_hint_is_lost(autojump_clock: MockClock) -> None:
+    """The other process was faster, and the owner learns it only by asking for the same."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",), FOREVER)
+    async with process(log.process(), upstream) as owner, process(Mute(log.process())) as other:
+        run = await ask(owner)
+        await trio.sleep(10.1)
+        event = events.generation_cancelled(run[1], None, "anonymous")
+        assert await other.supervisor.end(*run, event)
+        assert await cancel(owner, *run) is True
+        assert upstream.open_now == 0
+        assert await cancel(other, *run) is True
+    the_end(of(log, *run))

@@ -56,7 +56,9 @@ async def test_the_same_key_again_is_the_same_answer(autojump_clock: MockClock) 
     assert the_end(of(log, *run)).type == "generation.completed"
 
 
-@pytest.mark.parametrize("name", ["conv_01K9ZV3R8QJ4M5N6P7S8T9VWXY", "conv_1", "", "gen_01K9ZV3R8QJ4M5N6P7S8T9VWXY", "conv\0"])
+@pytest.mark.parametrize(
+    "name", ["conv_01K9ZV3R8QJ4M5N6P7S8T9VWXY", "conv_1", "", "gen_01K9ZV3R8QJ4M5N6P7S8T9VWXY", "conv\0"]
+)
 async def test_nothing_is_appended_to_what_does_not_exist(name: str, autojump_clock: MockClock) -> None:
     log = MemoryLog()
     async with process(log.process()) as here:

@@ -180,7 +180,7 @@ def everywhere(seed: str) -> list[Phone]:
 @on_wires
 async def test_a_live_run_is_cut_everywhere(api: Api, wire: type[Wire]) -> None:
     """As its events come."""
-    assert await follow_all(wire, api, await begin(api, 50), everywhere(f"live {wire.__name__}")) > 200
+    assert await follow_all(wire, api, await begin(api, 40), everywhere(f"live {wire.__name__}")) > 50
 
 
 async def test_a_finished_run_is_cut_everywhere_on_websocket(api: Api) -> None:

@@ -30,7 +30,7 @@ import trio
 
 from .fake_anthropic import AnthropicWire
 from .fake_scripts import steps
-from .fake_wire import Hang, OpenAIWire, Pause, Request, Reset, Send, Step, Wire, status
+from .fake_wire import END, Hang, OpenAIWire, Pause, Request, Reset, Send, Step, Wire, status
 
 PATHS: dict[str, Wire] = {"/chat/completions": OpenAIWire(), "/v1/messages": AnthropicWire()}
 Wrap = Callable[[trio.SocketStream], trio.abc.Stream]
@@ -88,7 +88,9 @@ class Fake:
         self.accepted += 1
         self.changed()
         try:
-            await _serve_one(self, stream, self._wrap(stream) if self._wrap else stream)
+            carrier, early = self._wrap(stream) if self._wrap else stream, bytearray()
+            while await _serve_one(self, stream, carrier, early):
+                continue
         except (trio.BrokenResourceError, httptools.HttpParserError):
             await trio.lowlevel.checkpoint()  # the client's business; a handler must not take the server down
         finally:
@@ -152,16 +154,19 @@ class _Incoming:
         self.complete = True
 
 
-async def _serve_one(fake: Fake, sock: trio.SocketStream, stream: trio.abc.Stream) -> None:
+async def _serve_one(fake: Fake, sock: trio.SocketStream, stream: trio.abc.Stream, early: bytearray) -> bool:
+    """One request; whether another may follow. `early`: what came of it already, and then of the next one."""
     incoming = _Incoming()
+    incoming.feed(early)
+    early.clear()
     while not incoming.complete:
         data = await stream.receive_some(65536)
         if not data:
-            return
+            return False
         incoming.feed(data)
     if incoming.url.startswith("/_"):
         await stream.send_all(_control(fake, incoming.url))
-        return
+        return False
     authorization = incoming.headers.pop("authorization", "") or incoming.headers.pop("x-api-key", "")
     right = "right" if authorization.removeprefix("Bearer ") == fake.key else "wrong"
     wire = next((wire for path, wire in PATHS.items() if incoming.url.endswith(path)), None)
@@ -177,20 +182,22 @@ async def _serve_one(fake: Fake, sock: trio.SocketStream, stream: trio.abc.Strea
     else:
         request = Request(body, authorization, fake.turn(incoming.body), wire)
         plan = steps(str(body.get("model")), request, fake.script)
+    ended = False
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, stream, record, nursery.cancel_scope)
-            await _play(fake, plan, sock, stream, record)
+            nursery.start_soon(_watch, stream, record, early, nursery.cancel_scope)
+            ended = await _play(fake, plan, sock, stream, record)
             nursery.cancel_scope.cancel()
     finally:
         record.closed_at = time.time()
+    return ended and incoming.headers.get("connection") == "keep-alive"
 
 
-async def _watch(stream: trio.abc.Stream, record: Record, scope: trio.CancelScope) -> None:
+async def _watch(stream: trio.abc.Stream, record: Record, early: bytearray, scope: trio.CancelScope) -> None:
     """Ends the behaviour when the client closes."""
     try:
-        while await stream.receive_some(1024):
-            continue
+        while data := await stream.receive_some(1024):
+            early += data
     except trio.BrokenResourceError:
         await trio.lowlevel.checkpoint()
     record.closed_by_client = not record.completed
@@ -199,7 +206,9 @@ async def _watch(stream: trio.abc.Stream, record: Record, scope: trio.CancelScop
 
 async def _play(
     fake: Fake, plan: Iterator[Step], sock: trio.SocketStream, stream: trio.abc.Stream, record: Record
-) -> None:
+) -> bool:
+    """Carries the behaviour out. True if its last bytes were the end of a chunked body."""
+    sent = b""
     for step in plan:
         match step:
             case Send():
@@ -208,6 +217,7 @@ async def _play(
                     await stream.send_all(step.data)
                 except trio.BrokenResourceError:
                     await trio.sleep_forever()  # the watcher sees it, too, and says so
+                sent = step.data
                 record.tokens_sent += step.tokens
                 fake.changed()
             case Pause():
@@ -217,6 +227,7 @@ async def _play(
             case Reset():
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await trio.lowlevel.checkpoint()
+    return sent.endswith(END)
 
 
 def _control(fake: Fake, url: str) -> bytes:

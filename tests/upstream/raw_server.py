@@ -12,6 +12,7 @@ from server.upstream import Limits, UpstreamError
 from server.upstream.address import Address
 from server.upstream.exchange import encode_request
 from server.upstream.http import Post
+from server.upstream.pool import Pool
 
 Handler = Callable[[trio.SocketStream], Awaitable[object]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -73,7 +74,7 @@ async def exchanged(
 ) -> tuple[int, bytes, UpstreamError | None]:
     """Status, body and error of one POST, read to its end."""
     limits = limits or Limits()
-    post, got, error = Post(address, limits, context), b"", None
+    post, got, error = Post(Pool(address, context), limits), b"", None
     try:
         await post.start(encode_request(address, "/x", {}, body))
         while more := await post.receive_some(limits.idle):

@@ -63,6 +63,34 @@ def test_how_a_body_ends(response: bytes, body: bytes, complete_before_eof: bool
 
 
 @pytest.mark.parametrize(
+    ("response", "reusable"),
+    [
+        (CHUNKED + b"3\r\nabc\r\n0\r\n\r\n", True),
+        (OK + b"Content-Length: 3\r\n\r\nabc", True),
+        (OK + b"Content-Length: 3\r\nConnection: keep-alive\r\n\r\nabc", True),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nabc", True),
+        (b"HTTP/1.1 103 Early\r\n\r\n" + OK + b"Content-Length: 3\r\n\r\nabc", True),
+        (CHUNKED + b"3\r\nabc\r\n0\r\n", False),
+        (OK + b"\r\nabc", False),
+        (OK + b"Content-Length: 3\r\nConnection: close\r\n\r\nabc", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", False),
+        (OK + b"Content-Length: 3\r\n\r\nabcJUNK", False),
+        (OK + b"Content-Length: 3\r\n\r\nabcH", False),
+        (OK + b"Content-Length: 3\r\n\r\nabc" + OK + b"Content-Length: 3\r\n\r\ndef", False),
+        (CHUNKED + b"3\r\nabc\r\n0\r\n\r\n" + b"HTTP/1.1 404 No\r\n\r\ndef", False),
+    ],
+)
+def test_after_which_response_another_may_follow(response: bytes, reusable: bool) -> None:
+    parser = ResponseParser()
+    assert not parser.heard
+    assert parser.feed(response) == b"abc"  # and never a byte of what follows it
+    parser.feed_eof()
+    assert (parser.status, parser.heard, parser.reusable) == (200, True, reusable)
+    assert parser.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx") == b""
+    assert not parser.reusable
+
+
+@pytest.mark.parametrize(
     ("response", "body"),
     [
         (b"\x15\x03\x01\x00\x02\x02\x28", b""),
@@ -110,8 +138,12 @@ def test_any_cut_gives_the_same_body(chunks: list[bytes], cuts: list[int]) -> No
     assert (body, parser.complete) == (b"".join(chunks), True)
 
 
-def test_the_request() -> None:
-    request = encode_request(Address(False, "::1", 8080, "/v1"), "/x", {"Authorization": "Bearer k"}, b"{}")
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_request(keep: bool) -> None:
+    address = Address(False, "::1", 8080, "/v1")
+    request = encode_request(address, "/x", {"Authorization": "Bearer k"}, b"{}", keep=keep)
+    proxied = encode_request(address, "/x", {}, b"{}", proxied=True)
+    assert proxied.startswith(b"POST http://[::1]:8080/v1/x HTTP/1.1\r\nHost: [::1]:8080\r\n")
     head, _, body = request.partition(b"\r\n\r\n")
     assert body == b"{}"
     assert head.decode().split("\r\n") == [
@@ -121,6 +153,6 @@ def test_the_request() -> None:
         "Accept-Encoding: identity",
         "Content-Type: application/json",
         "Content-Length: 2",
-        "Connection: close",
+        "Connection: keep-alive" if keep else "Connection: close",
         "Authorization: Bearer k",
     ]

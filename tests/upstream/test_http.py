@@ -12,6 +12,7 @@ from server.upstream import Limits
 from server.upstream.address import Address
 from server.upstream.exchange import encode_request
 from server.upstream.http import Post
+from server.upstream.pool import Pool
 
 from .raw_server import OK, Handler, Server, code, deafness, exchanged, saying, silence
 
@@ -161,7 +162,7 @@ async def test_the_body_of_an_error_is_bounded(
 ) -> None:
     head = b"HTTP/1.1 500 Oh\r\nContent-Length: 200000\r\n\r\n"
     address = await saying(head, *packets, then=then).listen(nursery)
-    post = Post(address, Limits(), None)
+    post = Post(Pool(address), Limits())
     await post.start(encode_request(address, "/x", {}, b"{}"))
     start = trio.current_time()
     assert await post.read_up_to(65536) == expected

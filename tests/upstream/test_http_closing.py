@@ -12,6 +12,7 @@ from server.upstream import Limits
 from server.upstream.address import Address
 from server.upstream.exchange import encode_request
 from server.upstream.http import Post
+from server.upstream.pool import Pool
 
 from .raw_server import OK, CancelAt, Server, code, exchanged, over_tls, saying, silence, tls
 
@@ -45,7 +46,7 @@ async def test_tls_with_a_server_that_has_none(nursery: trio.Nursery, server: Se
 
 async def test_closed_is_closed(nursery: trio.Nursery) -> None:
     address = await saying(OK + b"\r\n", then=silence).listen(nursery)
-    post = Post(address, Limits(), None)
+    post = Post(Pool(address), Limits())
     await post.aclose()  # before it was opened
     await post.start(encode_request(address, "/x", {}, b"{}"))
     await post.aclose()
@@ -64,7 +65,7 @@ async def test_cancelled_at_any_checkpoint_no_socket_is_left(
     packets = [OK + b"\r\n", b"abc"]
     server = over_tls(server_context, *packets, then=silence) if secure else saying(*packets, then=silence)
     plain = await server.listen(nursery)
-    post = Post(Address(secure, plain.host, plain.port, ""), Limits(), client if secure else None)
+    post = Post(Pool(Address(secure, plain.host, plain.port, ""), client if secure else None), Limits())
     with trio.CancelScope() as scope:
         trio.lowlevel.add_instrument(watch := CancelAt(trio.lowlevel.current_task(), stage, scope))
         try:

@@ -30,6 +30,7 @@ def refused(status: int, body: bytes = b"", **headers: str) -> UpstreamError:
         (402, "upstream_bad_request", False),
         (403, "upstream_unauthorized", False),
         (404, "upstream_bad_request", False),
+        (407, "upstream_unavailable", False),
         (408, "upstream_timeout", True),
         (409, "upstream_unavailable", True),
         (413, "upstream_bad_request", False),

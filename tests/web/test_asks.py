@@ -83,7 +83,6 @@ def test_what_is_refused_by_name(model: type[BaseModel], value: dict[str, Any], 
     assert len(problem.detail) < 500, "what was sent is not sent back"
 
 
-@pytest.mark.xfail(reason="web: the names of pydantic's branches are told as parts of the field's name")
 @pytest.mark.parametrize(
     ("given", "fields"),
     [

@@ -1,5 +1,6 @@
 """The seam, between a fake app and a fake connection: what is passed on, what is withheld, what lingers."""
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -80,12 +81,12 @@ class App:
 
 
 @asynccontextmanager
-async def exchange(app: App, kind: str = "http") -> AsyncIterator[Connection]:
+async def exchange(app: App, path: str = "/v1/conversations") -> AsyncIterator[Connection]:
     """The app at work on a connection."""
     connection = Connection()
     seam = cast("Callable[[Message, Receive, Send], Awaitable[None]]", Seam(cast("QuartTrio", app)))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(seam, {"type": kind}, connection.receive, connection.send)
+        nursery.start_soon(seam, {"type": "http", "path": path}, connection.receive, connection.send)
         yield connection
 
 
@@ -181,6 +182,19 @@ async def test_two_exchanges_know_nothing_of_each_other(autojump_clock: MockCloc
         await trio.sleep(1)
     assert first.received == [WHOLE]
     assert second.received == [WHOLE, GONE]
+
+
+async def test_a_target_without_a_path_is_refused_here(autojump_clock: MockClock) -> None:
+    """Quart cannot look at one; no app hears of it."""
+    app = App()
+    async with exchange(app, "") as connection:
+        connection.put(WHOLE)
+    assert app.received == []
+    (_, start), (_, body) = connection.sent
+    assert (start["type"], start["status"]) == ("http.response.start", 400)
+    assert (b"content-type", b"application/problem+json") in start["headers"]
+    assert json.loads(body["body"])["code"] == "bad_request"
+    assert not body["more_body"]
 
 
 @pytest.mark.parametrize("kind", ["websocket", "lifespan"])

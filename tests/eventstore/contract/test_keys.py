@@ -73,7 +73,10 @@ async def test_a_refused_append_leaves_no_key_and_no_stream(store: EventStore) -
     assert await store.find_key("caller", "k1") is None
     with pytest.raises(StreamUnknown):
         await store.head("s")
-    assert not (await store.append(note("t", 1, keys=(KEY,)))).repeated
+    other = Key("caller", "k1", b"other")
+    assert not (await store.append(note("t", 1, keys=(other,)))).repeated
+    assert (await store.append(note("t", 1, keys=(other,)))).repeated
+    assert await store.find_key("caller", "k1") == Place("t", 1, 1, b"other")
 
 
 async def test_two_keys_are_claimed_together(store: EventStore, other: EventStore) -> None:

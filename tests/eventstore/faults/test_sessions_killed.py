@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from eventstore import EventStore, StoreOptions, StoreUnavailable, Writer
-from eventstore.postgres import PostgresLog, PostgresOptions
+from eventstore.postgres import PostgresLog, PostgresOptions, hints
 from tests.eventstore.faults.load import Load
 from tests.eventstore.making import BOUND, names, note, take, until
 from tests.harness.databases import Postgres, TestDatabase
@@ -99,6 +99,26 @@ async def test_the_one_that_shows_life(breakable: Postgres, database: TestDataba
 
             await until(another)
             await until(alive)
+
+
+async def test_one_that_hears_and_hangs(
+    breakable: Postgres, database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing ends the connection, nothing comes over it any more: a ping finds out, and another one hears."""
+    monkeypatch.setattr(hints, "PING", 0.2)
+    impatient = StoreOptions(patience=1.0, safety_poll=600.0)
+    async with opened(database, "one", impatient).open() as store, opened(database, "two").open() as other:
+        await other.append(note("s", 1))
+        with store.subscribe("s") as reader:
+            await take(reader, 1)
+            assert list(await reader.look()) == []
+            (pid,) = await backends(breakable, "one hears")
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                await other.append(note("s", 2))
+                assert names(await take(reader, 1)) == ["2"]
+            finally:
+                os.kill(pid, signal.SIGCONT)
 
 
 async def test_one_that_hangs(breakable: Postgres, database: TestDatabase) -> None:
