@@ -1,6 +1,6 @@
 """Waiting for a database that is away: try again, with growing pauses, up to a bound.
 
-Only for what may be sent twice; in this store that is everything (see `_repeatable`).
+Only for what may be sent twice; in this store that is everything (see `appending.repeatable`).
 """
 
 from collections.abc import Awaitable, Callable

@@ -5,15 +5,15 @@ is sent again happens once; whoever waits for newer events gets them with every 
 no SQL.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Self, TypeVar
-from uuid import uuid4
 
 import trio
 
+from eventstore.appending import events_of, exclusive_names, repeatable, weigh
 from eventstore.batcher import Batcher, Limits
 from eventstore.errors import (
     Fenced,
@@ -29,7 +29,6 @@ from eventstore.model import (
     Appended,
     Event,
     Head,
-    Key,
     OpenWriter,
     Place,
     Slice,
@@ -42,8 +41,6 @@ from eventstore.subscription import Subscription
 from eventstore.tail import Tails
 from eventstore.wakeups import Wakeups
 
-ONCE_SCOPE = "@once"
-ONCE_SECONDS = 3600.0
 HEAD_LIMITS = Limits(questions=5_000, weight=5_000, waiting=50_000)
 
 STANDS = (Verdict.APPENDED, Verdict.REPEATED_SEQ, Verdict.REPEATED_KEY)
@@ -81,7 +78,7 @@ class EventStore:
         self._log = log
         self._tails = Tails(self.options.tail_stream_bytes, self.options.tail_total_bytes)
         self._appends: Batcher[Append, Outcome] = Batcher(
-            self._append_batch, self.options.append_limits, exclusive=_exclusive, weigh=_weigh
+            self._append_batch, self.options.append_limits, exclusive=exclusive_names, weigh=weigh
         )
         self._reads: Batcher[ReadQuery, Slice | None] = Batcher(
             self._read_batch, self.options.read_limits, weigh=lambda query: query.limit, shared=True
@@ -118,7 +115,7 @@ class EventStore:
             raise ValueError("a writer closes itself only")
         if append.writer is not None and (append.writer.epoch < 0 or append.writer.seq < 1):
             raise ValueError("a writer's seq counts from 1, its epoch from 0")
-        outcome = await self._appends.ask(_repeatable(append), self.options.patience)
+        outcome = await self._appends.ask(repeatable(append), self.options.patience)
         match outcome.verdict:
             case Verdict.APPENDED | Verdict.REPEATED_SEQ | Verdict.REPEATED_KEY:
                 repeated = outcome.verdict is not Verdict.APPENDED
@@ -141,7 +138,7 @@ class EventStore:
                 continue
             appended = outcome.verdict is Verdict.APPENDED
             if appended:
-                self._tails.offer(append.stream, _events(append, outcome))
+                self._tails.offer(append.stream, events_of(append, outcome))
             # A repetition may be the answer that got lost: then nobody has heard of these events yet.
             self.wakeups.wake([outcome.stream], in_tail=appended)
             self._log.announce([outcome.stream])
@@ -283,33 +280,3 @@ class EventStore:
 
     async def _heads_batch(self, streams: Sequence[str]) -> Sequence[Head | Exception | None]:
         return await self._patiently(partial(self._log.heads, streams))
-
-
-def _exclusive(append: Append) -> Iterator[Hashable]:
-    # The log judges a batch in one statement: two appends to one stream would both see the first one's head,
-    # and one key claimed twice in one INSERT is an error for all.
-    yield append.stream
-    for key in append.keys:
-        yield key.scope, key.name
-
-
-def _weigh(append: Append) -> int:
-    # In events, or in kilobytes where those are large: one batch is one statement in memory, here and there.
-    return max(len(append.events), sum(len(event.data) for event in append.events) // 1024)
-
-
-def _repeatable(append: Append) -> Append:
-    """The append with that by which the log knows it again, should its answer get lost."""
-    keys = list(append.keys)
-    if append.writer is None and not any(key.seconds is None or key.seconds >= ONCE_SECONDS for key in keys):
-        keys.append(Key(ONCE_SCOPE, uuid4().hex, digest=b"", seconds=ONCE_SECONDS))
-    # A key without a digest gets one that nobody else has: then only this very append repeats it.
-    named = (replace(key, digest=uuid4().bytes) if key.digest is None else key for key in keys)
-    return replace(append, keys=tuple(named))
-
-
-def _events(append: Append, outcome: Outcome) -> list[Event]:
-    return [
-        Event(position, new.type, outcome.at, new.tag, new.data)
-        for position, new in enumerate(append.events, outcome.first)
-    ]

@@ -1,0 +1,47 @@
+"""What an append means to the group commit: what it excludes, weighs, is known by, and became. Pure."""
+
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
+from typing import Final
+from uuid import uuid4
+
+from eventstore.log import Outcome
+from eventstore.model import Append, Event, Key
+
+ONCE_SCOPE: Final = "@once"
+ONCE_SECONDS: Final = 3600.0
+"""How long an append that names nothing of its own is known by a key made for it: longer than any retry."""
+
+
+def exclusive_names(append: Append) -> Iterator[Hashable]:
+    """What no other append of its batch may name.
+
+    The log judges a batch in one statement: two appends to one stream would both see the first one's head, and
+    one key claimed twice in one INSERT is an error for all.
+    """
+    yield append.stream
+    for key in append.keys:
+        yield key.scope, key.name
+
+
+def weigh(append: Append) -> int:
+    """In events, or in kilobytes where those are large: one batch is one statement in memory, here and there."""
+    return max(len(append.events), sum(len(event.data) for event in append.events) // 1024)
+
+
+def repeatable(append: Append) -> Append:
+    """The append with that by which the log knows it again, should its answer get lost."""
+    keys = list(append.keys)
+    if append.writer is None and not any(key.seconds is None or key.seconds >= ONCE_SECONDS for key in keys):
+        keys.append(Key(ONCE_SCOPE, uuid4().hex, digest=b"", seconds=ONCE_SECONDS))
+    # A key without a digest gets one that nobody else has: then only this very append repeats it.
+    named = (replace(key, digest=uuid4().bytes) if key.digest is None else key for key in keys)
+    return replace(append, keys=tuple(named))
+
+
+def events_of(append: Append, outcome: Outcome) -> list[Event]:
+    """The events as they stand in the log now, without reading them back."""
+    return [
+        Event(position, new.type, outcome.at, new.tag, new.data)
+        for position, new in enumerate(append.events, outcome.first)
+    ]
