@@ -153,3 +153,21 @@ def test_a_group_of_exceptions_shows_its_parts(written: Written) -> None:
     (line,) = objects(written())
     assert "ValueError: one" in line["exception"]
     assert "KeyError: 'other'" in line["exception"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "trouble", [OSError(28, "No space left on device"), BrokenPipeError(), ValueError("closed")]
+)
+def test_a_line_that_cannot_be_written_ends_nothing(
+    form: Form, trouble: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, or a reader of the lines that has gone, is no reason to fail a request."""
+
+    def fail(*_: object) -> int:
+        raise trouble
+
+    logs.configure(form)
+    monkeypatch.setattr(sys.stderr, "write", fail)
+    monkeypatch.setattr(sys.stderr, "flush", fail)
+    logs.get("web").info("hello")

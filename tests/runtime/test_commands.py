@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore import KeyReused, StoreUnavailable, StreamUnknown
+from eventstore import Head, KeyReused, StoreUnavailable, StreamUnknown
 from eventstore.memory import MemoryLog
 from server.errors import Problem
 from server.generation.commands import StartConversation
@@ -24,6 +24,7 @@ async def test_a_conversation_with_its_first_event(autojump_clock: MockClock) ->
         state = await here.conversation(done.stream)
         assert (state.title, state.metadata, state.position) == ("Tea", {"a": 1}, 1)
         assert await here.first(done.stream) == state
+        assert await here.head(done.stream) == Head(1, 1)
     assert log.streams[done.stream].category == "conversation"
 
 
@@ -67,6 +68,9 @@ async def test_nothing_is_appended_to_what_does_not_exist(name: str, autojump_cl
                 await act()
             assert refused(caught) == (404, "not_found")
         with pytest.raises(Problem) as caught:
+            await here.head(name)
+        assert refused(caught) == (404, "not_found")
+        with pytest.raises(Problem) as caught:
             await here.place(name)
         assert refused(caught) == (404, "not_found")
         with pytest.raises(Problem) as caught:
@@ -86,6 +90,8 @@ async def test_the_title_of_a_conversation_whose_first_event_is_gone(autojump_cl
         await here.conversation(done.stream)
         await here.store.trim(done.stream, 2)
         assert (await here.first(done.stream)).title == "Tea"
+    async with process(log.process()) as cold:
+        assert (await cold.first(done.stream)).title is None, "nothing tells it any more; a list goes on"
 
 
 async def test_more_generations_than_places_are_remembered(

@@ -202,3 +202,24 @@ async def test_a_full_server_says_so(autojump_clock: MockClock) -> None:
         await ask(here)
     assert len(log.streams) == 3
     assert folded(log, first[0]).generations[0].text == "a"
+
+
+async def test_a_full_server_counts_those_on_their_way(autojump_clock: MockClock) -> None:
+    """Ten come at once for three places, while the log is slow to take their requests."""
+    log, upstream = MemoryLog(), FakeUpstream(FOREVER)
+    async with process(Slow(log.process(), 1.0), upstream, most_runs=3) as here:
+        answers: list[str] = []
+
+        async def attempt() -> None:
+            try:
+                await ask(here)
+            except Problem as problem:
+                answers.append(problem.code)
+            else:
+                answers.append("accepted")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(attempt)
+        assert sorted(answers) == ["accepted"] * 3 + ["overloaded"] * 7
+    assert len(log.streams) == 3

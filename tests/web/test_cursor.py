@@ -10,11 +10,14 @@ from server.web.cursor import (
     LIMIT_DEFAULT,
     LIMIT_MOST,
     NOW,
+    PLAIN,
     WAIT_MOST,
+    StreamOptions,
     parse_cursor,
     read_count,
     read_cursor,
     read_limit,
+    read_stream_options,
     read_wait,
     resolve_cursor,
 )
@@ -119,6 +122,28 @@ def test_what_is_no_limit(text: str) -> None:
     problem = caught.value
     assert (problem.status, problem.code, problem.extra) == (400, "invalid_limit", {"limit": 5000})
     assert "1 to 5000" in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [
+        ({}, PLAIN),
+        ({"pad": "4096"}, StreamOptions(pad=4096)),
+        ({"named": "1"}, StreamOptions(named=True)),
+        ({"pad": "65536", "named": "1"}, StreamOptions(65_536, named=True)),
+        ({"named": "0"}, PLAIN),
+        ({"named": "true"}, PLAIN),
+    ],
+)
+def test_the_wishes_of_a_stream(args: dict[str, str], options: StreamOptions) -> None:
+    assert read_stream_options(args) == options
+
+
+@pytest.mark.parametrize("pad", ["0", "65537", "", "4k"])
+def test_what_is_no_padding(pad: str) -> None:
+    with pytest.raises(Problem) as caught:
+        read_stream_options({"pad": pad})
+    assert (caught.value.code, caught.value.extra) == ("invalid_pad", {"limit": 65_536})
 
 
 def test_other_counts_have_their_own_names() -> None:
