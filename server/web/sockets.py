@@ -133,11 +133,11 @@ class _Socket:
         command: Any = None
         try:
             body = decode(text)
-            command = body.pop("id", None)
-            if not isinstance(command, str | int | None) or len(str(command)) > 200:
-                command = None
+            check_clean({"id": body.get("id")})  # first: only an id that can be sent back is
+            if not isinstance(body.get("id"), str | int | None) or len(str(body.get("id"))) > 200:
                 raise Problem(422, "invalid_request", "id: it has to be a short string or a number.")
-            check_clean({"id": command, **body})
+            command = body.pop("id", None)
+            check_clean(body)
             answer = await self._do(command, body)
         except (Problem, StoreUnavailable, Trimmed) as error:
             problem = error if isinstance(error, Problem) else from_store(error)
