@@ -13,6 +13,7 @@ from eventstore.errors import (
     Trimmed,
     WrongExpectedPosition,
 )
+from eventstore.figures import Figures
 from eventstore.log import Log
 from eventstore.model import (
     ANY,
@@ -31,6 +32,7 @@ from eventstore.model import (
     Writer,
     WriterState,
 )
+from eventstore.observing import Observer
 from eventstore.store import EventStore, StoreOptions
 from eventstore.subscription import Subscription
 
@@ -42,11 +44,13 @@ __all__ = [
     "Event",
     "EventStore",
     "Fenced",
+    "Figures",
     "Head",
     "Key",
     "KeyReused",
     "Log",
     "NewEvent",
+    "Observer",
     "OpenWriter",
     "Place",
     "Slice",

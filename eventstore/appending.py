@@ -1,9 +1,10 @@
 """What an append means to the group commit: what it excludes, weighs, is known by, and became. Pure."""
 
 from collections.abc import Hashable, Iterator
-from dataclasses import replace
 from typing import Final
 from uuid import uuid4
+
+from msgspec.structs import replace
 
 from eventstore.log import Outcome
 from eventstore.model import Append, Event, Key
@@ -26,11 +27,16 @@ def exclusive_names(append: Append) -> Iterator[Hashable]:
 
 def weigh(append: Append) -> int:
     """In events, or in kilobytes where those are large: one batch is one statement in memory, here and there."""
-    return max(len(append.events), sum(len(event.data) for event in append.events) // 1024)
+    size = 0
+    for event in append.events:
+        size += len(event.data)
+    return max(len(append.events), size // 1024)
 
 
 def repeatable(append: Append) -> Append:
     """The append with that by which the log knows it again, should its answer get lost."""
+    if append.writer is not None and not append.keys:
+        return append  # a token: known by its writer's seq
     keys = list(append.keys)
     if append.writer is None and not any(key.seconds is None or key.seconds >= ONCE_SECONDS for key in keys):
         keys.append(Key(ONCE_SCOPE, uuid4().hex, digest=b"", seconds=ONCE_SECONDS))
@@ -41,7 +47,8 @@ def repeatable(append: Append) -> Append:
 
 def events_of(append: Append, outcome: Outcome) -> list[Event]:
     """The events as they stand in the log now, without reading them back."""
+    at = outcome.at
     return [
-        Event(position, new.type, outcome.at, new.tag, new.data)
+        Event(position, new.type, at, new.tag, new.data)
         for position, new in enumerate(append.events, outcome.first)
     ]

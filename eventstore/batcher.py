@@ -4,32 +4,48 @@ The one mechanism behind group commit and shared reads. An idle batcher asks at 
 first token pays nothing; a busy one grows its batches by itself. It knows nothing of SQL or events.
 
 A question asked after a batch has left never joins it: "nothing new" is then true of a moment after the asking.
+It is on every token's way, so a waiter is a bare task, put to sleep and woken by hand: an event and a cancel
+scope for each cost more than all the rest of it.
 """
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
 from eventstore.errors import StoreUnavailable
+from eventstore.lateness import Lateness
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
 
 class _Waiter(Generic[Q, A]):
-    __slots__ = ("abandoned", "answer", "answered", "done", "error", "question", "weight")
+    """One question and the task that asks it. `over`: it was answered, or its asker has left."""
 
-    def __init__(self, question: Q, weight: int) -> None:
+    __slots__ = ("answer", "error", "names", "over", "question", "task", "weight")
+
+    def __init__(self, question: Q, weight: int, names: Sequence[Hashable]) -> None:
         self.question = question
         self.weight = weight
-        self.done = trio.Event()
-        self.answered = False
+        self.names = names
+        self.task = trio.lowlevel.current_task()
+        self.over = False
         self.answer: A | None = None
         self.error: Exception | None = None
-        self.abandoned = False
+
+    def settle(self, answer: A | None, error: Exception | None) -> None:
+        """Wakes the asker, unless it has left."""
+        if not self.over:
+            self.over, self.answer, self.error = True, answer, error
+            trio.lowlevel.reschedule(self.task)
+
+    def leave(self, _: Any) -> trio.lowlevel.Abort:
+        """The asker was cancelled: nobody is there to hear the answer."""
+        self.over = True
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +58,12 @@ class Limits:
 
 
 class Batcher(Generic[Q, A]):
-    """Answers questions in batches, one batch at a time.
+    """Answers questions in batches, `lanes` of them side by side.
 
     `run` gets the questions and returns their answers in order; an element may be an exception, for its
     asker alone. `StoreUnavailable` from `run` goes to every asker of that batch. Questions that share one of
-    their `exclusive` values never go in one batch, and keep their order. With `shared`, equal questions of a
-    batch are asked once: five hundred readers at one place cost one read.
+    their `exclusive` values are never under way at once, and keep their order. With `shared`, equal questions
+    of a batch are asked once: five hundred readers at one place cost one read.
     """
 
     def __init__(
@@ -58,50 +74,125 @@ class Batcher(Generic[Q, A]):
         exclusive: Callable[[Q], Iterable[Hashable]] | None = None,
         weigh: Callable[[Q], int] = lambda _: 1,
         shared: bool = False,
+        lanes: int = 1,
     ) -> None:
         self._run = run
         self._shared = shared
+        self._lanes = lanes
         self._limits = limits
         self._exclusive = exclusive
         self._weigh = weigh
-        self._queue: deque[_Waiter[Q, A]] = deque()
-        self._wake = trio.Event()
+        # Who may go in the next batch; and, by name, those who stand in line for it, the first of them being
+        # ready or asked. A waiter is ready when it is first in all its lines: nobody looks at the others.
+        self._ready: deque[_Waiter[Q, A]] = deque()
+        self._lines: dict[Hashable, deque[_Waiter[Q, A]]] = {}
+        self._waiting = 0
+        self._lateness = Lateness()
+        self._idle = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self.refused = 0
 
     @property
     def waiting(self) -> int:
         """How many questions wait for a batch to take them."""
-        return len(self._queue)
+        return self._waiting
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many questions wait, and how many were turned away so far because too many did."""
+        return self._waiting, self.refused
 
     async def ask(self, question: Q, timeout: float) -> A:
         """The answer, within `timeout` seconds, else `StoreUnavailable`.
 
         Whoever is cancelled or too late leaves alone: a batch under way goes on for the others.
         """
-        if len(self._queue) >= self._limits.waiting:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if self._waiting >= self._limits.waiting:
+            self.refused += 1
             raise StoreUnavailable(f"{self._limits.waiting} requests wait for the database already")
-        waiter: _Waiter[Q, A] = _Waiter(question, self._weigh(question))
-        self._queue.append(waiter)
-        self._wake.set()
-        with trio.move_on_after(timeout):
-            try:
-                await waiter.done.wait()
-            finally:
-                waiter.abandoned = not waiter.done.is_set()
+        names = tuple(dict.fromkeys(self._exclusive(question))) if self._exclusive else ()
+        waiter: _Waiter[Q, A] = _Waiter(question, self._weigh(question), names)
+        self._waiting += 1
+        self._line_up(waiter)
+        watched = self._lateness.watch(waiter, timeout)
+        try:
+            await trio.lowlevel.wait_task_rescheduled(waiter.leave)
+        finally:
+            watched.pop(waiter, None)
         if waiter.error is not None:
             raise waiter.error
-        if not waiter.answered:
-            raise StoreUnavailable(f"the database did not answer within {timeout:g} s")
         return waiter.answer  # type: ignore[return-value]  # answered: it is an A
 
     async def serve(self) -> None:
-        """Runs for ever; owned by the store's nursery."""
+        """Runs for ever; owned by the store's nursery. At its end whoever still waits gets `StoreUnavailable`."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._lateness.serve)
+                for _ in range(self._lanes):
+                    nursery.start_soon(self._serve_lane)
+        finally:
+            self._closed = True
+            self._lateness.settle_all(StoreUnavailable("the store is closed"))
+
+    async def _serve_lane(self) -> None:
         while True:
-            await self._wake.wait()
             batch = self._take()
-            if not batch:
-                self._wake = trio.Event()
+            if batch:
+                await self._answer(batch)
+            else:
+                await self._idle.park()
+
+    def _line_up(self, waiter: _Waiter[Q, A]) -> None:
+        first = True
+        for name in waiter.names:
+            line = self._lines.get(name)
+            if line is None:
+                self._lines[name] = deque((waiter,))
+            else:
+                line.append(waiter)
+                first = False
+        if first:
+            self._make_ready(waiter)
+
+    def _make_ready(self, waiter: _Waiter[Q, A]) -> None:
+        self._ready.append(waiter)
+        if self._idle:
+            self._idle.unpark()
+
+    def _step_aside(self, waiter: _Waiter[Q, A]) -> None:
+        """It is done with; whoever is first in all lines now may go."""
+        for name in waiter.names:
+            line = self._lines[name]
+            line.popleft()
+            if not line:
+                del self._lines[name]
+            elif all(self._lines[other][0] is line[0] for other in line[0].names):
+                self._make_ready(line[0])
+
+    def _take(self) -> list[_Waiter[Q, A]]:
+        batch: list[_Waiter[Q, A]] = []
+        asked: set[Q] = set()  # with `shared`: who asks for what is in the batch comes along, and weighs nothing
+        number = weight = 0
+        while self._ready and number < self._limits.questions:
+            waiter = self._ready[0]
+            if waiter.over:
+                self._ready.popleft()
+                self._waiting -= 1
+                self._step_aside(waiter)
                 continue
-            await self._answer(batch)
+            if not (self._shared and waiter.question in asked):
+                if batch and weight + waiter.weight > self._limits.weight:
+                    break
+                number += 1
+                weight += waiter.weight
+                if self._shared:
+                    asked.add(waiter.question)
+            self._ready.popleft()
+            self._waiting -= 1
+            batch.append(waiter)
+        return batch
 
     async def _answer(self, batch: list[_Waiter[Q, A]]) -> None:
         questions = [waiter.question for waiter in batch]
@@ -116,37 +207,9 @@ class Batcher(Generic[Q, A]):
         except StoreUnavailable as error:
             answers = [error] * len(questions)
         for waiter, place in zip(batch, places, strict=True):
+            self._step_aside(waiter)
             answer = answers[place]
             if isinstance(answer, Exception):
-                waiter.error = answer
+                waiter.settle(None, answer)
             else:
-                waiter.answer, waiter.answered = answer, True
-            waiter.done.set()
-
-    def _take(self) -> list[_Waiter[Q, A]]:
-        batch: list[_Waiter[Q, A]] = []
-        later: list[_Waiter[Q, A]] = []
-        held: set[Hashable] = set()
-        asked: set[Q] = set()  # with `shared`: who asks for what is in the batch comes along, and weighs nothing
-        number = weight = 0
-        while self._queue and number < self._limits.questions:
-            waiter = self._queue.popleft()
-            if waiter.abandoned:
-                continue
-            names = set(self._exclusive(waiter.question)) if self._exclusive else set()
-            if self._shared and waiter.question in asked:
-                batch.append(waiter)
-            elif held & names:
-                later.append(waiter)
-            elif batch and weight + waiter.weight > self._limits.weight:
-                self._queue.appendleft(waiter)
-                break
-            else:
-                batch.append(waiter)
-                number += 1
-                weight += waiter.weight
-                if self._shared:
-                    asked.add(waiter.question)
-            held |= names
-        self._queue.extendleft(reversed(later))
-        return batch
+                waiter.settle(answer, None)

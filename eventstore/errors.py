@@ -4,6 +4,8 @@ Few classes, reused. A driver's own exceptions never leave the backend: they bec
 cause kept. The message of each is a whole sentence that a log line can carry.
 """
 
+from typing import ClassVar
+
 
 class StoreError(Exception):
     """Anything the store refuses or fails at."""
@@ -59,3 +61,6 @@ class StoreUnavailable(StoreError):
     Whether the append was committed is not known: ask again with the same key or writer sequence, and it
     happens once.
     """
+
+    kind: ClassVar = "away"
+    """What happened, in one of few words: for counting."""

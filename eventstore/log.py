@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from msgspec import Struct
+
 from eventstore.errors import StoreError
 from eventstore.model import (
     Append,
@@ -38,8 +40,7 @@ class Verdict(StrEnum):
     FENCED_SEQUENCE = "fenced_sequence"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """The verdict on one append; `first`/`last` where it stands, `head` as it was before."""
 
     verdict: Verdict

@@ -23,6 +23,7 @@ from eventstore.errors import (
     Trimmed,
     WrongExpectedPosition,
 )
+from eventstore.figures import Figures, figures
 from eventstore.log import Hear, Log, Outcome, ReadQuery, Verdict
 from eventstore.model import (
     Append,
@@ -36,7 +37,8 @@ from eventstore.model import (
     StreamRow,
     WriterState,
 )
-from eventstore.patience import patiently
+from eventstore.observing import Health, Observer
+from eventstore.patience import once, patiently
 from eventstore.subscription import Subscription
 from eventstore.tail import Tails
 from eventstore.wakeups import Wakeups
@@ -53,7 +55,8 @@ class StoreOptions:
     """Bounds and paces, in seconds, bytes and events.
 
     `patience`: how long an append or a read waits for a database that is away. `safety_poll`: how often
-    sleepers are compared with the primary's heads, should every notification be lost.
+    sleepers are compared with the primary's heads, should every notification be lost. `observer` is told of
+    commits and outages.
     """
 
     patience: float = 30.0
@@ -63,6 +66,7 @@ class StoreOptions:
     tail_total_bytes: int = 64 * 1024 * 1024
     append_limits: Limits = Limits(questions=256, weight=5_000, waiting=10_000)
     read_limits: Limits = Limits(questions=128, weight=20_000, waiting=20_000)
+    observer: Observer = Observer()
 
 
 class EventStore:
@@ -76,6 +80,7 @@ class EventStore:
         self.wakeups = Wakeups()
         self.closing = trio.Event()
         self._log = log
+        self._health = Health(self.options.observer)
         self._tails = Tails(self.options.tail_stream_bytes, self.options.tail_total_bytes)
         self._appends: Batcher[Append, Outcome] = Batcher(
             self._append_batch, self.options.append_limits, exclusive=exclusive_names, weigh=weigh
@@ -132,11 +137,15 @@ class EventStore:
     async def _append_batch(self, batch: Sequence[Append]) -> Sequence[Outcome | Exception]:
         # Every append can be repeated (by a writer's seq or by a key), so a lost connection, after which
         # nobody knows whether the commit happened, is answered by sending the same batch again.
-        outcomes = await self._patiently(partial(self._log.append, batch))
+        started = trio.current_time()
+        outcomes = await self._patiently(partial(self._log.append, batch), "append")
+        seconds = trio.current_time() - started
+        self.options.observer.committed(len(batch), sum(len(append.events) for append in batch), seconds)
         for append, outcome in zip(batch, outcomes, strict=True):
             if not isinstance(outcome, Outcome) or outcome.verdict not in STANDS:
                 continue
             appended = outcome.verdict is Verdict.APPENDED
+            self._health.repeated += not appended
             if appended:
                 self._tails.offer(append.stream, events_of(append, outcome))
             # A repetition may be the answer that got lost: then nobody has heard of these events yet.
@@ -189,42 +198,42 @@ class EventStore:
 
     async def list_streams(self, category: str, before: int | None, limit: int) -> Sequence[StreamRow]:
         """The newest `limit` streams of a category, or those older than the `order` given as `before`."""
-        return await self._patiently(partial(self._log.list_streams, category, before, limit))
+        return await self._patiently(partial(self._log.list_streams, category, before, limit), "list_streams")
 
     async def find_key(self, scope: str, name: str) -> Place | None:
         """Where the append stands that claimed this key; None if nobody did, or it has expired."""
-        return await self._patiently(partial(self._log.find_key, scope, name))
+        return await self._patiently(partial(self._log.find_key, scope, name), "find_key")
 
     # -- snapshots
 
     async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None:
         """Stores a fold. The first one stored at a position stays: folds are pure, so all are equal."""
-        await self._patiently(partial(self._log.save_snapshot, stream, name, snapshot))
+        await self._patiently(partial(self._log.save_snapshot, stream, name, snapshot), "save_snapshot")
 
     async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None:
         """The newest stored fold at or before a position."""
-        return await self._patiently(partial(self._log.load_snapshot, stream, name, at_most))
+        return await self._patiently(partial(self._log.load_snapshot, stream, name, at_most), "load_snapshot")
 
     # -- writers
 
     async def writer(self, stream: str, name: str) -> WriterState | None:
         """How a writer stands; None if it never wrote."""
-        return await self._patiently(partial(self._log.writer, stream, name))
+        return await self._patiently(partial(self._log.writer, stream, name), "writer")
 
     async def release(self, writers: Sequence[tuple[str, str]]) -> None:
         """Says of (stream, writer) pairs of this process that it holds nothing more for them."""
-        await self._patiently(partial(self._log.release, writers))
+        await self._patiently(partial(self._log.release, writers), "release")
 
     async def closed_by_others(self) -> Sequence[tuple[str, str]]:
         """This process's writers that somebody else closed and that are not released yet.
 
         `closing` is set when such a one was heard of; renew it, then ask.
         """
-        return await self._patiently(self._log.closed_by_others)
+        return await self._patiently(self._log.closed_by_others, "closed_by_others")
 
     async def open_writers(self) -> Sequence[OpenWriter]:
         """Open writers that are this process's own, or whose process shows no sign of life."""
-        return await self._patiently(self._log.open_writers)
+        return await self._patiently(self._log.open_writers, "open_writers")
 
     # -- keeping
 
@@ -233,7 +242,7 @@ class EventStore:
 
         Runs as the owner of the tables. Raises `StreamUnknown`. A reader behind gets `Trimmed` from now on.
         """
-        head = await self._patiently(partial(self._log.trim, stream, before))
+        head = await self._patiently(partial(self._log.trim, stream, before), "trim")
         self._tails.drop(stream)
         if head is None:
             raise StreamUnknown(stream)
@@ -241,11 +250,16 @@ class EventStore:
 
     async def expire_keys(self) -> int:
         """Removes keys whose time is over; returns how many."""
-        return await self._patiently(self._log.expire_keys)
+        return await self._patiently(self._log.expire_keys, "expire_keys")
 
     async def alive(self) -> None:
-        """Returns when the primary answers."""
-        await self._log.alive()
+        """Returns when the primary answers. Raises `StoreUnavailable` at once when it does not."""
+        await once(self._log.alive, "alive", self._health)
+
+    def figures(self) -> Figures:
+        """The store's numbers now. Asks nobody, so it works while the database is away."""
+        queues = {"appends": self._appends.load, "reads": self._reads.load, "heads": self._heads.load}
+        return figures(queues, len(self.wakeups), self._tails, self._health)
 
     # -- hints
 
@@ -265,18 +279,18 @@ class EventStore:
             for start in range(0, len(streams), HEAD_LIMITS.questions):
                 asked = streams[start : start + HEAD_LIMITS.questions]
                 try:
-                    heads = await self._log.heads(asked)
+                    heads = await once(partial(self._log.heads, asked), "heads", self._health)
                 except StoreUnavailable:
                     break  # whoever reads hears of it there; the next round asks again
                 for stream, head in zip(asked, heads, strict=True):
                     if isinstance(head, Head):
                         self.wakeups.wake_behind(stream, head.position)
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(call, self.options.patience)
+    async def _patiently(self, call: Callable[[], Awaitable[T]], name: str) -> T:
+        return await patiently(call, self.options.patience, name, self._health)
 
     async def _read_batch(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | Exception | None]:
-        return await self._patiently(partial(self._log.read, queries))
+        return await self._patiently(partial(self._log.read, queries), "read")
 
     async def _heads_batch(self, streams: Sequence[str]) -> Sequence[Head | Exception | None]:
-        return await self._patiently(partial(self._log.heads, streams))
+        return await self._patiently(partial(self._log.heads, streams), "heads")

@@ -58,9 +58,11 @@ class Subscription:
         self._waker.arm()
         events = self._tails.after(self.stream, self.position, self._limit)
         if events:
+            self._tails.hits += 1
             if self._waker.unread or len(events) == self._limit:
                 self._waker.ring(in_tail=True)  # no bell will ring again for what stands right behind
         else:
+            self._tails.misses += 1
             self._waker.unread = False
             try:
                 found = await self._read(self.stream, self.position, self._limit)

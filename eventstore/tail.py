@@ -35,6 +35,8 @@ class Tails:
         self._total_bytes = total_bytes
         self._tails: OrderedDict[str, _Tail] = OrderedDict()
         self.size = 0
+        self.hits = 0
+        self.misses = 0
 
     def offer(self, stream: str, events: Sequence[Event]) -> None:
         """Takes events that are known to be in the log, consecutive and oldest first."""

@@ -6,7 +6,7 @@ under way may or may not have happened) or `Refused` (the database answered no).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -30,9 +30,13 @@ _GONE = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutEr
 class Lost(StoreUnavailable):
     """The connection is gone, or the server cannot serve now. Connect again, send again."""
 
+    kind = "lost"
+
 
 class Locked(Lost):
     """Somebody holds a row for too long. The same statement may succeed later; without that row, now."""
+
+    kind = "locked"
 
 
 class Refused(StoreError):
@@ -52,8 +56,18 @@ class Bridge:
 
     async def run(self, call: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
         """Runs one asyncio call and waits for it, with the driver's errors translated."""
+        return await self._translated(trio_asyncio.aio_as_trio(call, loop=self._loop)(*args, **options))
+
+    async def step(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Like `run`, for the driver's calls that only wait for its own futures: on this very task.
+
+        An asyncio task for each statement, woken through the loop's queue, took half of its time.
+        """
+        return await self._translated(_step(coroutine))
+
+    async def _translated(self, call: Awaitable[T]) -> T:
         try:
-            result: T = await trio_asyncio.aio_as_trio(call, loop=self._loop)(*args, **options)
+            result = await call
         except asyncpg.PostgresError as error:
             state = error.sqlstate or ""
             if state == "55P03":
@@ -76,17 +90,17 @@ class Bridge:
             dsn,
             server_settings=dict(settings),
             timeout=timeout,
-            command_timeout=command_timeout,
         )
-        return Connection(self, raw)
+        return Connection(self, raw, command_timeout)
 
 
 class Connection:
     """One connection. Used by one task at a time. `ended` is set when it is gone, whoever ended it."""
 
-    def __init__(self, bridge: Bridge, raw: "asyncpg.Connection[Row]") -> None:
+    def __init__(self, bridge: Bridge, raw: "asyncpg.Connection[Row]", timeout: float) -> None:
         self._bridge = bridge
         self._raw = raw
+        self._timeout = timeout
         self.ended = trio.Event()
         raw.add_termination_listener(self._note_end)
 
@@ -95,7 +109,10 @@ class Connection:
 
     async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:
         """All rows of one statement, in one round trip and one implicit transaction."""
-        return await self._bridge.run(self._raw.fetch, sql, *values)
+        # Not the driver's own timer: each would stay in the loop's queue until it is due, answered or not.
+        with trio.move_on_after(self._timeout):
+            return await self._bridge.step(self._raw.fetch(sql, *values))
+        raise Lost(f"the database did not answer within {self._timeout:g} s")
 
     async def listen(self, channel: str, hear: Callable[[str], None]) -> None:
         """Calls `hear(payload)` at each notification on the channel, but for those sent over this bridge."""
@@ -117,6 +134,37 @@ class Connection:
     def abort(self) -> None:
         """Closes the socket, without a word to the server and without waiting."""
         self._raw.terminate()
+
+
+async def _step(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs an asyncio coroutine that awaits nothing but futures, by taking each future's end as its next step."""
+    task = trio.lowlevel.current_task()
+    cancelled: Callable[[], Any] | None = None
+    future: asyncio.Future[Any]
+
+    def wake(_: Any) -> None:
+        trio.lowlevel.reschedule(task)
+
+    def abort(raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
+        # Its end wakes us: the driver tells the server first that nobody waits for the answer any more.
+        nonlocal cancelled
+        cancelled = raise_cancel
+        future.cancel()
+        return trio.lowlevel.Abort.FAILED
+
+    try:
+        while True:
+            future = coroutine.send(None)
+            future._asyncio_future_blocking = False  # what a task says to a future that it will wait for
+            future.add_done_callback(wake)
+            await trio.lowlevel.wait_task_rescheduled(abort)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    except asyncio.CancelledError:
+        if cancelled is not None:
+            cancelled()
+        raise
 
 
 @asynccontextmanager

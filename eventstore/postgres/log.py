@@ -29,12 +29,15 @@ from eventstore.model import (
 )
 from eventstore.postgres.bridge import Bridge, Locked, Refused, Row, open_bridge
 from eventstore.postgres.columns import append_columns
-from eventstore.postgres.hints import Announcer, listen, show_life
+from eventstore.postgres.hints import Announcer, Company, listen, show_life
 from eventstore.postgres.session import COMMAND_TIMEOUT, Session
 from eventstore.postgres.statements import STATEMENTS
 
 READ_BYTES = 8 * 1024 * 1024
 """What one batch of reads brings at most, about; each brings at least one event."""
+
+_APPEND = STATEMENTS["append"]
+_VERDICTS = {verdict.value: verdict for verdict in Verdict}
 
 Question = tuple[str, tuple[Any, ...]]
 Q = TypeVar("Q")
@@ -70,6 +73,7 @@ class PostgresLog:
         self._small: Session
         self._retention: Session
         self._announcer: Announcer
+        self._company = Company()
         self._asks: Batcher[Question, Sequence[Row]] = Batcher(
             self._ask_one, Limits(questions=1, weight=1, waiting=10_000)
         )
@@ -121,7 +125,8 @@ class PostgresLog:
         self._small = self._session(bridge, sessions, "asks")
         self._retention = self._session(bridge, sessions, "trims")
         self._retention.dsn = self._options.owner_dsn or self._options.dsn
-        self._announcer = Announcer(self._session(bridge, sessions, "announces", synchronous_commit="off"))
+        announces = self._session(bridge, sessions, "announces", synchronous_commit="off")
+        self._announcer = Announcer(announces, self._company)
 
     async def _show_life(
         self, bridge: Bridge, sessions: list[Session], *, task_status: trio.TaskStatus[None]
@@ -131,25 +136,18 @@ class PostgresLog:
         await show_life(session, self.owner, task_status)
 
     async def _listen(self, session: Session, hear: Hear, *, task_status: trio.TaskStatus[None]) -> None:
-        await listen(session, hear, task_status)
+        await listen(session, hear, self._announcer, self._company, self.owner, task_status)
 
     # -- the log
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
         try:
-            rows = await self._append.fetch(STATEMENTS["append"], *append_columns(batch, self.owner))
+            rows = await self._append.fetch(_APPEND, *append_columns(batch, self.owner))
         except (Refused, Locked) as error:
             return await _singly(self.append, batch, error)
         return [
-            Outcome(
-                Verdict(row["verdict"]),
-                row["stream"],
-                row["first"] or 0,
-                row["last"] or 0,
-                row["at"],
-                row["head"],
-            )
-            for row in rows
+            Outcome(_VERDICTS[verdict], stream, first or 0, last or 0, at, head)
+            for _, verdict, stream, first, last, at, head in rows
         ]
 
     async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | StoreError | None]:

@@ -110,6 +110,14 @@ SELECT s.name AS stream, w.name, w.epoch, w.owner
 -- name: show_life
 SELECT pg_advisory_lock($1);
 
+-- name: others
+-- How many show a sign of life besides $1.
+SELECT count(*)::integer
+  FROM pg_locks l
+ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND NOT (l.classid::bigint = ($1::bigint >> 32) AND l.objid::bigint = ($1::bigint & 4294967295));
+
 -- name: alive
 SELECT 1;
 

@@ -79,6 +79,7 @@ CREATE FUNCTION eventstore.append(
 ) RETURNS TABLE (append integer, verdict text, stream text, first bigint, last bigint, at timestamptz, head bigint)
 LANGUAGE plpgsql VOLATILE
 SET search_path = eventstore, pg_catalog
+SET plan_cache_mode = force_generic_plan  -- planning each statement anew, for each batch's arrays, took half of the time
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -87,6 +88,44 @@ DECLARE
     locked bigint[]; ids bigint[]; heads bigint[]; ats timestamptz[]; verdicts text[]; stands boolean[];
     held_streams bigint[]; firsts bigint[]; lasts bigint[];
 BEGIN
+    -- Nearly every batch is tokens: each append goes on where its own writer left off. One statement then locks the
+    -- rows of streams and writers in order of the streams' ids and sees them as they are under the lock, so that the
+    -- verdict needs no look of its own. Where any append is not plainly to be taken, all are judged below, from
+    -- the start: the locks that are held already come first in the order there too.
+    IF cardinality(k_append) = 0 AND 1 < ALL (a_seq) THEN
+        SELECT array_agg(l.id ORDER BY l.n), array_agg(l.head ORDER BY l.n),
+               array_agg(l.head + a_count[l.n] ORDER BY l.n),
+               array_agg(greatest(clock_timestamp(), l.last_at) ORDER BY l.n),
+               array_agg(NOT l.closed AND l.epoch = a_epoch[l.n] AND l.seq + 1 = a_seq[l.n]
+                         AND (a_expected[l.n] < 0 OR a_expected[l.n] = l.head) ORDER BY l.n)
+          INTO ids, heads, lasts, ats, stands
+          FROM (SELECT u.n, s.id, s.head, s.last_at, w.epoch, w.seq, w.closed
+                  FROM unnest(a_stream, a_writer) WITH ORDINALITY AS u (stream, writer, n)
+                  JOIN streams s ON s.name = u.stream
+                  JOIN writers w ON w.stream = s.id AND w.name = u.writer
+                 ORDER BY s.id FOR NO KEY UPDATE OF s, w) l;
+        IF cardinality(ids) = cardinality(a_stream) AND true = ALL (stands) THEN
+            WITH moved AS (
+                UPDATE streams s SET head = u.last, last_at = u.at
+                  FROM unnest(ids, lasts, ats) AS u (id, last, at)
+                 WHERE s.id = u.id
+            ), written AS (
+                UPDATE writers w SET seq = u.seq, first = u.head + 1, last = u.last, owner = a_owner,
+                                     closed = u.closes, released = u.closes
+                  FROM unnest(ids, a_writer, a_seq, a_closes, heads, lasts) AS u (id, writer, seq, closes, head, last)
+                 WHERE w.stream = u.id AND w.name = u.writer
+            )
+            INSERT INTO events (stream, position, at, type, tag, data)
+            SELECT ids[e.append], heads[e.append] + e."offset", ats[e.append], e.type, e.tag, e.data
+              FROM unnest(e_append, e_offset, e_type, e_tag, e_data) AS e (append, "offset", type, tag, data);
+            RETURN QUERY
+            SELECT u.n::integer, 'appended', u.stream, u.head + 1, u.last, u.at, u.head
+              FROM unnest(a_stream, lasts, ats, heads) WITH ORDINALITY AS u (stream, last, at, head, n)
+             ORDER BY u.n;
+            RETURN;
+        END IF;
+    END IF;
+
     IF cardinality(k_append) > 0 THEN
         INSERT INTO keys AS k (scope, name, digest, expires_at)
         SELECT u.scope, u.name, u.digest, clock_timestamp() + make_interval(secs => u.seconds)

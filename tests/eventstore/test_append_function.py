@@ -90,6 +90,27 @@ async def test_a_writer_that_is_closed_meanwhile_is_fenced(database: TestDatabas
         assert await batch.verdicts() == {"s": ("fenced_closed", 2)}
 
 
+async def test_a_head_that_moved_meanwhile_is_where_a_token_goes_on(database: TestDatabase) -> None:
+    """The shortest way through the function too sees the rows as they are under the lock."""
+    async with (
+        sessions(database.app_url, "rival", "judged", "watcher") as (rival, judged, watcher),
+        trio.open_nursery() as nursery,
+    ):
+        for name in ("v", "w"):
+            await append(rival, note("s", name, writer=Writer(name, 1, 1)))
+        await append(rival, note("t", "t", writer=Writer("w", 1, 1)))
+        await rival.fetch("BEGIN")
+        await append(rival, note("s", "token", "token", writer=Writer("v", 1, 2)))
+        mine = (note("t", "token", writer=Writer("w", 1, 2)), note("s", "token", writer=Writer("w", 1, 2)))
+        batch = Judged(judged, *mine)
+        nursery.start_soon(batch.run)
+        await blocked(watcher, "judged")
+        await rival.fetch("COMMIT")
+        assert await batch.verdicts() == {"s": ("appended", 4), "t": ("appended", 1)}
+        again = {row["stream"]: (row["verdict"], row["first"]) for row in await append(judged, *mine)}
+        assert again == {"s": ("repeated_seq", 5), "t": ("repeated_seq", 2)}
+
+
 async def test_batches_in_any_order_do_not_deadlock(database: TestDatabase) -> None:
     """Old and new streams, keys and writers, each process in another order: all come through at the first try."""
     streams = [f"s{n}" for n in range(12)]

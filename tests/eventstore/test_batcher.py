@@ -229,9 +229,11 @@ async def test_any_other_error_is_a_crash(desk: Desk, autojump_clock: MockClock)
     desk.error = ZeroDivisionError("a bug")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.ask, batcher, 1)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.RaisesGroup(ZeroDivisionError):
             await batcher.serve()
-        nursery.cancel_scope.cancel()
+    # Whoever asked, or asks from now on, hears of it at once.
+    await desk.ask(batcher, 2)
+    assert [str(desk.answers[n]) for n in (1, 2)] == ["the store is closed"] * 2
 
 
 async def test_none_is_an_answer() -> None:
@@ -243,3 +245,19 @@ async def test_none_is_an_answer() -> None:
         nursery.start_soon(batcher.serve)
         assert await batcher.ask("anything?", 5.0) is None
         nursery.cancel_scope.cancel()
+
+
+async def test_lanes_answer_side_by_side(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
+    batcher = serve(lanes=2)
+    await ask_all(desk, batcher, (1, 0.0), (2, 4.0), (3, 5.0), (4, 6.0))
+    assert desk.batches == [[1], [2], [3, 4]]
+    assert desk.left_at == [0.0, 4.0, TAKES]
+
+
+async def test_exclusive_ones_wait_for_other_lanes_too(
+    desk: Desk, serve: Serve, autojump_clock: MockClock
+) -> None:
+    batcher = serve(lanes=3, exclusive=lambda question: [question % 10])
+    await ask_all(desk, batcher, (1, 0.0), (11, 1.0), (2, 2.0), (21, 3.0), (12, 4.0))
+    assert desk.batches == [[1], [2], [11], [12], [21]]
+    assert desk.left_at == [0.0, 2.0, TAKES, TAKES + 2.0, 2 * TAKES]

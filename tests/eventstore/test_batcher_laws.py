@@ -33,19 +33,24 @@ question = st.tuples(
 )
 
 
-@given(st.lists(question, max_size=40))
-def test_on_any_questions(drawn: list[tuple[float, float, frozenset[int], int]]) -> None:
+@given(st.lists(question, max_size=40), st.integers(1, 3))
+def test_on_any_questions(drawn: list[tuple[float, float, frozenset[int], int]], lanes: int) -> None:
     asked = [Question(n, *values) for n, values in enumerate(drawn)]
     batches: list[list[Question]] = []
     left: dict[int, float] = {}
     order: list[int] = []
     answers: dict[int, int] = {}
     late: set[int] = set()
+    under_way: set[int] = set()
 
     async def run(questions: Sequence[Question]) -> Sequence[int]:
         batches.append(list(questions))
         left.update({one.n: trio.current_time() for one in questions})
+        names = [name for one in questions for name in one.names]
+        assert not under_way & set(names)
+        under_way.update(names)
         await trio.sleep(4.0)
+        under_way.difference_update(names)
         return [-one.n for one in questions]
 
     async def ask(one: Question) -> None:
@@ -57,7 +62,7 @@ def test_on_any_questions(drawn: list[tuple[float, float, frozenset[int], int]])
             late.add(one.n)
 
     batcher: Batcher[Question, int] = Batcher(
-        run, LIMITS, exclusive=lambda one: one.names, weigh=lambda one: one.weight
+        run, LIMITS, exclusive=lambda one: one.names, weigh=lambda one: one.weight, lanes=lanes
     )
 
     async def main() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from eventstore import StoreUnavailable
-from eventstore.postgres.hints import NEWER, PAYLOAD_BYTES, Announcer
+from eventstore.postgres.hints import NEWER, PAYLOAD_BYTES, PING, Announcer, Company
 from eventstore.postgres.hints import _payloads as payloads
 
 
@@ -74,9 +74,9 @@ def told(wire: Wire) -> list[list[str]]:
     return [name for channel, parts in wire.sent if channel == NEWER for name in map(msgspec.json.decode, parts)]
 
 
-async def announcing(act: Callable[[Announcer, Wire], Awaitable[None]]) -> Wire:
+async def announcing(act: Callable[[Announcer, Wire], Awaitable[None]], company: Company | None = None) -> Wire:
     wire = Wire()
-    announcer = Announcer(wire)  # type: ignore[arg-type]
+    announcer = Announcer(wire, company or Company())  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(announcer.serve)
         await act(announcer, wire)
@@ -128,3 +128,37 @@ async def test_nothing_is_told_of_nothing(autojump_clock: MockClock) -> None:
         announcer.newer(none)
 
     assert (await announcing(act)).sent == []
+
+
+async def test_with_nobody_there_nothing_is_told(autojump_clock: MockClock) -> None:
+    company = Company()
+
+    async def act(announcer: Announcer, wire: Wire) -> None:
+        company.counted(0)
+        announcer.newer(["unheard"])
+        announcer.closed()
+        await trio.sleep(1)
+        assert company.heard()
+        announcer.any()  # the newcomer looks everywhere
+        await trio.sleep(1)
+        announcer.newer(["heard"])
+
+    wire = await announcing(act, company)
+    assert [names for _, names in wire.sent] == [["null"], ['["heard"]']]
+
+
+async def test_in_doubt_somebody_is_there(autojump_clock: MockClock) -> None:
+    company = Company()
+    assert not company.alone
+    assert not company.heard()
+    company.counted(0)
+    assert not company.alone  # heard a moment ago, seen no more: it may just have lost its lock
+    await trio.sleep(2 * PING + 1)
+    company.counted(0)
+    assert company.alone
+    company.counted(1)
+    assert not company.alone
+    company.counted(0)
+    assert company.alone
+    company.lost()
+    assert not company.alone

@@ -9,6 +9,7 @@ import trio
 from eventstore import EventStore, StoreOptions
 from eventstore.postgres import PostgresLog, PostgresOptions
 from eventstore.postgres.bridge import Bridge, Connection, Lost, open_bridge
+from eventstore.postgres.hints import Company
 from eventstore.postgres.session import Session
 from tests.eventstore.making import BOUND, note, take
 from tests.harness.databases import Postgres, TestDatabase
@@ -29,6 +30,13 @@ def named(postgres: Postgres, database: TestDatabase) -> dict[str, set[str]]:
     return found
 
 
+@pytest.fixture
+def in_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone, a process has nobody to announce anything to."""
+    monkeypatch.setattr(Company, "counted", lambda company, others: None)
+
+
+@pytest.mark.usefixtures("in_company")
 async def test_one_session_a_purpose(postgres: Postgres, database: TestDatabase) -> None:
     log = PostgresLog(PostgresOptions(database.app_url, database.owner_url))
     async with EventStore(log, StoreOptions(patience=BOUND)).open() as store:
@@ -57,6 +65,7 @@ async def test_one_session_a_purpose(postgres: Postgres, database: TestDatabase)
             await trio.sleep(0.01)
 
 
+@pytest.mark.usefixtures("in_company")
 @pytest.mark.parametrize("purpose", ["announces", "hears", "lives", "asks"])
 async def test_closed_while_it_connects_it_leaves_no_connection(
     postgres: Postgres, database: TestDatabase, monkeypatch: pytest.MonkeyPatch, purpose: str
