@@ -48,6 +48,10 @@ class _Waiter(Generic[Q, A]):
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+SPLIT = 16
+"""From so many on, two idle lanes share what waits: each then works while the other's answer is on its way."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`questions` and `weight` bound one batch, `waiting` how many may wait before the next is refused."""
@@ -89,6 +93,7 @@ class Batcher(Generic[Q, A]):
         self._waiting = 0
         self._lateness = Lateness()
         self._idle = trio.lowlevel.ParkingLot()
+        self._busy = 0
         self._closed = False
         self.refused = 0
 
@@ -140,7 +145,11 @@ class Batcher(Generic[Q, A]):
         while True:
             batch = self._take()
             if batch:
-                await self._answer(batch)
+                self._busy += 1
+                try:
+                    await self._answer(batch)
+                finally:
+                    self._busy -= 1
             else:
                 await self._idle.park()
 
@@ -175,7 +184,10 @@ class Batcher(Generic[Q, A]):
         batch: list[_Waiter[Q, A]] = []
         asked: set[Q] = set()  # with `shared`: who asks for what is in the batch comes along, and weighs nothing
         number = weight = 0
-        while self._ready and number < self._limits.questions:
+        most = self._limits.questions
+        if self._busy + 1 < self._lanes and len(self._ready) >= SPLIT:
+            most = min(most, (len(self._ready) + 1) // 2)
+        while self._ready and number < most:
             waiter = self._ready[0]
             if waiter.over:
                 self._ready.popleft()

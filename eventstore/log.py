@@ -70,6 +70,10 @@ class Log(Protocol):
     def owner(self) -> int:
         """This process's sign of life: a number nobody else has."""
 
+    @property
+    def lanes(self) -> int:
+        """How many batches of appends it takes side by side, no stream and no key being in two of them."""
+
     def open(self, hear: "Hear") -> AbstractAsyncContextManager[None]:
         """Runs what the backend runs in the background; `hear` is told of other processes' appends."""
 

@@ -116,6 +116,8 @@ class MemoryLog:
 class _Process:
     """One process's view of a `MemoryLog`."""
 
+    lanes = 1
+
     def __init__(self, shared: MemoryLog, owner: int) -> None:
         self.owner = owner
         self._shared = shared

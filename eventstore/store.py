@@ -83,7 +83,11 @@ class EventStore:
         self._health = Health(self.options.observer)
         self._tails = Tails(self.options.tail_stream_bytes, self.options.tail_total_bytes)
         self._appends: Batcher[Append, Outcome] = Batcher(
-            self._append_batch, self.options.append_limits, exclusive=exclusive_names, weigh=weigh
+            self._append_batch,
+            self.options.append_limits,
+            exclusive=exclusive_names,
+            weigh=weigh,
+            lanes=log.lanes,
         )
         self._reads: Batcher[ReadQuery, Slice | None] = Batcher(
             self._read_batch, self.options.read_limits, weigh=lambda query: query.limit, shared=True

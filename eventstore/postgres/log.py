@@ -1,8 +1,8 @@
 """`Log` over Postgres: turns batches into arrays for one statement, and rows into values.
 
-It owns the connections: one each for appending, reading, heads, everything small, hints out, hints in, and
-the sign of life. It decides nothing about retries; a lost connection is `StoreUnavailable`, and the caller
-sends again.
+It owns the connections: two for appending (one batch is made while the other is committed), one each for reading,
+heads, everything small, hints out, hints in, and the sign of life. It decides nothing about retries; a lost
+connection is `StoreUnavailable`, and the caller sends again.
 """
 
 import secrets
@@ -28,7 +28,7 @@ from eventstore.model import (
     WriterState,
 )
 from eventstore.postgres.bridge import Bridge, Locked, Refused, Row, open_bridge
-from eventstore.postgres.columns import append_columns
+from eventstore.postgres.columns import append_columns, as_texts
 from eventstore.postgres.hints import Announcer, Company, listen, show_life
 from eventstore.postgres.session import COMMAND_TIMEOUT, Session
 from eventstore.postgres.statements import STATEMENTS
@@ -36,7 +36,7 @@ from eventstore.postgres.statements import STATEMENTS
 READ_BYTES = 8 * 1024 * 1024
 """What one batch of reads brings at most, about; each brings at least one event."""
 
-_APPEND = STATEMENTS["append"]
+_APPEND, _APPEND_TEXTS = STATEMENTS["append"], STATEMENTS["append_texts"]
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 
 Question = tuple[str, tuple[Any, ...]]
@@ -49,13 +49,14 @@ class PostgresOptions:
     """`dsn` is the role that serves requests; `owner_dsn` may remove events (retention), default the same.
 
     `program` is how the connections call themselves. `hints=False` sends and hears no notification:
-    everything still arrives, by the safety poll.
+    everything still arrives, by the safety poll. `lanes` is how many batches of appends are under way at once.
     """
 
     dsn: str
     owner_dsn: str | None = None
     hints: bool = True
     program: str = "eventstore"
+    lanes: int = 2
     connect_timeout: float = 5.0
     patience: float = 30.0
 
@@ -65,9 +66,10 @@ class PostgresLog:
 
     def __init__(self, options: PostgresOptions) -> None:
         self.owner = secrets.randbits(63)
+        self.lanes = options.lanes
         self._options = options
         self._established = False
-        self._append: Session
+        self._appends: list[Session]  # those that are free
         self._read: Session
         self._heads: Session
         self._small: Session
@@ -87,7 +89,7 @@ class PostgresLog:
                 async with trio.open_nursery() as nursery:
                     self._open_sessions(bridge, sessions)
                     # A wrong address or password is said now, not at the first token.
-                    await self._append.connected()
+                    await self._appends[-1].connected()
                     self._established = True
                     for session in sessions:
                         session.established = True
@@ -119,7 +121,7 @@ class PostgresLog:
         return session
 
     def _open_sessions(self, bridge: Bridge, sessions: list[Session]) -> None:
-        self._append = self._session(bridge, sessions, "appends")
+        self._appends = [self._session(bridge, sessions, "appends") for _ in range(self.lanes)]
         self._read = self._session(bridge, sessions, "reads")
         self._heads = self._session(bridge, sessions, "asks heads")
         self._small = self._session(bridge, sessions, "asks")
@@ -141,10 +143,19 @@ class PostgresLog:
     # -- the log
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
+        session = self._appends.pop()
         try:
-            rows = await self._append.fetch(_APPEND, *append_columns(batch, self.owner))
+            columns = append_columns(batch, self.owner)
+            texts = as_texts(columns) if len(batch) > 1 else None
+            rows = await session.fetch(*((_APPEND_TEXTS, *texts) if texts else (_APPEND, *columns)))
         except (Refused, Locked) as error:
-            return await _singly(self.append, batch, error)
+            refused: StoreError | None = error
+        else:
+            refused = None
+        finally:
+            self._appends.append(session)
+        if refused is not None:
+            return await _singly(self.append, batch, refused)
         return [
             Outcome(_VERDICTS[verdict], stream, first or 0, last or 0, at, head)
             for _, verdict, stream, first, last, at, head in rows

@@ -8,6 +8,21 @@ SELECT append, verdict, stream, first, last, at, head
               $10::integer[], $11::text[], $12::text[], $13::bytea[], $14::double precision[],
               $15::integer[], $16::integer[], $17::text[], $18::text[], $19::json[]);
 
+-- name: append_texts
+-- The same; but for those of keys, each array comes as one text: U+001F between its elements, U+001E for NULL.
+SELECT append, verdict, stream, first, last, at, head
+  FROM append(string_to_array($1::text, U&'\001F'), string_to_array($2::text, U&'\001F'),
+              string_to_array($3::text, U&'\001F')::bigint[], string_to_array($4::text, U&'\001F')::integer[],
+              string_to_array($5::text, U&'\001F', U&'\001E'),
+              string_to_array($6::text, U&'\001F', U&'\001E')::integer[],
+              string_to_array($7::text, U&'\001F', U&'\001E')::bigint[],
+              string_to_array($8::text, U&'\001F')::boolean[], $9::bigint,
+              $10::integer[], $11::text[], $12::text[], $13::bytea[], $14::double precision[],
+              string_to_array($15::text, U&'\001F')::integer[], string_to_array($16::text, U&'\001F')::integer[],
+              string_to_array($17::text, U&'\001F'), string_to_array($18::text, U&'\001F', U&'\001E'),
+              string_to_array($19::text, U&'\001F')::json[]);
+
+
 -- name: read
 -- Head and events from one statement, so from one snapshot: "nothing after N, and the head is N" is one fact.
 -- Bounded in events and in bytes ($4; the first event always comes): a reader of large ones must not cost their

@@ -1,13 +1,13 @@
 """Appends as columns: put together again they are what they were, and the function's arguments line up."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import Append, Key, NewEvent, Writer
-from eventstore.postgres.columns import append_columns
+from eventstore.postgres.columns import BETWEEN, NULL, append_columns, as_texts
 
 OWNER = 2**62 + 1
 text = st.text(max_size=4)
@@ -67,3 +67,33 @@ def test_there_and_back(batch: list[Append]) -> None:
 def test_nothing_is_empty_columns() -> None:
     columns = append_columns([], OWNER)
     assert columns[:8] + columns[9:] == [[]] * 18
+
+
+def taken_apart(columns: Sequence[Any], texts: Sequence[Any]) -> list[Any]:
+    """What `string_to_array` makes of the texts, and the casts of its parts."""
+    kinds: list[type] = [str, str, int, int, str, int, int, bool, *[list] * 6, int, int, str, str, str]
+    read: dict[type, Callable[[str], Any]] = {bool: lambda part: part == "True", int: int, str: str}
+    return [
+        text if kind is list else [None if part == NULL else read[kind](part) for part in text.split(BETWEEN)]
+        for kind, text in zip(kinds, texts, strict=True)
+    ]
+
+
+@given(st.lists(appends(), min_size=2, max_size=4))
+def test_as_texts_there_and_back(batch: list[Append]) -> None:
+    columns = append_columns(batch, OWNER)
+    texts = as_texts(columns)
+    if texts is not None:
+        assert put_together(taken_apart(columns, texts)) == batch
+
+
+@given(appends(), st.sampled_from([BETWEEN, NULL]), st.sampled_from(["stream", "category", "closes", "event"]))
+def test_what_would_be_misread_goes_as_arrays(append: Append, mark: str, place: str) -> None:
+    odd = {
+        "stream": Append(mark, (NewEvent("t", "{}"),)),
+        "category": Append("s", (NewEvent("t", "{}"),), category=mark),
+        "closes": Append("s", (NewEvent("t", "{}"),), closes=mark),
+        "event": Append("s", (NewEvent("t", "{}", mark),)),
+    }[place]
+    for batch in ([append, odd], [odd, append]):
+        assert as_texts(append_columns(batch, OWNER)) is None

@@ -55,7 +55,7 @@ async def test_one_session_a_purpose(postgres: Postgres, database: TestDatabase)
                     nursery.start_soon(store.trim, f"t{n}", 1)
         found = named(postgres, database)
         purposes = {"appends", "reads", "asks", "asks heads", "announces", "hears", "lives", "trims"}
-        assert {name: len(pids) for name, pids in found.items()} == dict.fromkeys(purposes, 1)
+        assert {name: len(pids) for name, pids in found.items()} == {**dict.fromkeys(purposes, 1), "appends": 2}
 
     def gone() -> bool:
         return not named(postgres, database)

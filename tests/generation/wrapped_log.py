@@ -29,6 +29,10 @@ class Wrapped:
     def owner(self) -> int:
         return self._inside.owner
 
+    @property
+    def lanes(self) -> int:
+        return self._inside.lanes
+
     async def around(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
         """Every call to the log goes through here, with the method's name."""
         return await call()

@@ -77,8 +77,8 @@ async def test_refusals_do_not_fail_their_neighbours(batches: list[Sequence[Appe
             assert names(await whole(store, append.stream)) == [append.stream.removeprefix("good")]
         else:
             assert type(answer) is wanted
-    assert len(batches) <= 3
-    assert max(map(len, batches)) > 40
+    assert len(batches) <= 5
+    assert max(map(len, batches)) > 20
     rows = await store.list_streams("", None, 1000)
     assert sorted(row.name for row in rows) == sorted([f"good{n}" for n in range(0, 50, 2)] + ["used", "fenced"])
     for n in range(50):
@@ -123,12 +123,17 @@ async def test_a_waiter_that_is_cancelled_cancels_nobody_else(
 
     async def ask(n: int, scope: trio.CancelScope) -> None:
         with scope:
-            answers.append(await store.append(note(f"s{n}", n)))
+            answers.append(await store.append(note(f"s{n}" if n >= 0 else "lane", n)))
 
     scopes = [trio.CancelScope() for _ in range(6)]
     async with trio.open_nursery() as nursery:
+        for n in range(log.lanes - 1):
+            nursery.start_soon(ask, -1 - n, trio.CancelScope())
+        await trio.testing.wait_all_tasks_blocked()
+        sizes.clear()
+        left = trio.Event()
         nursery.start_soon(ask, 0, scopes[0])
-        await left.wait()  # 0 is under way by itself, the others gather
+        await left.wait()  # 0 is under way by itself, in the last lane; the others gather
         for n in range(1, 6):
             nursery.start_soon(ask, n, scopes[n])
         await trio.testing.wait_all_tasks_blocked()
@@ -136,12 +141,12 @@ async def test_a_waiter_that_is_cancelled_cancels_nobody_else(
         scopes[2].cancel()  # its append has not left: it does not
         await trio.testing.wait_all_tasks_blocked()
         go.set()
-    assert sorted(answer.stream for answer in answers) == ["s1", "s3", "s4", "s5"]
+    assert {answer.stream for answer in answers} - {"lane"} == {"s1", "s3", "s4", "s5"}
     assert sizes == [1, 4]
 
     async def known() -> bool:
         rows = await store.list_streams("", None, 100)
-        return sorted(row.name for row in rows) == ["s0", "s1", "s3", "s4", "s5"]
+        return {row.name for row in rows} - {"lane"} == {"s0", "s1", "s3", "s4", "s5"}
 
     await until(known)
 
