@@ -1,0 +1,119 @@
+"""compose.yaml's services as processes: database, migration, two servers, nginx; brought up in its order."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import trio
+
+from tests.harness.http import http_client
+from tests.harness.servers import ROOT, Server, free_port
+
+from . import composed, passwords
+from .nginx import Nginx
+from .postgres import PasswordPostgres
+
+STOP_SECONDS = "3"  # 20 in compose.yaml
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """All of it. `app_url` is the servers' database address, `names` what a person put into .env."""
+
+    names: dict[str, str]
+    postgres: PasswordPostgres
+    app_url: str
+    servers: tuple[Server, Server]
+    nginx: Nginx
+
+    @property
+    def url(self) -> str:
+        """nginx: where clients ask."""
+        return self.nginx.url
+
+    async def mend(self) -> None:
+        """Starts the servers that do not run, and again those that a failed test left half stopped."""
+        async with trio.open_nursery() as nursery:
+            for server in self.servers:
+                nursery.start_soon(_mend, server)
+
+
+@contextmanager
+def stack(folder: Path, bin_dir: Path) -> Iterator[Stack]:
+    """Up and ready; ended with the context."""
+    names = {**passwords.made_up(), "TOKENTAPE_ALLOWED_HOSTS": "chat.example.org"}
+    services = composed.read(names)["services"]
+    with ExitStack() as ends:
+        postgres = PasswordPostgres(folder, bin_dir, services["db"]["environment"]["POSTGRES_PASSWORD"])
+        ends.callback(postgres.close)
+        _run_init_script(postgres, services["db"])
+        _migrate(postgres, services["migrate"])
+        first, second = (_server(postgres, services[name]) for name in ("server-1", "server-2"))
+        for server in (first, second):
+            ends.callback(_end, server)
+        app_url = first.env["TOKENTAPE_DATABASE_URL"]
+        nginx = Nginx((first.port, second.port))
+        ends.callback(nginx.close)
+        made = Stack(names, postgres, app_url, (first, second), nginx)
+        trio.run(made.mend)
+        yield made
+
+
+def _run_init_script(postgres: PasswordPostgres, db: dict[str, Any]) -> None:
+    """What the image does with a file in /docker-entrypoint-initdb.d."""
+    mounts = [volume.split(":") for volume in db["volumes"]]
+    (script,) = (mount[0] for mount in mounts if mount[1].startswith("/docker-entrypoint-initdb.d/"))
+    done = postgres.psql(postgres.superuser_url, file=ROOT / script, env=db["environment"])
+    assert done.returncode == 0, done.stderr
+
+
+def _migrate(postgres: PasswordPostgres, service: dict[str, Any]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "server", *service["command"]],
+        env={**_outside(), **_environment(postgres, service)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _server(postgres: PasswordPostgres, service: dict[str, Any]) -> Server:
+    env = {**_environment(postgres, service), "TOKENTAPE_STOP_TIMEOUT": STOP_SECONDS}
+    return Server(None, env, free_port())
+
+
+def _environment(postgres: PasswordPostgres, service: dict[str, Any]) -> dict[str, str]:
+    env: dict[str, str] = service["environment"]
+    return {
+        name: postgres.here(value) if value.startswith("postgresql:") else value for name, value in env.items()
+    }
+
+
+def _outside() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TOKENTAPE_", "OPENAI_"))}
+
+
+async def _mend(server: Server) -> None:
+    if server.process is not None and server.process.poll() is None:
+        async with http_client() as client:
+            with suppress(httpx2.TransportError), trio.move_on_after(5):
+                if (await client.get(f"{server.url}/readyz")).status_code == 200:
+                    return
+        await server.kill()
+    await server.start()
+
+
+def _end(server: Server) -> None:
+    if server.process is not None:
+        server.process.kill()
+        server.process.wait()
+    server.log.close()

@@ -1,0 +1,183 @@
+"""compose.yaml: what it publishes, what it pins, who depends on whom, and that its parts fit each other."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from server.config import Settings, load
+from server.host.host import IDLE_SECONDS
+from server.web.cursor import WAIT_MOST
+from tests.harness.servers import ROOT
+
+from . import composed, passwords
+
+NAMES = passwords.made_up()
+SERVERS = ("server-1", "server-2")
+
+
+@pytest.fixture
+def services() -> Mapping[str, Any]:
+    """With passwords and nothing else set."""
+    found: Mapping[str, Any] = composed.read(NAMES)["services"]
+    return found
+
+
+def test_the_services(services: Mapping[str, Any]) -> None:
+    """Two servers, and both the same."""
+    assert set(services) == {"db", "migrate", "server-1", "server-2", "nginx"}
+    assert services["server-1"] == services["server-2"]
+
+
+def test_images_are_pinned(services: Mapping[str, Any]) -> None:
+    """To a whole version; ours is built here."""
+    for name, service in services.items():
+        if service["image"] == "tokentape:local":
+            assert service["build"] == "."
+        else:
+            assert re.fullmatch(r"(postgres|nginx):\d+\.\d+(\.\d+)?-\w+", service["image"]), name
+    assert services["db"]["image"].startswith("postgres:18.")
+
+
+def test_only_nginx_is_published_and_to_this_machine_alone(services: Mapping[str, Any]) -> None:
+    """Unless somebody says otherwise."""
+    assert [name for name, service in services.items() if "ports" in service] == ["nginx"]
+    assert services["nginx"]["ports"] == ["127.0.0.1:8000:8080"]
+    opened = composed.read({**NAMES, "PUBLISH": "0.0.0.0:443"})["services"]["nginx"]["ports"]
+    assert opened == ["0.0.0.0:443:8080"]
+    assert not any("network_mode" in service or service.get("privileged") for service in services.values())
+
+
+@pytest.mark.parametrize("name", passwords.NAMES)
+def test_no_password_has_a_default(name: str) -> None:
+    """Without one it does not start, and none stands in the file."""
+    with pytest.raises(composed.Unset, match=name):
+        composed.read({other: value for other, value in NAMES.items() if other != name})
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if "PASSWORD" in line and not line.lstrip().startswith("#"):
+            assert re.search(r"\$\{DB_\w+_PASSWORD:\?[^}]+\}", line), line
+
+
+def test_a_server_holds_the_serving_role_alone(services: Mapping[str, Any]) -> None:
+    """Not the owner's password, not the superuser's; the database gets only what its script asks for."""
+    for name in SERVERS:
+        held = " ".join(services[name]["environment"].values())
+        assert NAMES["DB_APP_PASSWORD"] in held
+        assert NAMES["DB_OWNER_PASSWORD"] not in held
+        assert NAMES["DB_SUPERUSER_PASSWORD"] not in held
+    assert not any(value in str(services["nginx"]) for value in NAMES.values())
+    script = (ROOT / "deploy" / "postgres" / "roles.sql").read_text(encoding="utf-8")
+    asked = set(re.findall(r"^\\getenv \w+ (\w+)", script, re.MULTILINE))
+    assert asked == set(services["db"]["environment"]) - {"POSTGRES_PASSWORD"}
+    roles = set(re.findall(r"postgresql://(\w+):", str(services)))
+    assert roles == set(re.findall(r"ALTER ROLE (\w+)", script))
+
+
+@pytest.mark.parametrize("name", ["migrate", *SERVERS])
+def test_the_settings_are_ones_tokentape_knows(
+    services: Mapping[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A typo would be refused at start; here it is refused before. Optional ones left out count as unset."""
+    for variable, value in services[name]["environment"].items():
+        monkeypatch.setenv(variable, value)
+    settings = load()
+    assert settings.database_url is not None
+    assert (settings.database_owner_url is not None) == (name == "migrate")
+    assert settings.allowed_hosts == ()
+    assert settings.stream_max_seconds is None
+    if name != "migrate":
+        assert _seconds(services[name]["stop_grace_period"]) > settings.stop_timeout + 5
+
+
+def test_nothing_starts_before_what_it_needs(services: Mapping[str, Any]) -> None:
+    """Database, then migration, then servers, then nginx."""
+    needs = {name: service.get("depends_on", {}) for name, service in services.items()}
+    healthy, done = {"condition": "service_healthy"}, {"condition": "service_completed_successfully"}
+    assert needs == {
+        "db": {},
+        "migrate": {"db": healthy},
+        "server-1": {"db": healthy, "migrate": done},
+        "server-2": {"db": healthy, "migrate": done},
+        "nginx": {"server-1": healthy, "server-2": healthy},
+    }
+    assert services["migrate"]["restart"] == "no"
+    assert services["migrate"]["command"] == ["migrate"]
+    assert services["migrate"]["healthcheck"] == {"disable": True}
+    assert "--host=127.0.0.1" in services["db"]["healthcheck"]["test"], "by the socket it is up too early"
+    assert services["nginx"]["healthcheck"]["test"][-1].endswith(":8080/readyz")
+    for name in SERVERS:
+        assert "healthcheck" not in services[name], "the image's own"
+
+
+def test_the_volume_lies_where_postgres_18_keeps_its_data(services: Mapping[str, Any]) -> None:
+    """Mounted on …/data, as before 18, the data would be in an anonymous volume and gone with the container."""
+    whole = composed.read(NAMES)
+    mounts = dict(volume.split(":")[:2] for volume in services["db"]["volumes"])
+    assert mounts["postgres"] == "/var/lib/postgresql"
+    assert set(whole["volumes"]) == {"postgres"}
+
+
+def test_files_that_are_mounted_exist_and_cannot_be_written(services: Mapping[str, Any]) -> None:
+    """A path that does not exist would be made, as an empty folder."""
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            source, _, *mode = volume.split(":")
+            if source.startswith("."):
+                assert (ROOT / source).exists()
+                assert mode == ["ro"]
+
+
+def test_nginx_asks_the_servers_by_their_names(services: Mapping[str, Any]) -> None:
+    """At the port the image binds; and it reads the file that is mounted."""
+    config = (ROOT / "deploy" / "nginx" / "tokentape.conf").read_text(encoding="utf-8")
+    assert re.findall(r"^    server (\S+) resolve", config, re.MULTILINE) == [f"{name}:8000" for name in SERVERS]
+    assert "TOKENTAPE_BIND=0.0.0.0:8000" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "TOKENTAPE_BIND" not in services["server-1"]["environment"]
+    assert re.findall(r"^    listen (\d+);", config, re.MULTILINE) == ["8080"]
+    assert services["nginx"]["volumes"] == ["./deploy/nginx:/etc/tokentape:ro"]
+    assert "/etc/tokentape/nginx.conf" in services["nginx"]["command"]
+
+
+def test_nginxs_patience_fits_the_servers() -> None:
+    """Each time-out on the side where it does no harm."""
+    config = (ROOT / "deploy" / "nginx" / "tokentape.conf").read_text(encoding="utf-8")
+
+    def said(name: str) -> str:
+        (value,) = re.findall(rf"^ +{name} (\S+);", config, re.MULTILINE)
+        return str(value)
+
+    settings = Settings.model_fields
+    assert _seconds(said("keepalive_timeout")) < IDLE_SECONDS, "a POST would meet the server's close"
+    assert _seconds(said("proxy_read_timeout")) > max(settings["heartbeat"].default, WAIT_MOST) + 15
+    assert _seconds(said("send_timeout")) >= settings["stall_timeout"].default
+    assert int(said("client_max_body_size").removesuffix("m")) * 2**20 > settings["max_body"].default
+
+
+def test_who_reaches_whom(services: Mapping[str, Any]) -> None:
+    """nginx never the database; the database nothing outside; the servers both, and their upstreams."""
+    whole = composed.read(NAMES)
+    assert whole["networks"]["data"] == {"internal": True}
+    reached = {name: set(service["networks"]) for name, service in services.items()}
+    assert reached["nginx"] == {"web"}
+    assert reached["db"] == reached["migrate"] == {"data"}
+    assert reached["server-1"] == {"data", "web"}
+
+
+@pytest.mark.parametrize("name", ["migrate", *SERVERS, "nginx"])
+def test_nothing_of_ours_can_write_or_rise(services: Mapping[str, Any], name: str) -> None:
+    """Read-only but for /tmp, no capability, no way to gain one; restarted but for the migration."""
+    service = services[name]
+    assert service["read_only"] is True
+    assert [path.split(":")[0] for path in service["tmpfs"]] == ["/tmp"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert name == "migrate" or service["restart"] == "unless-stopped"
+    if name == "nginx":
+        assert service["user"] == "101:101"
+
+
+def _seconds(text: str) -> int:
+    assert text.endswith("s")
+    return int(text[:-1])
