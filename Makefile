@@ -8,7 +8,7 @@ help:
 	@echo 'make test    set up, then every check and test'
 	@echo 'make check   types, lint, architecture'
 	@echo 'make soak    the long runs: every byte, fifty kills'
-	@echo 'make bench   figures, side by side'
+	@echo 'make bench   figures, side by side (ARGS=--list names them)'
 	@echo 'make format  let ruff format'
 	@echo 'make lock    choose the newest allowed versions of all dependencies again'
 
@@ -38,7 +38,7 @@ soak: setup
 	$(BIN)/python -m pytest -m soak --timeout=3600
 
 bench: setup
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(ARGS)
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,127 @@
+"""A finished generation read again: events a second to one reader, in every form, warm and cold.
+
+Cold: server and PostgreSQL have just been started, nothing is in their memory (the machine's file cache is).
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from bench.benchmark import Benchmark, Report
+from bench.figures import charts, tape
+from bench.stand.database import Postgres
+from bench.stand.http import Answer, ask
+from bench.stand.server import Server, serving
+from bench.traffic import site
+
+GOAL = 50_000
+AROUND = 3  # requested, started, completed
+Read = Callable[[Server, str], tuple[list[int], float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How long the answer is, in tokens, and how often it is read warm (the median counts)."""
+
+    tokens: int = 5_000
+    turns: int = 7
+
+
+class _Event(msgspec.Struct):
+    position: int
+
+
+class _Page(msgspec.Struct):
+    events: list[_Event]
+    next: int
+    closed: bool
+
+
+_LINE, _PAGE = msgspec.json.Decoder(_Event), msgspec.json.Decoder(_Page)
+
+
+def measure(postgres: Postgres, settings: Settings) -> Report:
+    """Writes one answer, then reads it again and again."""
+    report = Report()
+    rates: dict[str, float] = {}
+    with postgres.database() as database:
+        with site(database) as where:
+            path = _finished(where.server, settings.tokens)
+            for name, read in READS.items():
+                found = [_rate(read, where.server, path, settings.tokens) for _ in range(settings.turns + 1)]
+                rates[f"{name}, warm"] = statistics.median(found[1:])
+        for name in COLD:
+            postgres.restart()
+            with serving(database.app_url) as server:
+                rates[f"{name}, cold"] = _rate(READS[name], server, path, settings.tokens)
+    for name, rate in rates.items():
+        goal = name.endswith("warm") and "500" not in name
+        report.add(
+            name, f"{rate:,.0f} events/s", f"{GOAL:,} events/s" if goal else "", rate >= GOAL if goal else None
+        )
+    report.data["events_a_second"] = rates
+    title = f"{settings.tokens:,} tokens replayed to one reader"
+    report.pictures["replay"] = charts.bars(title, "events/s", rates)
+    return report
+
+
+def _finished(server: Server, tokens: int) -> str:
+    """Where the events of a new, finished generation are."""
+    script = {"run": "replay", "stream": 0, "rate": 0, "tokens": tokens, "delay": 0}
+    asked = ask(
+        server,
+        "POST",
+        "/v1/generations",
+        body={"model": "openai/bench", "input": msgspec.json.encode(script).decode()},
+    )
+    path = f"/v1/generations/{msgspec.json.decode(asked.body)['id']}/events"
+    ask(server, "GET", path, "text/event-stream")  # ends when the generation does
+    return path
+
+
+def _rate(read: Read, server: Server, path: str, tokens: int) -> float:
+    positions, seconds = read(server, path)
+    if positions != list(range(positions[0], positions[0] + tokens + AROUND)):
+        raise RuntimeError(f"{len(positions)} events came, not {tokens + AROUND} in a row")
+    return len(positions) / seconds
+
+
+def _sse(server: Server, path: str) -> tuple[list[int], float]:
+    answer = ask(server, "GET", path, "text/event-stream")
+    found = tape.read([(0, answer.raw)])
+    if not found.ended:
+        raise RuntimeError("the stream has no end")
+    return [event.position for event in found.events], answer.seconds
+
+
+def _ndjson(server: Server, path: str) -> tuple[list[int], float]:
+    answer = ask(server, "GET", path, "application/x-ndjson")
+    return [_LINE.decode(line).position for line in answer.body.splitlines() if line], answer.seconds
+
+
+def _pages(limit: int) -> Read:
+    def read(server: Server, path: str) -> tuple[list[int], float]:
+        positions: list[int] = []
+        seconds, after, closed = 0.0, 0, False
+        while not closed:
+            answer: Answer = ask(server, "GET", f"{path}?after={after}&limit={limit}")
+            page = _PAGE.decode(answer.body)
+            positions += [event.position for event in page.events]
+            seconds += answer.seconds
+            after, closed = page.next, page.closed
+        return positions, seconds
+
+    return read
+
+
+READS: dict[str, Read] = {
+    "SSE": _sse,
+    "NDJSON": _ndjson,
+    "JSON pages of 5,000": _pages(5_000),
+    "JSON pages of 500": _pages(500),
+}
+COLD = ("SSE", "NDJSON", "JSON pages of 5,000")
+
+BENCHMARK = Benchmark("replay", "a finished answer, read again", Settings(), {"tokens": 200, "turns": 1}, measure)

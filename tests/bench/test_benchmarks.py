@@ -1,0 +1,48 @@
+"""Every benchmark runs with tiny settings, loses nothing, and leaves a table, data and pictures.
+
+Nothing is said about speed: no figure of a machine that does other things too means anything.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from bench.benchmark import Benchmark
+from bench.catalogue import ALL
+from bench.results import keep, table
+from bench.stand.database import Postgres, open_postgres
+
+
+@pytest.fixture(scope="module")
+def bench_postgres() -> Iterator[Postgres]:
+    """As the command has it: fsync on, in a process of its own."""
+    with open_postgres() as found:
+        assert found.sql("SHOW fsync") == "on"
+        yield found
+
+
+@pytest.mark.timeout(300)  # some start PostgreSQL or a server several times over
+@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
+def test_it_runs(one: Benchmark[Any], bench_postgres: Postgres, tmp_path: Path) -> None:
+    settings = dataclasses.replace(one.settings, **one.quick)
+    report = one.run(bench_postgres, settings)
+    assert report.rows
+    for row in report.rows:
+        assert "trouble" not in row.what, row.figure
+        if row.what == "lost or repeated":
+            assert row.holds, row.figure
+    keep(one, settings, report, tmp_path, quick=True)
+    written = json.loads((tmp_path / f"{one.name}.json").read_text())
+    assert written["name"] == one.name
+    assert written["data"]
+    assert len(written["rows"]) == len(report.rows)
+    assert len(table(report).splitlines()) == len(report.rows) + 2
+    assert report.pictures
+    for name in report.pictures:
+        ElementTree.parse(tmp_path / f"{name}.svg")  # our own
+    assert bench_postgres.sql("SELECT count(*) FROM pg_database WHERE datname LIKE 'bench%'") == "0"
