@@ -8,11 +8,17 @@ import secrets
 import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_SHAPE = re.compile(r"(conv|gen|msg)_[0-9A-HJKMNP-TV-Z]{26}")
+_REST = "_[0-9A-HJKMNP-TV-Z]{26}"
+_SHAPE = re.compile("(conv|gen|msg)" + _REST)
+
+
+def shape(prefix: str) -> str:
+    """What an id looks like, as a pattern that schemas of every language understand."""
+    return f"^{prefix}{_REST}$"
 
 
 def new(prefix: str) -> str:
-    """A new id, `conv_…`, `gen_…` or `msg_…`."""
+    """A new id, `conv_…`, `gen_…`, `msg_…` or `req_…`."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 

@@ -1,13 +1,16 @@
 """Log lines: structlog, as JSON for machines or coloured text for people, to standard error.
 
 No secret and no content reaches a line: callers log ids, codes and figures. Libraries that log by the
-standard library (hypercorn) come out in the same form.
+standard library (hypercorn) come out in the same form. The ids of a request or a run are bound once, and are
+then in all lines of its tasks.
 """
 
 import io
 import logging
+import os
 import sys
 from contextlib import suppress
+from contextvars import Context
 from typing import Literal, TextIO, cast
 
 import structlog
@@ -31,13 +34,21 @@ class _Stderr(io.TextIOBase):
 
 def configure(form: Literal["auto", "json", "text"]) -> None:
     """Sets the form of all log lines of this process. `auto`: text on a terminal, else JSON."""
-    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    terminal = sys.stderr.isatty()
+    text = form == "text" or (form == "auto" and terminal)
     shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     # A plain traceback: the coloured one prints local variables, keys among them.
-    ending: list[Processor] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    ending: list[Processor] = [
+        structlog.dev.ConsoleRenderer(
+            # In a file the codes of colours are noise; NO_COLOR: https://no-color.org
+            colors=terminal and not os.environ.get("NO_COLOR"),
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    ]
     if not text:
         ending = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
@@ -56,6 +67,22 @@ def configure(form: Literal["auto", "json", "text"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+
+
+def bind(**ids: str) -> None:
+    """Puts ids into all further lines of this task, and of the tasks it starts from now on. Of no other."""
+    structlog.contextvars.bind_contextvars(**ids)
+
+
+def detached(context: Context) -> Context:
+    """A copy of `context` in which lines carry this task's ids: for what outlives the request that began it.
+
+    A task started the plain way would keep all of the request's own context alive, its body too, for as long
+    as it runs.
+    """
+    copied = context.copy()
+    copied.run(structlog.contextvars.bind_contextvars, **structlog.contextvars.get_contextvars())
+    return copied
 
 
 def get(room: str) -> Logger:

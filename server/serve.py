@@ -5,22 +5,27 @@ the process. SIGTERM or SIGINT takes them down in the other order, within a boun
 once. It decides nothing about requests.
 """
 
+import datetime
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 
 import trio
-from pydantic import ValidationError
 
 from eventstore import EventStore, StoreOptions
 from eventstore.postgres import PostgresLog, PostgresOptions
 from server import logs
 from server.config import BadSettings, Settings
 from server.database import Database, StartStopped, open_database
-from server.host import Host, Listener, listen
+from server.embedded.folder import default_data_dir
+from server.host import BadCertificate, Host, Listener, Tls, listen, local_certificate, open_context
 from server.host.limits import raise_file_limit
+from server.metrics import Metrics
+from server.outages import StoreWatch
+from server.providers import upstreams_from
 from server.runtime.drain import Drain
 from server.runtime.runtime import Runtime, open_runtime
-from server.upstream import Limits, OpenAISettings, Upstreams
+from server.upstream import Upstreams
 from server.web.app import build
 
 log = logs.get("serve")
@@ -32,14 +37,14 @@ SAME_SIGNAL_SECONDS = 0.3  # make, or a script, passes on what the terminal has 
 WEBSOCKET_BYTES = 1_048_576
 
 
-async def serve(settings: Settings, tell: Callable[[str], None]) -> None:
-    """Serves until told to stop. `tell` gets one line when requests are taken.
+async def serve(settings: Settings, tell: Callable[[Listener], None]) -> None:
+    """Serves until told to stop. `tell` is told where, when requests are taken.
 
     Raises `BadSettings`, `CannotListen`, `EmbeddedError`, `NotMigrated`, `StoreUnavailable`, `Refused` at the
     start.
     """
-    upstreams = _upstreams(settings)
-    listener = listen(settings.bind, settings.stall_timeout)
+    upstreams = upstreams_from(settings, os.environ)
+    listener = listen(settings.bind, settings.stall_timeout, await _tls(settings))
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as root:
@@ -71,20 +76,23 @@ async def _serve(
     upstreams: Upstreams,
     listener: Listener,
     stop: trio.Event,
-    tell: Callable[[str], None],
+    tell: Callable[[Listener], None],
 ) -> None:
     postgres = PostgresLog(
         PostgresOptions(database.url, database.owner_url, program="tokentape", patience=settings.store_patience)
     )
+    metrics = Metrics()
+    watched = StoreOptions(patience=settings.store_patience, observer=StoreWatch(metrics))
     drain = Drain(raise_file_limit(settings.max_streams), settings.stream_max_seconds)
     async with (
-        EventStore(postgres, StoreOptions(patience=settings.store_patience)).open() as store,
-        open_runtime(store, upstreams, drain, most_runs=settings.max_runs) as runtime,
+        EventStore(postgres, watched).open() as store,
+        open_runtime(store, upstreams, drain, most_runs=settings.max_runs, metrics=metrics) as runtime,
         trio.open_nursery() as nursery,
     ):
+        await nursery.start(upstreams.run)
         host = Host(build(runtime, settings), listener, WEBSOCKET_BYTES)
         await nursery.start(host.serve)
-        tell(listener.url)
+        tell(listener)
         log.info("ready", url=listener.url, worker=runtime.supervisor.worker)
         await stop.wait()
         await _take_down(runtime, settings.stop_timeout)
@@ -102,16 +110,17 @@ async def _take_down(runtime: Runtime, bound: float) -> None:
             nursery.start_soon(runtime.drain.empty)
 
 
-def _upstreams(settings: Settings) -> Upstreams:
-    if not {"openai_base_url", "openai_api_key"} & settings.model_fields_set:
-        return Upstreams(openai=None)
+async def _tls(settings: Settings) -> Tls | None:
     try:
-        openai = OpenAISettings(
-            base_url=settings.openai_base_url,
-            api_key=settings.openai_api_key,
-            limits=Limits(idle=settings.upstream_stall),
-        )
-    except ValidationError as error:
-        said = "; ".join(f"OPENAI_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
-        raise BadSettings(said) from None
-    return Upstreams(openai=openai)
+        if settings.tls:
+            folder = (settings.data_dir or default_data_dir()).expanduser().absolute() / "tls"
+            names = (settings.bind.rpartition(":")[0], *settings.allowed_hosts)
+            now = datetime.datetime.now(datetime.UTC)
+            own = await trio.to_thread.run_sync(local_certificate, folder, names, now)
+            return Tls(open_context(own.server, own.server, ("certificate", "key")), own.authority)
+        if settings.certfile is not None and settings.keyfile is not None:
+            called = ("TOKENTAPE_CERTFILE", "TOKENTAPE_KEYFILE")
+            return Tls(open_context(settings.certfile, settings.keyfile, called))
+    except BadCertificate as error:
+        raise BadSettings(str(error)) from None
+    return None

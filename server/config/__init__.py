@@ -1,5 +1,5 @@
 """What can be set, and from where: `TOKENTAPE_…` variables, the providers' own variables, and flags."""
 
-from server.config.settings import BadSettings, Settings, load
+from server.config.settings import OWN, BadSettings, Settings, load
 
-__all__ = ["BadSettings", "Settings", "load"]
+__all__ = ["OWN", "BadSettings", "Settings", "load"]

@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings.sources import EnvSettingsSource
 
 PREFIX = "TOKENTAPE_"
+PROVIDERS = ("openai_", "anthropic_")
+"""How settings begin that providers' own variables name (`OPENAI_API_KEY`): they take no prefix and no flag."""
 
 
 class BadSettings(Exception):
@@ -46,6 +48,12 @@ def _folder(value: Any) -> Any:
     return value
 
 
+def _file(value: Any) -> Any:
+    if value == "":
+        raise ValueError("it has to name a file")
+    return value
+
+
 def _names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
@@ -53,6 +61,7 @@ def _names(value: Any) -> Any:
 PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
+File = Annotated[Path, BeforeValidator(_file)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -81,6 +90,9 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Names = Field((), description="names clients may call this server by, besides the bind address")
     allowed_origins: Names = Field((), description="origins of web pages that may post, besides the server's own")
+    tls: bool = Field(False, description="HTTPS and HTTP/2, with a certificate made for this machine")
+    certfile: File | None = Field(None, description="HTTPS and HTTP/2, with the certificate in this file")
+    keyfile: File | None = Field(None, description="the private key of --certfile")
     log_format: Literal["auto", "json", "text"] = Field("auto", description="log lines as JSON or for people")
     stop_timeout: Seconds = Field(10.0, description="seconds from SIGTERM to the end, at most")
     stall_timeout: Seconds = Field(120.0, description="seconds after which a client that takes no byte is cut off")
@@ -93,6 +105,10 @@ class Settings(BaseSettings):
     upstream_stall: Seconds = Field(60.0, description="seconds of silence after which an upstream is given up")
     openai_base_url: HttpUrl = Field("https://api.openai.com/v1", repr=False, validation_alias="OPENAI_BASE_URL")
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+    anthropic_base_url: HttpUrl = Field(
+        "https://api.anthropic.com", repr=False, validation_alias="ANTHROPIC_BASE_URL"
+    )
+    anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
 
     @classmethod
     def settings_customise_sources(
@@ -116,12 +132,19 @@ class _Environment(EnvSettingsSource):
         return super().prepare_field_value(field_name, field, value, value_is_complex)
 
 
+OWN = tuple(name for name in Settings.model_fields if not name.startswith(PROVIDERS))
+"""The names of Tokentape's own settings: those that have a flag."""
+
+CLIENTS = ("url", "cacert")
+"""`TOKENTAPE_URL` and `TOKENTAPE_CACERT`: read by the commands that talk to a server, no settings of one."""
+
+
 def load(flags: Mapping[str, Any] | None = None) -> Settings:
     """The settings from flags (None means not given) and the environment.
 
     Raises `BadSettings`: whoever set them is to blame, and the message says what would be right.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields if not name.startswith("openai_")}
+    known = {PREFIX + name.upper() for name in (*OWN, *CLIENTS)}
     # However it is written: pydantic-settings does not heed the case either.
     named = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
     complaints = [_unknown(name) for name in named if name.upper() not in known]
@@ -139,12 +162,20 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
         raise BadSettings(
             "TOKENTAPE_DATABASE_OWNER_URL is set but TOKENTAPE_DATABASE_URL is not: set both, or neither"
         )
+    if (settings.certfile is None) != (settings.keyfile is None):
+        one, other = ("CERTFILE", "KEYFILE") if settings.keyfile is None else ("KEYFILE", "CERTFILE")
+        raise BadSettings(f"TOKENTAPE_{one} is set but TOKENTAPE_{other} is not: set both, or neither")
+    if settings.tls and settings.certfile is not None:
+        raise BadSettings(
+            "TOKENTAPE_TLS and TOKENTAPE_CERTFILE are both set: leave out TOKENTAPE_TLS to serve with your "
+            "certificate, or TOKENTAPE_CERTFILE and TOKENTAPE_KEYFILE to have one made"
+        )
     return settings
 
 
 def _unknown(name: str) -> str:
-    own = {field.upper(): PREFIX + field.upper() for field in Settings.model_fields}
-    own |= {field: field for field in own if field.startswith("OPENAI_")}
+    own = {field.upper(): PREFIX + field.upper() for field in (*Settings.model_fields, *CLIENTS)}
+    own |= {field: field for field in own if field.lower().startswith(PROVIDERS)}
     close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), own, n=1)
     hint = f"did you mean {own[close[0]]}?" if close else "`tokentape serve --help` lists the known ones"
     return f"{name} is not a setting: {hint}"
@@ -155,6 +186,6 @@ def _complaint(problem: Any, flags: Mapping[str, Any]) -> str:
     name = place if place.isupper() else PREFIX + place.upper()
     if flags.get(place) is not None:
         name = "--" + place.replace("_", "-")
-    secret = "key" in place.lower() or "url" in place.lower()
+    secret = ("key" in place.lower() and place != "keyfile") or "url" in place.lower()
     value = "(not shown)" if secret else repr(problem["input"])
     return f"{name} = {value}: {problem['msg'].removeprefix('Value error, ')}"

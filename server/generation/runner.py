@@ -6,21 +6,13 @@ carries the writer's next `seq`; being fenced off ends the run without a word, f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import trio
 
 from eventstore import Append, EventStore, NewEvent, Writer
 from server import events
-from server.upstream import Finish, Prompt, Upstream, UpstreamError
-
-
-@dataclass(slots=True)
-class Figures:
-    """What a run came to, for its log line."""
-
-    tokens: int = 0
-    ttft_ms: int | None = None
+from server.generation.figures import Figures
+from server.upstream import Prompt, Upstream, UpstreamError
 
 
 class Pen:
@@ -59,22 +51,27 @@ async def run(
     before the terminal event is appended: whoever reads the end may rely on that.
     """
     await pen.write([events.generation_started(generation, 1, worker)])
-    started = trio.current_time()
+    before = trio.current_time()
     failure: UpstreamError | None = None
-    finish: Finish | None = None
     try:
         async with upstream.open(prompt) as answer:
-            while chunks := await answer.receive():
-                if figures.ttft_ms is None:
-                    figures.ttft_ms = round((trio.current_time() - started) * 1000)
-                await pen.write([events.token(generation, chunk) for chunk in chunks])
-                figures.tokens += len(chunks)
-            finish = answer.finish
+            try:
+                while chunks := await answer.receive():
+                    now = trio.current_time()
+                    figures.arrived(now - before)
+                    before = now
+                    await pen.write([events.token(generation, chunk) for chunk in chunks])
+                    figures.appended(len(chunks))
+            finally:
+                figures.read(answer.finish, answer.repaired)
     except UpstreamError as error:
         failure = error
+    finish = figures.finish
     if failure is not None:
+        figures.failure = failure.code
         end = events.generation_failed(generation, failure.code, failure.message, retryable=failure.retryable)
     else:
         reason, usage = (finish.reason, finish.usage) if finish else ("stop", None)
         end = events.generation_completed(generation, reason, usage, figures.ttft_ms)
     await pen.write([end], last=True)
+    figures.outcome = "completed" if failure is None else "failed"

@@ -5,45 +5,62 @@ a cancellation never misses a run that is just starting. Here is the one `except
 nothing of HTTP.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
 
-from eventstore import Append, EventStore, Fenced, NewEvent, StoreError
+from eventstore import Append, EventStore, Fenced, NewEvent, StoreError, StoreUnavailable
 from server import events, logs
-from server.generation.runner import Figures, Pen, run
-from server.upstream import Prompt, Upstream
+from server.generation.figures import Figures
+from server.generation.runner import Pen, run
+from server.metrics import Metrics
+from server.upstream import CODES, Prompt, Upstream
 
 log = logs.get("supervisor")
 
 WATCH_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+OWN_CODES: Mapping[str, str] = {
+    "store_unavailable": "The log could not be written for too long.",
+    "server_stopped": "The server was stopped before the answer was complete. Ask again.",
+    "internal_error": "The server failed; its log says why.",
+}
+"""With these a run fails that its upstream has not failed; and what a client is told."""
 EPOCH = 1
 """The first attempt. Later attempts (after a takeover) count on."""
 
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """One run of this process."""
+    """One run of this process. `model` is its name with the provider's, as the client asked for it."""
 
     conversation: str
     generation: str
     upstream: Upstream
     prompt: Prompt
+    model: str = "?"
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     done: trio.Event = field(default_factory=trio.Event)
     figures: Figures = field(default_factory=Figures)
     stopped_by: str | None = None
 
+    @property
+    def provider(self) -> str:
+        """Whose model it is. One of few: the model was found by it."""
+        return self.model.partition("/")[0]
+
 
 class Supervisor:
     """All runs of one process. `worker` is the name under which they appear in the log."""
 
-    def __init__(self, store: EventStore, nursery: trio.Nursery, worker: str) -> None:
+    def __init__(
+        self, store: EventStore, nursery: trio.Nursery, worker: str, metrics: Metrics | None = None
+    ) -> None:
         self._store = store
         self._nursery = nursery
+        self.metrics = metrics or Metrics()
         self.worker = worker
         self.owner = store.owner
         self.runs: dict[str, Run] = {}
@@ -106,31 +123,34 @@ class Supervisor:
             await run.done.wait()
 
     async def _drive(self, run_: Run) -> None:
-        end: NewEvent | None = None
+        logs.bind(generation=run_.generation, conversation=run_.conversation)
+        run_.figures.meter = self.metrics.meter(run_.provider, (*CODES, *OWN_CODES))
+        started = trio.current_time()
         try:
-            end = await self._attempt(run_)
+            failure = await self._attempt(run_)
             if run_.stopped_by is not None:
-                end = events.generation_failed(
-                    run_.generation,
-                    run_.stopped_by,
-                    "The server was stopped before the answer was complete. Ask again.",
-                    retryable=True,
-                )
-            if end is not None:
-                await self.end(run_.conversation, run_.generation, end, lambda: run_.stopped_by is not None)
+                failure = run_.stopped_by
+            if failure is not None:
+                await self._fail(run_, failure)
         finally:
             del self.runs[run_.generation]
             run_.done.set()
-        log.info(
-            "run over",
-            generation=run_.generation,
-            conversation=run_.conversation,
-            tokens=run_.figures.tokens,
-            ttft_ms=run_.figures.ttft_ms,
-        )
+        self._tell(run_, trio.current_time() - started)
 
-    async def _attempt(self, run_: Run) -> NewEvent | None:
-        """None when the end is in the log, or left to whoever stopped it; else the event with which to end."""
+    def _tell(self, run_: Run, seconds: float) -> None:
+        figures = run_.figures
+        if figures.outcome == "failed" and figures.failure is not None:
+            self.metrics.failures.add(run_.provider, figures.failure)
+        tell = log.warning if figures.outcome == "failed" else log.info
+        tell("run over", model=run_.model, **figures.ended(seconds))
+
+    async def _fail(self, run_: Run, code: str) -> None:
+        event = events.generation_failed(run_.generation, code, OWN_CODES[code], retryable=True)
+        if await self.end(run_.conversation, run_.generation, event, lambda: run_.stopped_by is not None):
+            run_.figures.outcome, run_.figures.failure = "failed", code
+
+    async def _attempt(self, run_: Run) -> str | None:
+        """None when the end is in the log, or left to whoever stopped it; else the code with which it fails."""
         generation = run_.generation
         pen = Pen(self._store, run_.conversation, generation, EPOCH)
         try:
@@ -138,17 +158,15 @@ class Supervisor:
             with run_.scope:
                 await run(pen, generation, self.worker, run_.upstream, run_.prompt, run_.figures)
         except Fenced as fenced:
-            log.info("run fenced off", generation=generation, reason=fenced.reason)
+            log.debug("run fenced off", reason=fenced.reason)
+        except StoreUnavailable:
+            return "store_unavailable"  # the outage has a log line of its own
         except StoreError as error:
-            log.warning("store unavailable", generation=generation, why=str(error))
-            return events.generation_failed(
-                generation, "store_unavailable", "The log could not be written for too long.", retryable=True
-            )
+            log.error("run could not be written", why=str(error))
+            return "store_unavailable"
         except Exception:
-            log.exception("run crashed", generation=generation)
-            return events.generation_failed(
-                generation, "internal_error", "The server failed; its log says why.", retryable=True
-            )
+            log.exception("run crashed")
+            return "internal_error"
         return None
 
     async def end(
@@ -159,14 +177,18 @@ class Supervisor:
         Goes on until the store answers: a run without an end would read "streaming …" for ever. Gives up
         only when told so; the run is then found by another process, as one whose worker is lost.
         """
+        told = False
         while True:
             try:
                 await self._store.append(Append(conversation, (event,), closes=generation))
             except Fenced:
                 return False
             except StoreError as error:
-                log.warning("end not written yet", generation=generation, why=str(error))
+                if not told:  # once: in an outage every run comes by here, again and again
+                    log.warning("end not written yet", generation=generation, why=str(error))
+                told = True
                 if give_up():
+                    log.warning("end not written: another process ends it, as worker_lost", generation=generation)
                     return False
                 await trio.sleep(RETRY_SECONDS)
             else:

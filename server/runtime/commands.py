@@ -6,6 +6,7 @@ nothing that was begun (between the append of a request and the start of its run
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from eventstore import (
     Writer,
     WrongExpectedPosition,
 )
+from server import logs
 from server.errors import Problem, not_found, unavailable
 from server.events import CONVERSATION, GENERATION_SCOPE
 from server.generation import decide
@@ -68,6 +70,7 @@ class Commands:
         self._upstreams = upstreams
         self._drain = drain
         self._most_runs = most_runs
+        self._context = copy_context()
 
     async def start_conversation(self, command: StartConversation, key: Key | None) -> Appended:
         """A new conversation."""
@@ -152,7 +155,7 @@ class Commands:
                 retry_after=2.0,
                 extra={"limit": self._most_runs},
             )
-        return Run(conversation, command.generation, upstream, prompt)
+        return Run(conversation, command.generation, upstream, prompt, command.model)
 
     def _prompt(self, state: Conversation, command: RequestGeneration) -> tuple[Upstream, Prompt]:
         try:
@@ -237,10 +240,12 @@ class Commands:
             finally:
                 done.set()
 
-        self._nursery.start_soon(do)
+        logs.detached(self._context).run(self._nursery.start_soon, do)
         await done.wait()
         if errors:
             raise errors[0]
+        if not results:  # the process is going down, and took the act with it
+            raise unavailable("The server is stopping, and may not have done this. Ask again with the same key.")
         return results[0]
 
 

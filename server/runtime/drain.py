@@ -5,6 +5,7 @@ over a window, so that the clients do not all come back in the same instant.
 """
 
 import random
+from collections import Counter
 
 import trio
 
@@ -14,10 +15,11 @@ from server.errors import Problem
 class Stay:
     """One open stream's leave to stay: `over` when it shall end."""
 
-    __slots__ = ("_scope", "end_at")
+    __slots__ = ("_scope", "end_at", "transport")
 
-    def __init__(self, end_at: float) -> None:
+    def __init__(self, end_at: float, transport: str) -> None:
         self.end_at = end_at
+        self.transport = transport
         self._scope: trio.CancelScope | None = None
 
     @property
@@ -38,7 +40,10 @@ class Stay:
 
 
 class Drain:
-    """All stays of this process. `most` bounds their number, `longest` (seconds) each one's length."""
+    """All stays of this process. `most` bounds their number, `longest` (seconds) each one's length.
+
+    `refused` counts what was turned away, by the code of its problem.
+    """
 
     def __init__(self, most: int, longest: float | None) -> None:
         self._most = most
@@ -46,19 +51,31 @@ class Drain:
         self._stays: set[Stay] = set()
         self.begun = False
         self._empty = trio.Event()
+        self.refused = {"draining": 0, "overloaded": 0}
 
     def __len__(self) -> int:
         return len(self._stays)
 
+    @property
+    def most(self) -> int:
+        """How many there may be."""
+        return self._most
+
+    def by_transport(self) -> Counter[str]:
+        """How many there are of each kind."""
+        return Counter(stay.transport for stay in self._stays)
+
     def refuse_if_begun(self) -> None:
         """Raises the `Problem` with which new work is refused while the server stops."""
         if self.begun:
+            self.refused["draining"] += 1
             raise Problem(503, "draining", "The server is stopping. Come back in a moment.", retry_after=1.0)
 
     def refuse_stream(self) -> None:
         """The same for a new stream, which is refused too when too many are open."""
         self.refuse_if_begun()
         if len(self._stays) >= self._most:
+            self.refused["overloaded"] += 1
             raise Problem(
                 503,
                 "overloaded",
@@ -72,11 +89,14 @@ class Drain:
         """Whether a request may be held for a while; if not, it is answered with what is there."""
         return not self.begun and len(self._stays) < self._most
 
-    def enter(self) -> Stay:
-        """A new stay; give it back with `leave`. Over at once for who was let in just before the drain began."""
+    def enter(self, transport: str = "other") -> Stay:
+        """A new stay; give it back with `leave`. Over at once for who was let in just before the drain began.
+
+        `transport` names its kind, one of few, for whoever counts them.
+        """
         now = trio.current_time()
         longest = 0.0 if self.begun else self._longest
-        stay = Stay(now + longest if longest is not None else float("inf"))
+        stay = Stay(now + longest if longest is not None else float("inf"), transport)
         self._stays.add(stay)
         return stay
 

@@ -15,6 +15,7 @@ from server.generation.fold import fold
 from server.generation.state import Conversation, Generation
 from server.generation.supervisor import Supervisor
 from server.ids import looks_right
+from server.metrics import Metrics
 from server.runtime.commands import Commands
 from server.runtime.drain import Drain
 from server.runtime.folds import Folds
@@ -28,12 +29,20 @@ class Runtime:
     """One process at work on one store. Made by `open_runtime`."""
 
     def __init__(
-        self, store: EventStore, nursery: trio.Nursery, upstreams: Upstreams, drain: Drain, most_runs: int
+        self,
+        store: EventStore,
+        nursery: trio.Nursery,
+        upstreams: Upstreams,
+        drain: Drain,
+        most_runs: int,
+        metrics: Metrics,
     ) -> None:
         self.store = store
+        self.metrics = metrics
+        self.most_runs = most_runs
         self.drain = drain
         self.folds = Folds(store, nursery)
-        self.supervisor = Supervisor(store, nursery, worker=f"worker-{store.owner:016x}")
+        self.supervisor = Supervisor(store, nursery, f"worker-{store.owner:016x}", metrics)
         self.commands = Commands(store, nursery, self.folds, self.supervisor, upstreams, drain, most_runs)
         self._places: dict[str, Place] = {}
 
@@ -89,11 +98,14 @@ class Runtime:
 
 @asynccontextmanager
 async def open_runtime(
-    store: EventStore, upstreams: Upstreams, drain: Drain, *, most_runs: int
+    store: EventStore, upstreams: Upstreams, drain: Drain, *, most_runs: int, metrics: Metrics | None = None
 ) -> AsyncIterator[Runtime]:
-    """The runtime at work on an open store. At its end all its tasks are cancelled; drain it first."""
+    """The runtime at work on an open store. At its end all its tasks are cancelled; drain it first.
+
+    `metrics` are the process's; without, it counts for itself.
+    """
     async with trio.open_nursery() as nursery:
-        runtime = Runtime(store, nursery, upstreams, drain, most_runs)
+        runtime = Runtime(store, nursery, upstreams, drain, most_runs, metrics or Metrics())
         nursery.start_soon(runtime.supervisor.watch)
         nursery.start_soon(sweep, store, runtime.supervisor)
         yield runtime

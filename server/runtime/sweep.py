@@ -8,7 +8,7 @@ again and take theirs back.
 
 import trio
 
-from eventstore import EventStore, OpenWriter, StoreError
+from eventstore import EventStore, OpenWriter, StoreError, StoreUnavailable
 from server import events, logs
 from server.generation.supervisor import Supervisor
 
@@ -36,6 +36,8 @@ async def sweep(store: EventStore, supervisor: Supervisor) -> None:
                 keys_at = now + KEYS_SECONDS
                 while await store.expire_keys():
                     pass
+        except StoreUnavailable:
+            suspects = {}  # the outage has a log line of its own
         except StoreError as error:
             suspects = {}
             log.warning("sweep failed", why=str(error))
@@ -48,4 +50,5 @@ async def _end(supervisor: Supervisor, writer: OpenWriter) -> None:
         code, why = "store_unavailable", "The log was away when this generation was to start. Ask again."
     event = events.generation_failed(writer.name, code, why, retryable=True)
     if await supervisor.end(writer.stream, writer.name, event):
+        supervisor.metrics.lost_runs += 1
         log.warning("lost run ended", generation=writer.name, conversation=writer.stream, owner=writer.owner)

@@ -20,7 +20,8 @@ def routes(runtime: Runtime) -> Blueprint:
 
     @blue.get("/readyz")
     async def readyz() -> Response:
-        runtime.drain.refuse_if_begun()
+        if runtime.drain.begun:  # asked, not refused: a probe is no work that was turned away
+            raise Problem(503, "draining", "The server is stopping.", retry_after=1.0)
         try:
             with trio.fail_after(READY_SECONDS):
                 await runtime.store.alive()

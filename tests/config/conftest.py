@@ -9,5 +9,5 @@ import pytest
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """None of ours, none of a provider's."""
     for name in os.environ:
-        if name.upper().startswith(("TOKENTAPE_", "OPENAI_")):
+        if name.upper().startswith(("TOKENTAPE_", "OPENAI_", "ANTHROPIC_")):
             monkeypatch.delenv(name)

@@ -4,10 +4,12 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar, copy_context
 from typing import Any, Literal
 
 import pytest
 import structlog
+import trio
 
 from server import logs
 
@@ -72,7 +74,7 @@ def test_a_line_for_people(written: Written) -> None:
     (line,) = written().splitlines()
     for part in ("warning", "stream ended", "conv_1", "streams"):
         assert part in line
-    with pytest.raises(ValueError, match="Expecting"):
+    with pytest.raises(json.JSONDecodeError):
         json.loads(line)
 
 
@@ -171,3 +173,68 @@ def test_a_line_that_cannot_be_written_ends_nothing(
     monkeypatch.setattr(sys.stderr, "write", fail)
     monkeypatch.setattr(sys.stderr, "flush", fail)
     logs.get("web").info("hello")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "coloured"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_colours_are_for_terminals(
+    terminal: bool, no_color: str, coloured: bool, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file their codes are noise; who wants none on a terminal says so (https://no-color.org)."""
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    logs.configure("text")
+    logs.get("x").warning("hello", why="a")
+    logging.getLogger("hypercorn").warning("odd")
+    assert ("\x1b[" in written()) is coloured
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_is_bound_is_in_every_line_of_the_task(form: Form, written: Written) -> None:
+    """And of the tasks it starts, of libraries too; but in no line of any other."""
+    logs.configure(form)
+
+    async def asker(name: str) -> None:
+        logs.bind(request=name)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say)
+        logging.getLogger("hypercorn").warning("odd")
+
+    async def say() -> None:
+        logs.get("x").info("said")
+
+    async with trio.open_nursery() as nursery:
+        for name in ("req_1", "req_2"):
+            nursery.start_soon(asker, name)
+    assert written().count("req_1") == 2
+    logs.get("x").info("outside")
+    assert "req_" not in written()
+
+
+async def test_what_is_detached_carries_the_ids_and_nothing_else(written: Written) -> None:
+    """Else a run would keep its request alive, with all that was sent."""
+    logs.configure("json")
+    body: ContextVar[str] = ContextVar("body", default="none")
+    plain = copy_context()
+    seen: list[str] = []
+
+    async def run() -> None:
+        seen.append(body.get())
+        logs.get("x").info("run over")
+        logs.bind(generation="gen_1")
+
+    async with trio.open_nursery() as runs, trio.open_nursery() as requests:
+
+        async def ask(name: str) -> None:
+            body.set("large")
+            logs.bind(request=name)
+            logs.detached(plain).run(runs.start_soon, run)
+
+        for name in ("req_1", "req_2"):
+            requests.start_soon(ask, name)
+    found = objects(written())
+    assert sorted(line["request"] for line in found) == ["req_1", "req_2"]
+    assert all("generation" not in line for line in found)
+    assert seen == ["none", "none"]
+    assert "request" not in plain.run(structlog.contextvars.get_contextvars)

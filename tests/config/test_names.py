@@ -29,6 +29,8 @@ def refusal(flags: dict[str, Any] | None = None) -> str:
         # The providers' own variables have no prefix.
         ("TOKENTAPE_OPENAI_API_KEY", "did you mean OPENAI_API_KEY?"),
         ("TOKENTAPE_OPENAI_BASE_URL", "did you mean OPENAI_BASE_URL?"),
+        ("TOKENTAPE_ANTHROPIC_API_KEY", "did you mean ANTHROPIC_API_KEY?"),
+        ("TOKENTAPE_ANTHROPIC_BASE_URL", "did you mean ANTHROPIC_BASE_URL?"),
         ("tokentape_bnd", "did you mean TOKENTAPE_BIND?"),
         ("TOKENTAPE_XYZZY", "`tokentape serve --help` lists the known ones"),
         ("TOKENTAPE_", "`tokentape serve --help` lists the known ones"),
@@ -74,10 +76,11 @@ def test_a_bad_secret_is_refused_without_being_shown(
     assert "hunter2" not in said
 
 
-def test_nor_is_a_providers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", "ftp://me:hunter2@host")
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"])
+def test_nor_is_a_providers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "ftp://me:hunter2@host")
     said = refusal()
-    assert "OPENAI_BASE_URL = (not shown): it has to start with http:// or https://" in said
+    assert f"{name} = (not shown): it has to start with http:// or https://" in said
     assert "hunter2" not in said
 
 
@@ -85,8 +88,9 @@ def test_good_secrets_are_not_shown_either(monkeypatch: pytest.MonkeyPatch) -> N
     """However the settings are printed, by whoever debugs something."""
     monkeypatch.setenv("TOKENTAPE_DATABASE_URL", URL)
     monkeypatch.setenv("TOKENTAPE_DATABASE_OWNER_URL", URL)
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2")
-    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:hunter2@proxy/v1")
+    for provider in ("OPENAI", "ANTHROPIC"):
+        monkeypatch.setenv(f"{provider}_API_KEY", "sk-hunter2")
+        monkeypatch.setenv(f"{provider}_BASE_URL", "https://me:hunter2@proxy/v1")
     settings = load()
     assert settings.database_url == settings.database_owner_url == URL
     for text in (repr(settings), str(settings), f"{settings}", repr([settings])):

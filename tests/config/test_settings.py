@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from server.config import BadSettings, Settings, load
+from server.config import OWN, BadSettings, load
 
 TAKEN: list[tuple[str, str, Any]] = [
     ("bind", "0.0.0.0:80", "0.0.0.0:80"),
@@ -20,6 +20,8 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("allowed_hosts", "a.example", ("a.example",)),
     ("allowed_hosts", " a.example , b,,c, ", ("a.example", "b", "c")),
     ("allowed_origins", "https://a.example,http://b:1", ("https://a.example", "http://b:1")),
+    ("tls", "true", True),
+    ("tls", "0", False),
     ("log_format", "json", "json"),
     ("log_format", "text", "text"),
     ("log_format", "auto", "auto"),
@@ -45,6 +47,7 @@ REFUSED = [
     ("bind", "host:65536", "127.0.0.1:8000"),
     ("bind", "host:-1", "127.0.0.1:8000"),
     ("bind", "host:²", "127.0.0.1:8000"),
+    ("tls", "perhaps", "boolean"),
     ("log_format", "JSON", "'auto', 'json' or 'text'"),
     ("log_format", "logfmt", "'auto', 'json' or 'text'"),
     *((name, "0", "greater than 0") for name in ("stop_timeout", "stall_timeout", "heartbeat", "store_patience")),
@@ -64,7 +67,6 @@ REFUSED = [
     ("max_body", "1023", "greater than or equal to 1024"),
     ("max_body", "67108865", "less than or equal to 67108864"),
 ]
-OWN = [name for name in Settings.model_fields if not name.startswith("openai_")]
 
 
 def variable(name: str) -> str:
@@ -88,11 +90,13 @@ def test_the_defaults() -> None:
     assert (settings.allowed_hosts, settings.allowed_origins) == ((), ())
     assert settings.openai_base_url == "https://api.openai.com/v1"
     assert settings.openai_api_key is None
+    assert settings.anthropic_base_url == "https://api.anthropic.com"
+    assert settings.anthropic_api_key is None
 
 
 def test_every_setting_is_tried_here() -> None:
-    """A new one is not forgotten: `database_owner_url` has tests of its own."""
-    assert {name for name, _, _ in TAKEN} | {"database_owner_url"} == set(OWN)
+    """A new one is not forgotten: `database_owner_url`, `certfile` and `keyfile` have tests of their own."""
+    assert {name for name, _, _ in TAKEN} | {"database_owner_url", "certfile", "keyfile"} == set(OWN)
 
 
 @pytest.mark.parametrize(("name", "text", "value"), TAKEN)
@@ -148,7 +152,7 @@ def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.Monkey
     assert load().model_fields_set == set()
 
 
-@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL"])
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"])
 def test_so_does_a_providers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else an empty key would make `openai/…` look configured."""
     monkeypatch.setenv(name, "")
@@ -168,15 +172,17 @@ def test_an_empty_list_is_one(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert getattr(load({name: ""}), name) == ()
 
 
-def test_a_providers_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:11434/v1")
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_a_providers_own_variables(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{name.upper()}_API_KEY", "sk-1")
+    monkeypatch.setenv(f"{name.upper()}_BASE_URL", "http://localhost:11434/v1")
     settings = load()
-    assert settings.openai_api_key == SecretStr("sk-1")
-    assert settings.openai_base_url == "http://localhost:11434/v1"
-    assert settings.model_fields_set == {"openai_api_key", "openai_base_url"}
+    assert getattr(settings, f"{name}_api_key") == SecretStr("sk-1")
+    assert getattr(settings, f"{name}_base_url") == "http://localhost:11434/v1"
+    assert settings.model_fields_set == {f"{name}_api_key", f"{name}_base_url"}
 
 
-def test_a_providers_other_variables_are_its_own_business(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+@pytest.mark.parametrize("name", ["OPENAI_ORG_ID", "ANTHROPIC_AUTH_TOKEN"])
+def test_a_providers_other_variables_are_its_own_business(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "org-1")
     assert load().model_fields_set == set()

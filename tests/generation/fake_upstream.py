@@ -19,18 +19,25 @@ PROMPT = Prompt("fake", (Message("user", "hi"),), {})
 
 
 class FakeUpstream:
-    """An `Upstream`. Every answer is the whole script; `opening` and `closing` are seconds that take.
+    """An `Upstream`. Every answer is the whole script; `opening` and `closing` are seconds that take, `repaired`
+    is how many characters each had replaced.
 
     `opened` counts the answers, `open` those that are not closed yet, `asked` the prompts.
     """
 
     def __init__(
-        self, *script: Step, finish: Finish | None = FINISH, opening: float = 0, closing: float = 0
+        self,
+        *script: Step,
+        finish: Finish | None = FINISH,
+        opening: float = 0,
+        closing: float = 0,
+        repaired: int = 0,
     ) -> None:
         self._script = script
         self._finish = finish
         self._opening = opening
         self._closing = closing
+        self._repaired = repaired
         self.asked: list[Prompt] = []
         self.opened = 0
         self.open_now = 0
@@ -46,7 +53,7 @@ class FakeUpstream:
         self.open_now += 1
         try:
             await trio.sleep(self._opening)
-            yield _FakeAnswer(iter(self._script), self._finish)
+            yield _FakeAnswer(iter(self._script), self._finish, self._repaired)
         finally:
             with trio.CancelScope(shield=True):  # as a socket's close is: done before the context is left
                 await trio.sleep(self._closing)
@@ -54,11 +61,11 @@ class FakeUpstream:
 
 
 class _FakeAnswer:
-    def __init__(self, script: Iterator[Step], finish: Finish | None) -> None:
+    def __init__(self, script: Iterator[Step], finish: Finish | None, repaired: int) -> None:
         self._script = script
         self._at_end = finish
         self.finish: Finish | None = None
-        self.repaired = 0
+        self.repaired = repaired
 
     async def receive(self) -> Sequence[str]:
         await trio.lowlevel.checkpoint()

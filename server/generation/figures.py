@@ -1,0 +1,68 @@
+"""What a run came to: counted while it runs, told in one log line when it is over, added to its provider's meter.
+
+It stands in the way of every token: a few additions, no call that waits, nothing made. It knows neither the log
+nor an upstream's ways.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from server.metrics import Meter
+from server.upstream import Finish
+
+
+@dataclass(slots=True)
+class Figures:
+    """One run's. Times are in seconds; `failure` is the code in its `generation.failed`.
+
+    `outcome` is `cancelled` until the run itself had the last word: if it never has, it was ended from outside.
+    """
+
+    meter: Meter = field(default_factory=Meter)
+    outcome: Literal["completed", "failed", "cancelled"] = "cancelled"
+    failure: str | None = None
+    tokens: int = 0
+    ttft_ms: int | None = None
+    longest_gap: float = 0.0
+    repaired: int = 0
+    finish: Finish | None = None
+
+    def arrived(self, seconds: float) -> None:
+        """Tokens came: `seconds` after the start of the run if they are the first, else after those before."""
+        if self.ttft_ms is None:
+            self.ttft_ms = round(seconds * 1000)
+            self.meter.first_token.observe(seconds)
+            return
+        self.meter.between_tokens.observe(seconds)
+        if seconds > self.longest_gap:
+            self.longest_gap = seconds
+
+    def appended(self, tokens: int) -> None:
+        """They are durable."""
+        self.tokens += tokens
+        self.meter.tokens += tokens
+
+    def read(self, finish: Finish | None, repaired: int) -> None:
+        """The upstream's answer is over, well or not; so many of its characters were replaced."""
+        self.finish = finish
+        self.repaired = repaired
+        self.meter.repaired += repaired
+
+    def ended(self, seconds: float) -> dict[str, Any]:
+        """The run is over, after so many seconds. Returns the fields of its log line, but those that are empty."""
+        self.meter.runs[self.outcome].observe(seconds)
+        usage = (self.finish.usage if self.finish else None) or {}
+        speaking = seconds - (self.ttft_ms or 0) / 1000
+        fields = {
+            "outcome": self.outcome,
+            "failure": self.failure if self.outcome == "failed" else None,
+            "finish_reason": self.finish.reason if self.finish else None,
+            "tokens": self.tokens,
+            "ttft_ms": self.ttft_ms,
+            "duration_ms": round(seconds * 1000),
+            "tokens_per_second": round(self.tokens / speaking, 1) if self.tokens and speaking > 0 else None,
+            "longest_gap_ms": round(self.longest_gap * 1000) if self.tokens > 1 else None,
+            "repaired": self.repaired or None,
+            **usage,
+        }
+        return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,176 @@
+"""Which figures are shown, under which names, and what they mean: four chapters. Pure.
+
+A help says what moves the figure and, where it is not plain, what to make of it.
+"""
+
+from collections.abc import Iterable
+
+from prometheus_client.metrics_core import Metric
+
+from eventstore import Figures
+from server.metrics.families import counter, counters, gauge, gauges, histograms
+from server.metrics.metrics import TRANSPORTS, Metrics
+from server.metrics.present import Present
+
+QUIET_SECONDS = 5.0
+"""The process asks something of the store twice a second; silence for so long is a database that hangs."""
+
+
+def runs(metrics: Metrics, now: Present) -> Iterable[Metric]:
+    """Runs and what their upstreams gave."""
+    meters = metrics.meters.items()
+    return (
+        histograms(
+            "time_to_first_token_seconds",
+            "From the start of a run to its first token from the upstream.",
+            ("provider",),
+            (((name,), meter.first_token) for name, meter in meters),
+        ),
+        histograms(
+            "time_between_tokens_seconds",
+            "Between one arrival of tokens in a run and its next; tokens that arrive together are one arrival. "
+            "The next is asked for when the last is durable, so a slow database shows here too: compare with "
+            "tokentape_commit_seconds.",
+            ("provider",),
+            (((name,), meter.between_tokens) for name, meter in meters),
+        ),
+        counters(
+            "tokens",
+            "Tokens appended to the log by runs of this process.",
+            ("provider",),
+            (((name,), meter.tokens) for name, meter in meters),
+        ),
+        counters(
+            "repaired_characters",
+            "Characters of upstreams replaced by U+FFFD because they cannot be stored (U+0000, unpaired "
+            "surrogates, broken UTF-8). Any at all: that upstream cuts its text wrongly.",
+            ("provider",),
+            (((name,), meter.repaired) for name, meter in meters),
+        ),
+        gauge("runs_running", "Generations this process drives now.", now.runs),
+        gauge("runs_limit", "How many it takes on (TOKENTAPE_MAX_RUNS); beyond that 503.", now.most_runs),
+        histograms(
+            "run_seconds",
+            "How long runs took that are over, by outcome; its _count is how many there were. cancelled: ended "
+            "from outside, by a client or by a process that took this one for lost.",
+            ("provider", "outcome"),
+            (((name, outcome), spread) for name, meter in meters for outcome, spread in meter.runs.items()),
+        ),
+        counters(
+            "run_failures",
+            "Runs that failed, by the code in their generation.failed. upstream_…: the provider or the way to "
+            "it, after the retries; store_unavailable, server_stopped, internal_error: this server.",
+            ("provider", "code"),
+            metrics.failures.counts.items(),
+        ),
+        counter(
+            "lost_runs_ended",
+            "Runs of other processes that this one ended as worker_lost: a process died, or could not reach the "
+            "database for longer than the sweep waits.",
+            metrics.lost_runs,
+        ),
+    )
+
+
+def readers(metrics: Metrics, now: Present) -> Iterable[Metric]:
+    """Who reads, and how they come back."""
+    return (
+        gauges(
+            "readers",
+            "Open streams and held requests, by transport. Slow ones cost no more than others: nobody is dropped "
+            "for being slow.",
+            "transport",
+            {**dict.fromkeys((*TRANSPORTS, "other"), 0), **now.readers},
+        ),
+        gauge(
+            "readers_limit",
+            "How many may be open at once (TOKENTAPE_MAX_STREAMS, or what the limit of open files allows).",
+            now.most_streams,
+        ),
+        histograms(
+            "resume_behind_events",
+            "Events between the cursor of a reader that came back and the head of its log, by transport; its "
+            "_count is how many came back (a held poll does each time). Large ones: clients are away for long, or "
+            "cannot keep up.",
+            ("transport",),
+            (((transport,), behind) for transport, behind in metrics.behind.items()),
+        ),
+        counters(
+            "streams_cut",
+            "Streams ended early by this server, though their log went on; the client comes back with its cursor.",
+            ("reason", "transport"),
+            metrics.streams_cut.counts.items(),
+        ),
+        counters(
+            "turned_away",
+            "New work and streams refused for a while: draining (this server stops), overloaded (all streams are "
+            "taken). A browser's EventSource is refused with status 200, so requests by status do not show these.",
+            ("code",),
+            (((code,), count) for code, count in now.refused.items()),
+        ),
+        gauge("draining", "1 while the server stops: streams end, new work is refused.", now.draining),
+    )
+
+
+def store(metrics: Metrics, now: Figures) -> Iterable[Metric]:
+    """The log: commits, queues, tails, and whether the database answers. Read from memory, never from it."""
+    up = now.up and now.quiet_seconds < QUIET_SECONDS
+    by_queue = sorted(now.refused.items())
+    return (
+        histograms("commit_seconds", "From sending a batch to its commit.", (), [((), metrics.commit_seconds)]),
+        histograms(
+            "commit_appends",
+            "Appends in a batch. Group commit takes what waits: batches grow when commits are slow or runs many.",
+            (),
+            [((), metrics.commit_appends)],
+        ),
+        histograms("commit_events", "Events in a batch.", (), [((), metrics.commit_events)]),
+        gauges(
+            "store_waiting",
+            "Questions to the database that no batch has taken yet. Appends that stay above 0: it is too slow.",
+            "queue",
+            now.waiting,
+        ),
+        counters(
+            "store_refused",
+            "Questions turned away because too many waited.",
+            ("queue",),
+            (((name,), n) for name, n in by_queue),
+        ),
+        counter("tail_hits", "Looks of readers answered from the recent events in memory.", now.tail_hits),
+        counter(
+            "tail_misses",
+            "Looks that asked the database: behind the tail, or at the head, where only it can say: nothing new.",
+            now.tail_misses,
+        ),
+        gauge("tail_bytes", "Memory that recent events take.", now.tail_bytes),
+        gauge("store_up", "1 while the database answers; else 0. Known from the process's own questions.", up),
+        gauge("store_quiet_seconds", "Since the database last answered anything.", now.quiet_seconds),
+        counter("store_outages", "How often the database stopped answering.", now.outages),
+        counter("store_away_seconds", "How long all outages took, with the one under way.", now.away_seconds),
+        counters(
+            "store_failures",
+            "Calls the database did not answer, by kind: lost (no connection, or it cannot serve), locked (a row "
+            "was held for too long), timeout (no answer in time), away (any other).",
+            ("kind",),
+            (((kind,), now.failures.get(kind, 0)) for kind in ("away", "locked", "lost", "timeout")),
+        ),
+        counter(
+            "commits_sent_again",
+            "Batches sent again because their answer was lost. Harmless: an append that stands is not repeated.",
+            now.retries.get("append", 0),
+        ),
+        counter("appends_repeated", "Appends found to stand in the log already.", now.repeated),
+    )
+
+
+def requests(metrics: Metrics) -> Iterable[Metric]:
+    """What was asked over HTTP."""
+    return (
+        counters(
+            "http_requests",
+            "Requests answered, by the route's template; streams count when they begin.",
+            ("method", "route", "status"),
+            metrics.requests.counts.items(),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Figures and log lines: each moves with what it tells of."""
