@@ -1,24 +1,48 @@
-"""The command's root: subcommands, and errors as one line that says the next step, with exit status 1 or 2."""
+"""The command's root: the subcommands, loaded when they are called, and errors that say the next step.
 
+Loading one at a time is what makes `tokentape chat` start quickly: a server brings half a database toolkit.
+"""
+
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from eventstore import StoreError
 from server import __version__
-from server.config import BadSettings, Settings, load
-from server.database import NotMigrated
-from server.embedded import EmbeddedError
-from server.host import CannotListen
+from server.cli.failing import STATUSES, fail
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-EXPECTED = (BadSettings, NotMigrated, EmbeddedError, CannotListen, StoreError)
+COMMANDS = ("serve", "migrate", "config", "chat", "replay", "tail", "bench")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """In the order in which one meets them; each in the file of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"server.cli.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would make a failure of it
+            fail(error, sys.argv[1:])
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=STATUSES + "\n\n\b\nCompletion of commands and flags in your shell (bash; zsh and fish have theirs):\n"
+    '  eval "$(_TOKENTAPE_COMPLETE=bash_source tokentape)"',
+)
 @click.version_option(__version__, prog_name="tokentape")
 def tokentape() -> None:
     """Streams LLM answers through a Postgres event log, so that every client resumes exactly.
@@ -26,6 +50,9 @@ def tokentape() -> None:
     \b
     Start here:
       tokentape serve                     a server with its own database, on 127.0.0.1:8000
+      tokentape chat                      talk to it, in another terminal; kill the server, start it again
+      tokentape replay conv_… --pace 4    what was said, as it happened, four times as fast
+    With curl:
       curl -N -H 'Accept: text/event-stream' -H 'Content-Type: application/json' \\
            -d '{"model":"demo"}' http://127.0.0.1:8000/v1/generations
     Cut it, then go on exactly behind the last id you saw:
@@ -36,6 +63,7 @@ def tokentape() -> None:
 
 def settings_options(*names: str) -> Callable[[C], C]:
     """Flags for settings: `bind` becomes `--bind`, described as the setting is. None when not given."""
+    from server.config import Settings
 
     def add(command: C) -> C:
         for name in reversed(names):
@@ -43,42 +71,25 @@ def settings_options(*names: str) -> Callable[[C], C]:
             flag = "--" + name.replace("_", "-")
             shown = "" if field.default is None or field.default == () else f"  [default: {field.default}]"
             text = f"{field.description}{shown}  (TOKENTAPE_{name.upper()})"
-            command = click.option(flag, name, default=None, help=text)(command)
+            # "true", not True: a setting's own words are what a complaint repeats.
+            switch: dict[str, Any] = {"is_flag": True, "flag_value": "true"} if field.annotation is bool else {}
+            command = click.option(flag, name, default=None, help=text, **switch)(command)
         return command
 
     return add
 
 
-def read_settings(flags: dict[str, Any]) -> Settings:
-    """The settings, or exit with 2 and every complaint."""
+def read_settings(flags: dict[str, Any]) -> Any:
+    """The `Settings`, or exit with 2 and every complaint."""
+    from server.config import load
+
     return load(flags)
 
 
 def main() -> None:
     """Runs the command line. Expected failures are one message, not a traceback."""
-    from server.cli import migrate, serve, tail
-
-    for command in (serve.command, migrate.command, tail.command):
-        tokentape.add_command(command)
     try:
-        tokentape(prog_name="tokentape")
-    except BaseExceptionGroup as group:
-        expected = group.subgroup(EXPECTED)
-        rest = group.split(EXPECTED)[1]
-        if expected is None or rest is not None:
-            raise
-        _fail(_first(expected))
-    except EXPECTED as error:
-        _fail(error)
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _fail(error: BaseException) -> None:
-    click.echo(click.style("tokentape: ", fg="red") + str(error), err=True)
-    sys.exit(2 if isinstance(error, BadSettings) else 1)
+        status = tokentape.main(prog_name="tokentape", standalone_mode=False)
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
+        fail(error, sys.argv[1:])
+    sys.exit(status)

@@ -1,31 +1,68 @@
 """`tokentape migrate`."""
 
+import json
+from contextlib import nullcontext
 from typing import Any
 
 import click
 import trio
+from rich.console import Console
 
 import migrations
+from eventstore.postgres import schema_revision
 from server import logs
+from server.cli.failing import STATUSES
 from server.cli.main import read_settings, settings_options
+from server.cli.paper import watched
 from server.config import Settings
 from server.database import open_database
+from server.embedded import acquire
 
 
-@click.command("migrate")
+@click.command("migrate", epilog=STATUSES, short_help="Bring a database up to this version's schema.")
 @settings_options("database_url", "database_owner_url", "data_dir")
-def command(**flags: Any) -> None:
+@click.option("--json", "as_json", is_flag=True, help='one object: {"from": "0001", "to": "0002"}')
+def command(as_json: bool, **flags: Any) -> None:
     """Bring the database up to this version's schema. Safe to run again, and from several machines at once.
+
+    \b
+      tokentape migrate                                    the embedded database
+      tokentape migrate --database-url postgresql://owner:…@db/tokentape
 
     Runs as the role of --database-owner-url (default: --database-url) and gives the role of --database-url
     what it needs to serve: it may add events and read them, never change or remove one.
     """
     settings = read_settings(flags)
     logs.configure("auto")
-    trio.run(_migrate, settings)
-    click.echo(f"tokentape: the database is at revision {migrations.HEAD}")
+    person = watched() and not as_json
+    with Console(stderr=True).status("looking at the database…") if person else nullcontext() as status:
+
+        def tell(what: str) -> None:
+            if status is not None:
+                status.update(what)
+
+        before = trio.run(_migrate, settings, tell)
+    if as_json:
+        click.echo(json.dumps({"from": before, "to": migrations.HEAD}))
+    elif before == migrations.HEAD:
+        click.echo(f"tokentape: the database is at revision {migrations.HEAD} already")
+    else:
+        click.echo(f"tokentape: the database is at revision {migrations.HEAD} (it was {before or 'empty'})")
 
 
-async def _migrate(settings: Settings) -> None:
-    async with open_database(settings, migrate=True):
-        pass
+async def _migrate(settings: Settings, tell: Any) -> str | None:
+    """The revision before; None when the database had no schema."""
+    held = None
+    url = settings.database_owner_url or settings.database_url
+    if url is None:
+        tell("starting the embedded PostgreSQL…")
+        held = await trio.to_thread.run_sync(acquire, settings.data_dir)
+        url = held.owner_url
+    try:
+        before = await schema_revision(url)
+        tell(f"from revision {before or 'none'} to {migrations.HEAD}…")
+        async with open_database(settings, migrate=True):
+            return before
+    finally:
+        if held is not None:
+            held.release()

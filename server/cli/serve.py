@@ -7,27 +7,32 @@ import trio
 
 from server import logs
 from server.cli.main import read_settings, settings_options
-from server.config import Settings
+from server.config import OWN
+from server.host import Listener
 from server.serve import serve
-
-NAMES = tuple(name for name in Settings.model_fields if not name.startswith("openai_"))
 
 
 @click.command("serve")
-@settings_options(*NAMES)
+@settings_options(*OWN)
 def command(**flags: Any) -> None:
     """Serve the API until SIGTERM or Ctrl-C.
 
     Without --database-url the server brings its own PostgreSQL, in --data-dir, and migrates it. With one,
     run `tokentape migrate` first.
 
+    With --tls it speaks HTTPS and HTTP/2, with a certificate that it makes for this machine; with --certfile
+    and --keyfile, with yours.
+
     Models: `demo` needs nothing. `openai/<name>` speaks to OPENAI_BASE_URL (OpenAI, vLLM, Ollama, llama.cpp)
-    with OPENAI_API_KEY.
+    with OPENAI_API_KEY, `anthropic/<name>` to ANTHROPIC_BASE_URL with ANTHROPIC_API_KEY; both through
+    HTTPS_PROXY, where that is set and NO_PROXY does not have them.
     """
     settings = read_settings(flags)
     logs.configure(settings.log_format)
 
-    def tell(url: str) -> None:
-        click.echo(f"tokentape: serving on {url}  (stop with Ctrl-C)")
+    def tell(listener: Listener) -> None:
+        click.echo(f"tokentape: serving on {listener.url}  (stop with Ctrl-C)")
+        if listener.tls is not None and listener.tls.authority is not None:
+            click.echo(f"  clients trust {listener.tls.authority}: curl --cacert, tokentape chat --cacert")
 
     trio.run(serve, settings, tell)

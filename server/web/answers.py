@@ -43,7 +43,7 @@ async def start_conversation(runtime: Runtime, body: Body, key: str | None) -> A
     claim = idempotency_key(key, "POST /v1/conversations", body)
     done = await runtime.commands.start_conversation(StartConversation(ask.title, ask.metadata), claim)
     state = await runtime.folds.at(done.stream, done.last)
-    return Answer(201, f"/v1/conversations/{done.stream}", views.encode(views.conversation_fields(state)))
+    return Answer(201, f"/v1/conversations/{done.stream}", views.encode(views.conversation(state)))
 
 
 async def post_message(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
@@ -69,7 +69,7 @@ async def request_generation(runtime: Runtime, conversation: str | None, body: B
     done = await runtime.commands.request_generation(conversation, command, claim)
     state = await runtime.folds.at(done.stream, done.last)
     found = state.generations[-1]
-    return Answer(202, f"/v1/generations/{found.id}", views.encode(views.generation_fields(found)), found.id)
+    return Answer(202, f"/v1/generations/{found.id}", views.encode(views.generation(found)), found.id)
 
 
 async def cancel_generation(runtime: Runtime, generation: str, body: Body, key: str | None) -> Answer:
@@ -80,8 +80,7 @@ async def cancel_generation(runtime: Runtime, generation: str, body: Body, key: 
     command = CancelGeneration(generation, ask.reason, CALLER)
     closed = await runtime.commands.cancel_generation(place.stream, command, claim)
     _, found = await runtime.generation(generation)
-    fields = {**views.generation_fields(found), "upstream_closed": closed}
-    return Answer(200, f"/v1/generations/{generation}", views.encode(fields))
+    return Answer(200, f"/v1/generations/{generation}", views.encode(views.cancelled(found, closed)))
 
 
 def _said(given: str | list[InputMessage] | None) -> tuple[Said, ...]:

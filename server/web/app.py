@@ -5,33 +5,43 @@ from quart_trio import QuartTrio
 
 from server.config import Settings
 from server.runtime.runtime import Runtime
-from server.web import health, posts, problems, reads, sockets
+from server.web import cors, diagnostics, health, metrics, openapi, posts, problems, reads, sockets
 from server.web.guard import Guard
+from server.web.request_ids import RequestIds, name_lines
 from server.web.seam import Seam
 
 BODY_SECONDS = 15
 
 
-def build(runtime: Runtime, settings: Settings) -> Seam:
+def build(runtime: Runtime, settings: Settings) -> RequestIds:
     """The app of one process."""
     app = QuartTrio("tokentape", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    # Before any route: a slash at the end of an address is no other address; and nothing is redirected.
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
     problems.install(app, settings.max_body)
     guard = Guard(settings.bind.rpartition(":")[0], settings.allowed_hosts, settings.allowed_origins)
 
     @app.before_request
     async def check_request() -> None:
-        if request.path.startswith("/v1/"):
+        if f"/{request.path.lstrip('/')}".startswith("/v1/"):  # the router overlooks doubled slashes in front too
             guard.check(request)
+            name_lines(request.view_args)
 
     @app.before_websocket
     async def check_websocket() -> None:
         guard.check(websocket)
+        name_lines(websocket.view_args)
 
+    cors.install(app, settings.allowed_origins)
     app.register_blueprint(reads.routes(runtime, settings.heartbeat))
     app.register_blueprint(posts.routes(runtime, settings.heartbeat))
     app.register_blueprint(sockets.routes(runtime))
+    app.register_blueprint(diagnostics.routes(runtime.drain))
+    app.register_blueprint(openapi.routes())
     app.register_blueprint(health.routes(runtime))
-    return Seam(app)
+    app.register_blueprint(metrics.routes(runtime))
+    metrics.count_requests(app, runtime.metrics)
+    return RequestIds(Seam(app))

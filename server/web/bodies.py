@@ -33,6 +33,11 @@ async def read_json(request: Request) -> dict[str, Any]:
     body = await request.get_data(as_text=False)
     if not body:
         return {}
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise Problem(
+            415, "unsupported_media_type", f"A body has to come as it is, not in the coding {coding[:100]!a}."
+        )
     if request.mimetype != "application/json":
         raise Problem(
             415,
@@ -55,7 +60,8 @@ def decode(text: bytes | str) -> dict[str, Any]:
         # RFC 8259 section 8.1: UTF-8 and nothing else; json would guess at others. A surrogate in it (CESU-8)
         # is let through here, to be refused as what it is.
         decoded = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
-        value = json.loads(decoded, parse_constant=_refuse_constant, parse_int=_int)
+        # A byte order mark may be ignored, says the same section; some clients on Windows send one.
+        value = json.loads(decoded.removeprefix("\ufeff"), parse_constant=_refuse_constant, parse_int=_int)
     except UnicodeDecodeError:
         raise Problem(400, "invalid_json", "The JSON is not valid UTF-8.") from None
     except ValueError as error:

@@ -20,6 +20,7 @@ WAIT_MOST = 50.0
 PAD_MOST = 65_536
 
 _DIGITS = re.compile(r"[0-9]+")
+_SECONDS = re.compile(r"-?[0-9]*\.?[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE)  # float() would take 1_0 and spaces too
 
 
 class Args(Protocol):
@@ -92,7 +93,8 @@ def accepted_form(accept: str) -> Form:
     ranks: dict[str, float] = {}
     for kind, quality in parse_accept_header(accept):
         ranks.setdefault(str(kind).lower().split(";")[0].strip(), float(quality))
-    json = max(ranks.get(kind, 0.0) for kind in ("application/json", "application/*", "*/*"))
+    # The most specific range counts (section 12.5.1): a JSON that is ranked low is not lifted by a wildcard.
+    json = next((ranks[kind] for kind in ("application/json", "application/*", "*/*") if kind in ranks), 0.0)
     streams = [(ranks.get(sse.MEDIA_TYPE, 0.0), Form.SSE), (ranks.get(ndjson.MEDIA_TYPE, 0.0), Form.NDJSON)]
     rank, form = max(streams, key=lambda pair: pair[0])
     return form if rank > 0 and rank >= json else Form.JSON
@@ -130,9 +132,25 @@ PLAIN = StreamOptions()
 
 
 def read_stream_options(args: Args) -> StreamOptions:
-    """`?pad=` and `?named=1`. Raises `Problem` 400 `invalid_pad`."""
+    """`?pad=` and `?named=1`. Raises `Problem` 400 `invalid_pad`, `invalid_named`."""
     pad = 0 if args.get("pad") is None else read_count(args, "pad", 0, PAD_MOST)
-    return StreamOptions(pad, args.get("named") == "1")
+    named = args.get("named") or "0"
+    if named not in ("0", "1"):
+        raise Problem(400, "invalid_named", f"named is 1 or 0; this one is {named[:100]!a}.")
+    return StreamOptions(pad, named == "1")
+
+
+def read_seconds(args: Args, name: str, default: float, bound: str) -> float:
+    """A number of seconds, 0 or more. Raises `Problem` 400 `invalid_<name>`, whose text tells the `bound`."""
+    text = args.get(name)
+    if text is None:
+        return default
+    seconds = float(text) if _SECONDS.fullmatch(text) else math.nan
+    if not 0 <= seconds < math.inf:
+        raise Problem(
+            400, f"invalid_{name}", f"{name} is a number of seconds, {bound}; this one is {text[:100]!a}."
+        )
+    return seconds
 
 
 def read_wait(headers: Headers, args: Args) -> tuple[float, Mapping[str, str]]:
@@ -140,17 +158,8 @@ def read_wait(headers: Headers, args: Args) -> tuple[float, Mapping[str, str]]:
 
     A malformed preference is ignored, as the RFC has it; a malformed `?wait=` is 400 `invalid_wait`.
     """
-    text = args.get("wait")
-    if text is not None:
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = math.nan
-        if not 0 <= seconds < math.inf:
-            raise Problem(
-                400, "invalid_wait", f"wait is a number of seconds, at most 50; this one is {text[:100]!a}."
-            )
-        return min(seconds, WAIT_MOST), {}
+    if args.get("wait") is not None:
+        return min(read_seconds(args, "wait", 0.0, "at most 50"), WAIT_MOST), {}
     for preference in ",".join(headers.getlist("Prefer")).split(","):
         name, _, value = preference.split(";")[0].partition("=")
         value = value.strip().strip('"')

@@ -5,6 +5,7 @@ by itself (Origin) or through a name that it points at 127.0.0.1 (Host: DNS rebi
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -33,13 +34,17 @@ class Guard:
                 f"This server does not answer to the name {host[:100]!a}. Add it to TOKENTAPE_ALLOWED_HOSTS.",
             )
         if isinstance(request, Websocket) or request.method not in ("GET", "HEAD", "OPTIONS"):
-            self._check_origin(request.headers.get("Origin"), host)
+            secure = request.scheme in ("https", "wss")
+            self._check_origin(request.headers.get("Origin"), host, secure)
 
-    def _check_origin(self, origin: str | None, host: str) -> None:
+    def _check_origin(self, origin: str | None, host: str, secure: bool) -> None:
         if origin is None or origin.lower() in self._origins:
             return
         with suppress(ValueError):  # a malformed origin is nobody's
-            if urlsplit(origin).netloc.lower() == host.lower():
+            page = urlsplit(origin)
+            # Where we speak TLS, a page without it is no page of ours: anybody on its way could have written it.
+            # The other way round a proxy may have taken the TLS off.
+            if page.netloc.lower() == host.lower() and not (secure and page.scheme.lower() != "https"):
                 return
         raise Problem(
             403,
@@ -48,13 +53,17 @@ class Guard:
         )
 
 
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s\[\]:@/?#\\,]+)(:[0-9]{0,5})?", re.IGNORECASE)
+
+
 def _name(host: str) -> str | None:
-    """The name in a Host header, without its port; None where there is none or it is dressed up."""
-    try:
-        name = urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None
-    return None if name is None or "@" in host else _normal(name)
+    """The name in a Host header, without its port; None where there is none or it is dressed up.
+
+    The whole header has to be one (RFC 9110 section 7.2): parsers of addresses would find `::1` in
+    `[::1]evil.example`.
+    """
+    found = _HOST.fullmatch(host)
+    return None if found is None else _normal(found[1])
 
 
 def _normal(name: str) -> str:

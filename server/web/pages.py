@@ -23,10 +23,12 @@ async def read_page(
 
     `applied` are the headers that tell what was made of the client's wish to wait.
     """
+    if wait > 0 and source.behind is not None:
+        runtime.metrics.resumed("long_poll", source.behind)
     events, following, up_to_date = await _scan(runtime, source, limit)
     closed = source.over or _ends(source, events)
     if not events and not closed and wait > 0 and runtime.drain.may_hold:
-        stay = runtime.drain.enter()
+        stay = runtime.drain.enter("long_poll")
         try:
             with Reading(runtime, source) as reading, stay.scope(wait):
                 await reading.next()

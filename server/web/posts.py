@@ -39,15 +39,14 @@ def routes(runtime: Runtime, heartbeat: float) -> Blueprint:
         return _respond(await answers.cancel_generation(runtime, name, await read_json(request), _key()))
 
     async def _generate(conversation: str | None) -> Response:
+        options = read_stream_options(request.args)  # a mistake is told in either form
         if accepted_form(request.headers.get("Accept", "")) is not Form.SSE:
             return _respond(
                 await answers.request_generation(runtime, conversation, await read_json(request), _key())
             )
         location: str | None = None
         try:
-            # Whatever would refuse the stream is asked before the run is started, not after.
-            options = read_stream_options(request.args)
-            runtime.drain.refuse_stream()
+            runtime.drain.refuse_stream()  # asked before the run is started, not after
             answer = await answers.request_generation(runtime, conversation, await read_json(request), _key())
             location = answer.location
             # The run is detached: the stream only reads its log, from the start, and may be cut and resumed.

@@ -8,13 +8,15 @@ import math
 from typing import Any
 
 import msgspec
-from quart import Response
+from quart import Response, has_request_context, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
+from werkzeug.routing import WebsocketMismatch
 
 from eventstore import StoreUnavailable, Trimmed
 from server import logs
 from server.errors import Problem, unavailable
+from server.web import cors
 
 log = logs.get("web")
 
@@ -52,7 +54,6 @@ def from_store(error: StoreUnavailable | Trimmed) -> Problem:
                 "snapshot": f"/v1/conversations/{error.stream}",
             },
         )
-    log.warning("store unavailable", why=str(error))
     return unavailable("The database does not answer. Nothing was lost; try again.", 2.0)
 
 
@@ -67,9 +68,15 @@ def install(app: QuartTrio, max_body: int) -> None:
 
     async def on_http(error: HTTPException) -> Response:
         response = respond(_from_http(error, max_body))
-        for name, value in error.get_headers():
-            if name.lower() == "allow":
-                response.headers["Allow"] = value
+        if isinstance(error, MethodNotAllowed):
+            response.headers["Allow"] = cors.allow(error)
+        if (
+            isinstance(error, WebsocketMismatch)
+            and has_request_context()
+            and request.http_version.startswith("1.")
+        ):
+            response.headers["Upgrade"] = "websocket"  # RFC 9110 section 15.5.22; HTTP/2 has no such header
+            response.headers["Connection"] = "Upgrade"
         return response
 
     async def on_fault(error: Exception) -> Response:
@@ -90,10 +97,12 @@ def _from_http(error: HTTPException, max_body: int) -> Problem:
         return Problem(413, "body_too_large", detail, extra={"limit": max_body})
     if isinstance(error, RequestTimeout):
         return Problem(408, "body_too_slow", "The body did not arrive in time. Send it again.")
+    if isinstance(error, WebsocketMismatch) and has_request_context():
+        return Problem(426, "upgrade_required", "This address speaks WebSocket only: ask for an upgrade.")
     status = error.code or 500
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
     detail = {
-        404: "There is nothing at this address; the README lists what there is.",
+        404: "There is nothing at this address; /docs lists what there is.",
         405: "This address does not take that method; see the Allow header.",
     }.get(status, error.description or "The request could not be understood.")
     return Problem(status, code, detail)

@@ -19,7 +19,8 @@ class Source:
     """A log that is known to exist, and the place in it that a cursor named.
 
     `cursor` is the client's, `start` where looking begins (a generation's log has nothing before its
-    request), `over` that the generation has ended at or before the cursor.
+    request), `over` that the generation has ended at or before the cursor. `behind` is how many events the
+    conversation's head is past the cursor of a client that comes back; None for one that starts.
     """
 
     stream: str
@@ -28,13 +29,14 @@ class Source:
     start: int
     head: int
     over: bool
+    behind: int | None = None
 
 
 async def find_conversation(runtime: Runtime, name: str, cursor: int) -> Source:
     """A conversation's log. Raises `Problem` 404, 400 `cursor_ahead`; `Trimmed`."""
     head = await runtime.head(name)
     after = _kept(name, resolve_cursor(cursor, head.position), head)
-    return Source(name, None, after, after, head.position, over=False)
+    return Source(name, None, after, after, head.position, False, _behind(cursor, head))
 
 
 async def find_generation(runtime: Runtime, name: str, cursor: int) -> Source:
@@ -44,7 +46,12 @@ async def find_generation(runtime: Runtime, name: str, cursor: int) -> Source:
     after = resolve_cursor(cursor, head.position)
     start = _kept(place.stream, max(after, place.last - 1), head)
     _, found = await runtime.generation(name)
-    return Source(place.stream, name, after, start, head.position, over=found.ended and after >= found.position)
+    over = found.ended and after >= found.position
+    return Source(place.stream, name, after, start, head.position, over, _behind(cursor, head))
+
+
+def _behind(cursor: int, head: Head) -> int | None:
+    return head.position - cursor if cursor > 0 else None
 
 
 def _kept(stream: str, start: int, head: Head) -> int:

@@ -27,7 +27,7 @@ from server.web.cursor import (
 from server.web.pages import read_page
 from server.web.problems import from_store
 from server.web.reading import Reading, Source, find_conversation, find_generation
-from server.web.streams import MEDIA_TYPES, NO_BUFFERING, refuse, stream
+from server.web.streams import MEDIA_TYPES, NO_BUFFERING, nothing_follows, refuse, stream
 
 Find = Callable[[Runtime, str, int], Awaitable[Source]]
 RUNNING_RETRY = "1"
@@ -49,30 +49,30 @@ def routes(runtime: Runtime, heartbeat: float) -> Blueprint:
     @blue.get("/v1/conversations/<name>")
     async def conversation(name: str) -> Response:
         at = request.args.get("at")
+        wait, applied = read_wait(request.headers, request.args)
         state = await runtime.conversation(name)
         if at is not None:
             state = await _at(runtime, state, at)
             if state.position == 0:
                 raise not_found("conversation at that position")
-            return _snapshot(views.encode(views.conversation_fields(state)), state.position, {})
-        wait, applied = read_wait(request.headers, request.args)
+            return _snapshot(views.encode(views.conversation(state)), state.position, {})
         if _unchanged(state.position) and wait > 0:
             await _hold(runtime, Source(name, None, state.position, state.position, 0, over=False), wait)
             state = await runtime.conversation(name)
         headers = {"Retry-After": RUNNING_RETRY} if state.running else {}
-        body = views.encode(views.conversation_fields(state))
+        body = views.encode(views.conversation(state))
         return _snapshot(body, state.position, {**applied, **headers})
 
     @blue.get("/v1/generations/<name>")
     async def generation(name: str) -> Response:
         at = request.args.get("at")
+        wait, applied = read_wait(request.headers, request.args)
         state, found = await runtime.generation(name)
         if at is not None:
             then = (await _at(runtime, state, at)).generation(name)
             if then is None:
                 raise not_found("generation at that position")
-            return _snapshot(views.encode(views.generation_fields(then)), then.position, {})
-        wait, applied = read_wait(request.headers, request.args)
+            return _snapshot(views.encode(views.generation(then)), then.position, {})
         if _unchanged(found.position) and wait > 0 and not found.ended:
             await _hold(runtime, Source(state.id, name, state.position, state.position, 0, over=False), wait)
             state, found = await runtime.generation(name)
@@ -87,24 +87,25 @@ def routes(runtime: Runtime, heartbeat: float) -> Blueprint:
 
 
 async def _events(runtime: Runtime, find: Find, name: str, heartbeat: float) -> Response:
+    # All that is asked is read first, also what this form has no use for: a mistake is told in every form.
     form = read_form(request.headers, request.args)
+    cursor = read_cursor(request.headers, request.args)
+    options = read_stream_options(request.args)
+    limit = read_limit(request.args)
+    wait, applied = read_wait(request.headers, request.args)
     if request.method == "HEAD" and form is not Form.JSON:
-        await find(runtime, name, read_cursor(request.headers, request.args))
+        source = await find(runtime, name, cursor)
+        if source.over:
+            return nothing_follows()
         return Response(b"", 200, headers=NO_BUFFERING, content_type=MEDIA_TYPES[form])
-    if form is not Form.SSE:
-        source = await find(runtime, name, read_cursor(request.headers, request.args))
-        if form is Form.NDJSON:
-            return stream(runtime, source, form, heartbeat=heartbeat)
-        limit = read_limit(request.args)
-        wait, applied = read_wait(request.headers, request.args)
-        return await read_page(runtime, source, limit, wait, applied)
+    if form is Form.JSON:
+        return await read_page(runtime, await find(runtime, name, cursor), limit, wait, applied)
     try:
-        source = await find(runtime, name, read_cursor(request.headers, request.args))
-        return stream(runtime, source, form, heartbeat=heartbeat, options=read_stream_options(request.args))
-    except StoreUnavailable as error:
-        return refuse(from_store(error))
-    except Problem as problem:
-        if problem.retry_after is None:
+        source = await find(runtime, name, cursor)
+        return stream(runtime, source, form, heartbeat=heartbeat, options=options)
+    except (StoreUnavailable, Problem) as error:
+        problem = error if isinstance(error, Problem) else from_store(error)
+        if form is Form.NDJSON or problem.retry_after is None:
             raise
         return refuse(problem)
 
@@ -120,7 +121,7 @@ async def _hold(runtime: Runtime, source: Source, wait: float) -> None:
     """Until the source has something newer, the time is over, or the server drains."""
     if not runtime.drain.may_hold:
         return
-    stay = runtime.drain.enter()
+    stay = runtime.drain.enter("long_poll")
     try:
         with Reading(runtime, source) as reading, stay.scope(wait):
             await reading.next()
@@ -134,7 +135,7 @@ def _unchanged(position: int) -> bool:
 
 
 def _generation_snapshot(found: Generation, headers: Mapping[str, str]) -> Response:
-    return _snapshot(views.encode(views.generation_fields(found)), found.position, headers)
+    return _snapshot(views.encode(views.generation(found)), found.position, headers)
 
 
 def _snapshot(body: bytes, position: int, headers: Mapping[str, str]) -> Response:
@@ -161,10 +162,10 @@ async def _list(runtime: Runtime, asked: Request) -> Response:
     async with trio.open_nursery() as nursery:  # side by side: the store makes one read of them
         for row in rows[:limit]:
             nursery.start_soon(title, row.name)
-    fields = [
-        {"id": row.name, "title": titles[row.name], "created_at": row.created_at, "position": row.head}
+    lines = [
+        views.ConversationLine(id=row.name, title=titles[row.name], created_at=row.created_at, position=row.head)
         for row in rows[:limit]
     ]
     following = str(rows[limit - 1].order) if len(rows) > limit else None
-    body = views.encode({"conversations": fields, "next": following})
+    body = views.encode(views.ConversationList(conversations=lines, next=following))
     return Response(body, 200, headers={"Cache-Control": "private, no-cache"}, content_type="application/json")

@@ -13,6 +13,7 @@ from quart import Blueprint, Websocket, websocket
 
 from eventstore import StoreUnavailable, Trimmed
 from server.errors import Problem
+from server.host.straight import texts_of
 from server.runtime.drain import Stay
 from server.runtime.runtime import Runtime
 from server.web import answers
@@ -40,12 +41,20 @@ def routes(runtime: Runtime) -> Blueprint:
         client: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]  # a werkzeug proxy
         try:
             runtime.drain.refuse_stream()
-            source = await find_conversation(runtime, name, parse_cursor(client.args.get("after", "0")))
-        except (Problem, StoreUnavailable, Trimmed) as error:
-            await _close_with(client, error)
+        except Problem as problem:
+            await _close_with(client, problem)
             return
-        stay = runtime.drain.enter()
+        stay = runtime.drain.enter(
+            "websocket"
+        )  # at once: those that come while this one is looked up have to see it
         try:
+            try:
+                source = await find_conversation(runtime, name, parse_cursor(client.args.get("after", "0")))
+            except (Problem, StoreUnavailable, Trimmed) as error:
+                await _close_with(client, error)
+                return
+            if source.behind is not None:
+                runtime.metrics.resumed("websocket", source.behind)
             await _Socket(runtime, client, name, source, stay).serve()
         finally:
             runtime.drain.leave(stay)
@@ -60,6 +69,7 @@ class _Socket:
         self._conversation = conversation
         self._source = source
         self._stay = stay
+        self._texts = texts_of(client.scope)
         self._sending = trio.Lock()
         self._wait = trio.CancelScope()
         self._rewind: tuple[Any, int] | None = None
@@ -92,6 +102,8 @@ class _Socket:
             try:
                 await self._tell_from(after)
             except (StoreUnavailable, Trimmed) as error:
+                if isinstance(error, StoreUnavailable):
+                    self._runtime.metrics.streams_cut.add("store_away", "websocket")
                 problem = from_store(error)
                 await self._send(frames.error(None, problem.code, problem.detail, problem.extra))
                 return (EXPIRED if isinstance(error, Trimmed) else LATER), problem.code
@@ -112,9 +124,10 @@ class _Socket:
                     events = await (subscription.next() if told else subscription.look())
                 if self._wait.cancelled_caught:
                     continue
-                for event in events:
-                    await self._send(frames.event(event))
-                if not events:
+                if events:
+                    async with self._sending:
+                        await self._texts.send_texts([frames.event(event) for event in events])
+                else:
                     told = True
                     await self._send(frames.caught_up(subscription.position))
 
@@ -180,6 +193,7 @@ class _Socket:
         position = resolve_cursor(parse_cursor(str(after)), head.position)
         if position < head.earliest - 1:
             raise Trimmed(self._conversation, position, head.earliest, head.position)
+        self._runtime.metrics.resumed("websocket", head.position - position)
         self._rewind, self._rewound = (command, position), trio.Event()
         self._wait.cancel()
         await self._rewound.wait()  # a second resync right behind would take the first one's place and reply

@@ -5,19 +5,20 @@ for events, never their sending: a slow reader would lose what was being sent.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 
-from quart import Response
-from quart.wrappers.response import ResponseBody
+import trio
+from quart import Response, request
 
 from eventstore import Event, StoreUnavailable, Trimmed
 from server import logs
 from server.errors import Problem
+from server.host.straight import Straight, straight_of
 from server.runtime.drain import Stay
 from server.runtime.runtime import Runtime
 from server.web.bare import bare
+from server.web.counted import CountedBody, Refusal, streamed
 from server.web.cursor import PLAIN, Form, StreamOptions
 from server.web.reading import Reading, Source
 from server.wire import ndjson, sse
@@ -37,6 +38,8 @@ class Bytes:
     opening: bytes
     heartbeat: bytes
     done: bytes
+    refusal: Refusal
+    transport: str
 
 
 def stream(
@@ -44,78 +47,89 @@ def stream(
 ) -> Response:
     """The log as an endless response; 204 where nothing can follow. Raises `Problem` (draining, full)."""
     if source.over:
-        return bare(204, {"Vary": "Accept", "Cache-Control": "no-store"})
+        return nothing_follows()
     runtime.drain.refuse_stream()
+    if source.behind is not None:
+        runtime.metrics.resumed(form.value, source.behind)
     body = _Body(runtime, source, _bytes(form, source, options), heartbeat)
-    response = Response(b"", 200, headers=NO_BUFFERING, content_type=MEDIA_TYPES[form])
-    response.response = body
-    response.headers.pop("Content-Length", None)
-    response.timeout = None  # Quart cuts a response at 60 s otherwise
-    return response
+    return streamed(body, NO_BUFFERING, MEDIA_TYPES[form])
+
+
+def nothing_follows() -> Response:
+    """204: at the end of a generation an EventSource stops."""
+    return bare(204, {"Vary": "Accept", "Cache-Control": "no-store"})
 
 
 def refuse(problem: Problem) -> Response:
     """A refusal that passes, for a native EventSource: 200, when to come back, and the end."""
+    return Response(refusal(problem), 200, headers=NO_BUFFERING, content_type=sse.MEDIA_TYPE)
+
+
+def refusal(problem: Problem) -> bytes:
+    """The same as bytes."""
     retry = round((problem.retry_after or 1.0) * 1000 * random.uniform(1.0, 2.0))
-    body = sse.refusal(retry, f"{problem.code}: {problem.detail}".replace("\n", " "))
-    return Response(body, 200, headers=NO_BUFFERING, content_type=sse.MEDIA_TYPE)
+    return sse.refusal(retry, f"{problem.code}: {problem.detail}".replace("\n", " "))
 
 
 def _bytes(form: Form, source: Source, options: StreamOptions) -> Bytes:
     if form is Form.NDJSON:
-        return Bytes(ndjson.line, ndjson.HEARTBEAT, ndjson.HEARTBEAT, b"")
+        return Bytes(ndjson.line, ndjson.HEARTBEAT, ndjson.HEARTBEAT, b"", _no_line, form.value)
     frame = sse.named_frame if options.named else sse.frame
-    return Bytes(frame, sse.opening(source.cursor, RETRY_MS, options.pad), sse.HEARTBEAT, sse.DONE)
+    return Bytes(
+        frame, sse.opening(source.cursor, RETRY_MS, options.pad), sse.HEARTBEAT, sse.DONE, refusal, form.value
+    )
 
 
-class _Body(ResponseBody):
+def _no_line(problem: Problem) -> bytes:
+    return ndjson.HEARTBEAT  # who reads lines comes back after a clean end, and is then refused by status
+
+
+class _Body(CountedBody):
     def __init__(self, runtime: Runtime, source: Source, wire: Bytes, heartbeat: float) -> None:
+        super().__init__(runtime.drain, wire.refusal, wire.transport)
         self._runtime = runtime
         self._source = source
         self._wire = wire
         self._heartbeat = heartbeat
-        self._begun = False
+        self._reading: Reading | None = None
+        self._straight = straight_of(request.scope)
+        self._sent_at = 0.0
         self._ended = False
-        self._reading: Reading
-        self._stay: Stay
 
-    async def __aenter__(self) -> "_Body":
-        self._stay = self._runtime.drain.enter()
-        self._reading = Reading(self._runtime, self._source)
-        return self
+    def close(self) -> None:
+        if self._reading is not None:
+            self._reading.__exit__(None, None, None)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._reading.__exit__(kind, error, trace)
-        self._runtime.drain.leave(self._stay)
-
-    def __aiter__(self) -> "_Body":
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._begun:
-            self._begun = True
+    async def chunk(self, stay: Stay) -> bytes:
+        if self._reading is None:
+            self._reading = Reading(self._runtime, self._source)
+            self._sent_at = trio.current_time()
             return self._wire.opening
-        if self._ended or self._stay.over:
-            raise StopAsyncIteration
-        events: Sequence[Event] = ()
         try:
-            with self._stay.scope(self._heartbeat):
-                events = await self._reading.next()
-        except (StoreUnavailable, Trimmed) as error:
-            # The client comes back with its cursor, and is then told properly what is the matter.
+            while not self._ended and not stay.over:
+                # One scope for as many chunks as come: it bounds the quiet, and cuts nothing but a wait.
+                with stay.scope(self._sent_at + self._heartbeat - trio.current_time()):
+                    return await self._until_last(self._reading, self._straight)
+                now = trio.current_time()
+                if now >= self._sent_at + self._heartbeat:
+                    self._sent_at = now
+                    return self._wire.heartbeat
+        # The client comes back with its cursor, and is then told properly what is the matter.
+        except StoreUnavailable:
+            self._runtime.metrics.streams_cut.add("store_away", self._wire.transport)
+        except Trimmed as error:
             log.warning("stream ended", stream=self._source.stream, why=str(error))
-            raise StopAsyncIteration from None
-        if not events:
-            if self._stay.over:
-                raise StopAsyncIteration
-            return self._wire.heartbeat
-        chunk = b"".join(map(self._wire.frame, events))
-        if self._reading.closed:
-            self._ended = True
-            chunk += self._wire.done
-        return chunk
+        raise StopAsyncIteration
 
-    async def convert_to_sequence(self) -> bytes:
-        raise TypeError("an endless body has no whole")
+    async def _until_last(self, reading: Reading, straight: Straight | None) -> bytes:
+        """The next chunk; with a short way to the client the last one, all others having gone that way."""
+        while True:
+            events = await reading.next()
+            self._sent_at = trio.current_time()
+            chunk = b"".join(map(self._wire.frame, events))
+            if reading.closed:
+                self._ended = True
+                return chunk + self._wire.done
+            if straight is None:
+                return chunk
+            await straight.send(chunk)

@@ -19,8 +19,8 @@ def encode(event: Event) -> bytes:
 
 
 def _encode(event: Event) -> bytes:
-    at = event.at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    at = event.at.isoformat(timespec="microseconds")[:26]  # without "+00:00"; strftime takes ten times as long
     # Types and ids are plain ASCII words of ours: no escaping is due.
     tag = f',"generation":"{event.tag}"' if event.tag is not None else ""
     rest = "," + event.data[1:] if event.data != "{}" else "}"
-    return f'{{"position":{event.position},"type":"{event.type}","at":"{at}"{tag}{rest}'.encode()
+    return f'{{"position":{event.position},"type":"{event.type}","at":"{at}Z"{tag}{rest}'.encode()

@@ -21,13 +21,19 @@ class Done:
     err: str
 
 
-async def tokentape(*words: str, env: Mapping[str, str] | None = None) -> Done:
-    """Runs it to its end, within a minute."""
-    base = {name: value for name, value in os.environ.items() if not name.startswith(("TOKENTAPE_", "OPENAI_"))}
+def clean_environment() -> dict[str, str]:
+    """This one without anything that configures Tokentape or decides about colours."""
+    strange = ("TOKENTAPE_", "OPENAI_", "ANTHROPIC_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(strange)}
+
+
+async def tokentape(*words: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Done:
+    """Runs it to its end, within a minute, with `stdin` on a pipe."""
     run = partial(
         subprocess.run,
         [sys.executable, "-m", "server", *words],
-        env={**base, **(env or {})},
+        env={**clean_environment(), **(env or {})},
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,

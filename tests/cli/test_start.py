@@ -1,10 +1,13 @@
 """What a person meets before the server runs: help, settings, databases; each refusal says the next step."""
 
+import json
 import socket
 
 import pytest
 
-from server.config import Settings
+import migrations
+from server.cli.main import COMMANDS
+from server.config import OWN
 from tests.cli.commands import tokentape
 from tests.harness.databases import Postgres, TestDatabase
 
@@ -15,19 +18,38 @@ async def test_help_teaches() -> None:
     assert first.status == 0
     assert "tokentape serve" in first.out
     assert "Last-Event-ID" in first.out
-    for command in ("serve", "migrate", "tail"):
+    for command in COMMANDS:
         shown = await tokentape(command, "--help")
         assert shown.status == 0
         assert f"tokentape {command}" in shown.out
+        assert f"  {command} " in first.out
+    for command in ("chat", "replay", "tail", "bench"):
+        shown = await tokentape(command, "--help")
+        assert "3 no server answers" in shown.out
+        assert "TOKENTAPE_URL" in shown.out
+
+
+async def test_nothing_and_nonsense() -> None:
+    """Without a word the help, with a wrong one how to find the right one; as JSON if that was asked for."""
+    nothing = await tokentape()
+    assert nothing.status == 2
+    assert "Start here" in nothing.err
+    wrong = await tokentape("chta")
+    assert wrong.status == 2
+    assert "No such command 'chta'" in wrong.err
+    flag = await tokentape("bench", "--tokens", "0", "--json")
+    assert flag.status == 2
+    assert "--tokens" in json.loads(flag.err)["error"]["message"]
 
 
 async def test_every_setting_is_a_described_flag() -> None:
     """All of `TOKENTAPE_…` is in `serve --help`, with its variable."""
     shown = await tokentape("serve", "--help")
-    for name in Settings.model_fields:
-        if not name.startswith("openai_"):
-            assert f"--{name.replace('_', '-')}" in shown.out
-            assert f"TOKENTAPE_{name.upper()}" in shown.out.replace("\n", "").replace(" ", "")
+    for name in OWN:
+        assert f"--{name.replace('_', '-')}" in shown.out
+        assert f"TOKENTAPE_{name.upper()}" in shown.out.replace("\n", "").replace(" ", "")
+    for variable in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"):
+        assert variable in shown.out
 
 
 @pytest.mark.parametrize(
@@ -94,7 +116,9 @@ async def test_an_empty_database_is_refused_until_it_is_migrated(postgres: Postg
         for _ in range(2):
             migrated = await tokentape("migrate", env=env)
             assert migrated.status == 0, migrated.err
-            assert "0001" in migrated.out
+            assert migrations.HEAD in migrated.out
+        again = await tokentape("migrate", "--json", env=env)
+        assert json.loads(again.out) == {"from": migrations.HEAD, "to": migrations.HEAD}
         granted = postgres.sql(
             "SELECT has_table_privilege('tokentape_app', 'eventstore.events', 'INSERT'),"
             " has_table_privilege('tokentape_app', 'eventstore.events', 'DELETE')",

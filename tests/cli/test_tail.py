@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from tests.cli.commands import tokentape
+from tests.cli.terminal import on_terminal
 from tests.faults.readers import ask, read_log, wait_closed
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import ROOT, Server, running
@@ -72,6 +73,25 @@ async def test_it_begins_where_it_is_told_and_leaves_at_the_end(database: TestDa
         assert [json.loads(line)["position"] for line in later.out.splitlines()] == list(
             range(11, log[-1]["position"] + 1)
         )
+
+
+async def test_a_person_sees_that_it_reconnects(database: TestDatabase) -> None:
+    """On a terminal: how long the server has been away, then the rest, once; Ctrl-C leaves, with 130."""
+    async with running(database.app_url) as server:
+        run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 50_000, "rate": 100}})
+        async with on_terminal("tail", run["conversation"], "--url", server.url) as it:
+            await it.until("eleven")
+            await server.kill()
+            await it.until("reconnecting…")
+            await server.start()
+            await it.until("generation.failed")
+            it.type("\x03")
+            assert await it.end() == 130
+        log = await wait_closed(f"{server.url}/v1/generations/{run['id']}/events")
+        text = "".join("".join(event["delta"] for event in log if event["type"] == "token").split())
+        assert it.screen.squeezed.count(text) == 1
+        assert "reconnecting" not in it.screen.text
+        assert it.raw.rfind(b"\x1b[?25h") > it.raw.rfind(b"\x1b[?25l")  # the cursor is shown again
 
 
 async def test_it_says_what_is_wrong(database: TestDatabase) -> None:

@@ -5,7 +5,7 @@ import time
 import trio
 from trio_websocket import ConnectionClosed
 
-from server.cli.websocket import open_websocket
+from server.client.websocket import open_websocket
 from tests.faults.readers import SseReader, ask, assert_whole, read_log, wait_closed
 from tests.faults.test_stalled import _open
 from tests.harness.databases import TestDatabase

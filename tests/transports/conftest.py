@@ -11,6 +11,7 @@ import trio
 from tests.clients.api import Api
 from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.servers import Server
+from tests.openapi.contract import judge_answer
 
 from .serving import serving
 
@@ -44,6 +45,7 @@ def server(shared_server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 async def api(server: Server) -> AsyncIterator[Api]:
-    """A JSON client of it."""
+    """A JSON client of it. Every answer it gets has to be as `/openapi.json` describes it."""
     async with Api.open(server.port) as api:
+        api.http.event_hooks = {"response": [judge_answer]}
         yield api

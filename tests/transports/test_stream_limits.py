@@ -82,6 +82,45 @@ async def test_too_many_streams_are_told_to_come_back(database: TestDatabase) ->
             assert "1" in lines.json()["detail"]
 
 
+@pytest.mark.parametrize("form", ["sse", "ndjson", "ws", "diagnostics"])
+async def test_no_more_streams_than_there_may_be_also_when_all_come_at_once(
+    database: TestDatabase, form: str
+) -> None:
+    """Each is counted before the next is asked about; who got no place is told to come back."""
+    most = 3
+    begun: list[object] = []
+    refused: list[object] = []
+
+    async def begin(port: int, conversation: str, stop: trio.Event) -> None:
+        if form == "ws":
+            async with talk(port, conversation) as talking:
+                first = await talking.receive()
+                (begun if first["kind"] == "hello" else refused).append(first)
+                await stop.wait()
+            return
+        path = "/v1/diagnostics/stream" if form == "diagnostics" else f"{conversation}/events?format={form}"
+        async with await Connection.open(port) as connection:
+            head = await connection.ask("GET", path)
+            body = b""
+            while b"{" not in body:  # one that has a place shows its first object; all others end
+                if head.status != 200 or not (more := await connection.receive()):
+                    break
+                body += more
+            (begun if head.status == 200 and b"{" in body else refused).append(head.status)
+            await stop.wait()
+
+    async with running(database.app_url, {"TOKENTAPE_MAX_STREAMS": str(most)}) as server:
+        async with Api.open(server.port) as api, trio.open_nursery() as nursery:
+            conversation, stop = await api.conversation(), trio.Event()
+            for _ in range(40):
+                nursery.start_soon(begin, server.port, conversation, stop)
+            with trio.fail_after(30):
+                while len(begun) + len(refused) < 40:
+                    await trio.sleep(0.01)
+            assert len(begun) == most
+            stop.set()
+
+
 async def test_too_many_runs_are_refused_and_not_recorded(database: TestDatabase) -> None:
     """Refused early, with the limit; the conversation stays as it was."""
     async with running(database.app_url, {"TOKENTAPE_MAX_RUNS": "1"}) as server, Api.open(server.port) as api:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.clients.api import TERMINAL, Api, Event, demo, new_key
+from tests.clients.http1 import Connection
 from tests.clients.ws import Message, Talk, talk
 
 
@@ -40,6 +41,20 @@ async def test_the_subprotocol_is_optional(api: Api) -> None:
     async with talk(api.port, conversation, subprotocols=["other", "tokentape.v1"]) as socket:
         assert socket.connection.subprotocol == "tokentape.v1"
         await socket.until("caught_up")
+
+
+async def test_compression_is_not_agreed_to(api: Api) -> None:
+    """It costs each connection hundreds of kilobytes, and unpacks what a client sends before any limit is asked."""
+    conversation = await api.conversation()
+    connection = await Connection.open(api.port)
+    try:
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        offer = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Extensions": "permessage-deflate"}
+        head = await connection.ask("GET", f"{conversation}/ws", {**upgrade, **offer})
+        assert head.status == 101
+        assert "sec-websocket-extensions" not in head.headers
+    finally:
+        await connection.close()
 
 
 async def test_commands_do_what_the_posts_do(api: Api) -> None:

@@ -132,7 +132,7 @@ def test_what_is_no_limit(text: str) -> None:
         ({"named": "1"}, StreamOptions(named=True)),
         ({"pad": "65536", "named": "1"}, StreamOptions(65_536, named=True)),
         ({"named": "0"}, PLAIN),
-        ({"named": "true"}, PLAIN),
+        ({"named": ""}, PLAIN),
     ],
 )
 def test_the_wishes_of_a_stream(args: dict[str, str], options: StreamOptions) -> None:
@@ -146,6 +146,14 @@ def test_what_is_no_padding(pad: str) -> None:
     assert (caught.value.code, caught.value.extra) == ("invalid_pad", {"limit": 65_536})
 
 
+@pytest.mark.parametrize("named", ["true", "yes", "2", " 1", "token"])
+def test_what_is_no_naming(named: str) -> None:
+    """Said, not taken for no: the client's listeners would wait for names that never come."""
+    with pytest.raises(Problem) as caught:
+        read_stream_options({"named": named})
+    assert (caught.value.status, caught.value.code) == (400, "invalid_named")
+
+
 def test_other_counts_have_their_own_names() -> None:
     assert read_count({"pad": "4096"}, "pad", 0, 65_536) == 4096
     with pytest.raises(Problem) as caught:
@@ -155,14 +163,26 @@ def test_other_counts_have_their_own_names() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("0", 0), ("20", 20), ("0.5", 0.5), ("50", 50), ("51", WAIT_MOST), ("1e9", WAIT_MOST), ("-0", 0)],
+    [
+        ("0", 0),
+        ("20", 20),
+        ("0.5", 0.5),
+        ("50", 50),
+        ("51", WAIT_MOST),
+        ("1e9", WAIT_MOST),
+        ("-0", 0),
+        (".5", 0.5),
+        ("5e-1", 0.5),
+    ],
 )
 def test_the_wait_of_the_address(text: str, seconds: float) -> None:
     """It is not a preference, so none is said to be applied."""
     assert read_wait(Headers({"Prefer": "wait=7"}), {"wait": text}) == (seconds, {})
 
 
-@pytest.mark.parametrize("text", ["", "-1", "nan", "inf", "-inf", "soon", "1,5", "0x10"])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "nan", "inf", "-inf", "soon", "1,5", "0x10", "1_0", " 1", "1 ", "+1", "1.", "infinity", "١"]
+)
 def test_what_is_no_wait(text: str) -> None:
     with pytest.raises(Problem) as caught:
         read_wait(Headers(), {"wait": text})

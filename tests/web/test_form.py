@@ -36,6 +36,11 @@ SSE, NDJSON, JSON = Form.SSE, Form.NDJSON, Form.JSON
         ("text/event-stream;q=0.8, application/json;q=0.5", SSE),
         ("text/event-stream;q=0.8, application/*;q=0.5", SSE),
         ("text/event-stream;q=0.5, application/json;q=0.5", SSE),
+        # The most specific range counts: a JSON ranked low is not lifted by a wildcard.
+        ("application/json;q=0.1, text/event-stream;q=0.5, */*", SSE),
+        ("application/json;q=0, text/event-stream;q=0.5, */*;q=0.8", SSE),
+        ("application/*;q=0.1, application/x-ndjson;q=0.5, */*", NDJSON),
+        ("application/json;q=0.8, application/*;q=0.1, text/event-stream;q=0.5", JSON),
         # Refused.
         ("text/event-stream;q=0", JSON),
         ("text/event-stream;q=0, application/x-ndjson", NDJSON),

@@ -4,6 +4,7 @@ trio-websocket (0.12) does not close its socket when the server ends the connect
 back again and again would hold one more each time.
 """
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,9 +15,12 @@ CLOSE_SECONDS = 2.0
 
 
 @asynccontextmanager
-async def open_websocket(url: str, subprotocol: str | None = None) -> AsyncIterator[WebSocketConnection]:
+async def open_websocket(
+    url: str, subprotocol: str | None = None, trust: ssl.SSLContext | None = None
+) -> AsyncIterator[WebSocketConnection]:
     """A connection to a `ws://` or `wss://` address; raises what `trio_websocket.open_websocket_url` does."""
-    async with open_websocket_url(url, subprotocols=[subprotocol] if subprotocol else None) as socket:
+    offered = [subprotocol] if subprotocol else None
+    async with open_websocket_url(url, ssl_context=trust, subprotocols=offered) as socket:
         try:
             yield socket
         finally:

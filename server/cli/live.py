@@ -1,0 +1,87 @@
+"""The paper on a terminal: what is settled is printed once and scrolls away; the last row is still drawn.
+
+Only the unfinished row (with Markdown: block) and the footer are drawn again and again, so nothing that has
+scrolled off is ever printed twice, and a long answer costs no more per token than a short one.
+"""
+
+import re
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.text import Text
+
+from server.cli.clean import clean
+from server.cli.paper import Footer
+from server.cli.rows import split_rows
+
+_FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
+
+
+class LivePaper:
+    """A `Paper`. Leaves the terminal with everything printed, the footer gone and the cursor shown."""
+
+    def __init__(self, console: Console, footer: Footer, *, markdown: bool = False) -> None:
+        self._console = console
+        self._footer = footer
+        self._markdown = markdown
+        self._open = ""
+        # Itself, not what it looks like now: each print draws it anew, and would draw what was settled just then.
+        self._live = Live(self, console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
+
+    def __enter__(self) -> "LivePaper":
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._settle_all()
+        self._live.stop()
+
+    def write(self, text: str) -> None:
+        self._open += clean(text).replace("\t", "    ")
+        if self._markdown:
+            self._settle_blocks()
+            return
+        rows, self._open = split_rows(self._open, self._console.width)
+        if rows:
+            self._print_rows(rows)
+
+    def line(self, text: Text) -> None:
+        self._settle_all()
+        text.plain = clean(text.plain)
+        self._console.print(text, soft_wrap=True)
+
+    def note(self, text: str, style: str = "dim") -> None:
+        self.line(Text(text, style))
+
+    def refresh(self) -> None:
+        self._live.refresh()
+
+    def __rich__(self) -> RenderableType:
+        footer = self._footer()
+        parts: list[RenderableType] = [footer] if footer is not None else []
+        if self._open:
+            parts.insert(0, Markdown(self._open) if self._markdown else Text(self._open, no_wrap=True))
+        return Group(*parts)
+
+    def _settle_all(self) -> None:
+        text, self._open = self._open, ""
+        if text and self._markdown:
+            self._console.print(Markdown(text))
+        elif text:
+            self._print_rows([text])
+
+    def _settle_blocks(self) -> None:
+        """Prints the blocks behind which there is an empty line; not inside of a fence."""
+        end = self._open.rfind("\n\n")
+        if end < 0 or len(_FENCE.findall(self._open, 0, end + 1)) % 2:
+            return
+        done, self._open = self._open[:end], self._open[end + 2 :]
+        self._console.print(Markdown(done))
+        self._console.print()
+
+    def _print_rows(self, rows: list[str]) -> None:
+        self._console.print(Text("\n".join(rows)), no_wrap=True, overflow="ignore", crop=False)

@@ -1,0 +1,10 @@
+"""The API's own description: `/openapi.json` for programs, `/docs` and `/` for people.
+
+Owns what is said of every operation, and takes every shape and bound from the code that uses it. It serves
+nothing else, and no other room needs it.
+"""
+
+from server.web.openapi.document import document
+from server.web.openapi.routes import routes
+
+__all__ = ["document", "routes"]

@@ -1,0 +1,95 @@
+"""What a request may carry besides its body, and what an answer's headers say: by name, with every bound."""
+
+from typing import Any
+
+from server.ids import shape
+from server.web import cursor, diagnostics, reads
+
+Part = dict[str, Any]
+_POSITION = {"type": "string", "pattern": "^([0-9]+|now)$"}
+
+
+def _path(name: str, prefix: str) -> Part:
+    what = {"type": "string", "pattern": shape(prefix)}
+    return {"name": name, "in": "path", "required": True, "description": f"`{prefix}_…`", "schema": what}
+
+
+def _query(name: str, said: str, **schema: Any) -> Part:
+    return {"name": name, "in": "query", "description": said, "schema": schema}
+
+
+def _header(name: str, said: str, **schema: Any) -> Part:
+    return {"name": name, "in": "header", "description": said, "schema": {"type": "string", **schema}}
+
+
+def _count(name: str, said: str, most: int, default: int | None = None) -> Part:
+    known = {} if default is None else {"default": default}
+    return _query(name, said, type="integer", minimum=1, maximum=most, **known)
+
+
+PARAMETERS: dict[str, Part] = {
+    "conversation": _path("conversation", "conv"),
+    "generation": _path("generation", "gen"),
+    "at": _query("at", "The snapshot as it was at this position: the fold of the events up to it.", **_POSITION),
+    "after": _query(
+        "after",
+        "The cursor: only events after this position. `0` or absent: from the start; `now`: only what comes.",
+        **_POSITION,
+    ),
+    "before": _query("before", "The `next` of the last page, unchanged.", type="string", pattern="^[0-9]{1,18}$"),
+    "format": _query("format", "The form, whatever `Accept` says.", enum=[str(form) for form in cursor.Form]),
+    "limit": _count("limit", "JSON: events on a page, at most.", cursor.LIMIT_MOST, default=cursor.LIMIT_DEFAULT),
+    "conversations": _count("limit", "Conversations on a page, at most.", reads.PAGE_MOST, reads.PAGE_DEFAULT),
+    "wait": _query(
+        "wait",
+        f"Seconds to hold a page or snapshot until there is something new; at most {cursor.WAIT_MOST:g} count.",
+        type="number",
+        minimum=0,
+    ),
+    "named": _query("named", "SSE: `1` names each event by its type.", enum=["0", "1"], default="0"),
+    "pad": _count(
+        "pad", "SSE: bytes of comment to begin with, for proxies that hold back the first.", cursor.PAD_MOST
+    ),
+    "chunks": _count("chunks", "How many.", diagnostics.CHUNKS_MOST, default=diagnostics.CHUNKS_DEFAULT),
+    "interval": _query(
+        "interval",
+        "Seconds between two.",
+        type="number",
+        minimum=0,
+        maximum=diagnostics.INTERVAL_MOST,
+        default=diagnostics.INTERVAL_DEFAULT,
+    ),
+    "Last-Event-ID": _header(
+        "Last-Event-ID",
+        "The cursor, as an `EventSource` sends it by itself: wins over `after`; an empty one counts as absent.",
+        pattern="^([0-9]+|now)?$",
+    ),
+    "If-None-Match": _header("If-None-Match", "The `ETag` you have: 304 while it is still the same."),
+    "Prefer": _header(
+        "Prefer",
+        "`wait=20`: hold the request (RFC 7240); what was made of it is in `Preference-Applied`. Snapshots are "
+        "held only with `If-None-Match`.",
+    ),
+    "Idempotency-Key": _header(
+        "Idempotency-Key",
+        "A random string: the same request sent again acts once and gets the first answer.",
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        minLength=1,
+        maxLength=255,
+    ),
+}
+
+
+def _told(said: str, **schema: Any) -> Part:
+    return {"description": said, "schema": {"type": "string", **schema}}
+
+
+HEADERS: dict[str, Part] = {
+    "ETag": _told("In quotes: a snapshot's position, or the digest of a page.", pattern='^"[0-9a-f]+"$'),
+    "Location": _told("Where what was made, or asked for, is found."),
+    "Preference-Applied": _told("How long the request may be held, of the wish in `Prefer`."),
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}},
+    "Vary": _told("The form depends on `Accept`."),
+    "X-Accel-Buffering": _told("Tells nginx not to hold the stream back.", const="no"),
+    "X-Request-ID": _told("The request's name in the server's log: the client's, or a new one."),
+}

@@ -1,0 +1,95 @@
+"""Every code of a problem: its status and what it means. A test looks in the source for codes that are not "
+"here."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from server.web.problems import MEDIA_TYPE
+
+CODES: Mapping[str, tuple[int, str]] = {
+    "bad_request": (400, "the request could not be understood"),
+    "cursor_ahead": (400, "the cursor is past the log's `head`"),
+    "invalid_chunks": (400, "`chunks` is not a whole number within its bounds"),
+    "invalid_cursor": (400, "the cursor is not a whole number ≥ 0 (or `now`)"),
+    "invalid_format": (400, "`format` is not one of sse, ndjson, json"),
+    "invalid_idempotency_key": (400, "the key is not 1 to 255 printable ASCII characters"),
+    "invalid_interval": (400, "`interval` is not a number of seconds within its bounds"),
+    "invalid_json": (400, "the body is not JSON in UTF-8"),
+    "invalid_limit": (400, "`limit` is not a whole number within its bounds"),
+    "invalid_named": (400, "`named` is neither 1 nor 0"),
+    "invalid_pad": (400, "`pad` is not a whole number within its bounds"),
+    "invalid_wait": (400, "`wait` is not a number of seconds ≥ 0"),
+    "host_not_allowed": (403, "the server does not answer to this `Host`"),
+    "origin_not_allowed": (403, "pages of this `Origin` may not post here"),
+    "not_found": (404, "there is none, or it belongs to somebody else"),
+    "method_not_allowed": (405, "the address does not take this method; see `Allow`"),
+    "body_too_slow": (408, "the body did not arrive in time"),
+    "generation_running": (409, "another `generation` of this conversation is still running"),
+    "cursor_expired": (410, "events after the cursor are not kept any more; read the `snapshot`"),
+    "body_too_large": (413, "the body is larger than `limit` bytes"),
+    "unsupported_media_type": (415, "a body has to be application/json, and not compressed"),
+    "invalid_parameters": (422, "the model refuses its parameters; see `field`"),
+    "invalid_request": (422, "the JSON has not the right shape; see `errors` or `field`"),
+    "invalid_text": (422, "a text holds U+0000 or an unpaired surrogate"),
+    "key_required": (422, "a command on the WebSocket needs a `key`"),
+    "key_reused": (422, "the idempotency key was used before with another body"),
+    "not_available": (422, "a field that this version does not serve; see `field`"),
+    "unknown_command": (422, "`do` names no command"),
+    "unknown_model": (422, "no upstream serves this model"),
+    "upgrade_required": (426, "the address speaks WebSocket only"),
+    "internal_error": (500, "the server failed; the request may be sent again"),
+    "draining": (503, "the server is stopping; come back in a moment"),
+    "overloaded": (503, "all places are taken; see `limit`"),
+    "unavailable": (503, "the database does not answer; nothing was lost"),
+}
+
+SCHEMA: dict[str, Any] = {
+    "title": "Problem",
+    "description": "Why a request was refused (RFC 9457). More fields may stand beside these.",
+    "type": "object",
+    "properties": {
+        "type": {"type": "string", "description": "`urn:tokentape:problem:` and the code."},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string", "description": "For people: what was wrong, which limit, how to mend it."},
+        "code": {
+            "enum": sorted(CODES),
+            "description": "For programs; never changes. "
+            + "; ".join(f"`{code}`" for code in sorted(CODES))
+            + ".",
+        },
+        "head": {"type": "integer", "description": "With `cursor_ahead`, `cursor_expired`."},
+        "earliest": {"type": "integer", "description": "With `cursor_expired`: the first position that is kept."},
+        "snapshot": {"type": "string", "description": "With `cursor_expired`: where to start again."},
+        "limit": {"type": "number", "description": "The limit that was passed."},
+        "field": {"type": "string", "description": "The field that was refused."},
+        "generation": {"type": "string", "description": "With `generation_running`: which one."},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+                "required": ["field", "message"],
+            },
+        },
+    },
+    "required": ["type", "title", "status", "detail", "code"],
+}
+
+
+def responses(codes: Iterable[str]) -> dict[str, Any]:
+    """The refusals with these codes, as responses by status."""
+    by_status: dict[int, list[str]] = {}
+    for code in sorted(codes, key=lambda code: (CODES[code][0], code)):
+        by_status.setdefault(CODES[code][0], []).append(code)
+    return {str(status): _response(status, found) for status, found in by_status.items()}
+
+
+def _response(status: int, codes: list[str]) -> dict[str, Any]:
+    narrowed = {"properties": {"code": {"enum": codes}, "status": {"const": status}}}
+    headers = ["X-Request-ID", *(["Retry-After"] if status == 503 else [])]
+    return {
+        "description": "; ".join(f"`{code}`: {CODES[code][1]}" for code in codes),
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+        "content": {MEDIA_TYPE: {"schema": {"allOf": [{"$ref": "#/components/schemas/Problem"}, narrowed]}}},
+    }

@@ -1,0 +1,156 @@
+"""The reading operations: snapshots, logs, the WebSocket."""
+
+from server.web.openapi.operation import JSON, NDJSON, SSE, Answer, Operation
+from server.web.openapi.shapes import ref
+from server.wire.websocket import SUBPROTOCOL
+
+GUARDED = ("host_not_allowed", "internal_error", "unavailable")
+HELD = ("If-None-Match", "Prefer", "wait")
+SNAPSHOT = ("ETag", "Retry-After", "Preference-Applied")
+UNCHANGED = Answer("You have it already.", headers=SNAPSHOT)
+LOG = ("after", "Last-Event-ID", "format", "limit", "wait", "Prefer", "named", "pad")
+LOG_CODES = (
+    *("invalid_cursor", "cursor_ahead", "invalid_format", "invalid_limit", "invalid_wait", "invalid_named"),
+    *("invalid_pad", "cursor_expired", "not_found", "draining", "overloaded", *GUARDED),
+)
+LOG_SAID = (
+    "The form is `?format=`, else what `Accept` asks for: `text/event-stream` and `application/x-ndjson` only if "
+    "they are named and not ranked below JSON. A stream that is refused for a moment (the server stops, is full, "
+    "its database is away) is for `text/event-stream` a 200 that says when to come back (`retry:`) and ends, for "
+    "an `EventSource` gives up for ever on any other status; everybody else gets the 503. A JSON page is "
+    "held only "
+    "with `wait`."
+)
+EVENTS = Answer(
+    "The events after the cursor.",
+    {JSON: "EventPage", SSE: "Event", NDJSON: "Event"},
+    headers=("Vary", "X-Accel-Buffering", "Preference-Applied"),
+)
+ENDED = Answer("A stream, at or past the end of the generation: nothing will follow.", headers=("Vary",))
+CLOSE_CODES = {
+    "1003": "a frame that is not text",
+    "1009": "a message over 1 MiB",
+    "1012": "the server is stopping, or the stream's time is up: come back with your cursor",
+    "1013": "no place, or the database is away: come back later",
+    "4400": "a cursor that is none, or ahead of the log",
+    "4404": "an unknown conversation",
+    "4410": "a cursor older than what is kept",
+}
+
+READING = (
+    Operation(
+        "get",
+        "/v1/conversations",
+        "listConversations",
+        "Conversations",
+        "A page of conversations",
+        "Newest first.",
+        {200: Answer("The page.", {JSON: "ConversationList"})},
+        ("invalid_cursor", "invalid_limit", *GUARDED),
+        ("before", "conversations"),
+        examples=(("The ten newest", 'curl -s "$U/v1/conversations?limit=10"'),),
+    ),
+    Operation(
+        "get",
+        "/v1/conversations/{conversation}",
+        "getConversation",
+        "Conversations",
+        "A conversation's snapshot",
+        "The fold of all its events so far, or up to `at`. Its `ETag` is its position.",
+        {
+            200: Answer(
+                "The snapshot. `Retry-After` while a generation runs.", {JSON: "ConversationSnapshot"}, SNAPSHOT
+            ),
+            304: UNCHANGED,
+        },
+        ("invalid_cursor", "cursor_ahead", "invalid_wait", "cursor_expired", "not_found", *GUARDED),
+        ("conversation", "at", *HELD),
+        examples=(
+            ("Now", "curl -s $U/v1/conversations/$C"),
+            ("As it was", 'curl -s "$U/v1/conversations/$C?at=3"'),
+        ),
+    ),
+    Operation(
+        "get",
+        "/v1/conversations/{conversation}/events",
+        "readConversation",
+        "Conversations",
+        "A conversation's log",
+        LOG_SAID + " A conversation's stream stays open.",
+        {200: EVENTS},
+        LOG_CODES,
+        ("conversation", *LOG),
+        examples=(
+            ("Follow it", "curl -sN -H 'Accept: text/event-stream' $U/v1/conversations/$C/events"),
+            ("Poll it", 'curl -s "$U/v1/conversations/$C/events?after=17&wait=20"'),
+        ),
+    ),
+    Operation(
+        "get",
+        "/v1/conversations/{conversation}/ws",
+        "openWebSocket",
+        "Conversations",
+        "The log and commands, on one WebSocket",
+        f"Upgrade to a WebSocket, with the subprotocol `{SUBPROTOCOL}` or none. The server sends the log "
+        "after the "
+        "cursor and then what comes (`x-websocket` has the frames); the client sends commands. `resync` "
+        "rewinds in "
+        "place. What is wrong with the address is told after the upgrade, by one `error` frame and a close code.",
+        {101: Answer("The WebSocket begins.")},
+        ("upgrade_required", "host_not_allowed", "origin_not_allowed", "internal_error"),
+        ("conversation", "after"),
+        examples=(("Look at it", "tokentape tail $C --url $U"),),
+        more={
+            "x-websocket": {
+                "subprotocol": SUBPROTOCOL,
+                "receive": ref("ServerFrame"),
+                "send": ref("ClientCommand"),
+                "closeCodes": CLOSE_CODES,
+            }
+        },
+    ),
+    Operation(
+        "get",
+        "/v1/generations/{generation}",
+        "getGeneration",
+        "Generations",
+        "A generation's snapshot",
+        "Its position and `ETag` are those of its own last event, so another generation never wakes its pollers.",
+        {
+            200: Answer("The snapshot. `Retry-After` while it runs.", {JSON: "GenerationSnapshot"}, SNAPSHOT),
+            304: UNCHANGED,
+        },
+        ("invalid_cursor", "cursor_ahead", "invalid_wait", "cursor_expired", "not_found", *GUARDED),
+        ("generation", "at", *HELD),
+        examples=(
+            ("Now", "curl -s $U/v1/generations/$G"),
+            (
+                "When it is no longer as you know it",
+                "curl -si -H 'If-None-Match: \"17\"' -H 'Prefer: wait=20' $U/v1/generations/$G",
+            ),
+        ),
+    ),
+    Operation(
+        "get",
+        "/v1/generations/{generation}/events",
+        "readGeneration",
+        "Generations",
+        "A generation's log",
+        LOG_SAID
+        + " It is the conversation's log, filtered, with the conversation's positions. Its stream ends after "
+        "the terminal event with `data: [DONE]`; asked again at the end it answers 204, so that an "
+        "`EventSource` stops.",
+        {200: EVENTS, 204: ENDED},
+        LOG_CODES,
+        ("generation", *LOG),
+        examples=(
+            ("Follow it", "curl -sN -H 'Accept: text/event-stream' $U/v1/generations/$G/events"),
+            (
+                "Go on behind event 17",
+                "curl -sN -H 'Accept: text/event-stream' -H 'Last-Event-ID: 17' $U/v1/generations/$G/events",
+            ),
+            ("A line each", "curl -sN -H 'Accept: application/x-ndjson' $U/v1/generations/$G/events"),
+            ("Poll it", 'curl -s "$U/v1/generations/$G/events?after=17&wait=20"'),
+        ),
+    ),
+)

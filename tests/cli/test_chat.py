@@ -1,0 +1,210 @@
+"""`tokentape chat` with real servers: one question, a conversation, Ctrl-C, and text that means harm."""
+
+import json
+import re
+import signal
+from contextlib import AbstractAsyncContextManager
+
+import trio
+
+from tests.cli.commands import tokentape
+from tests.cli.fronts import listening, saying
+from tests.cli.terminal import Terminal, on_terminal
+from tests.faults.readers import ask, read_log, wait_closed
+from tests.harness.databases import TestDatabase
+from tests.harness.http import http_client
+from tests.harness.servers import Server, running
+
+RUDE = ["plain \x1b]0;owned\x07", "\x1b[2J\x1b[31mred\x9b1A", "\r\nnext\ttab\x08\x7f"]
+HARMLESS = "plain ␛]0;owned␇␛[2J␛[31mred\ufffd1A\nnext\ttab␈␡"
+
+
+def _chatting(server: Server, *words: str) -> AbstractAsyncContextManager[Terminal]:
+    return on_terminal("chat", "--url", server.url, *words)
+
+
+async def _newest(server: Server) -> str:
+    async with http_client(server.url) as client:
+        found: str = (await client.get("/v1/conversations")).json()["conversations"][0]["id"]
+        return found
+
+
+async def test_one_question_on_a_pipe(database: TestDatabase) -> None:
+    """Standard output is the answer and nothing else; what is said about it goes to standard error."""
+    async with running(database.app_url) as server:
+        done = await tokentape(
+            "chat", "why?", "-p", "tokens=30", "-p", "rate=0", env={"TOKENTAPE_URL": server.url}
+        )
+        assert done.status == 0, done.err
+        log = await read_log(f"{server.url}/v1/conversations/{await _newest(server)}/events")
+        assert done.out == "".join(event["delta"] for event in log if event["type"] == "token") + "\n"
+        assert "30 out" in done.err
+        assert "first after" in done.err
+        assert f"--conversation {await _newest(server)}" in done.err
+        assert "\x1b" not in done.out + done.err
+
+
+async def test_a_question_from_a_pipe_as_json_goes_on_with_a_conversation(database: TestDatabase) -> None:
+    """`--json` is the generation's log; the system's word is in the log once; the model is gone on with."""
+    async with running(database.app_url) as server:
+        words = ("--url", server.url, "-p", "tokens=5")
+        first = await tokentape("chat", "--system", "Be brief.", "--json", *words, stdin="two\nlines\n")
+        assert first.status == 0, first.err
+        assert first.err == ""
+        name = await _newest(server)
+        second = await tokentape("chat", "more", "--conversation", name, *words)
+        assert second.status == 0, second.err
+        log = await read_log(f"{server.url}/v1/conversations/{name}/events")
+        said = [(event["role"], event["content"]) for event in log if event["type"] == "message.posted"]
+        assert said == [("system", "Be brief."), ("user", "two\nlines\n"), ("user", "more")]
+        events = [json.loads(line) for line in first.out.splitlines()]
+        assert events == [event for event in log if event.get("generation") == events[0]["generation"]]
+        assert [event["model"] for event in log if event["type"] == "generation.requested"] == ["demo", "demo"]
+
+
+async def test_a_conversation_on_a_terminal(database: TestDatabase) -> None:
+    """Two questions, one conversation, its id at the end; Ctrl-C at the prompt leaves when it is meant."""
+    async with (
+        running(database.app_url) as server,
+        on_terminal("chat", "--url", server.url, "-p", "tokens=80") as it,
+    ):
+        await it.until("›")
+        it.type("first\n")
+        await it.until("80 out")
+        it.type("second\n")
+        name = await _newest(server)
+        log = await read_log(f"{server.url}/v1/conversations/{name}/events")
+        while len([event for event in log if event["type"] == "generation.completed"]) < 2:
+            await it.read()
+            log = await read_log(f"{server.url}/v1/conversations/{name}/events")
+        it.type("\x03")
+        await it.until("Ctrl-C again leaves")
+        it.type("\x03")
+        await it.until(f"go on later with: tokentape chat --conversation {name}")
+        assert await it.end() == 0
+        text = "".join(event["delta"] for event in log if event["type"] == "token")
+        shown = "".join(it.screen.text.split())
+        half = "".join(text[: len(text) // 2].split())
+        assert shown.count(half) == 2
+        assert "Ctrl-Ccancels" not in shown  # the footer is gone
+
+
+async def test_no_colours_where_they_are_not_wanted(database: TestDatabase) -> None:
+    """`NO_COLOR`: nothing is coloured, bold or dim, on a terminal either; without it the remarks are."""
+    async with running(database.app_url) as server:
+        words = ("chat", "hi", "--url", server.url, "-p", "tokens=5")
+        async with on_terminal(*words, env={"NO_COLOR": "1"}) as plain:
+            assert await plain.end() == 0
+        async with on_terminal(*words) as coloured:
+            assert await coloured.end() == 0
+        styles = re.compile(rb"\x1b\[[0-9;]*m")
+        assert not styles.findall(plain.raw)
+        assert styles.findall(coloured.raw)
+
+
+async def test_ctrl_c_cancels_and_is_recorded(database: TestDatabase) -> None:
+    """The terminal event is in the log when it says so; one question then ends with 130."""
+    async with running(database.app_url) as server:
+        words = ("chat", "long", "--url", server.url, "-p", "tokens=5000", "-p", "rate=20")
+        async with on_terminal(*words) as it:
+            await it.until("Nobody")
+            it.type("\x03")
+            await it.until("recorded at position")
+            assert await it.end() == 130
+        log = await read_log(f"{server.url}/v1/conversations/{await _newest(server)}/events")
+        assert log[-1]["type"] == "generation.cancelled"
+        assert f"recorded at position {log[-1]['position']}" in it.screen.text
+        assert "".join(it.screen.text.split()).startswith(
+            "".join("".join(event["delta"] for event in log if event["type"] == "token").split())
+        )
+
+
+async def test_a_second_ctrl_c_leaves_though_the_server_is_away(database: TestDatabase) -> None:
+    """Nobody is kept by a server that does not come back."""
+    async with running(database.app_url) as server:
+        words = ("chat", "long", "--url", server.url, "-p", "tokens=5000", "-p", "rate=20")
+        async with on_terminal(*words) as it:
+            await it.until("Nobody")
+            await server.kill()
+            await it.until("reconnecting…")
+            it.type("\x03")
+            await trio.sleep(0.1)  # two keys of one hand; were they one signal, there would be no second
+            it.type("\x03")
+            await it.until("left")
+            assert await it.end() == 130
+
+
+async def test_sigterm_leaves_and_cancels_nothing(database: TestDatabase) -> None:
+    """Leaving is no intent; who comes back is shown the answer that goes on, from its beginning."""
+    async with running(database.app_url) as server:
+        words = ("chat", "long", "--url", server.url, "-p", "tokens=60", "-p", "rate=20")
+        async with on_terminal(*words) as it:
+            await it.until("Nobody")
+            it.send_signal(signal.SIGTERM)
+            assert await it.end() == 128 + signal.SIGTERM
+        name = await _newest(server)
+        async with on_terminal("chat", "--conversation", name, "--url", server.url) as back:
+            await back.until("60 out")
+            log = await read_log(f"{server.url}/v1/conversations/{name}/events")
+            text = "".join(event["delta"] for event in log if event["type"] == "token")
+            assert "".join(text.split()) in "".join(back.screen.text.split())
+            back.type("\x04")
+            assert await back.end() == 0
+
+
+async def test_an_answer_cannot_reach_into_the_terminal(database: TestDatabase) -> None:
+    """Escape sequences in a model's text are shown, not obeyed: by chat, tail and replay, with JSON too."""
+    async with listening(saying(RUDE)) as port:
+        env = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-test"}
+        async with running(database.app_url, env) as server:
+            words = ("chat", "hi", "--model", "openai/rude", "--url", server.url)
+            piped = await tokentape(*words)
+            assert piped.status == 0, piped.err
+            assert piped.out == HARMLESS + "\n"
+            name = await _newest(server)
+            tailed = await tokentape("tail", name, "--url", server.url, "--until-end")
+            assert HARMLESS in tailed.out
+            replayed = await tokentape("replay", name, "--url", server.url, "--instant")
+            assert HARMLESS in replayed.out
+            as_json = await tokentape("replay", name, "--url", server.url, "--instant", "--json")
+            assert not any((ord(c) < 0x20 and c != "\n") or 0x7F <= ord(c) < 0xA0 for c in as_json.out)
+            deltas = [json.loads(line).get("delta", "") for line in as_json.out.splitlines()]
+            assert "".join(deltas) == "".join(RUDE)
+            for command in (words, ("replay", name, "--url", server.url, "--instant"), (*words, "--markdown")):
+                async with on_terminal(*command) as it:  # fails on any sequence that is not known to be ours
+                    assert await it.end() == 0
+                    assert "␛]0;owned␇␛[2J␛[31mred" in it.screen.text
+
+
+async def test_a_refusal_is_said(database: TestDatabase) -> None:
+    """A model nobody knows, a wrong parameter, another answer under way: status 1, a word, no traceback."""
+    async with running(database.app_url) as server:
+        url = ("--url", server.url)
+        unknown = await tokentape("chat", "hi", "--model", "nope", *url)
+        assert unknown.status == 1
+        assert "unknown model 'nope'" in unknown.err
+        wrong = await tokentape("chat", "hi", "-p", "rate=quick", *url, "--json")
+        assert wrong.status == 1
+        assert json.loads(wrong.err)["error"]["message"].startswith("parameters.rate")
+        run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 5000, "rate": 1}})
+        busy = await tokentape("chat", "hi", "--conversation", run["conversation"], *url)
+        assert busy.status == 1
+        assert "still running" in busy.err
+        async with http_client(server.url) as client:
+            await client.post(f"/v1/generations/{run['id']}/cancel")
+        await wait_closed(f"{server.url}/v1/generations/{run['id']}/events")
+        assert "Traceback" not in unknown.err + wrong.err + busy.err
+
+
+async def test_misuse_is_said() -> None:
+    """Before any server is asked."""
+    for words, said in (
+        (("chat", "--again"), "--conversation"),
+        (("chat", "hi", "-p", "rate"), "rate=20"),
+        (("chat", "hi", "--conversation", "conv_x"), "conv_01JC"),
+        (("chat", "hi", "--conversation", "gen_01M823R91SXRYD5PQFF3W82N5A"), "id of a generation"),
+        (("chat",), "holds no question"),
+    ):
+        done = await tokentape(*words)
+        assert done.status == 2, done
+        assert said in done.err

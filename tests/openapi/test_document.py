@@ -1,0 +1,176 @@
+"""The document itself: valid, whole, and about the routes, codes and events that there are."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+from quart_trio import QuartTrio
+from schemathesis.specs.openapi import definitions
+
+from eventstore.memory import MemoryLog
+from eventstore.model import NewEvent
+from server import events, ids
+from server.config import Settings
+from server.events import Type
+from server.web.app import build
+from server.web.openapi import document
+from server.web.openapi.problems import CODES
+from server.web.openapi.shapes import PREFIX
+from tests.harness.servers import ROOT
+from tests.runtime.world import process
+
+from .contract import validator
+
+GENERATION = "gen_" + "0" * 26
+
+
+def test_it_is_openapi() -> None:
+    """By the specification's own schema; and every schema in it is one."""
+    errors = [str(error) for error in definitions.OPENAPI_31_VALIDATOR.iter_errors(document())]
+    assert errors == []
+    for schema in document()["components"]["schemas"].values():
+        jsonschema_rs.meta.validate(schema)
+
+
+def test_every_reference_leads_somewhere_and_every_component_is_used() -> None:
+    text = json.dumps(document())
+    used = set(re.findall(r'"\$ref": "#/components/(\w+)/([\w-]+)"', text))
+    there = {(kind, name) for kind, named in document()["components"].items() for name in named}
+    assert used == there
+
+
+async def test_every_route_is_in_it_and_nothing_else() -> None:
+    """Method by method; a WebSocket's handshake is a GET."""
+    async with process(MemoryLog().process()) as runtime:
+        app: Any = build(runtime, Settings())
+    while not isinstance(app, QuartTrio):
+        app = app._app
+    routes = set()
+    for rule in app.url_map.iter_rules():
+        assert rule.rule == "/" or not rule.rule.endswith("/")
+        kind = "generation" if rule.rule.startswith("/v1/generations") else "conversation"
+        path = rule.rule.replace("<name>", "{" + kind + "}")
+        routes |= {(method, path) for method in ({"GET"} if rule.websocket else rule.methods or set())}
+    told = {(method.upper(), path) for path, methods in document()["paths"].items() for method in methods}
+    assert {route for route in routes if route[0] not in ("HEAD", "OPTIONS")} == told
+
+
+def test_operations_are_named_once_and_have_an_example() -> None:
+    operations = [one for methods in document()["paths"].values() for one in methods.values()]
+    assert len({one["operationId"] for one in operations}) == len(operations)
+    for one in operations:
+        assert one["x-codeSamples"] or one["operationId"] == "docs", one["operationId"]
+        for sample in one["x-codeSamples"]:
+            assert "$U" in sample["source"]
+            assert "'$U" not in sample["source"], "a shell puts nothing in there"
+
+
+def test_links_lead_to_operations_and_their_parameters() -> None:
+    operations = {one["operationId"]: one for methods in document()["paths"].values() for one in methods.values()}
+    links = [
+        link
+        for one in operations.values()
+        for response in one["responses"].values()
+        for link in response.get("links", {}).values()
+    ]
+    assert links
+    for link in links:
+        known = {ref["$ref"].rpartition("/")[2] for ref in operations[link["operationId"]]["parameters"]}
+        assert link["parameters"].keys() <= known
+
+
+def test_every_event_type_has_a_schema() -> None:
+    event = document()["components"]["schemas"]["Event"]
+    assert set(event["discriminator"]["mapping"]) == {kind.value for kind in Type}
+    assert {one["$ref"] for one in event["oneOf"]} == set(event["discriminator"]["mapping"].values())
+    for kind, ref in event["discriminator"]["mapping"].items():
+        schema = document()["components"]["schemas"][ref.removeprefix(PREFIX)]
+        assert schema["properties"]["type"] == {"enum": [kind]}
+
+
+WRITTEN: list[tuple[str, NewEvent]] = [
+    ("all", events.conversation_started("A title", {"a": [1]})),
+    ("least", events.conversation_started(None, None)),
+    ("all", events.message_posted("msg_" + "0" * 26, "user", "", "Ada", "anonymous")),
+    ("least", events.message_posted("msg_" + "0" * 26, "tool", "x", None, "anonymous")),
+    ("all", events.generation_requested(GENERATION, "demo", {"tokens": 1}, "anonymous")),
+    ("all", events.generation_started(GENERATION, 1, "worker-1")),
+    ("all", events.token(GENERATION, "")),
+    ("all", events.generation_completed(GENERATION, "stop", {"input_tokens": 1}, 5)),
+    ("least", events.generation_completed(GENERATION, "stop", None, None)),
+    ("all", events.generation_failed(GENERATION, "upstream_cut", "It went away.", retryable=True)),
+    ("all", events.generation_cancelled(GENERATION, "enough", "anonymous")),
+    ("least", events.generation_cancelled(GENERATION, None, "anonymous")),
+]
+
+
+@pytest.mark.parametrize(("fields", "event"), WRITTEN, ids=lambda value: getattr(value, "type", value))
+def test_what_is_written_is_as_described(fields: str, event: NewEvent) -> None:
+    """To the field: none that is not described, and none missing where all are given."""
+    written = {
+        "position": 1,
+        "type": event.type,
+        "at": "2026-11-22T10:00:00.123456Z",
+        **({"generation": event.tag} if event.tag else {}),
+        **msgspec.json.decode(event.data),
+    }
+    validator("Event").validate(written)
+    ref = document()["components"]["schemas"]["Event"]["discriminator"]["mapping"][event.type]
+    described = document()["components"]["schemas"][ref.removeprefix(PREFIX)]
+    if fields == "all":
+        assert written.keys() == described["properties"].keys()
+    else:
+        assert written.keys() == set(described["required"])
+    for name in described["required"]:
+        with pytest.raises(jsonschema_rs.ValidationError):
+            validator("Event").validate({field: value for field, value in written.items() if field != name})
+
+
+def test_all_that_can_be_written_is_among_these() -> None:
+    assert {event.type for _, event in WRITTEN} == {kind.value for kind in Type}
+
+
+@pytest.mark.parametrize("prefix", ["conv", "gen", "msg"])
+def test_ids_look_as_described(prefix: str) -> None:
+    for _ in range(50):
+        assert re.fullmatch(ids.shape(prefix), ids.new(prefix))
+        assert ids.looks_right(ids.new(prefix), prefix)
+
+
+def problems_in(source: Path) -> Iterator[tuple[int, str]]:
+    """Status and code of every problem that a file makes; a code made of a name begins as it is written."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem"):
+            continue
+        match node.args[:2]:
+            case [ast.Constant(value=int(status)), ast.Constant(value=str(code))]:
+                yield status, code
+            case [ast.Constant(value=int(status)), ast.JoinedStr(values=[ast.Constant(value=str(code)), _])]:
+                yield status, code
+
+
+def test_every_code_of_the_source_is_described_with_its_status() -> None:
+    """And none that the source does not know."""
+    made = {found for file in (ROOT / "server").rglob("*.py") for found in problems_in(file)}
+    named = {code for _, code in made if code != "invalid_"}
+    assert len(named) > 20
+    assert {(status, code) for status, code in made if code != "invalid_"} <= {
+        (status, code) for code, (status, _) in CODES.items()
+    }
+    of_a_parameter = {"invalid_limit", "invalid_pad", "invalid_wait", "invalid_chunks"}
+    assert set(CODES) - named == {*of_a_parameter, "method_not_allowed"}
+
+
+def test_every_code_is_promised_somewhere() -> None:
+    """But for those of the WebSocket, and of what no operation is: an unknown address, a wrong method."""
+    told = json.dumps(document()["paths"])
+    silent = {code for code in CODES if f'"{code}"' not in told}
+    assert silent == {"bad_request", "method_not_allowed", "key_required", "unknown_command"}

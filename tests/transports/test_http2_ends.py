@@ -1,0 +1,188 @@
+"""TLS and HTTP/2 when things go wrong on a real server: stalled streams, SIGTERM, WebSockets, a browser."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+from trio_websocket import ConnectionClosed
+
+from server.client.websocket import open_websocket
+from tests.clients import sse
+from tests.clients.http2 import Connection, Stream, connect, trusting
+from tests.faults.readers import ask, read_log, wait_closed
+from tests.harness.browser import CHROMIUM, NO_CHROMIUM, open_tab
+from tests.harness.databases import TestDatabase
+from tests.harness.servers import Server, running
+
+SSE = {"accept": "text/event-stream"}
+MOST_GROWTH = 60 * 1024 * 1024
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Mapping[str, str]:
+    """TLS with a certificate of this machine's."""
+    return {"TOKENTAPE_TLS": "true", "TOKENTAPE_DATA_DIR": str(tmp_path)}
+
+
+def authority(server: Server) -> Path:
+    """The file to trust."""
+    return Path(server.env["TOKENTAPE_DATA_DIR"]) / "tls" / "ca.pem"
+
+
+async def events_of(connection: Connection, run: str) -> Stream:
+    """An event stream that has begun."""
+    stream = await connection.request("GET", f"/v1/generations/{run}/events", SSE)
+    assert (await stream.head()).status == 200
+    return stream
+
+
+async def test_stalled_streams_beside_one_that_reads(database: TestDatabase) -> None:
+    """Sixty without window on a connection, megabytes to say to each: the one that reads gets all, memory stays."""
+    async with running(database.app_url) as server:
+        run = (await ask(server.url, {"model": "demo", "parameters": {"tokens": 20_000, "rate": 0}}))["id"]
+        log = await wait_closed(f"{server.url}/v1/generations/{run}/events")
+        assert server.process is not None
+        process = psutil.Process(server.process.pid)
+        async with connect(server.port, window=10_000) as connection:
+            reads = await events_of(connection, run)
+            assert await reads.body()
+            before = process.memory_info().rss
+            stalled = [await events_of(connection, run) for _ in range(60)]
+            for stream in stalled:
+                with trio.fail_after(20):
+                    while stream.received < 10_000:
+                        await trio.sleep(0.01)
+            reads = await events_of(connection, run)
+            parser = sse.Parser()
+            data = [frame.data for frame in parser.feed(await reads.body()) if frame.data]
+            assert [json.loads(line) for line in data[:-1]] == log
+            assert process.memory_info().rss - before < MOST_GROWTH
+            # One that stalled for so long goes on where it was.
+            data = [frame.data for frame in sse.Parser().feed(await stalled[0].body()) if frame.data]
+            assert [json.loads(line) for line in data[:-1]] == log
+        assert "Traceback" not in server.logged()
+
+
+async def test_sigterm_with_streams_that_are_stalled_and_that_read(
+    database: TestDatabase, secure: Mapping[str, str]
+) -> None:
+    """Down in time; who reads gets a clean end of each stream and GOAWAY, and resumes exactly."""
+    async with running(database.app_url, {**secure, "TOKENTAPE_STOP_TIMEOUT": "4"}) as server:
+        trust = trusting(authority(server))
+        runs = [
+            (await ask(server.url, {"model": "demo", "parameters": {"tokens": 50_000, "rate": 100}}))["id"]
+            for _ in range(5)
+        ]
+        got: dict[str, bytes] = {}
+
+        async def read(stream: Stream, run: str) -> None:
+            got[run] = await stream.body()
+
+        async with connect(server.port, trust) as reading, connect(server.port, trust, window=0) as stalling:
+            for run in runs:
+                await events_of(stalling, run)
+            async with trio.open_nursery() as nursery:
+                streams = [await events_of(reading, run) for run in runs]
+                for stream in streams:
+                    assert await stream.receive()
+                for run in runs:
+                    nursery.start_soon(read, await events_of(reading, run), run)
+                for stream in streams:
+                    nursery.start_soon(stream.body)
+                began = time.monotonic()
+                assert await server.stop() == 0
+                assert time.monotonic() - began < 5.5
+            await reading.ended()
+            assert reading.goaway is not None
+            assert reading.goaway.error_code == 0
+        await server.start()
+        for run in runs:
+            parser = sse.Parser()
+            events = [
+                json.loads(frame.data) for frame in parser.feed(got[run]) if frame.data not in (None, "[DONE]")
+            ]
+            url = f"{server.url}/v1/generations/{run}/events"
+            rest = await read_log(url, after=int(parser.last_event_id))
+            assert events + rest == await read_log(url)
+        assert "Traceback" not in server.logged()
+
+
+async def test_websockets_over_tls_resume(database: TestDatabase, secure: Mapping[str, str]) -> None:
+    """wss; the server is stopped in the middle, and it goes on behind the last position."""
+    async with running(database.app_url, {**secure, "TOKENTAPE_STOP_TIMEOUT": "3"}) as server:
+        run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 50_000, "rate": 100}})
+        trust = trusting(authority(server), "http/1.1")
+        path = f"/v1/conversations/{run['conversation']}/ws"
+        events: list[dict[str, object]] = []
+        with pytest.raises(ConnectionClosed) as closed:
+            async with open_websocket(f"{server.ws_url}{path}?after=0", trust=trust) as socket:
+                while True:
+                    frame = json.loads(await socket.get_message())
+                    if frame["kind"] == "event":
+                        events.append(frame["event"])
+                    if len(events) == 30:
+                        server.send_signal(15)
+        assert closed.value.reason is not None
+        assert closed.value.reason.code == 1012
+        assert server.process is not None
+        assert await trio.to_thread.run_sync(server.process.wait) == 0
+        await server.start()
+        async with open_websocket(f"{server.ws_url}{path}?after={events[-1]['position']}", trust=trust) as socket:
+            while (frame := json.loads(await socket.get_message()))["kind"] != "caught_up":
+                if frame["kind"] == "event":
+                    events.append(frame["event"])
+        assert events == await read_log(f"{server.url}/v1/conversations/{run['conversation']}/events")
+        assert "Traceback" not in server.logged()
+
+
+MANY = """
+async paths => {
+    window.got = paths.map(() => []); window.done = 0;
+    window.sources = paths.map((path, n) => {
+        const source = new EventSource(path);
+        source.onmessage = message => {
+            if (message.data === '[DONE]') { done += 1; source.close() } else { got[n].push(JSON.parse(message.data)) }
+        };
+        return source;
+    });
+}
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+async def test_a_page_with_thirty_event_streams(database: TestDatabase, secure: Mapping[str, str]) -> None:
+    """On HTTP/1.1 a browser holds six connections to a server, and the seventh EventSource never opens."""
+    async with running(database.app_url, secure) as server:
+        made = [
+            await ask(server.url, {"model": "demo", "parameters": {"tokens": 100_000, "rate": 20}})
+            for _ in range(30)
+        ]
+        async with open_tab(f"{server.url}/healthz", "--ignore-certificate-errors") as tab:
+            await tab.evaluate(MANY, [f"/v1/generations/{run['id']}/events?after=0" for run in made])
+            await tab.until("got.every(events => events.length >= 10)")
+            protocols = await tab.evaluate(
+                "performance.getEntries().filter(e => e.nextHopProtocol).map(e => e.nextHopProtocol)"
+            )
+            assert set(protocols) == {"h2"}
+            assert server.process is not None
+            links = psutil.Process(server.process.pid).net_connections("tcp")
+            ours = [link for link in links if link.laddr.port == server.port and link.raddr]
+            assert len({link.raddr.port for link in ours if link.status == "ESTABLISHED"}) <= 2
+            # Commands go on the same connection, beside all of them.
+            await tab.evaluate(
+                """ids => Promise.all(ids.map(id =>
+                    fetch(`/v1/generations/${id}/cancel`, {method: 'POST', body: '{}',
+                          headers: {'Content-Type': 'application/json'}}).then(answer => answer.json())))""",
+                [run["id"] for run in made],
+            )
+            await tab.until("done === 30")
+            seen = await tab.evaluate("got")
+        for run, events in zip(made, seen, strict=True):
+            assert events == await read_log(f"{server.url}/v1/generations/{run['id']}/events")
+        assert "Traceback" not in server.logged()
