@@ -1,10 +1,13 @@
 """Who sleeps on which stream, and how they are woken. A wake-up carries no data and may be false.
 
+A sleeper is a bare task, woken by hand: it happens for every token and every reader of it.
+
 The rule that makes it safe (and whose absence left one reader in two stuck): arm first, then read. A waker
 that was rung while its owner was reading is found rung when the owner comes back to sleep.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import trio
 
@@ -13,32 +16,44 @@ class Waker:
     """One sleeper's bell for one stream. Rung at birth: whoever is new has to look once.
 
     `unread`: the log may hold what the shared tail lacks, so events out of the tail are not all there is. The
-    sleeper takes it back when it reads the log.
+    sleeper takes it back when it reads the log. One task sleeps on it at a time.
     """
 
-    __slots__ = ("_event", "position", "stream", "unread")
+    __slots__ = ("_rung", "_sleeper", "position", "stream", "unread")
 
     def __init__(self, stream: str, position: int) -> None:
         self.stream = stream
         self.position = position
         # What another process appended may have been announced when this bell did not hang yet.
         self.unread = True
-        self._event = trio.Event()
-        self._event.set()
+        self._rung = True
+        self._sleeper: trio.lowlevel.Task | None = None
 
     def ring(self, *, in_tail: bool = False) -> None:
         """Wakes the sleeper, now or when it next lies down. `in_tail`: what is newer stands in the tail."""
         self.unread = self.unread or not in_tail
-        self._event.set()
+        self._rung = True
+        if self._sleeper is not None:
+            trio.lowlevel.reschedule(self._sleeper)
+            self._sleeper = None
 
     def arm(self) -> None:
         """From here on every ring counts. Call it before looking, never after."""
-        if self._event.is_set():
-            self._event = trio.Event()
+        self._rung = False
 
     async def sleep(self) -> None:
-        """Until the next ring since `arm`."""
-        await self._event.wait()
+        """Until the next ring since `arm`. Always a checkpoint."""
+        if self._rung:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._sleeper is not None:
+            raise trio.BusyResourceError("somebody sleeps on this bell already")
+        self._sleeper = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._stir)
+
+    def _stir(self, _: Any) -> trio.lowlevel.Abort:
+        self._sleeper = None  # cancelled: a ring finds nobody, and is found later
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Wakeups:

@@ -89,7 +89,9 @@ class Settings(BaseSettings):
         None, description="where the embedded database lives; may not exist yet"
     )
     allowed_hosts: Names = Field((), description="names clients may call this server by, besides the bind address")
-    allowed_origins: Names = Field((), description="origins of web pages that may post, besides the server's own")
+    allowed_origins: Names = Field(
+        (), description="origins of web pages that may post and read, besides the server's own"
+    )
     tls: bool = Field(False, description="HTTPS and HTTP/2, with a certificate made for this machine")
     certfile: File | None = Field(None, description="HTTPS and HTTP/2, with the certificate in this file")
     keyfile: File | None = Field(None, description="the private key of --certfile")

@@ -3,7 +3,18 @@
 Owns sockets and their ends. It serves any ASGI app and knows nothing of this one.
 """
 
+from server.host.certificates import local_certificate
 from server.host.host import Host
 from server.host.listening import CannotListen, Listener, listen
+from server.host.tls import BadCertificate, Tls, open_context
 
-__all__ = ["CannotListen", "Host", "Listener", "listen"]
+__all__ = [
+    "BadCertificate",
+    "CannotListen",
+    "Host",
+    "Listener",
+    "Tls",
+    "listen",
+    "local_certificate",
+    "open_context",
+]

@@ -1,4 +1,4 @@
-"""The accept loop: every connection is hypercorn's to speak, and none of them can hurt another.
+"""The accept loop: each connection is spoken by hypercorn, or by `http2.py`, and none can hurt another.
 
 hypercorn's own loop lets whatever a connection's task raises (bytes in a header that are no text, say) end
 the whole server. Here it ends that connection and leaves one log line. And because the streams are known here,
@@ -15,17 +15,22 @@ from hypercorn.events import Closed
 from hypercorn.events import Event as HypercornEvent
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.typing import ASGIFramework
 
 from server import logs
+from server.host.http2 import Http2
+from server.host.http11 import install
 from server.host.listening import Listener
-from server.host.websockets import install
+from server.host.straight import with_straight
+from server.host.tls import shake_hands
 
 log = logs.get("host")
 
 IDLE_SECONDS = 20
 """Also the time a client has for its request's head: who sends it byte by byte is cut off."""
 WEBSOCKET_PING_SECONDS = 20.0
+HTTP2_STREAMS = 256
+"""At once on one connection: a hundred event streams, as many commands, and some. A browser has one connection."""
 
 
 class _Connection(TCPServer):
@@ -46,6 +51,16 @@ class _Connection(TCPServer):
         await super()._read_data()
         await self.idle_task.stop()
 
+    async def say_goodbye(self) -> None:
+        """Tells an HTTP/2 client that no more requests are taken. HTTP/1.1 has no word for it."""
+        protocol = getattr(getattr(self, "protocol", None), "protocol", None)
+        if isinstance(protocol, Http2):
+            await protocol.say_goodbye()
+
+    async def _initiate_server_close(self) -> None:
+        await self.say_goodbye()  # else a request that crosses the close is one that may have been served
+        await super()._initiate_server_close()
+
 
 class Host:
     """Serves one app on one listening socket, until `close`."""
@@ -56,7 +71,7 @@ class Host:
         self._listener = listener
         self._config = _config(websocket_bytes)
         self._context = WorkerContext(None)
-        self._streams: set[trio.SocketStream] = set()
+        self._streams: dict[trio.SocketStream, _Connection | None] = {}
         self._accepting = trio.CancelScope()
         self._over = trio.Event()
 
@@ -74,6 +89,10 @@ class Host:
         self._accepting.cancel()
         await self._context.terminated.set()
         with trio.move_on_after(seconds / 2):
+            async with trio.open_nursery() as nursery:
+                for connection in self._streams.values():
+                    if connection is not None:
+                        nursery.start_soon(connection.say_goodbye)
             await self._over.wait()
         for stream in list(self._streams):
             try:
@@ -84,14 +103,24 @@ class Host:
             await self._over.wait()
 
     async def _connection(self, stream: trio.SocketStream) -> None:
-        self._streams.add(stream)
+        self._streams[stream] = None
         try:
-            await _Connection(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]  # plain TCP
+            await self._speak(stream)
         except Exception as error:
             log.warning("connection ended", why=_innermost(error))
         finally:
-            self._streams.discard(stream)
+            del self._streams[stream]
             await trio.aclose_forcefully(stream)
+
+    async def _speak(self, plain: trio.SocketStream) -> None:
+        tls = self._listener.tls
+        stream = plain if tls is None else await shake_hands(plain, tls.context)
+        if stream is not None:
+            state, straight = with_straight()
+            connection = _Connection(self._app, self._config, self._context, state, stream)  # type: ignore[arg-type]  # plain TCP
+            straight.attach(connection, stream)
+            self._streams[plain] = connection
+            await connection
 
 
 def _innermost(error: BaseException) -> str:
@@ -107,6 +136,7 @@ def _config(websocket_bytes: int) -> Config:
     config.include_server_header = False
     config.keep_alive_timeout = IDLE_SECONDS
     config.keep_alive_max_requests = 100_000
+    config.h2_max_concurrent_streams = HTTP2_STREAMS
     config.websocket_max_message_size = websocket_bytes
     config.websocket_ping_interval = WEBSOCKET_PING_SECONDS
     return config

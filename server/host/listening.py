@@ -7,6 +7,8 @@ sending is shielded and has no deadline of its own.
 import socket
 from dataclasses import dataclass
 
+from server.host.tls import Tls
+
 BACKLOG = 1024
 KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
@@ -17,20 +19,21 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A bound socket and the address people can use."""
+    """A bound socket, what is spoken on it, and the address people can use."""
 
     sock: socket.socket
     host: str
     port: int
+    tls: Tls | None = None
 
     @property
     def url(self) -> str:
-        """`http://host:port`."""
+        """`http://host:port`, or `https://…`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http{'' if self.tls is None else 's'}://{host}:{self.port}"
 
 
-def listen(bind: str, stall_timeout: float) -> Listener:
+def listen(bind: str, stall_timeout: float, tls: Tls | None = None) -> Listener:
     """Binds `host:port` (port 0 takes a free one). Raises `CannotListen` with the reason."""
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")
@@ -49,4 +52,4 @@ def listen(bind: str, stall_timeout: float) -> Listener:
     except OSError as error:
         sock.close()
         raise CannotListen(f"cannot listen on {bind}: {error.strerror or error}. Set TOKENTAPE_BIND.") from error
-    return Listener(sock, host, sock.getsockname()[1])
+    return Listener(sock, host, sock.getsockname()[1], tls)

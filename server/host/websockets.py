@@ -4,20 +4,27 @@ Three things a client could do to it: send a message that is too large, and have
 bytes after text in one, and raise; keep more commands in flight than the app's queue holds while the app
 ends, and never be closed. And its pings kept every ended connection open until the next one was due. Each is
 a few lines here, in the one place that knows hypercorn's insides.
+
+Compression (RFC 7692) is not agreed to, for it costs each connection hundreds of kilobytes and each token its
+time, and what a client sends in a few bytes would be unpacked to any size before a limit is looked at.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO, StringIO
 from typing import Any
 
-import hypercorn.protocol.h2
-import hypercorn.protocol.h11
 import trio
-from hypercorn.protocol.events import Event, Request, StreamClosed
+from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from hypercorn.typing import ConnectionState as AppState
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError
+
+from server.host.straight import TEXTS
 
 LINGER_SECONDS = 2.0
 """How long a client has to take the close frame; what it still sends meanwhile is thrown away."""
@@ -53,14 +60,30 @@ class MendedWSStream(WSStream):
     async def handle(self, event: Event) -> None:
         """What comes from the client."""
         if isinstance(event, Request):
-            await super().handle(event)
+            await super().handle(replace(event, state=AppState({**event.state, TEXTS: self})))
             if self.app_put is not None:
                 self._put_raw, self.app_put = self.app_put, self._put
         elif isinstance(event, StreamClosed):
             self._gone.set()
             await super().handle(event)
         elif not self._refusing:
+            early = isinstance(event, (Body, Data)) and not self.handshake.accepted
             await super().handle(event)
+            if early and self.app_put is not None:
+                # It was refused with 400, and nobody would ever tell the app: it kept the connection for ever.
+                await self._put({"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value})
+
+    async def send_texts(self, texts: Sequence[str]) -> None:
+        """Sends many text messages in one write; a message of ASGI for each takes five times as long.
+
+        For the app, between its accept and its close. Nothing is sent when the client has closed.
+        """
+        try:
+            data = b"".join([self.connection.send(TextMessage(data=text)) for text in texts])
+        except LocalProtocolError:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.send(Data(stream_id=self.stream_id, data=data))
 
     async def app_send(self, message: Any) -> None:
         """What comes from the app; None is its end."""
@@ -68,7 +91,13 @@ class MendedWSStream(WSStream):
             # Nobody takes from the queue any more: who waits to put something there would wait for ever.
             self._app_over = True
             self._putting.cancel()
+        if self.closed:
+            await trio.lowlevel.checkpoint()  # an app that still sends would let nobody else have a turn
         await super().app_send(message)
+
+    async def _accept(self, message: Any) -> None:
+        self.handshake.extensions = None
+        await super()._accept(message)
 
     async def _put(self, message: Any) -> None:
         if self._app_over:
@@ -110,9 +139,3 @@ class MendedWSStream(WSStream):
         with trio.move_on_after(LINGER_SECONDS):
             await self._gone.wait()
         await self.send(StreamClosed(stream_id=self.stream_id))
-
-
-def install() -> None:
-    """Puts the mended stream where hypercorn takes its own from."""
-    for protocol in (hypercorn.protocol.h11, hypercorn.protocol.h2):
-        vars(protocol)["WSStream"] = MendedWSStream

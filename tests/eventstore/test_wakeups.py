@@ -1,7 +1,8 @@
 """Wake-ups: who is rung, what a ring says, and that none is lost between arming and sleeping."""
 
+import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from eventstore.wakeups import Waker, Wakeups
 
@@ -108,3 +109,21 @@ async def test_who_is_gone_is_forgotten(autojump_clock: MockClock) -> None:
     wakeups.wake(["s"])
     wakeups.wake_all()
     assert not await rung(two)
+
+
+async def test_a_sleeper_that_is_cancelled_finds_the_ring_later(autojump_clock: MockClock) -> None:
+    waker = await armed(Wakeups(), "s")
+    assert not await rung(waker)
+    waker.ring()
+    waker.ring()
+    assert await rung(waker)
+
+
+async def test_one_sleeper_a_bell(autojump_clock: MockClock) -> None:
+    waker = await armed(Wakeups(), "s")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waker.sleep)
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await waker.sleep()
+        waker.ring()

@@ -51,10 +51,10 @@ class Tab:
 
 
 @asynccontextmanager
-async def open_tab(url: str) -> AsyncIterator[Tab]:
-    """A new browser with one page at an address."""
+async def open_tab(url: str, *flags: str) -> AsyncIterator[Tab]:
+    """A new browser with one page at an address; `flags` are Chromium's."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.harness.browser", url],
+        [sys.executable, "-m", "tests.harness.browser", url, *flags],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -72,10 +72,10 @@ async def open_tab(url: str) -> AsyncIterator[Tab]:
         process.stdout.close()
 
 
-def _main(url: str) -> None:
+def _main(url: str, *more: str) -> None:
     from playwright.sync_api import sync_playwright
 
-    flags = [*FLAGS, "--no-sandbox"] if os.geteuid() == 0 else FLAGS
+    flags = [*FLAGS, *more, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page()
@@ -87,4 +87,4 @@ def _main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(*sys.argv[1:])

@@ -34,16 +34,22 @@ class Server:
     @property
     def url(self) -> str:
         """Where it answers."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.secure else ''}://127.0.0.1:{self.port}"
 
     @property
     def ws_url(self) -> str:
         """The same for WebSockets."""
-        return f"ws://127.0.0.1:{self.port}"
+        return f"ws{'s' if self.secure else ''}://127.0.0.1:{self.port}"
+
+    @property
+    def secure(self) -> bool:
+        """Whether it speaks TLS."""
+        return bool({"TOKENTAPE_TLS", "TOKENTAPE_CERTFILE"} & set(self.env))
 
     async def start(self) -> None:
         """Starts it and waits until it is ready."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("TOKENTAPE_", "OPENAI_"))}
+        ours = ("TOKENTAPE_", "OPENAI_", "ANTHROPIC_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         if self.database_url is not None:
             env["TOKENTAPE_DATABASE_URL"] = self.database_url
         if self.port == 0:

@@ -11,9 +11,11 @@ import psutil
 import pytest
 import trio
 from trio_websocket import ConnectionClosed
+from wsproto.events import CloseConnection, TextMessage
 
 from server.client.websocket import open_websocket
 from tests.clients import sse
+from tests.clients.h2ws import opened
 from tests.clients.http2 import Connection, Stream, connect, trusting
 from tests.faults.readers import ask, read_log, wait_closed
 from tests.harness.browser import CHROMIUM, NO_CHROMIUM, open_tab
@@ -21,6 +23,7 @@ from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server, running
 
 SSE = {"accept": "text/event-stream"}
+JSON = {"content-type": "application/json"}
 MOST_GROWTH = 60 * 1024 * 1024
 
 
@@ -43,7 +46,7 @@ async def events_of(connection: Connection, run: str) -> Stream:
 
 
 async def test_stalled_streams_beside_one_that_reads(database: TestDatabase) -> None:
-    """Sixty without window on a connection, megabytes to say to each: the one that reads gets all, memory stays."""
+    """Sixty without window on a connection, megabytes for each: the one that reads gets all, memory stays."""
     async with running(database.app_url) as server:
         run = (await ask(server.url, {"model": "demo", "parameters": {"tokens": 20_000, "rate": 0}}))["id"]
         log = await wait_closed(f"{server.url}/v1/generations/{run}/events")
@@ -120,7 +123,8 @@ async def test_websockets_over_tls_resume(database: TestDatabase, secure: Mappin
         trust = trusting(authority(server), "http/1.1")
         path = f"/v1/conversations/{run['conversation']}/ws"
         events: list[dict[str, object]] = []
-        with pytest.raises(ConnectionClosed) as closed:
+
+        async def read_until_stopped() -> None:
             async with open_websocket(f"{server.ws_url}{path}?after=0", trust=trust) as socket:
                 while True:
                     frame = json.loads(await socket.get_message())
@@ -128,6 +132,9 @@ async def test_websockets_over_tls_resume(database: TestDatabase, secure: Mappin
                         events.append(frame["event"])
                     if len(events) == 30:
                         server.send_signal(15)
+
+        with pytest.raises(ConnectionClosed) as closed:
+            await read_until_stopped()
         assert closed.value.reason is not None
         assert closed.value.reason.code == 1012
         assert server.process is not None
@@ -141,13 +148,52 @@ async def test_websockets_over_tls_resume(database: TestDatabase, secure: Mappin
         assert "Traceback" not in server.logged()
 
 
+async def test_websockets_on_the_streams_of_one_connection(
+    database: TestDatabase, secure: Mapping[str, str]
+) -> None:
+    """RFC 8441: thirty conversations, a command on each, their tokens as they come; all on one connection."""
+    async with running(database.app_url, secure) as server:
+        async with connect(server.port, trusting(authority(server))) as connection:
+            assert (await (await connection.request("GET", "/healthz")).head()).status == 200
+            assert connection.h2.remote_settings.enable_connect_protocol == 1
+            heard: dict[str, list[dict[str, object]]] = {}
+
+            async def converse(number: int) -> None:
+                made = await connection.request("POST", "/v1/conversations", JSON, b"{}")
+                place = (await made.head()).headers["location"]
+                socket = await opened(connection, f"{place}/ws?after=0")
+                command = {"id": number, "key": f"key-{number:020}", "do": "generate", "model": "demo"}
+                await socket.say(
+                    TextMessage(data=json.dumps(command | {"parameters": {"tokens": 50, "rate": 100}}))
+                )
+                events = heard.setdefault(place, [])
+                while not events or events[-1]["type"] != "generation.completed":
+                    frame = json.loads((await socket.hear()).data)
+                    if frame["kind"] == "event":
+                        events.append(frame["event"])
+                await socket.say(CloseConnection(code=1000))
+                assert isinstance(await socket.hear(), CloseConnection)
+                assert await socket.stream.receive() == b""
+
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    for number in range(30):
+                        nursery.start_soon(converse, number)
+        assert len(heard) == 30
+        for place, events in heard.items():
+            assert events == await read_log(f"{server.url}{place}/events")
+        assert "Traceback" not in server.logged()
+
+
 MANY = """
 async paths => {
     window.got = paths.map(() => []); window.done = 0;
     window.sources = paths.map((path, n) => {
         const source = new EventSource(path);
         source.onmessage = message => {
-            if (message.data === '[DONE]') { done += 1; source.close() } else { got[n].push(JSON.parse(message.data)) }
+            if (message.data !== '[DONE]') { got[n].push(JSON.parse(message.data)); return }
+            done += 1;
+            source.close();
         };
         return source;
     });
