@@ -44,12 +44,13 @@ async def test_the_subprotocol_is_optional(api: Api) -> None:
 
 
 async def test_compression_is_not_agreed_to(api: Api) -> None:
-    """It costs each connection hundreds of kilobytes, and unpacks what a client sends before any limit is asked."""
+    """It costs each connection hundreds of kilobytes, and unpacks what comes before any limit is asked."""
     conversation = await api.conversation()
     connection = await Connection.open(api.port)
     try:
-        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
-        offer = {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Extensions": "permessage-deflate"}
+        key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"}
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", **key}
+        offer = {"Sec-WebSocket-Extensions": "permessage-deflate"}
         head = await connection.ask("GET", f"{conversation}/ws", {**upgrade, **offer})
         assert head.status == 101
         assert "sec-websocket-extensions" not in head.headers
