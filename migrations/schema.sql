@@ -15,7 +15,9 @@ BEGIN
     -- Nearly every batch is tokens: each append goes on where its own writer left off. One statement then locks the
     -- rows of streams and writers in order of the streams' ids and sees them as they are under the lock, so that the
     -- verdict needs no look of its own. Where any append is not plainly to be taken, all are judged below, from
-    -- the start: the locks that are held already come first in the order there too.
+    -- the start: the locks that are held already come first in the order there too. (But for a writer that has
+    -- never written and counts from more than 1: its stream is locked late. Then a deadlock can be, which the
+    -- server ends after a second; its victim is sent again.)
     IF cardinality(k_append) = 0 AND 1 < ALL (a_seq) THEN
         SELECT array_agg(l.id ORDER BY l.n), array_agg(l.head ORDER BY l.n),
                array_agg(l.head + a_count[l.n] ORDER BY l.n),

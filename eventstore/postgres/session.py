@@ -24,6 +24,11 @@ GUARDS: Mapping[str, str] = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "jit": "off",
+    # All statements go by index. Planned while the tables were small, they would read them whole, and keep to that
+    # plan until the next ANALYZE, however large the tables have become.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
 }
 COMMAND_TIMEOUT = 25.0
 

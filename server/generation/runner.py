@@ -12,6 +12,7 @@ import trio
 from eventstore import Append, EventStore, NewEvent, Writer
 from server import events
 from server.generation.figures import Figures
+from server.generation.pace import Pace
 from server.upstream import Prompt, Upstream, UpstreamError
 
 
@@ -43,7 +44,7 @@ class Pen:
 
 
 async def run(
-    pen: Pen, generation: str, worker: str, upstream: Upstream, prompt: Prompt, figures: Figures
+    pen: Pen, generation: str, worker: str, upstream: Upstream, prompt: Prompt, figures: Figures, pace: Pace
 ) -> None:
     """Runs the first attempt to its end. An upstream's failure is an end too (`generation.failed`).
 
@@ -62,6 +63,7 @@ async def run(
                     before = now
                     await pen.write([events.token(generation, chunk) for chunk in chunks])
                     figures.appended(len(chunks))
+                    await pace.rest(now)
             finally:
                 figures.read(answer.finish, answer.repaired)
     except UpstreamError as error:

@@ -14,6 +14,7 @@ import trio
 from eventstore import Append, EventStore, Fenced, NewEvent, StoreError, StoreUnavailable
 from server import events, logs
 from server.generation.figures import Figures
+from server.generation.pace import Pace
 from server.generation.runner import Pen, run
 from server.metrics import Metrics
 from server.upstream import CODES, Prompt, Upstream
@@ -64,6 +65,7 @@ class Supervisor:
         self.worker = worker
         self.owner = store.owner
         self.runs: dict[str, Run] = {}
+        self.pace = Pace()
         self._expected: set[str] = set()
         self._finished = False
 
@@ -156,7 +158,7 @@ class Supervisor:
         try:
             # Inside the `try`: what an upstream's tasks raise while they are cancelled ends this run alone.
             with run_.scope:
-                await run(pen, generation, self.worker, run_.upstream, run_.prompt, run_.figures)
+                await run(pen, generation, self.worker, run_.upstream, run_.prompt, run_.figures, self.pace)
         except Fenced as fenced:
             log.debug("run fenced off", reason=fenced.reason)
         except StoreUnavailable:

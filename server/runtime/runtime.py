@@ -107,6 +107,7 @@ async def open_runtime(
     async with trio.open_nursery() as nursery:
         runtime = Runtime(store, nursery, upstreams, drain, most_runs, metrics or Metrics())
         nursery.start_soon(runtime.supervisor.watch)
+        nursery.start_soon(runtime.supervisor.pace.run)
         nursery.start_soon(sweep, store, runtime.supervisor)
         yield runtime
         nursery.cancel_scope.cancel()
