@@ -4,6 +4,7 @@ It knows nothing of HTTP, of language models or of tokens; somebody could take i
 (what a program calls), then `Log` (what a backend must do), then `eventstore.memory` and `eventstore.postgres`.
 """
 
+from eventstore.appending import made
 from eventstore.errors import (
     Fenced,
     KeyReused,
@@ -65,4 +66,5 @@ __all__ = [
     "Writer",
     "WriterState",
     "WrongExpectedPosition",
+    "made",
 ]

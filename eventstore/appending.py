@@ -1,13 +1,13 @@
 """What an append means to the group commit: what it excludes, weighs, is known by, and became. Pure."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from datetime import datetime
 from typing import Final
 from uuid import uuid4
 
 from msgspec.structs import replace
 
-from eventstore.log import Outcome
-from eventstore.model import Append, Event, Key
+from eventstore.model import Append, Event, Key, NewEvent
 
 ONCE_SCOPE: Final = "@once"
 ONCE_SECONDS: Final = 3600.0
@@ -45,10 +45,6 @@ def repeatable(append: Append) -> Append:
     return replace(append, keys=tuple(named))
 
 
-def events_of(append: Append, outcome: Outcome) -> list[Event]:
-    """The events as they stand in the log now, without reading them back."""
-    at = outcome.at
-    return [
-        Event(position, new.type, at, new.tag, new.data)
-        for position, new in enumerate(append.events, outcome.first)
-    ]
+def made(new: Sequence[NewEvent], first: int, at: datetime) -> list[Event]:
+    """Events that were appended at `first` and behind it, as they stand in the log now, without reading them."""
+    return [Event(position, one.type, at, one.tag, one.data) for position, one in enumerate(new, first)]

@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 import trio
 
-from eventstore.appending import events_of, exclusive_names, repeatable, weigh
+from eventstore.appending import exclusive_names, made, repeatable, weigh
 from eventstore.batcher import Batcher, Limits
 from eventstore.errors import (
     Fenced,
@@ -151,7 +151,7 @@ class EventStore:
             appended = outcome.verdict is Verdict.APPENDED
             self._health.repeated += not appended
             if appended:
-                self._tails.offer(append.stream, events_of(append, outcome))
+                self._tails.offer(append.stream, made(append.events, outcome.first, outcome.at))
             # A repetition may be the answer that got lost: then nobody has heard of these events yet.
             self.wakeups.wake([outcome.stream], in_tail=appended)
             self._log.announce([outcome.stream])

@@ -19,7 +19,10 @@ class _Tail:
         self.events: deque[Event] = deque()
         self.size = 0
 
-    def trim(self, most: int) -> None:
+    def add(self, events: Sequence[Event], most: int) -> None:
+        self.events.extend(events)
+        for event in events:
+            self.size += event.size
         while self.size > most and len(self.events) > 1:
             self.size -= self.events.popleft().size
 
@@ -45,21 +48,20 @@ class Tails:
         tail = self._tails.get(stream)
         if tail is not None:
             last = tail.events[-1].position
-            if events[-1].position <= last:
-                return
-            if events[0].position > last + 1:
+            first = events[0].position
+            if first > last + 1:
                 self.drop(stream)
                 tail = None
-            else:
-                events = events[last + 1 - events[0].position :]
+            elif first <= last:
+                events = events[last + 1 - first :]
+                if not events:
+                    return
         if tail is None:
             tail = self._tails[stream] = _Tail()
         self._tails.move_to_end(stream)
-        self.size -= tail.size
-        tail.events.extend(events)
-        tail.size += sum(event.size for event in events)
-        tail.trim(self._stream_bytes)
-        self.size += tail.size
+        before = tail.size
+        tail.add(events, self._stream_bytes)
+        self.size += tail.size - before
         while self.size > self._total_bytes and len(self._tails) > 1:
             self.drop(next(iter(self._tails)))
 

@@ -29,6 +29,11 @@ class Waker:
         self._rung = True
         self._sleeper: trio.lowlevel.Task | None = None
 
+    @property
+    def rung(self) -> bool:
+        """Whether its owner would go on at once."""
+        return self._rung
+
     def ring(self, *, in_tail: bool = False) -> None:
         """Wakes the sleeper, now or when it next lies down. `in_tail`: what is newer stands in the tail."""
         self.unread = self.unread or not in_tail

@@ -65,18 +65,23 @@ class Session:
 
     async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:
         """All rows. After `Lost` the connection is dropped: the next call makes a new one."""
-        async with self._turn:
-            try:
-                connection = await self.connected()
-                return await connection.fetch(sql, *values)
-            except (Lost, trio.Cancelled):
-                # A cancelled statement may still be under way on the connection; nobody may meet its answer.
+        try:
+            self._turn.acquire_nowait()  # nearly always free; to wait for it would give everybody else a turn
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        try:
+            connection = await self.connected()
+            return await connection.fetch(sql, *values)
+        except (Lost, trio.Cancelled):
+            # A cancelled statement may still be under way on the connection; nobody may meet its answer.
+            self.drop()
+            raise
+        except Refused as error:
+            if error.sqlstate.startswith(("28", "3D")):
                 self.drop()
-                raise
-            except Refused as error:
-                if error.sqlstate.startswith(("28", "3D")):
-                    self.drop()
-                raise
+            raise
+        finally:
+            self._turn.release()
 
     def drop(self) -> None:
         """Ends the connection at once."""

@@ -87,6 +87,7 @@ DECLARE
     -- by index, whatever the planner thinks of how many there are.
     locked bigint[]; ids bigint[]; heads bigint[]; ats timestamptz[]; verdicts text[]; stands boolean[];
     held_streams bigint[]; firsts bigint[]; lasts bigint[];
+    one_id bigint; one_head bigint; one_at timestamptz; one_stands boolean;
 BEGIN
     -- Nearly every batch is tokens: each append goes on where its own writer left off. One statement then locks the
     -- rows of streams and writers in order of the streams' ids and sees them as they are under the lock, so that the
@@ -94,7 +95,26 @@ BEGIN
     -- the start: the locks that are held already come first in the order there too. (But for a writer that has
     -- never written and counts from more than 1: its stream is locked late. Then a deadlock can be, which the
     -- server ends after a second; its victim is sent again.)
-    IF cardinality(k_append) = 0 AND 1 < ALL (a_seq) THEN
+    IF cardinality(k_append) = 0 AND 1 < ALL (a_seq) AND cardinality(a_stream) = 1 THEN
+        -- One alone, as when a single answer is under way: the same, without arrays to put together.
+        SELECT s.id, s.head, greatest(clock_timestamp(), s.last_at),
+               NOT w.closed AND w.epoch = a_epoch[1] AND w.seq + 1 = a_seq[1]
+               AND (a_expected[1] < 0 OR a_expected[1] = s.head)
+          INTO one_id, one_head, one_at, one_stands
+          FROM streams s JOIN writers w ON w.stream = s.id AND w.name = a_writer[1]
+         WHERE s.name = a_stream[1] FOR NO KEY UPDATE OF s, w;
+        IF one_stands THEN
+            INSERT INTO events (stream, position, at, type, tag, data)
+            SELECT one_id, one_head + e."offset", one_at, e.type, e.tag, e.data
+              FROM unnest(e_offset, e_type, e_tag, e_data) AS e ("offset", type, tag, data);
+            UPDATE streams SET head = one_head + a_count[1], last_at = one_at WHERE id = one_id;
+            UPDATE writers SET seq = a_seq[1], first = one_head + 1, last = one_head + a_count[1], owner = a_owner,
+                               closed = a_closes[1], released = a_closes[1]
+             WHERE stream = one_id AND name = a_writer[1];
+            RETURN QUERY SELECT 1, 'appended', a_stream[1], one_head + 1, one_head + a_count[1], one_at, one_head;
+            RETURN;
+        END IF;
+    ELSIF cardinality(k_append) = 0 AND 1 < ALL (a_seq) THEN
         SELECT array_agg(l.id ORDER BY l.n), array_agg(l.head ORDER BY l.n),
                array_agg(l.head + a_count[l.n] ORDER BY l.n),
                array_agg(greatest(clock_timestamp(), l.last_at) ORDER BY l.n),

@@ -10,6 +10,8 @@ from eventstore import Figures
 class Present:
     """`readers`: open streams and held requests, by transport. `most_…`: beyond that, requests are refused.
 
+    `busy`: the share of a core this process used lately; `pause`: seconds its runs wait between two looks upstream.
+
     `refused`: what was turned away to pass, by the code of its problem.
     """
 
@@ -20,3 +22,5 @@ class Present:
     most_streams: int
     draining: bool
     refused: Mapping[str, int]
+    busy: float
+    pause: float

@@ -48,6 +48,13 @@ def runs(metrics: Metrics, now: Present) -> Iterable[Metric]:
             (((name,), meter.repaired) for name, meter in meters),
         ),
         gauge("runs_running", "Generations this process drives now.", now.runs),
+        gauge("busy_ratio", "Share of a core this process used lately; Python runs on one.", now.busy),
+        gauge(
+            "run_pause_seconds",
+            "How long runs wait between two looks at their upstream, so that a busy process takes several tokens "
+            "round in one go. Above 0: more processes would make it faster.",
+            now.pause,
+        ),
         gauge("runs_limit", "How many it takes on (TOKENTAPE_MAX_RUNS); beyond that 503.", now.most_runs),
         histograms(
             "run_seconds",

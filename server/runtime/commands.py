@@ -75,7 +75,10 @@ class Commands:
     async def start_conversation(self, command: StartConversation, key: Key | None) -> Appended:
         """A new conversation."""
         events = decide.start_conversation(command)
-        return await self._detached(partial(self._append, new_id("conv"), events, key, expected=NO_STREAM))
+        name = new_id("conv")
+        appended = await self._detached(partial(self._append, name, events, key, expected=NO_STREAM))
+        self._folds.follow(Conversation(name), events, appended)
+        return appended
 
     async def post_message(self, conversation: str, command: PostMessage, key: Key | None) -> Appended:
         """One message."""
@@ -124,6 +127,7 @@ class Commands:
                         writer=Writer(command.generation, EPOCH, 1),
                         claim=Key(GENERATION_SCOPE, command.generation),
                     )
+                    self._folds.follow(state, (*opening, *events), appended)
                     if not appended.repeated or await self._is_ours(appended, command):
                         self._supervisor.start(run)
             except WrongExpectedPosition:
@@ -134,7 +138,8 @@ class Commands:
     async def _open(self, conversation: str | None) -> tuple[str, Conversation, tuple[NewEvent, ...]]:
         if conversation is not None:
             return conversation, await self._folds.latest(conversation), ()
-        return new_id("conv"), Conversation(""), decide.start_conversation(StartConversation(None, None))
+        name = new_id("conv")
+        return name, Conversation(name), decide.start_conversation(StartConversation(None, None))
 
     async def _is_ours(self, appended: Appended, command: RequestGeneration) -> bool:
         # "Repeated" may mean this very request, sent twice over a lost connection: then nobody else starts it.

@@ -6,11 +6,22 @@ Cold, it starts from the newest stored snapshot; it stores one itself when the l
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 import trio
 
-from eventstore import EventStore, Snapshot, StoreError, StreamUnknown, Trimmed
+from eventstore import (
+    Appended,
+    EventStore,
+    Head,
+    NewEvent,
+    Snapshot,
+    StoreError,
+    StreamUnknown,
+    Trimmed,
+    made,
+)
 from server import logs
 from server.errors import not_found
 from server.generation.fold import fold
@@ -43,6 +54,16 @@ class Folds:
 
         Raises `Trimmed` where events are gone that no stored snapshot covers.
         """
+        state, _ = await self.look(conversation)
+        return state
+
+    def follow(self, state: Conversation, new: Sequence[NewEvent], appended: Appended) -> None:
+        """These events were just appended, right behind this state: so much is known without a read."""
+        if appended.at is not None and appended.first == state.position + 1:
+            self._keep(fold(state, made(new, appended.first, appended.at)))
+
+    async def look(self, conversation: str) -> tuple[Conversation, Head]:
+        """As `latest`, and where the log ended and began at the last read for it."""
         state = self._known(conversation) or await self._load(conversation, None)
         while True:
             try:
@@ -63,7 +84,7 @@ class Folds:
             state = fold(state, (event for event in found.events if event.position > state.position))
             self._keep(state)
             if state.position >= found.head:
-                return state
+                return state, Head(state.position, found.earliest)
 
     async def at(self, conversation: str, position: int) -> Conversation:
         """The state at a position, which is known to be in the log."""

@@ -81,19 +81,27 @@ class Runtime:
             found = await self.store.find_key(GENERATION_SCOPE, generation)
             if found is None:
                 raise not_found("generation")
-            # A place never changes; the oldest remembered one goes when there are too many.
-            if len(self._places) >= PLACES_KEPT:
-                self._places.pop(next(iter(self._places)))
-            self._places[generation] = found
+            self.remember(generation, found)
         return found
+
+    def remember(self, generation: str, place: Place) -> None:
+        """A place never changes; the oldest remembered one goes when there are too many."""
+        if len(self._places) >= PLACES_KEPT:
+            self._places.pop(next(iter(self._places)))
+        self._places[generation] = place
 
     async def generation(self, name: str) -> tuple[Conversation, Generation]:
         """A generation and its conversation at the primary's head. `Problem` 404."""
-        conversation = await self.folds.latest((await self.place(name)).stream)
+        conversation, found, _ = await self.look(name)
+        return conversation, found
+
+    async def look(self, name: str) -> tuple[Conversation, Generation, Head]:
+        """As `generation`, and where the conversation's log ended and began then."""
+        conversation, head = await self.folds.look((await self.place(name)).stream)
         found = conversation.generation(name)
         if found is None:
             raise not_found("generation")
-        return conversation, found
+        return conversation, found, head
 
 
 @asynccontextmanager

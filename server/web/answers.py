@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eventstore import Place
 from server.errors import Problem
 from server.generation.commands import (
     CancelGeneration,
@@ -69,6 +70,7 @@ async def request_generation(runtime: Runtime, conversation: str | None, body: B
     done = await runtime.commands.request_generation(conversation, command, claim)
     state = await runtime.folds.at(done.stream, done.last)
     found = state.generations[-1]
+    runtime.remember(found.id, Place(done.stream, done.first, done.last))
     return Answer(202, f"/v1/generations/{found.id}", views.encode(views.generation(found)), found.id)
 
 

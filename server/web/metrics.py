@@ -27,6 +27,8 @@ def routes(runtime: Runtime) -> Blueprint:
             most_streams=runtime.drain.most,
             draining=runtime.drain.begun,
             refused=runtime.drain.refused,
+            busy=runtime.supervisor.pace.busy,
+            pause=runtime.supervisor.pace.pause,
         )
 
     page = Page(runtime.metrics, look)

@@ -42,10 +42,9 @@ async def find_conversation(runtime: Runtime, name: str, cursor: int) -> Source:
 async def find_generation(runtime: Runtime, name: str, cursor: int) -> Source:
     """A generation's log. Raises as `find_conversation`."""
     place = await runtime.place(name)
-    head = await runtime.head(place.stream)
+    _, found, head = await runtime.look(name)
     after = resolve_cursor(cursor, head.position)
     start = _kept(place.stream, max(after, place.last - 1), head)
-    _, found = await runtime.generation(name)
     over = found.ended and after >= found.position
     return Source(place.stream, name, after, start, head.position, over, _behind(cursor, head))
 

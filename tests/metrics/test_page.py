@@ -12,7 +12,7 @@ from server.metrics import Metrics, Page, Present
 from server.upstream import CODES
 from tests.metrics.scraping import Scrape
 
-UNITS = ("_seconds", "_bytes", "_total", "_events", "_appends", "_info")
+UNITS = ("_seconds", "_bytes", "_total", "_events", "_appends", "_info", "_ratio")
 NUMBERS = ("_up", "_running", "_limit", "_waiting", "_readers", "draining")
 
 
@@ -28,7 +28,7 @@ def metrics() -> Metrics:
 def page(metrics: Metrics) -> Page:
     """A page of a store that has just been opened."""
     figures = EventStore(MemoryLog().process()).figures()
-    return Page(metrics, lambda: Present(figures, 2, 500, {"sse": 3}, 1000, False, {"overloaded": 4}))
+    return Page(metrics, lambda: Present(figures, 2, 500, {"sse": 3}, 1000, False, {"overloaded": 4}, 0.8, 0.01))
 
 
 def test_the_text_format(metrics: Metrics) -> None:
