@@ -10,7 +10,7 @@ from eventstore import Figures
 class Present:
     """`readers`: open streams and held requests, by transport. `most_…`: beyond that, requests are refused.
 
-    `busy`: the share of a core this process used lately; `pause`: seconds its runs wait between two looks upstream.
+    `busy`: the share of a core this process used lately; `pause`: seconds between two looks of a run upstream.
 
     `refused`: what was turned away to pass, by the code of its problem.
     """
