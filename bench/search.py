@@ -20,7 +20,7 @@ GIVE_UP = 2
 class Settings:
     """The steps that are tried, each a fresh server and database, until two in a row do not hold."""
 
-    steps: tuple[int, ...] = (25, 50, 75, 100, 125, 150, 200, 250, 300)
+    steps: tuple[int, ...] = (25, 50, 100, 125, 150, 175, 200, 250)
     rate: float = 50.0
     seconds: float = 10.0
 

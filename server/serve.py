@@ -14,7 +14,7 @@ import trio
 
 from eventstore import EventStore, StoreOptions
 from eventstore.postgres import PostgresLog, PostgresOptions
-from server import logs
+from server import collector, logs
 from server.config import BadSettings, Settings
 from server.database import Database, StartStopped, open_database
 from server.embedded.folder import default_data_dir
@@ -92,6 +92,7 @@ async def _serve(
         await nursery.start(upstreams.run)
         host = Host(build(runtime, settings), listener, WEBSOCKET_BYTES)
         await nursery.start(host.serve)
+        collector.settle()
         tell(listener)
         log.info("ready", url=listener.url, worker=runtime.supervisor.worker)
         await stop.wait()

@@ -13,11 +13,11 @@ import trio
 
 EVERY = 0.1
 """Seconds between two looks at the clock of the CPU."""
-BUSY, AT_EASE = 0.72, 0.58
+BUSY, AT_EASE = 0.86, 0.72
 """Shares of one core: from there on pauses grow, below that they shrink. Python runs on one."""
-LEAST, MOST = 0.004, 0.060
+LEAST, MOST = 0.004, 0.050
 """Seconds. Below the least there is no pause; above the most, people see it."""
-GROW, SHRINK = 1.4, 0.85
+GROW, SHRINK = 1.25, 0.9
 MEMORY = 0.5
 """How much of what was seen before counts in the next figure."""
 

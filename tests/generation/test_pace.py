@@ -30,7 +30,7 @@ def test_it_grows_while_busy_and_has_a_bound() -> None:
 
 def test_it_keeps_where_it_helps_and_goes_when_it_is_not_needed() -> None:
     busy = after([0.95] * 8).pause
-    kept, gone = after([0.95] * 8 + [0.65] * 50), after([0.95] * 8 + [0.2] * 60)
+    kept, gone = after([0.95] * 8 + [0.8] * 50), after([0.95] * 8 + [0.2] * 60)
     assert kept.pause >= busy
     assert gone.pause == 0.0
 
