@@ -1,6 +1,7 @@
 """`tokentape replay`: the log, all of it, in the time in which it happened, and through a restart."""
 
 import json
+import shlex
 import sys
 import time
 from datetime import datetime, timedelta
@@ -134,7 +135,7 @@ async def test_a_reader_that_has_seen_enough(database: TestDatabase) -> None:
     """`… | head -1`: no complaint."""
     async with running(database.app_url) as server:
         name, _, _ = await _recorded(server, 2000, 0)
-        command = f"{sys.executable} -m server replay {name} --instant --json --url {server.url} | head -n 1"
+        command = f"{shlex.quote(sys.executable)} -m server replay {name} --instant --json --url {server.url} | head -n 1"
         done = await trio.run_process(["sh", "-c", command], capture_stdout=True, capture_stderr=True)
         assert done.stdout.count(b"\n") == 1
         assert done.stderr == b""
