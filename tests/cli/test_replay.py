@@ -135,7 +135,8 @@ async def test_a_reader_that_has_seen_enough(database: TestDatabase) -> None:
     """`… | head -1`: no complaint."""
     async with running(database.app_url) as server:
         name, _, _ = await _recorded(server, 2000, 0)
-        command = f"{shlex.quote(sys.executable)} -m server replay {name} --instant --json --url {server.url} | head -n 1"
+        python = shlex.quote(sys.executable)
+        command = f"{python} -m server replay {name} --instant --json --url {server.url} | head -n 1"
         done = await trio.run_process(["sh", "-c", command], capture_stdout=True, capture_stderr=True)
         assert done.stdout.count(b"\n") == 1
         assert done.stderr == b""
