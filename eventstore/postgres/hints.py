@@ -72,7 +72,7 @@ class Announcer:
             self._wake.set()
 
     def any(self) -> None:
-        """To be told: any stream may have something newer."""
+        """To be told: any stream may have something newer, and any writer be closed."""
         self._any = True
         self._wake.set()
 
@@ -91,7 +91,7 @@ class Announcer:
             closed, self._closed = self._closed, False
             any_, self._any = self._any, False
             try:
-                await self._tell(CLOSED, [""] if closed else [])
+                await self._tell(CLOSED, [""] if closed or any_ else [])
                 await self._tell(NEWER, ["null"] if any_ else list(_payloads(newer)))
             except StoreError:
                 await trio.sleep(BACKOFF_MOST * random.uniform(0.1, 0.5))
@@ -113,24 +113,32 @@ async def listen(
 ) -> None:
     """Hears for ever: pings, connects again with backoff, and wakes everybody after each gap."""
 
+    def meet() -> None:
+        if company.heard():
+            announcer.any()  # they were here before we knew, and were told nothing
+
     def newer(payload: str) -> None:
-        company.heard()
+        meet()
         try:
             hear.newer(_PAYLOAD.decode(payload))
         except msgspec.MsgspecError:  # whoever may connect may say anything here; to look is never wrong
             hear.newer(None)
 
     def closed(_: str) -> None:
-        company.heard()
+        meet()
         hear.closed()
 
     def here(_: str) -> None:
-        if company.heard():
-            announcer.any()
+        # Always: who comes may not see our sign of life yet (it is just coming back), and would think itself alone.
+        company.heard()
+        announcer.any()
 
     async def look_around(connection: Connection) -> None:
         ((others,),) = await connection.fetch(STATEMENTS["others"], owner)
+        was_alone = company.alone
         company.counted(others)
+        if was_alone and not company.alone:
+            announcer.any()
 
     pause = BACKOFF_FIRST
     while True:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from eventstore import StoreUnavailable
-from eventstore.postgres.hints import NEWER, PAYLOAD_BYTES, PING, Announcer, Company
+from eventstore.log import Hear
+from eventstore.postgres.hints import HERE, NEWER, PAYLOAD_BYTES, PING, Announcer, Company, listen
 from eventstore.postgres.hints import _payloads as payloads
 
 
@@ -144,7 +145,7 @@ async def test_with_nobody_there_nothing_is_told(autojump_clock: MockClock) -> N
         announcer.newer(["heard"])
 
     wire = await announcing(act, company)
-    assert [names for _, names in wire.sent] == [["null"], ['["heard"]']]
+    assert [names for _, names in wire.sent] == [[""], ["null"], ['["heard"]']]
 
 
 async def test_in_doubt_somebody_is_there(autojump_clock: MockClock) -> None:
@@ -160,3 +161,65 @@ async def test_in_doubt_somebody_is_there(autojump_clock: MockClock) -> None:
     company.lost()
     states.append(company.alone)
     assert states == [False, False, True, False, True, False]
+
+
+class Heard:
+    """A connection to listen on: `say` is a notification; `others` how many show a sign of life."""
+
+    def __init__(self, others: int) -> None:
+        self.others = others
+        self.say: dict[str, Callable[[str], None]] = {}
+        self.ended = trio.Event()
+
+    async def connected(self) -> "Heard":
+        return self
+
+    def mark_own(self) -> None:
+        pass
+
+    async def listen(self, channel: str, hear: Callable[[str], None]) -> None:
+        self.say[channel] = hear
+
+    async def fetch(self, sql: str, *values: object) -> Sequence[Any]:
+        return [(self.others,)]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_who_comes_is_always_answered(autojump_clock: MockClock, alone: bool) -> None:
+    """It may not see us: after a restart of the database signs of life come back one by one."""
+    wire, heard, company = Wire(), Heard(0 if alone else 1), Company()
+    announcer = Announcer(wire, company)  # type: ignore[arg-type]
+    hear = Hear(newer=lambda _: None, closed=lambda: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(announcer.serve)
+        await nursery.start(listen_there, heard, hear, announcer, company)
+        assert company.alone is alone
+        heard.say[HERE]("")
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert [names for channel, names in wire.sent if channel == NEWER] == [["null"]]
+    assert [names for channel, names in wire.sent if channel != NEWER] == [[""]]
+
+
+@pytest.mark.parametrize("how", ["heard", "counted"])
+async def test_who_was_overlooked_is_told_to_look(autojump_clock: MockClock, how: str) -> None:
+    wire, heard, company = Wire(), Heard(0), Company()
+    announcer = Announcer(wire, company)  # type: ignore[arg-type]
+    hear = Hear(newer=lambda _: None, closed=lambda: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(announcer.serve)
+        await nursery.start(listen_there, heard, hear, announcer, company)
+        announcer.newer(["untold"])
+        if how == "heard":
+            heard.say[NEWER]('["theirs"]')
+        else:
+            heard.others = 1
+        await trio.sleep(PING + 1)
+        nursery.cancel_scope.cancel()
+    assert [names for channel, names in wire.sent if channel == NEWER] == [["null"]]
+
+
+async def listen_there(
+    heard: Heard, hear: Hear, announcer: Announcer, company: Company, *, task_status: trio.TaskStatus[None]
+) -> None:
+    await listen(heard, hear, announcer, company, 1, task_status)  # type: ignore[arg-type]
