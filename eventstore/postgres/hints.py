@@ -129,7 +129,7 @@ async def listen(
         hear.closed()
 
     def here(_: str) -> None:
-        # Always: who comes may not see our sign of life yet (it is just coming back), and would think itself alone.
+        # Always: who comes may not see our sign of life yet (it is just coming back), and think itself alone.
         company.heard()
         announcer.any()
 
