@@ -20,8 +20,8 @@ async def listening(handler: Handler, host: str = "127.0.0.1") -> AsyncIterator[
         try:
             async with stream:
                 await handler(stream)
-        except trio.BrokenResourceError:
-            pass
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client went: also when a nursery of the handler's says so
 
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host=host)
