@@ -77,6 +77,7 @@ async def test_a_conversation_on_a_terminal(database: TestDatabase) -> None:
         while len([event for event in log if event["type"] == "generation.completed"]) < 2:
             await it.read()
             log = await read_log(f"{server.url}/v1/conversations/{name}/events")
+        await it.prompted()
         it.type("\x03")
         await it.until("Ctrl-C again leaves")
         it.type("\x03")
@@ -148,6 +149,7 @@ async def test_sigterm_leaves_and_cancels_nothing(database: TestDatabase) -> Non
             log = await read_log(f"{server.url}/v1/conversations/{name}/events")
             text = "".join(event["delta"] for event in log if event["type"] == "token")
             assert "".join(text.split()) in "".join(back.screen.text.split())
+            await back.prompted()
             back.type("\x04")
             assert await back.end() == 0
 

@@ -43,6 +43,7 @@ async def test_a_kill_in_the_middle_of_a_sentence(database: TestDatabase) -> Non
             await it.until("Enter asks again")
             it.type("\n")
             await it.until("200 out")
+            await it.prompted()
             it.type("\x04")
             assert await it.end() == 0
         log = await _log(server)
