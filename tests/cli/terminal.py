@@ -139,7 +139,7 @@ class Terminal:
         assert wanted in self.screen.squeezed, f"{words!r} is not in:\n{self.screen.text}"
 
     async def prompted(self, seconds: float = 40) -> None:
-        """Waits until the last row is a prompt: before it the terminal reads lines by itself, and loses a Ctrl-D."""
+        """Waits until the last row is a prompt: before it the terminal itself reads lines, and loses a Ctrl-D."""
         with trio.fail_after(seconds):
             while not self.screen.text.rstrip().endswith("›"):
                 assert await self.read(), f"no prompt in:\n{self.screen.text}"
