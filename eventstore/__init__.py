@@ -6,6 +6,7 @@ It knows nothing of HTTP, of language models or of tokens; somebody could take i
 
 from eventstore.appending import made
 from eventstore.errors import (
+    Erased,
     Fenced,
     KeyReused,
     StoreError,
@@ -34,7 +35,8 @@ from eventstore.model import (
     WriterState,
 )
 from eventstore.observing import Observer
-from eventstore.store import EventStore, StoreOptions
+from eventstore.options import StoreOptions
+from eventstore.store import EventStore
 from eventstore.subscription import Subscription
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "NO_STREAM",
     "Append",
     "Appended",
+    "Erased",
     "Event",
     "EventStore",
     "Fenced",

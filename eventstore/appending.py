@@ -1,4 +1,7 @@
-"""What an append means to the group commit: what it excludes, weighs, is known by, and became. Pure."""
+"""What an append means to the group commit: what it excludes, weighs, is known by, and became. Pure.
+
+And what is said to its caller where it contradicts itself, or was refused.
+"""
 
 from collections.abc import Hashable, Iterator, Sequence
 from datetime import datetime
@@ -7,6 +10,8 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
+from eventstore.errors import Erased, Fenced, KeyReused, StoreError, WrongExpectedPosition
+from eventstore.log import NEVER, Outcome, Verdict
 from eventstore.model import Append, Event, Key, NewEvent
 
 ONCE_SCOPE: Final = "@once"
@@ -25,12 +30,44 @@ def exclusive_names(append: Append) -> Iterator[Hashable]:
         yield key.scope, key.name
 
 
+def spoken_of(append: Append) -> str | None:
+    """The writer that an append is about whose author is none."""
+    return append.during if append.closes is None else append.closes
+
+
 def weigh(append: Append) -> int:
     """In events, or in kilobytes where those are large: one batch is one statement in memory, here and there."""
     size = 0
     for event in append.events:
         size += len(event.data)
     return max(len(append.events), size // 1024)
+
+
+def check(append: Append) -> None:
+    """Raises `ValueError` for an append that contradicts itself."""
+    writer = append.writer
+    if not append.events:
+        raise ValueError("an append has at least one event")
+    if append.during is not None and (writer is not None or append.closes is not None):
+        raise ValueError("whoever speaks during a writer's run is no writer, and closes none")
+    if writer is None:
+        return
+    if append.closes not in (None, writer.name):
+        raise ValueError("a writer closes itself only")
+    if writer.epoch < 0 or writer.seq < 1:
+        raise ValueError("a writer's seq counts from 1, its epoch from 0")
+
+
+def refusal(append: Append, outcome: Outcome) -> StoreError:
+    """What a refused append is answered."""
+    if outcome.at.replace(tzinfo=None) == NEVER:
+        return Erased(append.stream)
+    if outcome.verdict is Verdict.WRONG_POSITION:
+        return WrongExpectedPosition(append.stream, append.expected, outcome.head)
+    if outcome.verdict is Verdict.KEY_REUSED:
+        return KeyReused(append.stream)
+    name = append.writer.name if append.writer else spoken_of(append)
+    return Fenced(append.stream, name or "", outcome.verdict.removeprefix("fenced_"))
 
 
 def repeatable(append: Append) -> Append:

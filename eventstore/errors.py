@@ -22,8 +22,9 @@ class WrongExpectedPosition(StoreError):
 class Fenced(StoreError):
     """This writer may not append any more. Its run is over: stop, do not try again.
 
-    `reason` is `closed` (somebody closed the writer), `epoch` (a newer epoch writes now) or
-    `sequence` (the append is not the writer's next; the caller has a bug or is a ghost).
+    `reason` is `closed` (somebody closed the writer), `epoch` (a newer epoch writes now), `sequence` (the
+    append is not the writer's next; the caller has a bug or is a ghost) or `unknown` (whoever it speaks to,
+    by `during`, has not written yet: that one may be tried again once it has).
     """
 
     def __init__(self, stream: str, writer: str, reason: str) -> None:
@@ -53,6 +54,14 @@ class Trimmed(StoreError):
     def __init__(self, stream: str, after: int, earliest: int, head: int) -> None:
         super().__init__(f"stream {stream} starts at position {earliest} now; what follows {after} is gone")
         self.stream, self.after, self.earliest, self.head = stream, after, earliest, head
+
+
+class Erased(StoreError):
+    """The stream is gone, all of it, and does not come back: nothing is read from it or appended to it."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"stream {stream} was erased; its time was over")
+        self.stream = stream
 
 
 class StoreUnavailable(StoreError):

@@ -33,6 +33,8 @@ def judge(append: Append, head: int, writer: WriterRow | None, claims: tuple[Pla
     if held:
         return Verdict.REPEATED_KEY
     acting = append.writer
+    if append.during is not None and writer is None:
+        return Verdict.FENCED_UNKNOWN
     if acting is not None and writer is not None and (acting.epoch, acting.seq) == (writer.epoch, writer.seq):
         return Verdict.REPEATED_SEQ
     if writer is not None and writer.closed:

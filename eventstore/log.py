@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -38,10 +38,18 @@ class Verdict(StrEnum):
     FENCED_CLOSED = "fenced_closed"
     FENCED_EPOCH = "fenced_epoch"
     FENCED_SEQUENCE = "fenced_sequence"
+    FENCED_UNKNOWN = "fenced_unknown"
+
+
+NEVER: Final = datetime.max
+"""The time of the next event of a stream that was erased: in no time zone."""
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """The verdict on one append; `first`/`last` where it stands, `head` as it was before."""
+    """The verdict on one append; `first`/`last` where it stands, `head` as it was before.
+
+    `at` is `NEVER` where it was refused and the stream is erased, whatever the verdict.
+    """
 
     verdict: Verdict
     stream: str
@@ -78,7 +86,10 @@ class Log(Protocol):
         """Runs what the backend runs in the background; `hear` is told of other processes' appends."""
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
-        """One transaction. At most one append a stream, no key twice; `StoreUnavailable`: outcome unknown."""
+        """One transaction. At most one append a stream, no key twice; `StoreUnavailable`: outcome unknown.
+
+        Where a stream is erased, its element is `Erased`, or an outcome that says so by its `at`.
+        """
 
     async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | StoreError | None]:
         """Events and head in one snapshot of the primary; None where there is no such stream."""
@@ -96,6 +107,9 @@ class Log(Protocol):
 
     async def trim(self, stream: str, before: int) -> Head | None: ...
 
+    async def erase_streams(self, category: str, seconds: float, limit: int) -> Sequence[str]:
+        """In one transaction, a short one: so maybe fewer than there are, but not none where there are any."""
+
     async def expire_keys(self) -> int: ...
 
     async def writer(self, stream: str, name: str) -> WriterState | None: ...
@@ -107,6 +121,9 @@ class Log(Protocol):
 
     async def open_writers(self) -> Sequence[OpenWriter]:
         """Open writers that are this process's own, or whose owner shows no sign of life."""
+
+    async def clock(self) -> datetime:
+        """The clock that `Event.at` is taken from."""
 
     async def alive(self) -> None:
         """Returns when the primary answered; else `StoreUnavailable`."""

@@ -12,7 +12,8 @@ from itertools import count
 
 import trio
 
-from eventstore.errors import StoreUnavailable
+from eventstore.appending import spoken_of
+from eventstore.errors import Erased, StoreError, StoreUnavailable
 from eventstore.judge import WriterRow, judge
 from eventstore.log import Hear, Log, Outcome, ReadQuery, Verdict
 from eventstore.model import (
@@ -44,6 +45,10 @@ class _Stream:
     def head(self) -> int:
         return self.earliest - 1 + len(self.events)
 
+    @property
+    def erased(self) -> bool:
+        return self.earliest > 1 and not self.events
+
 
 class MemoryLog:
     """The database all processes share. `available = False` makes it go away."""
@@ -64,17 +69,19 @@ class MemoryLog:
         """The database's clock: trio's, so that virtual time is the time of `at` too."""
         return EPOCH + timedelta(seconds=trio.current_time() % 1e9)
 
-    def append_one(self, append: Append, owner: int) -> Outcome:
+    def append_one(self, append: Append, owner: int) -> Outcome | StoreError:
         """Judges and, where it stands, appends."""
         stream = self.streams.get(append.stream)
         head = stream.head if stream else 0
-        name = append.writer.name if append.writer else append.closes
+        name = append.writer.name if append.writer else spoken_of(append)
         row = stream.writers.get(name) if stream and name is not None else None
         verdict = judge(append, head, row, tuple(self._claim(key.scope, key.name) for key in append.keys))
         now = max(self.now(), stream.events[-1].at) if stream and stream.events else self.now()
         if verdict is Verdict.REPEATED_KEY:
             place = next(found for key in append.keys if (found := self._claim(key.scope, key.name)))
             return Outcome(verdict, place.stream, place.first, place.last, now, head)
+        if stream and stream.erased:
+            return Erased(append.stream)
         if verdict is Verdict.REPEATED_SEQ and row is not None:
             return Outcome(verdict, append.stream, row.first, row.last, now, head)
         if verdict is not Verdict.APPENDED:
@@ -84,7 +91,8 @@ class MemoryLog:
         first, last = head + 1, head + len(append.events)
         for position, new in enumerate(append.events, first):
             stream.events.append(Event(position, new.type, now, new.tag, new.data))
-        self._write_row(stream, append, name, first, last, owner)
+        if append.during is None:
+            self._write_row(stream, append, name, first, last, owner)
         for key in append.keys:
             expiry = float("inf") if key.seconds is None else trio.current_time() + key.seconds
             self.keys[key.scope, key.name] = (Place(append.stream, first, last, key.digest), expiry)
@@ -107,6 +115,19 @@ class MemoryLog:
             row.closed, row.released = True, False
         else:
             stream.writers[name] = WriterRow(0, 0, first, last, owner, True, True)
+
+    def erase(self, category: str, before: datetime, limit: int) -> Sequence[str]:
+        """Erases the streams whose newest event is from before then and that nobody writes to."""
+        over = [
+            name
+            for name, stream in self.streams.items()
+            if stream.category == category and stream.events and stream.events[-1].at < before
+            if all(row.closed for row in stream.writers.values())
+        ][:limit]
+        for name in over:
+            old = self.streams[name]
+            self.streams[name] = _Stream("", old.order, old.created_at, earliest=old.head + 1)
+        return over
 
     def find(self, scope: str, name: str) -> Place | None:
         """Where a live key points."""
@@ -136,7 +157,7 @@ class _Process:
         if not self._shared.available:
             raise StoreUnavailable("the in-memory log is switched off")
 
-    async def append(self, batch: Sequence[Append]) -> Sequence[Outcome]:
+    async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
         await self._reach()
         return [self._shared.append_one(append, self.owner) for append in batch]
 
@@ -162,7 +183,8 @@ class _Process:
 
     async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None:
         await self._reach()
-        if (found := self._shared.streams.get(stream)) is not None:
+        found = self._shared.streams.get(stream)
+        if found is not None and not found.erased:
             found.snapshots.setdefault(name, {}).setdefault(snapshot.position, snapshot)
 
     async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None:
@@ -180,7 +202,7 @@ class _Process:
         rows = [
             StreamRow(name, stream.order, stream.head, stream.created_at)
             for name, stream in self._shared.streams.items()
-            if stream.category == category and (before is None or stream.order < before)
+            if stream.category == category and not stream.erased and (before is None or stream.order < before)
         ]
         return sorted(rows, key=lambda row: row.order, reverse=True)[:limit]
 
@@ -189,10 +211,14 @@ class _Process:
         found = self._shared.streams.get(stream)
         if found is None:
             return None
-        earliest = min(max(before, found.earliest), found.head)
+        earliest = max(found.earliest, min(before, found.head))
         del found.events[: earliest - found.earliest]
         found.earliest = earliest
         return Head(found.head, found.earliest)
+
+    async def erase_streams(self, category: str, seconds: float, limit: int) -> Sequence[str]:
+        await self._reach()
+        return self._shared.erase(category, self._shared.now() - timedelta(seconds=seconds), limit)
 
     async def expire_keys(self) -> int:
         await self._reach()
@@ -239,6 +265,10 @@ class _Process:
         for stream, found in self._shared.streams.items():
             for name, row in found.writers.items():
                 yield stream, name, row
+
+    async def clock(self) -> datetime:
+        await self._reach()
+        return self._shared.now()
 
     async def alive(self) -> None:
         await self._reach()

@@ -84,6 +84,8 @@ class Append(Struct, frozen=True, gc=False):
 
     `writer` appends as that fenced writer; `closes` closes a writer in the same transaction: its own, or,
     where `writer` is None, somebody else's, which is refused (`Fenced`) once that one is closed.
+    `during` names a writer for whoever speaks to it without being it (so no `writer` and no `closes`): refused
+    (`Fenced`) once that one is closed, and where it has never written, for nobody could close it.
     """
 
     stream: str
@@ -93,6 +95,7 @@ class Append(Struct, frozen=True, gc=False):
     closes: str | None = None
     keys: tuple[Key, ...] = ()
     category: str = ""
+    during: str | None = None
 
 
 class Appended(Struct, frozen=True, gc=False):
@@ -116,6 +119,11 @@ class Head:
     position: int
     earliest: int
 
+    @property
+    def erased(self) -> bool:
+        """Whether nothing is left, of a stream in which there was something."""
+        return self.earliest > self.position >= 1
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:
@@ -124,6 +132,11 @@ class Slice:
     events: Sequence[Event]
     head: int
     earliest: int
+
+    @property
+    def erased(self) -> bool:
+        """As of a `Head`."""
+        return self.earliest > self.head >= 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,22 +7,15 @@ no SQL.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Self, TypeVar
 
 import trio
 
-from eventstore.appending import exclusive_names, made, repeatable, weigh
+from eventstore.appending import check, exclusive_names, made, refusal, repeatable, weigh
 from eventstore.batcher import Batcher, Limits
-from eventstore.errors import (
-    Fenced,
-    KeyReused,
-    StoreUnavailable,
-    StreamUnknown,
-    Trimmed,
-    WrongExpectedPosition,
-)
+from eventstore.errors import Erased, StoreUnavailable, StreamUnknown, Trimmed
 from eventstore.figures import Figures, figures
 from eventstore.log import Hear, Log, Outcome, ReadQuery, Verdict
 from eventstore.model import (
@@ -37,7 +30,8 @@ from eventstore.model import (
     StreamRow,
     WriterState,
 )
-from eventstore.observing import Health, Observer
+from eventstore.observing import Health
+from eventstore.options import StoreOptions
 from eventstore.patience import once, patiently
 from eventstore.subscription import Subscription
 from eventstore.tail import Tails
@@ -48,25 +42,6 @@ HEAD_LIMITS = Limits(questions=5_000, weight=5_000, waiting=50_000)
 STANDS = (Verdict.APPENDED, Verdict.REPEATED_SEQ, Verdict.REPEATED_KEY)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """Bounds and paces, in seconds, bytes and events.
-
-    `patience`: how long an append or a read waits for a database that is away. `safety_poll`: how often
-    sleepers are compared with the primary's heads, should every notification be lost. `observer` is told of
-    commits and outages.
-    """
-
-    patience: float = 30.0
-    safety_poll: float = 1.0
-    read_limit: int = 500
-    tail_stream_bytes: int = 512 * 1024
-    tail_total_bytes: int = 64 * 1024 * 1024
-    append_limits: Limits = Limits(questions=256, weight=5_000, waiting=10_000)
-    read_limits: Limits = Limits(questions=128, weight=20_000, waiting=20_000)
-    observer: Observer = Observer()
 
 
 class EventStore:
@@ -115,28 +90,16 @@ class EventStore:
     async def append(self, append: Append) -> Appended:
         """Appends, and returns after the commit.
 
-        Raises `WrongExpectedPosition`, `Fenced`, `KeyReused` (nothing was appended), or `StoreUnavailable`
-        (not known; the same append with the same key or sequence is safe to send again).
+        Raises `WrongExpectedPosition`, `Fenced`, `KeyReused`, `Erased` (nothing was appended), or
+        `StoreUnavailable` (not known; the same append with the same key or sequence is safe to send again).
         """
-        if not append.events:
-            raise ValueError("an append has at least one event")
-        if append.writer is not None and append.closes not in (None, append.writer.name):
-            raise ValueError("a writer closes itself only")
-        if append.writer is not None and (append.writer.epoch < 0 or append.writer.seq < 1):
-            raise ValueError("a writer's seq counts from 1, its epoch from 0")
+        check(append)
         outcome = await self._appends.ask(repeatable(append), self.options.patience)
-        match outcome.verdict:
-            case Verdict.APPENDED | Verdict.REPEATED_SEQ | Verdict.REPEATED_KEY:
-                repeated = outcome.verdict is not Verdict.APPENDED
-                at = None if repeated else outcome.at
-                return Appended(outcome.stream, outcome.first, outcome.last, at, repeated)
-            case Verdict.WRONG_POSITION:
-                raise WrongExpectedPosition(append.stream, append.expected, outcome.head)
-            case Verdict.KEY_REUSED:
-                raise KeyReused(append.stream)
-            case Verdict.FENCED_CLOSED | Verdict.FENCED_EPOCH | Verdict.FENCED_SEQUENCE:
-                name = append.writer.name if append.writer else append.closes or ""
-                raise Fenced(append.stream, name, outcome.verdict.removeprefix("fenced_"))
+        if outcome.verdict is Verdict.APPENDED:
+            return Appended(outcome.stream, outcome.first, outcome.last, outcome.at)
+        if outcome.verdict in STANDS:
+            return Appended(outcome.stream, outcome.first, outcome.last, None, repeated=True)
+        raise refusal(append, outcome)
 
     async def _append_batch(self, batch: Sequence[Append]) -> Sequence[Outcome | Exception]:
         # Every append can be repeated (by a writer's seq or by a key), so a lost connection, after which
@@ -165,12 +128,15 @@ class EventStore:
     async def read(self, stream: str, after: int = 0, limit: int | None = None) -> Slice:
         """At most `limit` events after a position, and the primary's head. Changes nothing.
 
-        Raises `StreamUnknown` or `Trimmed`. A position past the head gives no events: compare `head`.
+        Raises `StreamUnknown`, `Trimmed` or `Erased`. A position past the head gives no events: compare `head`.
         """
         limit = limit or self.options.read_limit
         found = await self._reads.ask(ReadQuery(stream, after, limit), self.options.patience)
         if found is None:
             raise StreamUnknown(stream)
+        if found.erased:
+            self._tails.drop(stream)  # another process may have erased it: here its events end now
+            raise Erased(stream)
         if after < found.earliest - 1:
             raise Trimmed(stream, after, found.earliest, found.head)
         if found.events and found.events[-1].position == found.head:
@@ -178,15 +144,19 @@ class EventStore:
         return found
 
     async def read_one(self, stream: str, position: int) -> Event | None:
-        """The event at a position, None past the head. Raises `StreamUnknown` or `Trimmed`."""
+        """The event at a position, None past the head. Raises `StreamUnknown`, `Trimmed` or `Erased`."""
         events = (await self.read(stream, position - 1, 1)).events
         return events[0] if events else None
 
     async def head(self, stream: str) -> Head:
-        """Where the stream ends, read from the primary. Raises `StreamUnknown`."""
-        head = await self._heads.ask(stream, self.options.patience)
+        """Where the stream ends, read from the primary. Raises `StreamUnknown` or `Erased`."""
+        return self._there(stream, await self._heads.ask(stream, self.options.patience))
+
+    def _there(self, stream: str, head: Head | None) -> Head:
         if head is None:
             raise StreamUnknown(stream)
+        if head.erased:
+            raise Erased(stream)
         return head
 
     def subscribe(self, stream: str, after: int = 0) -> Subscription:
@@ -244,17 +214,37 @@ class EventStore:
     async def trim(self, stream: str, before: int) -> Head:
         """Retention: removes the events before a position (never the newest) and returns what is left.
 
-        Runs as the owner of the tables. Raises `StreamUnknown`. A reader behind gets `Trimmed` from now on.
+        Runs as the owner of the tables. Raises `StreamUnknown`, `Erased`. A reader behind gets `Trimmed` now.
         """
         head = await self._patiently(partial(self._log.trim, stream, before), "trim")
         self._tails.drop(stream)
-        if head is None:
-            raise StreamUnknown(stream)
-        return head
+        return self._there(stream, head)
+
+    async def erase_streams(self, category: str, seconds: float, limit: int = 100) -> Sequence[str]:
+        """Erases streams of a category that are older than so many seconds and have no open writer; their names.
+
+        The age is that of the newest event, by the database's clock. Events, snapshots and writers go, keys
+        stay; who reads the stream or appends to it gets `Erased`, and its name is not taken again. At most
+        `limit` in one short transaction, and fewer where there is much to remove: call it until it returns
+        none. Runs as the owner of the tables. A name is missing where the answer got lost and the call was
+        sent again. A process that followed a stream may give out what it holds of it until its next look
+        into the log.
+        """
+        call = partial(self._log.erase_streams, category, seconds, limit)
+        names = await self._patiently(call, "erase_streams")
+        for stream in names:
+            self._tails.drop(stream)
+        self.wakeups.wake(names)  # who sleeps on one would never hear of it otherwise
+        self._log.announce(names)
+        return names
 
     async def expire_keys(self) -> int:
         """Removes keys whose time is over; returns how many."""
         return await self._patiently(self._log.expire_keys, "expire_keys")
+
+    async def clock(self) -> datetime:
+        """The clock that `Event.at` is taken from (UTC): for whoever judges whether a time has come."""
+        return await self._patiently(self._log.clock, "clock")
 
     async def alive(self) -> None:
         """Returns when the primary answers. Raises `StoreUnavailable` at once when it does not."""
@@ -287,7 +277,9 @@ class EventStore:
                 except StoreUnavailable:
                     break  # whoever reads hears of it there; the next round asks again
                 for stream, head in zip(asked, heads, strict=True):
-                    if isinstance(head, Head):
+                    if isinstance(head, Head) and head.erased:
+                        self.wakeups.wake([stream])
+                    elif isinstance(head, Head):
                         self.wakeups.wake_behind(stream, head.position)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]], name: str) -> T:

@@ -46,7 +46,7 @@ class Subscription:
     async def next(self) -> Sequence[Event]:
         """Waits for at least one event and returns what is there, oldest first, at most the limit.
 
-        Cancelling it loses nothing. Raises `StoreUnavailable` (ask again), `Trimmed`, `StreamUnknown`.
+        Cancelling it loses nothing. Raises `StoreUnavailable` (ask again), `Trimmed`, `Erased`, `StreamUnknown`.
         """
         while True:
             await self._waker.sleep()

@@ -172,6 +172,33 @@ BEGIN
       LEFT JOIN streams h ON h.id = u.held
      ORDER BY u.n;
 END $$;
+CREATE FUNCTION eventstore.erase_streams(a_category text, a_seconds double precision, a_limit integer) RETURNS SETOF text
+    LANGUAGE plpgsql
+    SET search_path TO 'eventstore', 'pg_catalog'
+    AS $$
+DECLARE
+    one record;
+    gone bigint := 0;
+BEGIN
+    FOR one IN
+        SELECT s.id, s.name, s.head, s.earliest
+          FROM streams s
+         WHERE s.category = a_category AND s.head >= s.earliest
+           AND s.last_at < clock_timestamp() - make_interval(secs => a_seconds)
+           AND NOT EXISTS (SELECT FROM writers w WHERE w.stream = s.id AND NOT w.closed)
+         ORDER BY s.id LIMIT a_limit
+           FOR UPDATE SKIP LOCKED
+    LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM writers w WHERE w.stream = one.id AND NOT w.closed);
+        DELETE FROM events e WHERE e.stream = one.id;
+        DELETE FROM snapshots p WHERE p.stream = one.id;
+        DELETE FROM writers w WHERE w.stream = one.id;
+        UPDATE streams s SET earliest = s.head + 1, category = '', last_at = 'infinity' WHERE s.id = one.id;
+        RETURN NEXT one.name;
+        gone := gone + one.head + 1 - one.earliest;
+        EXIT WHEN gone >= 10000;
+    END LOOP;
+END $$;
 CREATE FUNCTION eventstore.grant_to(app name) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'eventstore', 'pg_catalog'
@@ -222,7 +249,8 @@ CREATE TABLE eventstore.streams (
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     last_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     CONSTRAINT streams_earliest_check CHECK ((earliest >= 1)),
-    CONSTRAINT streams_head_check CHECK ((head >= 0))
+    CONSTRAINT streams_head_check CHECK ((head >= 0)),
+    CONSTRAINT streams_stay_erased CHECK (((last_at < 'infinity'::timestamp with time zone) OR (head < earliest)))
 )
 WITH (fillfactor='50');
 ALTER TABLE eventstore.streams ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (

@@ -7,12 +7,15 @@ goes as texts that the server takes apart, which halves the work here and is non
 from collections.abc import Sequence
 from typing import Any, Final
 
+from eventstore.appending import spoken_of
 from eventstore.model import Append
+
+SPEAKS: Final = 0
+"""The `seq` of who speaks during a writer's run: no writer counts from it."""
 
 
 def append_columns(batch: Sequence[Append], owner: int) -> list[Any]:
     """The function's arguments, in its order. Appends are numbered from 1, events within theirs from 1."""
-    writers = [append.writer for append in batch]
     keys = [(n, key) for n, append in enumerate(batch, 1) for key in append.keys]
     events = [
         (n, offset, event) for n, append in enumerate(batch, 1) for offset, event in enumerate(append.events, 1)
@@ -22,9 +25,9 @@ def append_columns(batch: Sequence[Append], owner: int) -> list[Any]:
         [append.category for append in batch],
         [append.expected for append in batch],
         [len(append.events) for append in batch],
-        [append.writer.name if append.writer else append.closes for append in batch],
-        [writer.epoch if writer else None for writer in writers],
-        [writer.seq if writer else None for writer in writers],
+        [append.writer.name if append.writer else spoken_of(append) for append in batch],
+        [append.writer.epoch if append.writer else None for append in batch],
+        [append.writer.seq if append.writer else None if append.during is None else SPEAKS for append in batch],
         [append.closes is not None for append in batch],
         owner,
         [n for n, _ in keys],
@@ -38,6 +41,11 @@ def append_columns(batch: Sequence[Append], owner: int) -> list[Any]:
         [event.tag for _, _, event in events],
         [event.data for _, _, event in events],
     ]
+
+
+def speaks(columns: Sequence[Any]) -> bool:
+    """Whether anybody in the batch speaks during a writer's run: `append_during` is then the statement for it."""
+    return SPEAKS in columns[6]
 
 
 BETWEEN: Final = "\x1f"

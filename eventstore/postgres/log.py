@@ -9,12 +9,13 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import trio
 
 from eventstore.batcher import Batcher, Limits
-from eventstore.errors import StoreError
+from eventstore.errors import Erased, StoreError
 from eventstore.log import Hear, Outcome, ReadQuery, Verdict
 from eventstore.model import (
     Append,
@@ -28,7 +29,7 @@ from eventstore.model import (
     WriterState,
 )
 from eventstore.postgres.bridge import Bridge, Locked, Refused, Row, open_bridge
-from eventstore.postgres.columns import append_columns, as_texts
+from eventstore.postgres.columns import append_columns, as_texts, speaks
 from eventstore.postgres.hints import Announcer, Company, listen, show_life
 from eventstore.postgres.session import COMMAND_TIMEOUT, Session
 from eventstore.postgres.statements import STATEMENTS
@@ -36,8 +37,11 @@ from eventstore.postgres.statements import STATEMENTS
 READ_BYTES = 8 * 1024 * 1024
 """What one batch of reads brings at most, about; each brings at least one event."""
 
-_APPEND, _APPEND_TEXTS = STATEMENTS["append"], STATEMENTS["append_texts"]
+_APPEND, _APPEND_TEXTS, _DURING = STATEMENTS["append"], STATEMENTS["append_texts"], STATEMENTS["append_during"]
+_STAYS_ERASED = "23514"  # a CHECK that an append can fail at: only that of the streams that were erased
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
+_OWNERS = ("trim", "erase_streams")
+"""The statements that the role which serves requests may not run."""
 
 Question = tuple[str, tuple[Any, ...]]
 Q = TypeVar("Q")
@@ -146,8 +150,11 @@ class PostgresLog:
         session = self._appends.pop()
         try:
             columns = append_columns(batch, self.owner)
-            texts = as_texts(columns) if len(batch) > 1 else None
-            rows = await session.fetch(*((_APPEND_TEXTS, *texts) if texts else (_APPEND, *columns)))
+            if speaks(columns):
+                rows = await session.fetch(_DURING, *columns)
+            else:
+                texts = as_texts(columns) if len(batch) > 1 else None
+                rows = await session.fetch(*((_APPEND_TEXTS, *texts) if texts else (_APPEND, *columns)))
         except (Refused, Locked) as error:
             refused: StoreError | None = error
         else:
@@ -155,6 +162,8 @@ class PostgresLog:
         finally:
             self._appends.append(session)
         if refused is not None:
+            if isinstance(refused, Refused) and refused.sqlstate == _STAYS_ERASED and len(batch) == 1:
+                return [Erased(batch[0].stream)]
             return await _singly(self.append, batch, refused)
         return [
             Outcome(_VERDICTS[verdict], stream, first or 0, last or 0, at, head)
@@ -200,7 +209,7 @@ class PostgresLog:
 
     async def _ask_one(self, questions: Sequence[Question]) -> Sequence[Sequence[Row] | Exception]:
         ((name, values),) = questions
-        session = self._retention if name == "trim" else self._small
+        session = self._retention if name in _OWNERS else self._small
         try:
             return [await session.fetch(STATEMENTS[name], *values)]
         except StoreError as error:
@@ -224,6 +233,9 @@ class PostgresLog:
         rows = await self._ask("trim", stream, before)
         return Head(rows[0]["head"], rows[0]["earliest"]) if rows else None
 
+    async def erase_streams(self, category: str, seconds: float, limit: int) -> Sequence[str]:
+        return [row["stream"] for row in await self._ask("erase_streams", category, seconds, limit)]
+
     async def expire_keys(self) -> int:
         return len(await self._ask("expire_keys"))
 
@@ -239,6 +251,10 @@ class PostgresLog:
 
     async def open_writers(self) -> Sequence[OpenWriter]:
         return [OpenWriter(*row) for row in await self._ask("open_writers", self.owner)]
+
+    async def clock(self) -> datetime:
+        at: datetime = (await self._ask("clock"))[0]["at"]
+        return at
 
     async def alive(self) -> None:
         await self._ask("alive")

@@ -22,6 +22,26 @@ SELECT append, verdict, stream, first, last, at, head
               string_to_array($17::text, U&'\001F'), string_to_array($18::text, U&'\001F', U&'\001E'),
               string_to_array($19::text, U&'\001F')::json[]);
 
+-- name: append_during
+-- The same for a batch in which somebody speaks during a writer's run: with a seq of 0 and no epoch the function takes
+-- that as a close from outside that closes nothing. Where the writer has not written there would be a row of it then,
+-- so such a one is given an epoch that no writer comes to, at which the function refuses it. (It may look before the
+-- function has its locks: a writer that has written stays one, until its stream is erased, which takes no append.)
+SELECT a.append,
+       CASE WHEN $7[a.append] = 0 AND (a.verdict = 'fenced_sequence' OR a.verdict = 'wrong_position' AND a.head = 0)
+            THEN 'fenced_unknown' ELSE a.verdict END AS verdict,
+       a.stream, a.first, a.last, a.at, a.head
+  FROM append($1::text[], $2::text[], $3::bigint[], $4::integer[],
+              $5::text[],
+              (SELECT array_agg(CASE WHEN u.seq = 0 AND NOT EXISTS (
+                                            SELECT FROM streams s JOIN writers w ON w.stream = s.id
+                                             WHERE s.name = u.stream AND w.name = u.writer)
+                                     THEN 2147483647 ELSE u.epoch END ORDER BY u.n)
+                 FROM unnest($1::text[], $5::text[], $6::integer[], $7::bigint[])
+                      WITH ORDINALITY AS u (stream, writer, epoch, seq, n)),
+              $7::bigint[], $8::boolean[], $9::bigint,
+              $10::integer[], $11::text[], $12::text[], $13::bytea[], $14::double precision[],
+              $15::integer[], $16::integer[], $17::text[], $18::text[], $19::json[]) a;
 
 -- name: read
 -- Head and events from one statement, so from one snapshot: "nothing after N, and the head is N" is one fact.
@@ -59,8 +79,10 @@ SELECT s.name AS stream, k.first, k.last, k.digest
  WHERE k.scope = $1 AND k.name = $2 AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp());
 
 -- name: save_snapshot
+-- The lock is one that appends do not mind: whoever erases the stream waits for it, or is waited for, and then
+-- there is no stream to keep a fold of.
 INSERT INTO snapshots (stream, name, position, data)
-SELECT s.id, $2, $3, $4::json FROM streams s WHERE s.name = $1
+SELECT s.id, $2, $3, $4::json FROM streams s WHERE s.name = $1 AND s.head >= s.earliest FOR KEY SHARE
 ON CONFLICT DO NOTHING;
 
 -- name: load_snapshot
@@ -72,18 +94,22 @@ SELECT p.position, p.data
 -- name: list_streams
 SELECT name, id, head, created_at
   FROM streams
- WHERE category = $1 AND head > 0 AND ($2::bigint IS NULL OR id < $2)
+ WHERE category = $1 AND head >= earliest AND ($2::bigint IS NULL OR id < $2)
  ORDER BY id DESC LIMIT $3;
 
 -- name: trim
 -- Run as the owner: the role that serves requests may not remove events.
 WITH bounds AS (
-    SELECT id, least(greatest($2::bigint, earliest), head) AS earliest FROM streams WHERE name = $1 FOR NO KEY UPDATE
+    SELECT id, greatest(earliest, least($2::bigint, head)) AS earliest FROM streams WHERE name = $1 FOR NO KEY UPDATE
 ), gone AS (
     DELETE FROM events e USING bounds b WHERE e.stream = b.id AND e.position < b.earliest
 )
 UPDATE streams s SET earliest = b.earliest FROM bounds b WHERE s.id = b.id
 RETURNING s.head, s.earliest;
+
+-- name: erase_streams
+-- Run as the owner, too. The function is made by migrations/sql/0002_erasing.up.sql.
+SELECT stream FROM erase_streams($1, $2, $3) AS stream;
 
 -- name: expire_keys
 DELETE FROM keys k USING (
@@ -132,6 +158,9 @@ SELECT count(*)::integer
  WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND NOT (l.classid::bigint = ($1::bigint >> 32) AND l.objid::bigint = ($1::bigint & 4294967295));
+
+-- name: clock
+SELECT clock_timestamp() AS at;
 
 -- name: alive
 SELECT 1;

@@ -1,8 +1,8 @@
 """A process that appends: run as `python -m tests.eventstore.appender DSN NAME ROUNDS`.
 
 Says "ready" when its store is open, begins at the first line it reads, and says as JSON where everything landed.
-Each round appends to all streams at once: without conditions, as a fenced writer, and under a key that the other
-process claims too.
+Each round appends to all streams at once: without conditions, as a fenced writer, under a key that the other
+process claims too, and (from the second on) during the run of that writer.
 """
 
 import json
@@ -22,7 +22,7 @@ STREAMS = tuple(f"s{n}" for n in range(5))
 async def rounds(store: EventStore, name: str, number: int) -> dict[str, dict[str, list[list[object]]]]:
     """By kind and by stream: what was appended, and its stream, first and last position."""
     landed: dict[str, dict[str, list[list[object]]]] = {
-        kind: defaultdict(list) for kind in ("any", "writer", "key")
+        kind: defaultdict(list) for kind in ("any", "writer", "key", "during")
     }
 
     async def one(kind: str, stream: str, *said: str, **options: object) -> None:
@@ -34,11 +34,13 @@ async def rounds(store: EventStore, name: str, number: int) -> dict[str, dict[st
     async def go(stream: str) -> None:
         for n in range(1, number + 1):
             async with trio.open_nursery() as nursery:
-                for kind, options in (
+                kinds: tuple[tuple[str, dict[str, object]], ...] = (
                     ("any", {}),
                     ("writer", {"writer": Writer(name, 1, n)}),
                     ("key", {"keys": (Key("shared", f"{stream} {n}", b"same"),)}),
-                ):
+                    ("during", {"during": name}),
+                )
+                for kind, options in kinds if n > 1 else kinds[:-1]:
                     said = [f"{name} {kind} {n} {part}" for part in range(n % 3 + 1)]
                     nursery.start_soon(partial(one, kind, stream, *said, **options))
 

@@ -11,7 +11,7 @@ from eventstore import ANY, Append, Key, Writer
 from tests.eventstore.making import noted
 from tests.eventstore.model import Model
 
-STREAMS, WRITERS, KEYS = ("a", "b"), ("v", "w"), ("k1", "k2", "k3", "k4")
+STREAMS, WRITERS, KEYS = ("a", "b", "c"), ("v", "w"), ("k1", "k2", "k3", "k4")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Put:
     epoch: int
     seq: int
     closes: bool
+    speaks: bool
     keys: tuple[tuple[str, bytes | None], ...]
 
     def append(self, model: Model, prefix: str, names: list[str]) -> Append:
@@ -37,10 +38,12 @@ class Put:
             epoch = max(0, (known.epoch if known else 1) + self.epoch)
             seq = max(1, (known.seq + 1 if known and self.epoch == 0 else 1) + self.seq)
             writer = Writer(self.writer, epoch, seq)
+        during = self.writer if self.speaks and writer is None else None
         closes = self.writer if self.closes or writer is None else None
+        closes = closes if during is None else None
         expected = ANY if self.expected is None else max(0, model.head(stream) + self.expected)
         keys = tuple(Key(prefix, name, digest) for name, digest in self.keys)
-        return Append(stream, tuple(map(noted, names)), expected, writer, closes, keys, category=prefix)
+        return Append(stream, tuple(map(noted, names)), expected, writer, closes, keys, prefix, during)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ class Trim:
 
     stream: str
     share: float
+
+
+@dataclass(frozen=True)
+class Erase:
+    """Erases all streams that nobody writes to."""
+
+    process: int
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ class Follow:
     which: int
 
 
-Command = Put | Burst | Trim | Look | Subscribe | Follow
+Command = Put | Burst | Trim | Erase | Look | Subscribe | Follow
 
 process = st.integers(0, 1)
 stream = st.sampled_from(STREAMS)
@@ -105,20 +115,22 @@ puts = st.builds(
     count=st.integers(1, 3),
     expected=st.sampled_from([None, None, None, 0, 0, -1, 1, -99]),
     writer=st.sampled_from([None, *WRITERS]),
-    epoch=st.sampled_from([0, 0, 0, 0, 0, 0, 1, -1, -9]),
+    epoch=st.sampled_from([0, 0, 0, 0, 0, 0, 1, -1, -9, -9]),
     seq=st.sampled_from([0, 0, 0, 0, 0, -1, -2, 1]),
     closes=st.sampled_from([False] * 7 + [True]),
+    speaks=st.booleans(),
     keys=st.sampled_from([0, 0, 0, 1, 2]).flatmap(some_keys),
 )
 bursts = st.lists(st.tuples(process, stream, st.integers(1, 3)), min_size=2, max_size=8).map(tuple).map(Burst)
 others: dict[str, st.SearchStrategy[Command]] = {
     "trim": st.builds(Trim, stream, share),
+    "erase": st.builds(Erase, process),
     "look": st.builds(Look, process, stream, share, st.integers(1, 6)),
     "subscribe": st.builds(Subscribe, process, stream, share),
     "follow": st.builds(Follow, st.integers(0, 5)),
     "burst": bursts,
 }
-kinds = st.sampled_from(["put"] * 8 + list(others))
+kinds = st.sampled_from(["put", *others] + ["put"] * 7 + [kind for kind in others if kind != "erase"] * 2)
 commands: st.SearchStrategy[list[Command]] = st.lists(
     kinds.flatmap(lambda kind: others.get(kind, puts)), min_size=10, max_size=50
 )

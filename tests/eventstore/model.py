@@ -20,7 +20,7 @@ class Stands:
 
 @dataclass(frozen=True)
 class Refused:
-    """Why not: `position` (and the head), `key`, or the reason of a fence."""
+    """Why not: `position` (and the head), `key`, `erased`, or the reason of a fence."""
 
     why: str
     head: int | None = None
@@ -39,11 +39,12 @@ class ModelWriter:
 
 @dataclass
 class ModelStream:
-    """Event names, from position 1 on; trimmed ones stay here, below `earliest`."""
+    """Event names, from position 1 on; trimmed ones stay here, below `earliest`, and erased ones too."""
 
     names: list[str] = field(default_factory=list)
     earliest: int = 1
     writers: dict[str, ModelWriter] = field(default_factory=dict)
+    erased: bool = False
 
     @property
     def head(self) -> int:
@@ -61,6 +62,10 @@ class Model:
         """0 where there is no stream."""
         return self.streams[stream].head if stream in self.streams else 0
 
+    def erased(self, stream: str) -> bool:
+        """Whether it was there, and is no more."""
+        return stream in self.streams and self.streams[stream].erased
+
     def writer(self, stream: str, name: str) -> ModelWriter | None:
         """None where it was never heard of."""
         return self.streams[stream].writers.get(name) if stream in self.streams else None
@@ -68,6 +73,8 @@ class Model:
     def append(self, append: Append, names: list[str], process: int) -> Stands | Refused:
         """What must come of it."""
         verdict = self._by_keys(append) or self._by_writer(append) or self._by_position(append)
+        if self.erased(append.stream) and not isinstance(verdict, Stands):
+            return Refused("erased")
         if verdict is not None:
             return verdict
         return self.add(append, names, process)
@@ -100,9 +107,11 @@ class Model:
         return again(earlier.pop()) if earlier else None
 
     def _by_writer(self, append: Append) -> Stands | Refused | None:
-        name = append.writer.name if append.writer else append.closes
+        name = append.writer.name if append.writer else append.closes or append.during
         known = self.writer(append.stream, name) if name is not None else None
         acting = append.writer
+        if known is None and append.during is not None:
+            return Refused("unknown")
         if known is None:
             return Refused("sequence") if acting is not None and acting.seq != 1 else None
         if acting is not None and known.place and (acting.epoch, acting.seq) == (known.epoch, known.seq):
@@ -125,6 +134,18 @@ class Model:
         kept = self.streams[stream]
         kept.earliest = max(kept.earliest, min(before, kept.head))
         return kept.earliest
+
+    def erase(self) -> set[str]:
+        """Which streams it takes: all that nobody writes to."""
+        over = {
+            name
+            for name, stream in self.streams.items()
+            if not stream.erased and all(writer.closed for writer in stream.writers.values())
+        }
+        for name in over:
+            self.streams[name].erased = True
+            self.streams[name].writers.clear()
+        return over
 
     def after(self, stream: str, position: int) -> list[str]:
         """The names of all events after a position."""

@@ -7,7 +7,7 @@ import trio
 
 from eventstore import Append
 from eventstore.postgres.bridge import Row, open_bridge
-from eventstore.postgres.columns import append_columns
+from eventstore.postgres.columns import append_columns, speaks
 from eventstore.postgres.session import Session
 from eventstore.postgres.statements import STATEMENTS
 from tests.eventstore.making import BOUND
@@ -27,7 +27,8 @@ async def sessions(url: str, *names: str) -> AsyncIterator[list[Session]]:
 
 async def append(session: Session, *batch: Append, owner: int = 1) -> Sequence[Row]:
     """What the SQL function answers to the batch."""
-    return await session.fetch(STATEMENTS["append"], *append_columns(batch, owner))
+    columns = append_columns(batch, owner)
+    return await session.fetch(STATEMENTS["append_during" if speaks(columns) else "append"], *columns)
 
 
 async def blocked(watcher: Session, name: str) -> None:

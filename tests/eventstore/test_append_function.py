@@ -90,6 +90,49 @@ async def test_a_writer_that_is_closed_meanwhile_is_fenced(database: TestDatabas
         assert await batch.verdicts() == {"s": ("fenced_closed", 2)}
 
 
+async def test_a_writer_that_is_closed_meanwhile_is_not_spoken_to(database: TestDatabase) -> None:
+    async with (
+        sessions(database.app_url, "rival", "judged", "watcher") as (rival, judged, watcher),
+        trio.open_nursery() as nursery,
+    ):
+        await append(rival, note("s", 1, writer=Writer("w", 1, 1)))
+        await rival.fetch("BEGIN")
+        await append(rival, note("s", "last", writer=Writer("w", 1, 2), closes="w"))
+        batch = Judged(judged, note("s", "too late", during="w"))
+        nursery.start_soon(batch.run)
+        await blocked(watcher, "judged")
+        await rival.fetch("COMMIT")
+        assert await batch.verdicts() == {"s": ("fenced_closed", 2)}
+
+
+@pytest.mark.parametrize(
+    ("options", "verdict", "left"),
+    [
+        ({"writer": Writer("w", 0, 1)}, "fenced_unknown", (0, 1, False)),
+        ({"writer": Writer("w", 0, 1), "closes": "w"}, "fenced_closed", (0, 1, True)),
+        ({"closes": "w"}, "fenced_closed", (0, 0, True)),
+    ],
+    ids=["began", "began and ended", "was closed before it began"],
+)
+async def test_a_writer_that_comes_meanwhile_is_not_spoken_to(
+    database: TestDatabase, options: dict[str, object], verdict: str, left: tuple[object, ...]
+) -> None:
+    async with (
+        sessions(database.app_url, "rival", "judged", "watcher") as (rival, judged, watcher),
+        trio.open_nursery() as nursery,
+    ):
+        await append(rival, note("s", 1))
+        await rival.fetch("BEGIN")
+        await append(rival, note("s", "begin", **options))
+        batch = Judged(judged, note("s", "too early", during="w"))
+        nursery.start_soon(batch.run)
+        await blocked(watcher, "judged")
+        await rival.fetch("COMMIT")
+        assert await batch.verdicts() == {"s": (verdict, 2)}
+        rows = await judged.fetch("SELECT epoch, seq, closed FROM writers")
+        assert [tuple(row) for row in rows] == [left]
+
+
 async def test_a_head_that_moved_meanwhile_is_where_a_token_goes_on(database: TestDatabase) -> None:
     """The shortest way through the function too sees the rows as they are under the lock."""
     async with (

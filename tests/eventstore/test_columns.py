@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import Append, Key, NewEvent, Writer
-from eventstore.postgres.columns import BETWEEN, NULL, append_columns, as_texts
+from eventstore.postgres.columns import BETWEEN, NULL, append_columns, as_texts, speaks
 
 OWNER = 2**62 + 1
 text = st.text(max_size=4)
@@ -28,6 +28,7 @@ def appends(draw: st.DrawFn) -> Append:
         closes,
         tuple(draw(st.lists(keys, max_size=3))),
         draw(text),
+        draw(st.none() | text) if writer is None and closes is None else None,
     )
 
 
@@ -45,10 +46,11 @@ def put_together(columns: Sequence[Any]) -> list[Append]:
                 stream[n],
                 tuple(NewEvent(type_, data, tag) for _, type_, tag, data in mine),
                 expected[n],
-                None if seq[n] is None else Writer(writer[n], epoch[n], seq[n]),
+                Writer(writer[n], epoch[n], seq[n]) if seq[n] else None,
                 writer[n] if closes[n] else None,
                 tuple(Key(*row[1:]) for row in key_rows if row[0] == n + 1),
                 category[n],
+                writer[n] if seq[n] == 0 else None,
             )
         )
     return made
@@ -62,6 +64,7 @@ def test_there_and_back(batch: list[Append]) -> None:
     for first, last in ((0, 8), (9, 14), (14, 19)):
         assert len({len(column) for column in columns[first:last]}) == 1
     assert put_together(columns) == batch
+    assert speaks(columns) is any(append.during is not None for append in batch)
 
 
 def test_nothing_is_empty_columns() -> None:

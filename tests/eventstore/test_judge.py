@@ -89,6 +89,22 @@ def test_closing_from_outside(row: WriterRow | None, is_: Verdict) -> None:
     assert wrong is (Verdict.WRONG_POSITION if is_ is Verdict.APPENDED else is_)
 
 
+@pytest.mark.parametrize(
+    ("row", "is_"),
+    [
+        (None, Verdict.FENCED_UNKNOWN),
+        (OPEN, Verdict.APPENDED),
+        (CLOSED, Verdict.FENCED_CLOSED),
+        (CLOSED_UNWRITTEN, Verdict.FENCED_CLOSED),
+    ],
+)
+@pytest.mark.parametrize("head", [0, HEAD])
+def test_speaking_to_a_writer(head: int, row: WriterRow | None, is_: Verdict) -> None:
+    assert verdict(appending(during="w"), head, row) is is_
+    wrong = verdict(appending(during="w", expected=HEAD + 1), head, row)
+    assert wrong is (Verdict.WRONG_POSITION if is_ is Verdict.APPENDED else is_)
+
+
 HERE, THERE = Place("s", 2, 3, b"d"), Place("t", 2, 3, b"d")
 PLAIN = Place("s", 2, 3, None)
 
@@ -120,6 +136,7 @@ def test_the_keys_come_first(digests: list[bytes | None], claims: list[Place | N
         appending(keys=keys, expected=1),
         appending(keys=keys, writer=Writer("w", 1, 1)),
         appending(keys=keys, closes="w"),
+        appending(keys=keys, during="w"),
     ):
         if is_ is not Verdict.APPENDED:
             assert verdict(refused, HEAD, CLOSED, *claims) is is_

@@ -31,7 +31,7 @@ rows = st.none() | st.builds(
     owner=st.just(OWNER),
     closed=st.booleans(),
 )
-actors = st.sampled_from(["writer", "closes", "both", "nobody"])
+actors = st.sampled_from(["writer", "closes", "both", "speaks", "nobody"])
 digests = st.sampled_from([None, b"a", b"b"])
 # A claim: whether there is one, its digest, and which of two appends made it.
 claims = st.none() | st.tuples(digests, st.integers(1, 2))
@@ -59,6 +59,7 @@ def posed(case: Case) -> tuple[Append, int, WriterRow | None, list[Place | None]
         Writer("w", epoch, seq) if actor in ("writer", "both") else None,
         "w" if actor in ("closes", "both") else None,
         tuple(Key("k", f"{stream} {n}", digest) for n, (digest, _) in enumerate(keys)),
+        during="w" if actor == "speaks" else None,
     )
     found = [Place("held", claim[1], claim[1], claim[0]) if claim else None for _, claim in keys]
     meets = row if head and actor != "nobody" else None  # no stream, no writer

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from itertools import count
 
+import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from trio.testing import MockClock
 
 from eventstore import (
     Append,
+    Erased,
     EventStore,
     Fenced,
     Head,
@@ -22,7 +24,7 @@ from eventstore import (
 )
 from eventstore.memory import MemoryLog
 from eventstore.postgres import PostgresLog, PostgresOptions
-from tests.eventstore.commands import Burst, Command, Follow, Look, Put, Subscribe, Trim, commands
+from tests.eventstore.commands import Burst, Command, Erase, Follow, Look, Put, Subscribe, Trim, commands
 from tests.eventstore.making import BOUND, gapless, names, noted, whole
 from tests.eventstore.model import Model, Refused, Stands
 from tests.harness.databases import TestDatabase
@@ -49,6 +51,9 @@ class Run:
                 await self.burst(command)
             case Trim():
                 await self.trim(command)
+            case Erase():
+                gone = await self.stores[command.process].erase_streams(self.prefix, -1.0)
+                assert set(gone) == self.model.erase()
             case Look():
                 await self.look(command)
             case Subscribe():
@@ -79,6 +84,9 @@ class Run:
             said = self.fresh(number)
             append = Append(self.prefix + stream, tuple(map(noted, said)), category=self.prefix)
             stands = await answer(self.stores[process], append)
+            if self.model.erased(append.stream):
+                assert stands == Refused("erased")
+                return
             assert isinstance(stands, Stands)
             came.append((stands, append, said, process))
 
@@ -90,7 +98,10 @@ class Run:
 
     async def trim(self, command: Trim) -> None:
         stream, before = self.place(command.stream, command.share)
-        if self.model.head(stream):
+        if self.model.erased(stream):
+            with pytest.raises(Erased):
+                await self.stores[0].trim(stream, before)
+        elif self.model.head(stream):
             earliest = self.model.trim(stream, before)
             assert await self.stores[0].trim(stream, before) == Head(self.model.head(stream), earliest)
 
@@ -101,11 +112,14 @@ class Run:
             page = await store.read(stream, after, command.limit)
         except StreamUnknown:
             assert known is None
+        except Erased:
+            assert self.model.erased(stream)
         except Trimmed:
             assert known is not None
             assert after < known.earliest - 1
         else:
             assert known is not None
+            assert not known.erased
             assert after >= known.earliest - 1
             assert (page.head, page.earliest) == (known.head, known.earliest)
             assert names(page.events) == self.model.after(stream, after)[: command.limit]
@@ -118,6 +132,9 @@ class Run:
         except StreamUnknown:
             assert known is None
             return False
+        except Erased:
+            assert self.model.erased(reader.stream)
+            return False
         except Trimmed:
             assert known is not None
             assert before < known.earliest - 1
@@ -125,6 +142,9 @@ class Run:
         assert known is not None
         assert names(events) == self.model.after(reader.stream, before)[: len(events)]
         assert reader.position == before + len(events)
+        if known.erased:
+            assert events  # what this process still held of it
+            return True
         assert events or before >= known.head
         return reader.position < known.head
 
@@ -137,9 +157,13 @@ class Run:
         for store in self.stores:
             rows = await store.list_streams(self.prefix, None, 100)
             assert {row.name: row.head for row in rows} == {
-                name: known.head for name, known in self.model.streams.items()
+                name: known.head for name, known in self.model.streams.items() if not known.erased
             }
             for name, known in self.model.streams.items():
+                if known.erased:
+                    with pytest.raises(Erased):
+                        await store.head(name)
+                    continue
                 events = await whole(store, name, known.earliest - 1)
                 assert names(events) == self.model.after(name, known.earliest - 1)
                 assert gapless(events, known.earliest)
@@ -160,6 +184,8 @@ async def answer(store: EventStore, append: Append) -> Stands | Refused:
         appended = await store.append(append)
     except WrongExpectedPosition as refusal:
         return Refused("position", refusal.head)
+    except Erased:
+        return Refused("erased")
     except KeyReused:
         return Refused("key")
     except Fenced as refusal:

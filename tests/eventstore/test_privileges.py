@@ -2,7 +2,7 @@
 
 import pytest
 
-from eventstore import EventStore, Head
+from eventstore import Erased, EventStore, Head
 from eventstore.postgres import PostgresLog, PostgresOptions
 from eventstore.postgres.bridge import Refused
 from tests.eventstore.making import names, note, whole
@@ -22,6 +22,7 @@ MAY_NOT = [
     "UPDATE streams SET earliest = 2",
     "UPDATE streams SET name = 'other'",
     "UPDATE streams SET category = 'other'",
+    "ALTER TABLE streams DROP CONSTRAINT streams_stay_erased",
     "DELETE FROM writers",
     "TRUNCATE keys",
     "UPDATE snapshots SET data = '{}'",
@@ -74,8 +75,25 @@ async def test_retention_is_the_owners(database: TestDatabase) -> None:
         assert names(await whole(store, "s", 2)) == ["3"]
 
 
+async def test_erasing_is_the_owners(database: TestDatabase) -> None:
+    only_app = PostgresLog(PostgresOptions(database.app_url))
+    async with EventStore(only_app).open() as store:
+        await store.append(note("s", 1, 2, 3, category="talk"))
+        with pytest.raises(Refused) as refusal:
+            await store.erase_streams("talk", -1.0)
+        assert refusal.value.sqlstate == "42501"
+        assert names(await whole(store, "s")) == ["1", "2", "3"]
+        assert [row.name for row in await store.list_streams("talk", None, 9)] == ["s"]
+    with_owner = PostgresLog(PostgresOptions(database.app_url, database.owner_url))
+    async with EventStore(with_owner).open() as store:
+        assert list(await store.erase_streams("talk", -1.0)) == ["s"]
+        with pytest.raises(Erased):
+            await store.read("s")
+
+
 async def test_the_owner_may_serve_by_itself(database: TestDatabase) -> None:
     async with EventStore(PostgresLog(PostgresOptions(database.owner_url))).open() as store:
         await store.append(note("s", 1, 2, 3))
         assert await store.trim("s", 2) == Head(3, 2)
         assert await store.expire_keys() == 0
+        assert list(await store.erase_streams("", -1.0)) == ["s"]

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from eventstore import EventStore, StoreOptions, StoreUnavailable, Writer
+from eventstore import Erased, EventStore, StoreOptions, StoreUnavailable, Writer
 from eventstore.batcher import Limits
 from eventstore.memory import MemoryLog
 from tests.eventstore.making import names, note, whole
@@ -52,6 +52,20 @@ async def test_the_safety_poll_finds_what_no_hint_told(
         with trio.move_on_after(60) as nothing_new:
             await other.next()
         assert nothing_new.cancelled_caught
+
+
+async def test_the_safety_poll_finds_what_was_erased(
+    store: EventStore, silent: EventStore, autojump_clock: MockClock
+) -> None:
+    await store.append(note("s", 0))
+    with store.subscribe("s") as reader:
+        await reader.next()
+        assert list(await reader.look()) == []
+        await silent.erase_streams("", -1.0)
+        began = trio.current_time()
+        with trio.fail_after(60), pytest.raises(Erased):
+            await reader.next()
+        assert 0 < trio.current_time() - began <= OPTIONS.safety_poll + 0.1
 
 
 async def test_the_safety_poll_asks_only_for_streams_that_are_slept_on(

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 import migrations
-from eventstore import EventStore, StoreUnavailable
+from eventstore import Erased, EventStore, StoreUnavailable
 from eventstore.postgres import PostgresLog, PostgresOptions, schema_revision
 from eventstore.postgres.bridge import Refused
 from tests.eventstore.making import names, note, whole
@@ -44,6 +44,26 @@ async def test_again_changes_nothing_and_keeps_all(empty: TestDatabase) -> None:
     await migrations.upgrade(empty.owner_url, app_role=APP)
     async with EventStore(PostgresLog(PostgresOptions(empty.app_url))).open() as store:
         assert names(await whole(store, "s", 1)) == ["2"]
+
+
+async def test_from_the_first_one_on_all_is_kept(postgres: Postgres, empty: TestDatabase) -> None:
+    await migrations.upgrade(empty.owner_url, app_role=APP, revision="0001")
+    await works(empty)
+    for _ in range(2):
+        await migrations.upgrade(empty.owner_url, app_role=APP)
+        assert dumped(postgres.embedded.bin_dir, empty.owner_url) == SCHEMA.read_text(encoding="utf-8")
+        async with EventStore(PostgresLog(PostgresOptions(empty.app_url, empty.owner_url))).open() as store:
+            assert names(await whole(store, "s", 1)) == ["2"]
+            await store.append(note("gone", 1, category="talk"))
+            await store.erase_streams("talk", -1.0)
+            with pytest.raises(Erased):
+                await store.append(note("gone", 2))
+        # Back there, that stream is one that was trimmed; nothing of it can be read.
+        await migrations.downgrade(empty.owner_url, "0001")
+        assert (
+            postgres.sql("SELECT count(*) FROM eventstore.streams WHERE last_at = 'infinity'", empty.name) == "0"
+        )
+        postgres.sql("DELETE FROM eventstore.streams WHERE name = 'gone'", empty.name)
 
 
 async def test_from_several_at_once(empty: TestDatabase) -> None:
