@@ -8,7 +8,7 @@ else of the server.
 from .anthropic import AnthropicSettings
 from .errors import CODES, BadParameters, UnknownModel, UpstreamError
 from .http import Limits
-from .model import Answer, Finish, Message, Prompt, ToolCall, Upstream
+from .model import TOOL_NAME, Answer, Finish, Message, Prompt, ToolCall, ToolSpec, Upstream
 from .openai import OpenAISettings
 from .proxy import ProxyChoice, proxies_from
 from .registry import Upstreams
@@ -16,6 +16,7 @@ from .retry import RetryPolicy
 
 __all__ = [
     "CODES",
+    "TOOL_NAME",
     "Answer",
     "AnthropicSettings",
     "BadParameters",
@@ -27,6 +28,7 @@ __all__ = [
     "ProxyChoice",
     "RetryPolicy",
     "ToolCall",
+    "ToolSpec",
     "UnknownModel",
     "Upstream",
     "UpstreamError",

@@ -21,6 +21,8 @@ NOTHING = "there is nothing to answer: give an input, or post a message first"
 
 def refuse(prompt: Prompt, ours: Collection[str]) -> None:
     """Raise `BadParameters` (the client's fault) for parameters that are `ours`, and for a prompt of nothing."""
+    if "tools" in prompt.parameters:  # would take the place of the prompt's own, whose calls are carried out
+        raise BadParameters("parameters.tools", "is no parameter: give `tools` beside `parameters`")
     for name in ours:
         if name in prompt.parameters:
             raise BadParameters(f"parameters.{name}", "is set by the server and must not be given")

@@ -16,8 +16,9 @@ from .bodies import encoded, refuse
 from .decoder import Wire
 from .draft import Draft, Malformed
 from .errors import BadParameters
-from .model import Prompt
+from .model import Message, Prompt, ToolCall, ToolSpec
 from .refusals import stream_error
+from .turns import is_result, sent_arguments, turns
 from .wording import Quoter
 
 __all__ = ["CHAT", "encode_body"]
@@ -31,13 +32,36 @@ def encode_body(prompt: Prompt) -> bytes:
     n = prompt.parameters.get("n", 1)
     if type(n) is not int or n != 1:
         raise BadParameters("parameters.n", "must be 1: a generation is one answer")
-    body = {
+    body: dict[str, Any] = {
         "model": prompt.model,
-        "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+        "messages": [_message(message) for turn in turns(prompt.messages) for message in turn],
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if prompt.tools:  # an empty list would be refused (400)
+        body["tools"] = [_tool(tool) for tool in prompt.tools]
     return encoded(body, prompt)
+
+
+def _message(message: Message) -> dict[str, Any]:
+    if is_result(message):
+        return {"role": "tool", "tool_call_id": message.call, "content": message.content}
+    if message.calls:
+        calls = [_called(call) for call in message.calls]
+        return {"role": message.role, "content": message.content or None, "tool_calls": calls}
+    # What somebody posted as `tool` answers no call. It would be refused (400), and with it every later prompt of
+    # its conversation, so it goes as a user's, word for word.
+    return {"role": "user" if message.role == "tool" else message.role, "content": message.content}
+
+
+def _called(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": sent_arguments(call)}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
 
 
 class _Function(msgspec.Struct, gc=False):

@@ -1,67 +1,94 @@
-"""The upstream `demo`: tokens at a given rate, with no key and no network.
+"""The upstream `demo`: tokens at a given rate, and tools called, with no key and no network.
 
-Owns its three parameters and the pace. The text is `demo_text`'s. Deterministic: the same tokens and seed give the
-same chunks, in every process. Must not know HTTP or providers.
+Owns the pace, and whose turn it is: a call's or the story's. What it says is `demo_text`'s, what it is asked for
+`demo_parameters`'. Deterministic: the same turns and parameters give the same chunks and calls, in every process.
+Must not know HTTP or providers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import islice, takewhile
 
 import trio
 
-from .demo_text import story
-from .errors import BadParameters
-from .model import Answer, Finish, Prompt
+from .demo_parameters import Parameters, parse
+from .demo_text import aside, story
+from .model import Answer, Finish, Message, Prompt, ToolCall
 
 __all__ = ["Demo"]
 
-MAX_TOKENS = 100_000
-MAX_RATE = 10_000
-MAX_SEED = 2**63 - 1
 UNPACED_BATCH = 64  # tokens in one receive: enough to be cheap, few enough to let other tasks run
 PACED_BATCH = 1_000  # tokens in one receive by a reader that was late
 
 
-@dataclass(frozen=True, slots=True)
-class _Parameters:
-    tokens: int = 200
-    rate: float = 50.0  # tokens a second; 0: as fast as it goes
-    seed: int = 1
-
-
 class Demo:
-    """An `Upstream`. The first token is due when the answer is opened, token i (from 0) at i/rate after that."""
+    """An `Upstream`. The first token is due when the answer is opened, token i (from 0) at i/rate after that.
+
+    With the parameter `calls` it plays an agent: in each turn it says a sentence and makes the next call, and when
+    all are made it tells its story. A user's message begins anew.
+    """
 
     def check(self, prompt: Prompt) -> None:
-        _parse(prompt.parameters)
+        parse(prompt)
 
     @asynccontextmanager
     async def open(self, prompt: Prompt) -> AsyncIterator[Answer]:
+        parameters = parse(prompt)
+        made = _turns_made(prompt)
         words = sum(len(message.content.split()) for message in prompt.messages)
-        yield _DemoAnswer(_parse(prompt.parameters), input_tokens=words)
+        if made < len(parameters.calls):
+            yield _calling(parameters, made, _calls_in(prompt.messages), words)
+        else:
+            yield _telling(parameters, words)
+
+
+def _turns_made(prompt: Prompt) -> int:
+    """The turns since the last user's message in which tools were called."""
+    since = takewhile(lambda message: message.role != "user", reversed(prompt.messages))
+    return sum(bool(message.calls) for message in since)
+
+
+def _calls_in(messages: Sequence[Message]) -> int:
+    return sum(len(message.calls) for message in messages)
+
+
+def _calling(parameters: Parameters, made: int, before: int, words: int) -> Answer:
+    name, arguments = parameters.calls[made]
+    # Numbered through all turns: after a user's message the same call is made again, and is another one.
+    call = ToolCall(f"demo_{before}", name, arguments)
+    said = aside(parameters.seed, made)
+    usage = _usage(words, len(said))
+    return _DemoAnswer(iter(said), len(said), parameters.rate, Finish("tool_calls", usage, (call,)))
+
+
+def _telling(parameters: Parameters, words: int) -> Answer:
+    told = islice(story(parameters.seed), parameters.tokens)
+    usage = _usage(words, parameters.tokens)
+    return _DemoAnswer(told, parameters.tokens, parameters.rate, Finish("stop", usage))
+
+
+def _usage(read: int, told: int) -> dict[str, int]:
+    return {"input_tokens": read, "output_tokens": told}
 
 
 class _DemoAnswer:
-    def __init__(self, parameters: _Parameters, input_tokens: int) -> None:
+    def __init__(self, tokens: Iterator[str], count: int, rate: float, end: Finish) -> None:
         self.finish: Finish | None = None
         self.repaired = 0
-        self._rate = parameters.rate
-        self._tokens = parameters.tokens
-        self._usage = {"input_tokens": input_tokens, "output_tokens": parameters.tokens}
-        self._story = islice(story(parameters.seed), parameters.tokens)
+        self._tokens = tokens
+        self._rate = rate
+        self._end = end
+        self._count = count
         self._told = 0
         self._start = trio.current_time()
 
     async def receive(self) -> Sequence[str]:
-        if self._told == self._tokens:
+        if self._told == self._count:
             await trio.lowlevel.checkpoint()
-            self.finish = Finish("stop", self._usage)
+            self.finish = self._end
             return ()
         if self._rate:
             # By the absolute schedule: a sleep per token would add up its lateness.
@@ -71,30 +98,6 @@ class _DemoAnswer:
         else:
             await trio.lowlevel.checkpoint()
             count = UNPACED_BATCH
-        batch = list(islice(self._story, count))
+        batch = list(islice(self._tokens, count))
         self._told += len(batch)
         return batch
-
-
-def _parse(parameters: Mapping[str, Any]) -> _Parameters:
-    given = {"tokens": 200, "rate": 50, "seed": 1, **parameters}
-    for name in given:
-        if name not in _Parameters.__slots__:
-            raise BadParameters(f"parameters.{name}", "is not known; demo takes tokens, rate and seed")
-    return _Parameters(
-        tokens=_whole("tokens", given["tokens"], 1, MAX_TOKENS),
-        rate=_number("rate", given["rate"], 0, MAX_RATE),
-        seed=_whole("seed", given["seed"], 0, MAX_SEED),
-    )
-
-
-def _whole(name: str, value: Any, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise BadParameters(f"parameters.{name}", f"must be a whole number from {least} to {most}")
-    return value
-
-
-def _number(name: str, value: Any, least: int, most: int) -> float:
-    if type(value) not in (int, float) or not least <= value <= most:  # NaN compares false
-        raise BadParameters(f"parameters.{name}", f"must be a number from {least} to {most}")
-    return float(value)

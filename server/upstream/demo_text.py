@@ -1,4 +1,4 @@
-"""The demo's story: endless, readable, the same for the same seed.
+"""The demo's story: endless, readable, the same for the same seed; and what it says before it calls a tool.
 
 Owns the words and the sentences. Deterministic over processes and Python versions, so it uses only
 `random.Random.random`, whose sequence for an int seed the standard library promises to keep; `choice` and
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from random import Random
 
-__all__ = ["story"]
+__all__ = ["aside", "story"]
 
 _WORDS: dict[str, Sequence[str]] = {
     name: words.split("|")
@@ -40,6 +40,14 @@ _SENTENCES = (
     "What the PERSON DID in the WEATHER, the tape remembers.",
     "It was only a THING, but it had crossed the WEATHER twice.",
 )
+_ASIDES = (
+    "That is not in the THING; the PERSON goes to ask.",
+    "“One moment,” says the PERSON, and sends to PLACE.",
+    "Before it goes on, the PERSON wants to be sure.",
+    "Somebody at PLACE will know.",
+    "The PERSON puts down the THING and looks it up.",
+    "For this, the ADJ THING is not enough.",
+)
 _SLOT = re.compile("|".join(_WORDS))
 _PARAGRAPH = 0.18  # the chance that a sentence is its paragraph's last
 
@@ -48,13 +56,19 @@ def story(seed: int) -> Iterator[str]:
     """Endless chunks as a model's tokens would be: a word each, with what follows it (`The `, `storm, `)."""
     rng = Random(seed)
     while True:
-        words = _sentence(rng)
+        words = _sentence(rng, _SENTENCES)
         yield from (f"{word} " for word in words[:-1])
         yield words[-1] + ("\n\n" if rng.random() < _PARAGRAPH else " ")
 
 
-def _sentence(rng: Random) -> list[str]:
-    template = _pick(rng, _SENTENCES)
+def aside(seed: int, number: int) -> list[str]:
+    """One short sentence in chunks as `story`'s, chosen by seed and number (from 0); the story is not moved on."""
+    rng = Random((number + 1) * 2**64 + seed)  # seeds of stories are smaller
+    return [f"{word} " for word in _sentence(rng, _ASIDES)]
+
+
+def _sentence(rng: Random, templates: Sequence[str]) -> list[str]:
+    template = _pick(rng, templates)
     text = _SLOT.sub(lambda slot: _pick(rng, _WORDS[slot[0]]), template)
     return (text[0].upper() + text[1:]).split()
 

@@ -9,8 +9,7 @@ Source: https://docs.anthropic.com/en/docs/build-with-claude/streaming
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from itertools import groupby
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from .draft import Draft, Malformed
 from .errors import BadParameters
 from .model import Message, Prompt
 from .refusals import stream_error
+from .turns import is_result, sent_arguments, turns
 from .wording import Quoter
 
 __all__ = ["MESSAGES", "encode_body"]
@@ -42,24 +42,44 @@ def encode_body(prompt: Prompt, max_tokens: int) -> bytes:
     refuse(prompt, _OURS)
     body: dict[str, Any] = {"model": prompt.model, "max_tokens": max_tokens, "stream": True}
     # A text of nothing but blanks would be refused (400), and with it every later prompt of its conversation.
-    said = [message for message in prompt.messages if message.content.strip()]
+    said = [message for message in prompt.messages if message.content.strip() or _is_of_tools(message)]
     system = [message.content for message in said if message.role in _SYSTEM]
     if system:
         body["system"] = "\n\n".join(system)
-    body["messages"] = _turns([message for message in said if message.role not in _SYSTEM])
+    # Turns that alternate, as stricter servers of this format want it; Anthropic joins them the same way.
+    body["messages"] = [_turn(turn) for turn in turns(each for each in said if each.role not in _SYSTEM)]
     if not body["messages"]:
         raise BadParameters("input", NOTHING)
+    if prompt.tools:
+        body["tools"] = [
+            {"name": tool.name, "description": tool.description, "input_schema": dict(tool.parameters)}
+            for tool in prompt.tools
+        ]
     return encoded(body, prompt)
 
 
-def _turns(said: list[Message]) -> list[dict[str, Any]]:
-    """Turns that alternate, as stricter servers of this format want it; Anthropic joins them the same way."""
-    turns = []
-    for role, group in groupby(said, key=lambda message: "assistant" if message.role == "assistant" else "user"):
-        texts = [message.content for message in group]
-        blocks = [{"type": "text", "text": text} for text in texts]
-        turns.append({"role": role, "content": texts[0] if len(texts) == 1 else blocks})
-    return turns
+def _is_of_tools(message: Message) -> bool:
+    return bool(message.calls) or is_result(message)
+
+
+def _turn(turn: list[Message]) -> dict[str, Any]:
+    role = "assistant" if turn[0].role == "assistant" else "user"
+    if len(turn) == 1 and not _is_of_tools(turn[0]):
+        return {"role": role, "content": turn[0].content}
+    return {"role": role, "content": [block for message in turn for block in _blocks(message)]}
+
+
+def _blocks(message: Message) -> Iterator[dict[str, Any]]:
+    text = message.content if message.content.strip() else None
+    if is_result(message):
+        result = {"type": "tool_result", "tool_use_id": message.call}
+        yield result if text is None else {**result, "content": text}
+        return
+    if text is not None:
+        yield {"type": "text", "text": text}
+    for call in message.calls:
+        given = msgspec.Raw(sent_arguments(call).encode())  # digit by digit what the model wrote
+        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
 
 
 class _Event(msgspec.Struct):

@@ -11,23 +11,20 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Answer", "Finish", "Message", "Prompt", "ToolCall", "Upstream"]
+__all__ = ["TOOL_NAME", "Answer", "Finish", "Message", "Prompt", "ToolCall", "ToolSpec", "Upstream"]
+
+
+TOOL_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+"""A tool's name that every provider takes, as a JSON Schema's pattern. In Python with `re.fullmatch`: there, `$`
+alone lets a line's end through."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of the conversation; `role` is the provider's word (`system`, `user`, `assistant` …)."""
+class ToolSpec:
+    """A tool that the model may call: `name` matches `TOOL_NAME`, `parameters` is a JSON Schema of an object."""
 
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What to ask: `model` without the provider's prefix, the turns oldest first, the client's parameters."""
-
-    model: str
-    messages: tuple[Message, ...]
+    name: str
+    description: str
     parameters: Mapping[str, Any]
 
 
@@ -38,6 +35,34 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation; `role` is the provider's word (`system`, `user`, `assistant` …).
+
+    `calls`: what an assistant's turn called, beside its text. `call`: for the role `tool`, the id of the call
+    whose result `content` is; None where somebody wrote the message and no call stands behind it.
+    """
+
+    role: str
+    content: str
+    calls: tuple[ToolCall, ...] = ()
+    call: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What to ask: `model` without the provider's prefix, the turns oldest first, the client's parameters.
+
+    `tools`: what the model may call. The asker sees to it that no two have one name, that every call among the
+    turns has its result, and that ids of calls are of the letters of `TOOL_NAME`, for providers refuse others.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    parameters: Mapping[str, Any]
+    tools: tuple[ToolSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

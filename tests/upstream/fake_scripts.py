@@ -33,6 +33,9 @@ status-<code>-then-ok   the first request that; the second one is ok-3 (retry-af
 status-<code>-twice-then-ok   the first two requests that; the third one is ok-3
 reasoning               two chunks of reasoning, then 3 tokens
 tools                   a token, then two tool calls, their arguments in pieces that alternate
+tools-bare              two calls of one tool: no text, no ids, no arguments
+agent                   a token and two calls; once results are among the messages, a token for each; 400 for what
+                        a strict provider would refuse
 quota                   429 with insufficient_quota
 leak-key                401 whose message repeats the key
 redirect, html          307 to another host; 200 with a web page
@@ -51,6 +54,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
+from .fake_tools import agent, tools_bare
 from .fake_wire import (
     CHUNKED,
     END,
@@ -254,6 +258,8 @@ _BY_NAME: dict[str, Callable[..., Iterator[Step]]] = {
     r"(drop|stall)-then-ok": _first,
     r"status-(\d{3})(-then-ok|-twice-then-ok)?": _status,
     r"(reasoning|tools)": _beside,
+    r"agent": agent,
+    r"tools-bare": tools_bare,
     r"quota": _quota,
     r"leak-key": _leak_key,
     r"(redirect|html|gzip)": _page,

@@ -124,6 +124,7 @@ def test_parameters_are_passed_on_and_may_set_max_tokens() -> None:
         ({"model": "x"}, "parameters.model"),
         ({"messages": []}, "parameters.messages"),
         ({"system": "x"}, "parameters.system"),
+        ({"tools": []}, "parameters.tools"),
         ({"stop_sequences": "\ud83d"}, "parameters"),
     ],
 )

@@ -181,7 +181,7 @@ def test_any_cut_of_the_body_gives_the_same_texts(chunks: list[str], cuts: list[
 
 
 def test_the_body() -> None:
-    body = json.loads(encode_body(prompt("gpt-x", "hé", temperature=0.5, n=1, tools=[{"a": None}])))
+    body = json.loads(encode_body(prompt("gpt-x", "hé", temperature=0.5, n=1, tool_choice={"a": None})))
     assert body == {
         "model": "gpt-x",
         "messages": [{"role": "user", "content": "hé"}],
@@ -189,7 +189,7 @@ def test_the_body() -> None:
         "stream_options": {"include_usage": True},
         "temperature": 0.5,
         "n": 1,
-        "tools": [{"a": None}],
+        "tool_choice": {"a": None},
     }
 
 
@@ -200,6 +200,7 @@ def test_the_body() -> None:
         ({"model": "x"}, "parameters.model"),
         ({"messages": []}, "parameters.messages"),
         ({"stream_options": None}, "parameters.stream_options"),
+        ({"tools": []}, "parameters.tools"),
         ({"n": 2}, "parameters.n"),
         ({"n": True}, "parameters.n"),
         ({"n": None}, "parameters.n"),

@@ -141,7 +141,7 @@ def test_exactly_so_many_tokens_at_any_rate_for_any_reader(count: int, rate: flo
         ({"rate": True}, "number"),
         ({"seed": -1}, "9223372036854775807"),
         ({"seed": 2**63}, "9223372036854775807"),
-        ({"temperature": 1}, "tokens, rate and seed"),
+        ({"temperature": 1}, "tokens, rate, seed and calls"),
     ],
 )
 async def test_bad_parameters_name_the_field_and_the_limit(parameters: dict[str, Any], says: str) -> None:
