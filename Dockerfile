@@ -15,6 +15,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY server server
 COPY eventstore eventstore
 COPY migrations migrations
+COPY tokentape tokentape
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/tokentape/bin/python install --only-binary :all: --constraint requirements.lock /wheels/*.whl \
     && pip --python /opt/tokentape/bin/python check

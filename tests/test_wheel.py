@@ -15,11 +15,15 @@ NEEDED = {
     "migrations/versions/0001_event_log.py",
     "server/embedded/roles.sql",
     "server/cli/main.py",
+    "tokentape/__init__.py",
+    "tokentape/py.typed",
+    "server/py.typed",
+    "eventstore/py.typed",
 }
 
 
 def test_the_wheel_ships_the_migrations(tmp_path: Path) -> None:
-    """Built as a release is, from the tree; its command is `tokentape`, its packages are the three."""
+    """Built as a release is, from the tree; its command is `tokentape`, its packages are the four."""
     words = [
         "-m",
         "pip",
@@ -42,4 +46,5 @@ def test_the_wheel_ships_the_migrations(tmp_path: Path) -> None:
         "server",
         "eventstore",
         "migrations",
+        "tokentape",
     }
