@@ -4,6 +4,7 @@ A typo that is silently ignored is found in production; so every `TOKENTAPE_…`
 of secrets are never shown.
 """
 
+import base64
 import difflib
 import os
 from collections.abc import Mapping
@@ -15,8 +16,12 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings.sources import EnvSettingsSource
 
 PREFIX = "TOKENTAPE_"
+LISTS = ("allowed_hosts", "allowed_origins", "workflows")
+"""Written with commas between."""
 PROVIDERS = ("openai_", "anthropic_")
 """How settings begin that providers' own variables name (`OPENAI_API_KEY`): they take no prefix and no flag."""
+SECRETS = ("webhook_secret",)
+"""Our own that take no flag: everybody on the machine can read a command line."""
 
 
 class BadSettings(Exception):
@@ -51,6 +56,22 @@ def _folder(value: Any) -> Any:
 def _file(value: Any) -> Any:
     if value == "":
         raise ValueError("it has to name a file")
+    return value
+
+
+def _signing_secret(value: SecretStr) -> SecretStr:
+    # Strictly: the library that signs passes over what is no base64, and would sign with what is left.
+    text = value.get_secret_value()
+    rest = text.removeprefix("whsec_")
+    try:
+        size = len(base64.b64decode(rest + "=" * (-len(rest) % 4), validate=True))
+    except ValueError:
+        size = 0
+    if rest == text or not 24 <= size <= 64:
+        raise ValueError(
+            "it has to be whsec_ and the base64 of 24 to 64 random bytes, as from: "
+            "echo whsec_$(head -c 32 /dev/urandom | base64)"
+        )
     return value
 
 
@@ -92,6 +113,8 @@ class Settings(BaseSettings):
     allowed_origins: Names = Field(
         (), description="origins of web pages that may post and read, besides the server's own"
     )
+    workflows: Names = Field((), description="modules with workflows and tools to load: package.module")
+    ephemeral_seconds: Seconds = Field(600.0, description="seconds that ephemeral results live after their end")
     tls: bool = Field(False, description="HTTPS and HTTP/2, with a certificate made for this machine")
     certfile: File | None = Field(None, description="HTTPS and HTTP/2, with the certificate in this file")
     keyfile: File | None = Field(None, description="the private key of --certfile")
@@ -105,6 +128,10 @@ class Settings(BaseSettings):
     max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open streams and WebSockets of this process")
     max_body: int = Field(1_048_576, ge=1_024, le=64 * 1_048_576, description="bytes of a request body, at most")
     upstream_stall: Seconds = Field(60.0, description="seconds of silence after which an upstream is given up")
+    webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(
+        None, description="signs webhooks; without it none is taken"
+    )
+    webhook_allow_private: bool = Field(False, description="webhooks may go to addresses that are not public")
     openai_base_url: HttpUrl = Field("https://api.openai.com/v1", repr=False, validation_alias="OPENAI_BASE_URL")
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     anthropic_base_url: HttpUrl = Field(
@@ -129,12 +156,12 @@ class _Environment(EnvSettingsSource):
     """The environment, with comma lists read as lists."""
 
     def prepare_field_value(self, field_name: str, field: Any, value: Any, value_is_complex: bool) -> Any:
-        if field_name in ("allowed_hosts", "allowed_origins"):
+        if field_name in LISTS:
             return _names(value)
         return super().prepare_field_value(field_name, field, value, value_is_complex)
 
 
-OWN = tuple(name for name in Settings.model_fields if not name.startswith(PROVIDERS))
+OWN = tuple(name for name in Settings.model_fields if not name.startswith((*PROVIDERS, *SECRETS)))
 """The names of Tokentape's own settings: those that have a flag."""
 
 CLIENTS = ("url", "cacert")
@@ -146,13 +173,11 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
 
     Raises `BadSettings`: whoever set them is to blame, and the message says what would be right.
     """
-    known = {PREFIX + name.upper() for name in (*OWN, *CLIENTS)}
+    known = {PREFIX + name.upper() for name in (*OWN, *SECRETS, *CLIENTS)}
     # However it is written: pydantic-settings does not heed the case either.
     named = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
     complaints = [_unknown(name) for name in named if name.upper() not in known]
-    given = {
-        name: _names(value) if name.startswith("allowed_") else value for name, value in (flags or {}).items()
-    }
+    given = {name: _names(value) if name in LISTS else value for name, value in (flags or {}).items()}
     settings = None
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
@@ -188,6 +213,6 @@ def _complaint(problem: Any, flags: Mapping[str, Any]) -> str:
     name = place if place.isupper() else PREFIX + place.upper()
     if flags.get(place) is not None:
         name = "--" + place.replace("_", "-")
-    secret = ("key" in place.lower() and place != "keyfile") or "url" in place.lower()
+    secret = ("key" in place.lower() and place != "keyfile") or "url" in place.lower() or place in SECRETS
     value = "(not shown)" if secret else repr(problem["input"])
     return f"{name} = {value}: {problem['msg'].removeprefix('Value error, ')}"

@@ -25,6 +25,8 @@ def refusal(flags: dict[str, Any] | None = None) -> str:
         ("TOKENTAPE_DATABASEURL", "did you mean TOKENTAPE_DATABASE_URL?"),
         ("TOKENTAPE_MAX_STREAM", "did you mean TOKENTAPE_MAX_STREAMS?"),
         ("TOKENTAPE_ALLOWED_ORIGIN", "did you mean TOKENTAPE_ALLOWED_ORIGINS?"),
+        ("TOKENTAPE_WORKFLOW", "did you mean TOKENTAPE_WORKFLOWS?"),
+        ("TOKENTAPE_EPHEMERAL_SECOND", "did you mean TOKENTAPE_EPHEMERAL_SECONDS?"),
         ("TOKENTAPE_STOP_TIMEOUT_SECONDS", "did you mean TOKENTAPE_STOP_TIMEOUT?"),
         # The providers' own variables have no prefix.
         ("TOKENTAPE_OPENAI_API_KEY", "did you mean OPENAI_API_KEY?"),

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from server.config import OWN, BadSettings, load
+from server.config.settings import LISTS
 
 TAKEN: list[tuple[str, str, Any]] = [
     ("bind", "0.0.0.0:80", "0.0.0.0:80"),
@@ -20,6 +21,10 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("allowed_hosts", "a.example", ("a.example",)),
     ("allowed_hosts", " a.example , b,,c, ", ("a.example", "b", "c")),
     ("allowed_origins", "https://a.example,http://b:1", ("https://a.example", "http://b:1")),
+    ("workflows", "grading", ("grading",)),
+    ("workflows", " app.grading , app.service,, ", ("app.grading", "app.service")),
+    ("ephemeral_seconds", "2.5", 2.5),
+    ("ephemeral_seconds", "86400", 86_400.0),
     ("tls", "true", True),
     ("tls", "0", False),
     ("log_format", "json", "json"),
@@ -37,6 +42,8 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("max_body", "1024", 1024),
     ("max_body", "67108864", 67_108_864),
     ("upstream_stall", "30", 30.0),
+    ("webhook_allow_private", "yes", True),
+    ("webhook_allow_private", "false", False),
 ]
 REFUSED = [
     ("bind", "8000", "127.0.0.1:8000"),
@@ -48,10 +55,15 @@ REFUSED = [
     ("bind", "host:-1", "127.0.0.1:8000"),
     ("bind", "host:²", "127.0.0.1:8000"),
     ("tls", "perhaps", "boolean"),
+    ("webhook_allow_private", "perhaps", "boolean"),
     ("log_format", "JSON", "'auto', 'json' or 'text'"),
     ("log_format", "logfmt", "'auto', 'json' or 'text'"),
     *((name, "0", "greater than 0") for name in ("stop_timeout", "stall_timeout", "heartbeat", "store_patience")),
     ("upstream_stall", "-1", "greater than 0"),
+    ("ephemeral_seconds", "0", "greater than 0"),
+    ("ephemeral_seconds", "86401", "less than or equal to 86400"),
+    ("ephemeral_seconds", "inf", "finite"),
+    ("ephemeral_seconds", "10m", "number"),
     ("stop_timeout", "86401", "less than or equal to 86400"),
     ("stop_timeout", "inf", "finite"),
     ("stop_timeout", "nan", "finite"),
@@ -87,7 +99,8 @@ def test_the_defaults() -> None:
     assert (settings.bind, settings.database_url, settings.data_dir) == ("127.0.0.1:8000", None, None)
     assert (settings.stop_timeout, settings.stall_timeout, settings.heartbeat) == (10.0, 120.0, 15.0)
     assert settings.stream_max_seconds is None
-    assert (settings.allowed_hosts, settings.allowed_origins) == ((), ())
+    assert (settings.allowed_hosts, settings.allowed_origins, settings.workflows) == ((), (), ())
+    assert settings.ephemeral_seconds == 600.0
     assert settings.openai_base_url == "https://api.openai.com/v1"
     assert settings.openai_api_key is None
     assert settings.anthropic_base_url == "https://api.anthropic.com"
@@ -159,13 +172,13 @@ def test_so_does_a_providers(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert load().model_fields_set == set()
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if not name.startswith("allowed_")])
+@pytest.mark.parametrize("name", [name for name in OWN if name not in LISTS])
 def test_an_empty_flag_was_meant(name: str) -> None:
     """Above all not as "the present folder"."""
     assert refusal({name: ""}).startswith(f"--{name.replace('_', '-')} = ")
 
 
-@pytest.mark.parametrize("name", ["allowed_hosts", "allowed_origins"])
+@pytest.mark.parametrize("name", LISTS)
 def test_an_empty_list_is_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So a flag can take back what the environment allows."""
     monkeypatch.setenv(variable(name), "https://a.example")

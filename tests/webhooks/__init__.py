@@ -1,0 +1,1 @@
+"""Webhooks: signed, tried again, recorded, taken over; and never where they must not go."""

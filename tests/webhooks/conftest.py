@@ -1,0 +1,20 @@
+"""Log lines of these tests are caught, and none may hold what a webhook's URL or its secret holds."""
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
+
+from .world import PATH_SECRET, SECRET
+
+
+@pytest.fixture(autouse=True)
+def lines() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What was logged so far."""
+    with capture_logs([merge_contextvars]) as lines:
+        yield lines
+    for line in lines:
+        assert PATH_SECRET not in repr(line)
+        assert SECRET not in repr(line)

@@ -1,0 +1,215 @@
+"""From a generation's end to the receiver's yes, or the last try: what is sent when, and what the log holds."""
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from eventstore import NewEvent
+from eventstore.memory import MemoryLog
+from server import events
+from server.webhooks import delivery
+from server.webhooks.options import SCHEDULE
+from server.wire.event import encode
+from tests.generation.wrapped_log import events_of
+
+from .receiver import Receiver, silence
+from .world import (
+    CONVERSATION,
+    GENERATION,
+    HOOK,
+    NAMED_URL,
+    OPTIONS,
+    PATH_SECRET,
+    PLAIN_URL,
+    PUBLIC,
+    Names,
+    process,
+    types,
+)
+
+ENDS = [
+    events.generation_completed(GENERATION, "stop", {"output_tokens": 3}, 12),
+    events.generation_failed(GENERATION, "upstream_cut", "It broke.", retryable=True),
+    events.generation_cancelled(GENERATION, None, "anonymous"),
+]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.type)
+async def test_the_end_is_told_signed(end: NewEvent, autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.register()
+        await here.write(events.token(GENERATION, "Hi"))
+        await here.end(end)
+        found = await here.ended()
+    assert (found.status, found.url, found.reason) == ("delivered", f"http://{PUBLIC}:8080", None)
+    (one,) = found.tries
+    assert (one.attempt, one.status, one.error, one.ms) == (1, 200, None, 0)
+    (got,) = receiver.posts
+    assert got.line == f"POST /{PATH_SECRET} HTTP/1.1"
+    assert got.headers["webhook-id"] == "msg_1"
+    body = got.verified()
+    event = events_of(log, CONVERSATION)[-1]
+    assert body["type"] == end.type
+    assert datetime.fromisoformat(body["timestamp"]) == event.at
+    assert body["data"] == {
+        "generation": GENERATION,
+        "conversation": CONVERSATION,
+        "position": 4,
+        "event": json.loads(encode(event)),
+        "snapshot": f"/v1/generations/{GENERATION}",
+    }
+    assert types(log) == ["webhook.requested", "webhook.tried", "webhook.delivered"]
+    assert closed(log)
+
+
+def closed(log: MemoryLog, stream: str = HOOK) -> bool:
+    """Whether no sweep will ever find it."""
+    return log.streams[stream].writers[stream].closed
+
+
+async def test_nothing_is_told_before_the_end(autojump_clock: MockClock) -> None:
+    """Nor is another generation's end this one's."""
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.register()
+        await here.write(events.generation_started(GENERATION, 1, "w"), *[events.token(GENERATION, "x")] * 2_000)
+        await here.write(events.generation_completed("gen_2", "stop", None, None))
+        await trio.sleep(10_000)
+        assert receiver.posts == []
+        await here.end()
+        await here.ended()
+    assert json.loads(receiver.posts[0].body)["data"]["event"]["usage"] == {"output_tokens": 3}
+
+
+async def test_it_looks_at_a_growing_log_now_and_then_only(autojump_clock: MockClock) -> None:
+    """A task that woke at every token would cost what a reader costs."""
+    log, options = MemoryLog(), replace(OPTIONS, pause=1.0)
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect, options) as here:
+        await here.register()
+        tails = here.store.figures().tail_hits + here.store.figures().tail_misses
+        for _ in range(500):
+            await here.write(events.token(GENERATION, "x"))
+            await trio.sleep(0.02)
+        looks = here.store.figures().tail_hits + here.store.figures().tail_misses - tails
+        assert 5 <= looks <= 25
+        await here.end()
+        await here.ended()
+
+
+async def test_tries_and_their_times(autojump_clock: MockClock) -> None:
+    """Standard Webhooks' times, one record each, then no more."""
+    log = MemoryLog()
+    answers: list[Any] = [500, 404, 302, silence, b"nonsense\r\n", 503]
+    async with Receiver(*answers, 429).in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.register()
+        await trio.sleep(1_000)
+        ended_at = trio.current_time()
+        await here.end()
+        found = await here.ended()
+        await trio.sleep(86_000)
+    assert (found.status, found.reason) == ("gave_up", delivery.USED_UP)
+    assert [one.attempt for one in found.tries] == list(range(1, 8))
+    assert [one.status or one.error for one in found.tries] == [500, 404, 302, "timeout", "malformed", 503, 429]
+    assert [one.ms for one in found.tries] == [0, 0, 0, 15_000, 0, 0, 0]
+    assert len(receiver.posts) == len(SCHEDULE) == 7
+    at = [post.at - ended_at for post in receiver.posts]
+    waited = [second - first for first, second in pairwise(at)]
+    expected = [*SCHEDULE[1:4], SCHEDULE[4] + 15, *SCHEDULE[5:]]
+    assert at[0] == pytest.approx(0, abs=1)
+    assert waited == pytest.approx(expected, abs=1)
+    assert types(log)[-2:] == ["webhook.tried", "webhook.gave_up"]
+    assert json.loads(events_of(log, HOOK)[-1].data) == {"attempts": 7, "reason": delivery.USED_UP}
+    assert closed(log)
+    assert here.webhooks.counter.counts == {("delivered",): 0, ("failed",): 7, ("gave_up",): 1}
+
+
+async def test_all_tries_are_one_message(autojump_clock: MockClock) -> None:
+    """The same id and body, each try with a time and a signature of its own."""
+    log = MemoryLog()
+    async with Receiver(500, 500, 200).in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.register()
+        await here.end()
+        await here.ended()
+    assert {post.headers["webhook-id"] for post in receiver.posts} == {"msg_1"}
+    assert len({post.body for post in receiver.posts}) == 1
+    assert [post.verified()["type"] for post in receiver.posts] == ["generation.completed"] * 3
+    assert here.webhooks.counter.counts == {("delivered",): 1, ("failed",): 2, ("gave_up",): 0}
+    assert len(here.webhooks) == 0
+
+
+async def test_each_wait_is_a_little_longer_by_chance(autojump_clock: MockClock) -> None:
+    """So that a receiver that was away is not met by all at once."""
+    log, options = MemoryLog(), replace(OPTIONS, schedule=(0.0, 100.0), jitter=0.5)
+    async with Receiver(500).in_memory() as receiver, process(log.process(), receiver.connect, options) as here:
+        for number in range(30):
+            generation, conversation = f"gen_{number}", f"conv_{number}"
+            await here.webhooks.register(generation, conversation, PLAIN_URL)
+            await here.request(generation, conversation)
+            here.webhooks.start(generation)
+            await here.end(generation=generation, conversation=conversation)
+        await receiver.got(60)
+    at = sorted(post.at for post in receiver.posts)
+    start = at[0]
+    second = [moment - start for moment in at[30:]]
+    assert all(100 <= wait <= 152 for wait in second)
+    assert second[-1] - second[0] > 15
+
+
+async def test_gone_ends_it_at_once(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with Receiver(500, 410).in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.register()
+        await here.end()
+        found = await here.ended()
+        await trio.sleep(86_000)
+    assert (found.status, found.reason, len(found.tries)) == ("gave_up", delivery.GONE, 2)
+    assert len(receiver.posts) == 2
+
+
+async def test_a_name_that_leads_to_a_private_address_is_recorded_as_such(autojump_clock: MockClock) -> None:
+    Names(hooks_example=[["127.0.0.1"], [PUBLIC]])
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.register(NAMED_URL)
+        await here.end()
+        found = await here.ended()
+    assert [(one.status, one.error) for one in found.tries] == [(None, "private_address"), (200, None)]
+    assert receiver.connected == [(PUBLIC, 8080)]
+
+
+async def test_an_event_too_large_for_a_body_is_left_out(autojump_clock: MockClock) -> None:
+    """The receiver asks for the snapshot."""
+    end = events.generation_failed(GENERATION, "upstream_error", "x" * 200_000, retryable=False)
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.register()
+        await here.end(end)
+        await here.ended()
+    body = receiver.posts[0].verified()
+    assert (body["type"], body["data"]["event"]) == ("generation.failed", None)
+    assert len(receiver.posts[0].body) < 1_000
+
+
+async def test_only_so_many_are_under_way(autojump_clock: MockClock) -> None:
+    log, options = MemoryLog(), replace(OPTIONS, most_at_once=3)
+
+    async def slow(stream: trio.abc.Stream) -> None:
+        await trio.sleep(2)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with Receiver(slow).in_memory() as receiver, process(log.process(), receiver.connect, options) as here:
+        for number in range(10):
+            await here.webhooks.register(f"gen_{number}", f"conv_{number}", PLAIN_URL)
+            await here.request(f"gen_{number}", f"conv_{number}")
+            here.webhooks.start(f"gen_{number}")
+            await here.end(generation=f"gen_{number}", conversation=f"conv_{number}")
+        for number in range(10):
+            assert (await here.ended(f"gen_{number}")).status == "delivered"
+    assert receiver.most_under_way == 3

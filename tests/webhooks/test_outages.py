@@ -1,0 +1,178 @@
+"""What else may happen on the way: the store away, a log trimmed or erased, a fault of ours. And what is told."""
+
+import json
+from typing import Any
+
+import trio
+from trio.testing import MockClock
+
+from eventstore import Append, NewEvent
+from eventstore.memory import MemoryLog
+from server import events
+from server.webhooks import delivery
+from tests.generation.wrapped_log import Forgetful
+
+from .receiver import Receiver
+from .world import (
+    CONVERSATION,
+    GENERATION,
+    HOOK,
+    OPTIONS,
+    PATH_SECRET,
+    PLAIN_URL,
+    Process,
+    process,
+    types,
+)
+
+ENDS = [
+    events.generation_completed(GENERATION, "stop", {"output_tokens": 3}, 12),
+    events.generation_failed(GENERATION, "upstream_cut", "It broke.", retryable=True),
+    events.generation_cancelled(GENERATION, None, "anonymous"),
+]
+
+
+async def test_the_store_may_be_away_at_any_time(autojump_clock: MockClock) -> None:
+    """While the end is waited for, before a try, and before its record: each try is made once all the same."""
+    log = MemoryLog()
+
+    async def then_away(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"HTTP/1.1 500 Sorry\r\nContent-Length: 0\r\n\r\n")
+        log.available = False
+
+    receiving = Receiver(then_away, 200)
+    async with receiving.in_memory() as receiver, process(log.process(), receiver.connect, patience=2.0) as here:
+        await here.register()
+        log.available = False
+        await trio.sleep(100)
+        log.available = True
+        await trio.sleep(10)
+        await here.end()
+        await receiver.got(1)
+        await trio.sleep(1_000)
+        log.available = True
+        found = await here.ended()
+    assert [one.status for one in found.tries] == [500, 200]
+    assert len(receiver.posts) == 2
+
+
+async def test_an_answer_of_the_store_that_is_lost_doubles_nothing(autojump_clock: MockClock) -> None:
+    """Neither at the registration nor at a record."""
+    log = MemoryLog()
+    forgetful = Forgetful(log.process())
+    receiving = Receiver(500, 200)
+    async with receiving.in_memory() as receiver, process(forgetful, receiver.connect, patience=0.2) as here:
+        forgetful.losing = 1
+        await here.register()
+        assert forgetful.forgot
+        await here.end()
+        forgetful.losing = 4
+        assert [one.status for one in (await here.ended()).tries] == [500, 200]
+        assert forgetful.losing == 0
+    assert types(log).count("webhook.tried") == 2
+    assert len(receiver.posts) == 2
+
+
+async def test_a_log_that_was_trimmed_still_holds_the_end(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await here.request()
+        await here.write(*[events.token(GENERATION, "x")] * 50)
+        await here.store.trim(CONVERSATION, 40)
+        here.webhooks.start(GENERATION)
+        await trio.sleep(5)
+        await here.end()
+        assert (await here.ended()).status == "delivered"
+    assert receiver.posts[0].verified()["data"]["position"] == 53
+
+
+async def test_also_where_the_end_is_all_that_is_left(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await here.request()
+        await here.write(*[events.token(GENERATION, "x")] * 5)
+        await here.end()
+        await here.store.trim(CONVERSATION, 8)
+        here.webhooks.start(GENERATION)
+        assert (await here.ended()).status == "delivered"
+
+
+async def test_an_end_that_was_trimmed_away_is_none_to_wait_for(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await here.request()
+        await here.end()
+        await here.write(*[events.message_posted("msg_1", "user", "hi", None, "me")] * 20)
+        await here.store.trim(CONVERSATION, 15)
+        here.webhooks.start(GENERATION)
+        found = await here.ended()
+    assert (found.status, found.reason, found.tries) == ("gave_up", delivery.EXPIRED, [])
+    assert receiver.posts == []
+
+
+async def test_nor_is_that_of_a_log_that_was_erased(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await here.request()
+        await here.end()
+        await trio.sleep(10)
+        assert await here.store.erase_streams("conversation", 5) == [CONVERSATION]
+        here.webhooks.start(GENERATION)
+        found = await here.ended()
+    assert (found.status, found.reason) == ("gave_up", delivery.EXPIRED)
+
+
+async def test_a_fault_of_ours_ends_nothing_else(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
+    """The process goes on, and the webhook waits for another process: no loop of faults."""
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await here.request()
+        broken = NewEvent("webhook.tried", json.dumps({"what": PATH_SECRET}))
+        await here.store.append(Append(HOOK, (broken,)))
+        here.webhooks.start(GENERATION)
+        await trio.sleep(10)
+        assert here.webhooks.drives(HOOK)
+        assert await other_ends(here) == "delivered"
+    assert len(receiver.posts) == 1
+    (line,) = [line for line in lines if line["log_level"] == "error"]
+    assert (line["event"], line["why"], line["webhook"]) == ("webhook crashed", "KeyError", HOOK)
+
+
+async def other_ends(here: Process) -> str:
+    """Another webhook comes to its end; how."""
+    await here.webhooks.register("gen_2", "conv_2", PLAIN_URL)
+    await here.request("gen_2", "conv_2")
+    here.webhooks.start("gen_2")
+    await here.end(generation="gen_2", conversation="conv_2")
+    return (await here.ended("gen_2")).status
+
+
+async def test_lines(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
+    """One a webhook, with its ids. That none holds the URL or the secret is seen to after every test here."""
+    log = MemoryLog()
+    async with Receiver(500, 410).in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.register()
+        await here.end()
+        await here.ended()
+        await other_ends(here)
+    told = {line["generation"]: line for line in lines}
+    assert len(lines) == len(told) == 2
+    assert told[GENERATION]["event"] == "webhook given up"
+    assert (told[GENERATION]["conversation"], told[GENERATION]["webhook"]) == (CONVERSATION, HOOK)
+    assert (told[GENERATION]["attempts"], told[GENERATION]["why"]) == (2, delivery.GONE)
+
+
+async def test_nothing_that_could_be_printed_holds_the_secrets(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with process(log.process()) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        hook = await delivery.read_hook(here.store, HOOK)
+        found = await here.webhooks.tries(GENERATION)
+    for text in (repr(hook), repr(found), repr(OPTIONS), str(OPTIONS.secret)):
+        assert PATH_SECRET not in text
+        assert "MfKQ9r8" not in text

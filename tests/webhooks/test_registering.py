@@ -1,0 +1,227 @@
+"""What is taken, what is refused, and what becomes of a webhook whose generation is refused."""
+
+import json
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from eventstore import StoreUnavailable
+from eventstore.memory import MemoryLog
+from server.errors import Problem
+from server.webhooks import WebhookOptions
+from server.webhooks.delivery import NEVER_REQUESTED
+from server.webhooks.options import SCHEDULE
+from tests.generation.wrapped_log import Forgetful, events_of
+
+from .receiver import Receiver
+from .world import (
+    CONVERSATION,
+    GENERATION,
+    HOOK,
+    OPTIONS,
+    PATH_SECRET,
+    PLAIN_URL,
+    URL,
+    Process,
+    process,
+)
+
+
+def refused(here: Process, url: str) -> Problem:
+    """How `check` refuses it, in all that a client would see of it."""
+    with pytest.raises(Problem) as caught:
+        here.webhooks.check(url)
+    problem = caught.value
+    assert problem.status == 422
+    assert problem.extra == {"field": "webhook"}
+    assert PATH_SECRET not in str(problem)
+    return problem
+
+
+async def test_urls_that_are_taken() -> None:
+    async with process(MemoryLog().process()) as here:
+        for url in (URL, PLAIN_URL, "http://hooks.example", "https://[2606:4700::1]:8443/?q"):
+            here.webhooks.check(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (f"ftp://hooks.example/{PATH_SECRET}", "has to begin with http:// or https://"),
+        (f"https://me:{PATH_SECRET}@hooks.example/", "no user and no password"),
+        (f"https://hooks.example/#{PATH_SECRET}", "no fragment"),
+        (f"https://hooks.example/{PATH_SECRET * 300}", "longer than 2000"),
+        (f"https:///{PATH_SECRET}", "no valid host"),
+        *(
+            (f"http://{host}/{PATH_SECRET}", "WEBHOOK_ALLOW_PRIVATE")
+            for host in ("127.0.0.1:80", "127.1", "[::1]")
+        ),
+        *(
+            (f"http://{host}/{PATH_SECRET}", "no public address")
+            for host in ("10.0.0.1", "localhost", "a.localhost")
+        ),
+        (f"http://[::ffff:127.0.0.1]/{PATH_SECRET}", "no public address"),
+        (f"http://169.254.169.254/{PATH_SECRET}", "no public address"),
+    ],
+)
+async def test_urls_that_are_not(url: str, why: str) -> None:
+    async with process(MemoryLog().process()) as here:
+        problem = refused(here, url)
+        assert problem.code == "invalid_webhook"
+        assert why in problem.detail
+        with pytest.raises(Problem):
+            await here.webhooks.register(GENERATION, CONVERSATION, url)
+        assert await here.webhooks.tries(GENERATION) is None
+
+
+async def test_private_ones_are_taken_where_they_are_allowed() -> None:
+    options = WebhookOptions(secret=OPTIONS.secret, allow_private=True)
+    async with process(MemoryLog().process(), options=options) as here:
+        here.webhooks.check("http://127.0.0.1:9/x")
+        here.webhooks.check("http://localhost:9/x")
+        assert refused(here, "http://localhost/#x").code == "invalid_webhook"
+
+
+async def test_none_is_taken_without_a_secret() -> None:
+    async with process(MemoryLog().process(), options=WebhookOptions()) as here:
+        for url in (URL, "nonsense"):
+            problem = refused(here, url)
+            assert problem.code == "webhooks_not_configured"
+            assert "TOKENTAPE_WEBHOOK_SECRET" in problem.detail
+
+
+def test_the_times_are_standard_webhooks_own() -> None:
+    minute, hour = 60, 3600
+    assert list(SCHEDULE) == [0, 5, 5 * minute, 30 * minute, 2 * hour, 5 * hour, 10 * hour]
+    assert WebhookOptions().timeout == 15
+
+
+async def test_what_is_shown_before_the_end() -> None:
+    """Scheme, host and port; the path may hold a secret."""
+    async with process(MemoryLog().process()) as here:
+        assert await here.webhooks.tries(GENERATION) is None
+        await here.webhooks.register(GENERATION, CONVERSATION, URL)
+        found = await here.webhooks.tries(GENERATION)
+    assert found is not None
+    assert (found.status, found.url, found.reason, found.tries) == ("pending", "https://hooks.example", None, [])
+
+
+async def test_registering_again_does_nothing(autojump_clock: MockClock) -> None:
+    """As a request does that is decided again, because the conversation moved in between."""
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        assert len(events_of(log, HOOK)) == 1
+        await here.request()
+        here.webhooks.start(GENERATION)
+        here.webhooks.start(GENERATION)
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        here.webhooks.start(GENERATION)
+        await here.end()
+        await here.ended()
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        here.webhooks.start(GENERATION)
+        await trio.sleep(100)
+    assert len(receiver.posts) == 1
+    assert len(events_of(log, HOOK)) == 3
+
+
+async def test_who_has_not_registered_it_does_not_start_it(autojump_clock: MockClock) -> None:
+    """A request that is repeated on another process: the webhook is that of the first."""
+    log = MemoryLog()
+    async with (
+        Receiver().in_memory() as receiver,
+        process(log.process(), receiver.connect) as first,
+        process(log.process(), receiver.connect) as second,
+    ):
+        await first.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await second.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await first.request()
+        second.webhooks.start(GENERATION)
+        await second.webhooks.abandon(GENERATION)
+        assert len(second.webhooks) == 0
+        await first.end()
+        await trio.sleep(100)
+        assert receiver.posts == []
+        first.webhooks.start(GENERATION)
+        assert first.webhooks.drives(HOOK)
+        assert (await first.ended()).status == "delivered"
+        assert not first.webhooks.drives(HOOK)
+    assert len(receiver.posts) == 1
+
+
+async def test_a_generation_without_one_has_none(autojump_clock: MockClock) -> None:
+    async with process(MemoryLog().process()) as here:
+        await here.request()
+        here.webhooks.start(GENERATION)
+        await here.webhooks.abandon(GENERATION)
+        await here.end()
+        await trio.sleep(1)
+        assert await here.webhooks.tries(GENERATION) is None
+
+
+async def test_an_abandoned_one_is_over(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await here.webhooks.abandon(GENERATION)
+        await here.webhooks.abandon(GENERATION)
+        here.webhooks.start(GENERATION)
+        found = await here.ended()
+        assert (found.status, found.reason) == ("gave_up", NEVER_REQUESTED)
+        assert await here.has_no_open_hook()
+        assert len(here.webhooks) == 0
+    assert json.loads(events_of(log, HOOK)[-1].data) == {"attempts": 0, "reason": NEVER_REQUESTED}
+    assert len(events_of(log, HOOK)) == 2
+    assert here.webhooks.counter.counts[("gave_up",)] == 1
+
+
+async def test_one_is_not_abandoned_whose_generation_is_there(autojump_clock: MockClock) -> None:
+    """Its request's commit became known too late for whoever made it."""
+    async with Receiver().in_memory() as receiver, process(MemoryLog().process(), receiver.connect) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        await here.request()
+        await here.webhooks.abandon(GENERATION)
+        await here.end()
+        assert (await here.ended()).status == "delivered"
+
+
+async def test_abandoning_while_the_store_is_away_is_no_error(autojump_clock: MockClock) -> None:
+    """Whoever does it is about to answer something else. The sweep finds what is left."""
+    log = MemoryLog()
+    async with process(log.process(), patience=1.0) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        log.available = False
+        await here.webhooks.abandon(GENERATION)
+        log.available = True
+        left = await here.open_writer()
+        assert not here.webhooks.drives(left.name)
+        await trio.sleep(61)
+        assert await here.webhooks.take_over(left)
+        assert (await here.ended()).reason == NEVER_REQUESTED
+
+
+async def test_a_registration_nobody_knows_the_outcome_of(autojump_clock: MockClock) -> None:
+    """It is told as such; and what came of it is found, and ended, later."""
+    log = MemoryLog()
+    forgetful = Forgetful(log.process())
+    forgetful.losing = 1_000
+    async with process(forgetful, patience=1.0) as here:
+        with pytest.raises(StoreUnavailable):
+            await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        forgetful.losing = 0
+        left = await here.open_writer()
+        await trio.sleep(61)
+        assert await here.webhooks.take_over(left)
+        assert (await here.ended()).reason == NEVER_REQUESTED
+
+
+async def test_it_is_no_conversation() -> None:
+    """Its URL may hold a secret: nothing that lists or reads conversations comes by it."""
+    async with process(MemoryLog().process()) as here:
+        await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
+        assert await here.store.list_streams("conversation", None, 10) == []
+        (row,) = await here.store.list_streams("webhook", None, 10)
+        assert row.name == HOOK

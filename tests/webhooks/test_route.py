@@ -1,0 +1,97 @@
+"""`GET /v1/generations/{id}/webhook`: what a client is told, and that neither path nor secret is part of it."""
+
+from datetime import datetime
+from typing import cast
+
+import pytest
+import trio
+from quart_trio import QuartTrio
+from trio.testing import MockClock
+
+from eventstore import Place
+from eventstore.memory import MemoryLog
+from server.errors import not_found
+from server.events import GENERATION_SCOPE
+from server.ids import new as new_id
+from server.runtime.runtime import Runtime
+from server.web import problems, webhook
+
+from .receiver import Receiver, silence
+from .world import CONVERSATION, PATH_SECRET, PLAIN_URL, PUBLIC, SECRET, Process, process
+
+
+class Looking:
+    """As much of a runtime as the address needs, without models and runs."""
+
+    def __init__(self, here: Process) -> None:
+        self.webhooks = here.webhooks
+        self._store = here.store
+
+    async def place(self, generation: str) -> Place:
+        found = await self._store.find_key(GENERATION_SCOPE, generation)
+        if found is None:
+            raise not_found("generation")
+        return found
+
+
+def app_of(here: Process) -> QuartTrio:
+    """The address, served."""
+    app = QuartTrio(__name__)
+    problems.install(app, 1_000)
+    app.register_blueprint(webhook.routes(cast(Runtime, Looking(here))))
+    return app
+
+
+async def test_each_try_is_told_of(autojump_clock: MockClock) -> None:
+    generation = new_id("gen")
+    receiving = Receiver(500, silence, 200)
+    async with receiving.in_memory() as receiver, process(MemoryLog().process(), receiver.connect) as here:
+        client = app_of(here).test_client()
+        await here.register(generation=generation)
+        address = f"/v1/generations/{generation}/webhook"
+        answer = await client.get(address)
+        assert await answer.get_json() == {
+            "status": "pending",
+            "url": f"http://{PUBLIC}:8080",
+            "reason": None,
+            "tries": [],
+        }
+        await here.end(generation=generation)
+        await here.ended(generation)
+        answer = await client.get(address)
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "private, no-cache"
+    text = await answer.get_data(as_text=True)
+    assert PATH_SECRET not in text
+    assert SECRET.removeprefix("whsec_") not in text
+    found = await answer.get_json()
+    assert (found["status"], found["url"], found["reason"]) == ("delivered", f"http://{PUBLIC}:8080", None)
+    at = [datetime.fromisoformat(one.pop("at")) for one in found["tries"]]
+    assert at == sorted(at)
+    assert found["tries"] == [
+        {"attempt": 1, "status": 500, "error": None, "ms": 0},
+        {"attempt": 2, "status": None, "error": "timeout", "ms": 15_000},
+        {"attempt": 3, "status": 200, "error": None, "ms": 0},
+    ]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_unknown_ones(asked: bool) -> None:
+    """A generation that is none, and one that has no webhook."""
+    generation = new_id("gen")
+    async with process(MemoryLog().process()) as here:
+        if asked:
+            await here.request(generation)
+        answer = await app_of(here).test_client().get(f"/v1/generations/{generation}/webhook")
+        assert answer.status_code == 404
+        assert (await answer.get_json())["code"] == "not_found"
+
+
+async def test_one_whose_generation_was_refused_is_nobodys() -> None:
+    generation = new_id("gen")
+    async with process(MemoryLog().process()) as here:
+        await here.webhooks.register(generation, CONVERSATION, PLAIN_URL)
+        await here.webhooks.abandon(generation)
+        with trio.fail_after(5):
+            answer = await app_of(here).test_client().get(f"/v1/generations/{generation}/webhook")
+        assert answer.status_code == 404

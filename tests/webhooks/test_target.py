@@ -1,0 +1,120 @@
+"""Which URLs a webhook may have, and which addresses are public."""
+
+import pytest
+
+from server.webhooks.target import BadTarget, is_private_by_name, is_public, parse_target
+
+from .world import PATH_SECRET
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "path"),
+    [
+        ("https://hooks.example", "https://hooks.example", "/"),
+        ("https://hooks.example/", "https://hooks.example", "/"),
+        ("HTTPS://Hooks.Example/A?b=c&d", "https://hooks.example", "/A?b=c&d"),
+        ("http://hooks.example:8080/a//b", "http://hooks.example:8080", "/a//b"),
+        ("http://hooks.example:80?x", "http://hooks.example", "/?x"),
+        ("https://hooks.example/?", "https://hooks.example", "/"),
+        ("https://[2606:4700::1]:444/x", "https://[2606:4700::1]:444", "/x"),
+        ("https://8.8.8.8/@x", "https://8.8.8.8", "/@x"),
+        ("https://xn--bcher-kva.example/", "https://xn--bcher-kva.example", "/"),
+        ("https://h.example/" + "x" * 1_982, "https://h.example", "/" + "x" * 1_982),
+    ],
+)
+def test_what_can_be_one(url: str, origin: str, path: str) -> None:
+    target = parse_target(url)
+    assert (target.origin, target.path) == (origin, path)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "begin with http"),
+        ("hooks.example/x", "begin with http"),
+        ("ftp://hooks.example/", "begin with http"),
+        ("file:///etc/passwd", "begin with http"),
+        ("https://", "no valid host"),
+        ("https:///x", "no valid host"),
+        ("https://?x", "no valid host"),
+        ("https://user@hooks.example/", "no user"),
+        ("https://user:pw@hooks.example/", "no user"),
+        ("https://@hooks.example/", "no user"),
+        ("https://hooks.example/#part", "fragment"),
+        ("https://hooks.example/#", "fragment"),
+        ("https://hooks.example:0/", "host and port"),
+        ("https://hooks.example:65536/", "host and port"),
+        ("https://hooks.example:x/", "host and port"),
+        ("https://[::1", "malformed host"),
+        ("https://[::1%25lo]/", "no valid host"),
+        ("https://a\\b/", "no valid host"),
+        ("https://hooks .example/", "ASCII"),
+        ("https://hooks.example/\r\nHost: x", "ASCII"),
+        ("https://hooks.example/\t", "ASCII"),
+        ("https://hooks.example/\0", "ASCII"),
+        ("https://bücher.example/", "xn--"),
+        ("https://h.example/" + "x" * 1_983, "2000 characters"),
+    ],
+)
+def test_what_cannot(url: str, why: str) -> None:
+    with pytest.raises(BadTarget, match=why):
+        parse_target(url)
+
+
+def test_no_error_and_no_repr_holds_the_path() -> None:
+    for url in (f"ftp://h/{PATH_SECRET}", f"https://h/{PATH_SECRET}#", f"https://{PATH_SECRET}@h/"):
+        with pytest.raises(BadTarget) as caught:
+            parse_target(url)
+        assert PATH_SECRET not in str(caught.value)
+    assert PATH_SECRET not in repr(parse_target(f"https://h/{PATH_SECRET}"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("8.8.8.8", "93.184.216.34", "1.1.1.1", "172.15.255.255", "172.32.0.1", "100.63.255.255", "198.20.0.1"),
+        *("2606:4700::1", "2a00:1450:4001::1", "::ffff:8.8.8.8", "64:ff9b::808:808"),
+    ],
+)
+def test_public(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1"),
+        *("169.254.169.254", "100.64.0.1", "192.0.0.1", "192.0.0.9", "192.0.2.1", "192.88.99.1", "198.18.0.1"),
+        *("198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255"),
+        *(
+            "::1",
+            "::",
+            "fe80::1",
+            "fe80::1%lo",
+            "2606:4700::1%lo",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fec0::1",
+            "ff02::1",
+        ),
+        *("::127.0.0.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::ffff:224.0.0.1"),
+        *("64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::808:808", "2002:7f00:1::", "2002:808:808::1"),
+        *("2001::1", "2001:db8::1", "3fff::1", "5f00::1", "100::1", "4000::1"),
+    ],
+)
+def test_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [
+        *((one, True) for one in ("localhost", "localhost.", "a.localhost", "127.0.0.1", "127.0.0.1.", "::1")),
+        *((one, True) for one in ("127.1", "0x7f000001", "2130706433", "017700000001", "0", "10.1", "0xa9fea9fe")),
+        *((one, False) for one in ("hooks.example", "8.8.8.8", "134744072", "2606:4700::1", "localhost.example")),
+        *((one, False) for one in ("127.0.0.1.example", "10.example", "1.2.3.4.5")),
+    ],
+)
+def test_by_the_name_alone(host: str, private: bool) -> None:
+    """Also in the old ways of writing an address, which a resolver understands."""
+    assert is_private_by_name(host) is private
