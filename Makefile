@@ -25,7 +25,7 @@ serve: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8 server eventstore migrations
+	$(BIN)/flake8 server eventstore migrations tokentape
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 

@@ -5,7 +5,8 @@ contract; positions and times are the store's. Text must be clean (no U+0000, no
 comes here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -15,6 +16,10 @@ from eventstore import NewEvent
 
 CONVERSATION: Final = "conversation"
 """The category of the streams."""
+EPHEMERAL: Final = "ephemeral"
+"""The category of those that are erased some time after their last event."""
+SERVER: Final = "tokentape"
+"""Who acted where nobody did: the server itself, on a time that came."""
 GENERATION_SCOPE: Final = "generation"
 """The scope of the keys by which a generation's id finds its conversation."""
 
@@ -26,7 +31,16 @@ class Type(StrEnum):
     MESSAGE_POSTED = "message.posted"
     GENERATION_REQUESTED = "generation.requested"
     GENERATION_STARTED = "generation.started"
+    GENERATION_INTERRUPTED = "generation.interrupted"
     TOKEN = "token"
+    STEP_FINISHED = "step.finished"
+    TOOL_PROPOSED = "tool.proposed"
+    TOOL_DECIDED = "tool.decided"
+    TOOL_STARTED = "tool.started"
+    TOOL_FINISHED = "tool.finished"
+    STEERING_CHANGED = "steering.changed"
+    PROGRESS = "progress"
+    RESULT = "result"
     GENERATION_COMPLETED = "generation.completed"
     GENERATION_FAILED = "generation.failed"
     GENERATION_CANCELLED = "generation.cancelled"
@@ -43,6 +57,11 @@ def _event(kind: Type, fields: Mapping[str, Any], generation: str | None = None)
     return NewEvent(kind.value, _encode(data).decode(), generation)
 
 
+def _exact(kind: Type, fields: Mapping[str, Any], generation: str) -> NewEvent:
+    """The same where a null says something."""
+    return NewEvent(kind.value, _encode(fields).decode(), generation)
+
+
 def conversation_started(title: str | None, metadata: Mapping[str, Any] | None) -> NewEvent:
     """Always position 1."""
     return _event(Type.CONVERSATION_STARTED, {"title": title, "metadata": metadata})
@@ -54,9 +73,37 @@ def message_posted(message: str, role: str, content: str, author: str | None, by
     return _event(Type.MESSAGE_POSTED, fields)
 
 
-def generation_requested(generation: str, model: str, parameters: Mapping[str, Any], by: str) -> NewEvent:
-    """Durable before the client hears of the generation."""
-    return _event(Type.GENERATION_REQUESTED, {"model": model, "parameters": parameters, "by": by}, generation)
+def generation_requested(
+    generation: str,
+    *,
+    model: str | None = None,
+    workflow: str | None = None,
+    input: Any = None,
+    parameters: Mapping[str, Any],
+    tools: Sequence[str | Mapping[str, Any]] = (),
+    steering: Mapping[str, Any] | None = None,
+    on_crash: str = "fail",
+    if_running: str = "reject",
+    ephemeral: bool = False,
+    by: str,
+) -> NewEvent:
+    """Durable before the client hears of the generation. `steering`: the values it begins with.
+
+    What is as it is by default is left out.
+    """
+    fields = {
+        "model": model,
+        "workflow": workflow,
+        "input": input,
+        "parameters": parameters,
+        "tools": tools or None,
+        "steering": steering or None,
+        "on_crash": None if on_crash == "fail" else on_crash,
+        "if_running": None if if_running == "reject" else if_running,
+        "ephemeral": ephemeral or None,
+        "by": by,
+    }
+    return _event(Type.GENERATION_REQUESTED, fields, generation)
 
 
 def generation_started(generation: str, attempt: int, worker: str) -> NewEvent:
@@ -67,6 +114,92 @@ def generation_started(generation: str, attempt: int, worker: str) -> NewEvent:
 def token(generation: str, delta: str) -> NewEvent:
     """One chunk of text, as the upstream sent it."""
     return NewEvent("token", '{"delta":' + _encode(delta).decode() + "}", generation)
+
+
+def generation_interrupted(generation: str, attempt: int, reason: str) -> NewEvent:
+    """Its worker is gone, or goes; another one takes it up. No end."""
+    return _event(Type.GENERATION_INTERRUPTED, {"attempt": attempt, "reason": reason}, generation)
+
+
+def step_finished(generation: str, step: str, result: Any) -> NewEvent:
+    """Something that is not to be paid for again has a result: a later attempt takes it from here."""
+    return _exact(Type.STEP_FINISHED, {"step": step, "result": result}, generation)
+
+
+def tool_proposed(
+    generation: str,
+    call: str,
+    *,
+    name: str,
+    arguments: Mapping[str, Any],
+    arguments_digest: str,
+    needs_approval: bool,
+    step: str,
+    client: bool = False,
+    expires_at: datetime | None = None,
+) -> NewEvent:
+    """A call is wanted. `step` says by which part of the run; `client`: a client runs it."""
+    fields = {
+        "call": call,
+        "name": name,
+        "arguments": arguments,
+        "arguments_digest": arguments_digest,
+        "needs_approval": needs_approval,
+        "expires_at": expires_at,
+        "client": client or None,
+        "step": step,
+    }
+    return _event(Type.TOOL_PROPOSED, fields, generation)
+
+
+def tool_decided(
+    generation: str,
+    call: str,
+    *,
+    decision: str,
+    proposed_digest: str,
+    arguments: Mapping[str, Any],
+    arguments_digest: str,
+    reason: str | None,
+    by: str,
+) -> NewEvent:
+    """Somebody saw the arguments of `proposed_digest`, and said so. `arguments` are those that run."""
+    fields = {
+        "call": call,
+        "decision": decision,
+        "proposed_digest": proposed_digest,
+        "arguments": arguments,
+        "arguments_digest": arguments_digest,
+        "reason": reason,
+        "by": by,
+    }
+    return _event(Type.TOOL_DECIDED, fields, generation)
+
+
+def tool_started(generation: str, call: str) -> NewEvent:
+    """Durable before the effect."""
+    return _event(Type.TOOL_STARTED, {"call": call}, generation)
+
+
+def tool_finished(generation: str, call: str, outcome: Mapping[str, Any], by: str | None = None) -> NewEvent:
+    """`outcome` is `{"result": …}` or `{"error": {"code", "message"}}`; `by`: the client that ran it."""
+    fields = {"call": call, **outcome, **({"by": by} if by is not None else {})}
+    return _exact(Type.TOOL_FINISHED, fields, generation)
+
+
+def steering_changed(generation: str, name: str, value: Any, by: str) -> NewEvent:
+    """A parameter has another value from here on."""
+    return _exact(Type.STEERING_CHANGED, {"name": name, "value": value, "by": by}, generation)
+
+
+def progress(generation: str, done: float, total: float, unit: str, stage: str | None) -> NewEvent:
+    """So much of the work is done."""
+    return _event(Type.PROGRESS, {"done": done, "total": total, "unit": unit, "stage": stage}, generation)
+
+
+def result(generation: str, value: Any) -> NewEvent:
+    """What a workflow returned, as JSON."""
+    return _exact(Type.RESULT, {"value": value}, generation)
 
 
 def generation_completed(

@@ -9,7 +9,7 @@ import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _REST = "_[0-9A-HJKMNP-TV-Z]{26}"
-_SHAPE = re.compile("(conv|gen|msg)" + _REST)
+_SHAPE = re.compile("(conv|gen|msg|call)" + _REST)
 
 
 def shape(prefix: str) -> str:
@@ -18,7 +18,7 @@ def shape(prefix: str) -> str:
 
 
 def new(prefix: str) -> str:
-    """A new id, `conv_…`, `gen_…`, `msg_…` or `req_…`."""
+    """A new id, `conv_…`, `gen_…`, `msg_…`, `call_…` or `req_…`."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 

@@ -27,6 +27,8 @@ from server.runtime.drain import Drain
 from server.runtime.runtime import Runtime, open_runtime
 from server.upstream import Upstreams
 from server.web.app import build
+from server.webhooks.options import WebhookOptions
+from server.workflows import BadModule, Registry, load
 
 log = logs.get("serve")
 
@@ -44,6 +46,7 @@ async def serve(settings: Settings, tell: Callable[[Listener], None]) -> None:
     start.
     """
     upstreams = upstreams_from(settings, os.environ)
+    registry = _registry(settings)
     listener = listen(settings.bind, settings.stall_timeout, await _tls(settings))
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -52,7 +55,7 @@ async def serve(settings: Settings, tell: Callable[[Listener], None]) -> None:
             try:
                 bound = settings.stop_timeout * DATABASE_SHARE
                 async with open_database(settings, stop=stop, stop_seconds=bound) as database:
-                    await _serve(settings, database, upstreams, listener, stop, tell)
+                    await _serve(settings, database, upstreams, registry, listener, stop, tell)
             except StartStopped:
                 log.info("stopped while starting")
             root.cancel_scope.cancel()
@@ -74,6 +77,7 @@ async def _serve(
     settings: Settings,
     database: Database,
     upstreams: Upstreams,
+    registry: Registry,
     listener: Listener,
     stop: trio.Event,
     tell: Callable[[Listener], None],
@@ -86,7 +90,16 @@ async def _serve(
     drain = Drain(raise_file_limit(settings.max_streams), settings.stream_max_seconds)
     async with (
         EventStore(postgres, watched).open() as store,
-        open_runtime(store, upstreams, drain, most_runs=settings.max_runs, metrics=metrics) as runtime,
+        open_runtime(
+            store,
+            upstreams,
+            drain,
+            most_runs=settings.max_runs,
+            metrics=metrics,
+            registry=registry,
+            webhooks=WebhookOptions(settings.webhook_secret, settings.webhook_allow_private),
+            ephemeral_seconds=settings.ephemeral_seconds,
+        ) as runtime,
         trio.open_nursery() as nursery,
     ):
         await nursery.start(upstreams.run)
@@ -109,6 +122,16 @@ async def _take_down(runtime: Runtime, bound: float) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(runtime.supervisor.finish, bound * RUNS_SHARE)
             nursery.start_soon(runtime.drain.empty)
+
+
+def _registry(settings: Settings) -> Registry:
+    try:
+        registry = load(settings.workflows)
+    except BadModule as error:
+        raise BadSettings(f"TOKENTAPE_WORKFLOWS: {error}") from None
+    if settings.workflows:
+        log.info("workflows loaded", workflows=sorted(registry.workflows), tools=sorted(registry.tools))
+    return registry
 
 
 async def _tls(settings: Settings) -> Tls | None:

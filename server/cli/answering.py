@@ -5,16 +5,20 @@ an answer that nobody watches goes on.
 """
 
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import trio
 from rich.spinner import Spinner
 from rich.text import Text
 
+from server.cli.clean import clean_line
+from server.cli.doing import Doing
+from server.cli.lines import ENDS, summary, told
 from server.cli.paper import Paper, keep_fresh, open_paper, reconnecting, tell_absence
-from server.cli.telling import ENDS, JsonTeller, summary
+from server.cli.telling import JsonTeller
 from server.client.address import Address
 from server.client.api import Api, open_api
 from server.client.errors import ClientError
@@ -23,6 +27,8 @@ from server.client.patience import Patience
 
 LOST = frozenset({"worker_lost", "server_stopped", "store_unavailable"})
 """Codes of answers that ended because of the server, not because of what was asked."""
+QUIET = frozenset({"progress", "step.finished"})
+"""Events that the line under the answer tells of, or that are the run's own affair."""
 
 
 @dataclass(slots=True)
@@ -53,7 +59,7 @@ class Answering:
         self._spinner = Spinner("dots", style="dim")
         self._known = trio.Event()
         self._started = 0.0
-        self._tokens = 0
+        self._doing = Doing()
         self._cancelling = False
         self._quiet_since_cut = False
         self._ended = Ended()
@@ -87,12 +93,25 @@ class Answering:
         self._quiet_since_cut = False
         if self._json is not None:
             self._json.tell(events)
-        text = [event["delta"] for event in events if event["type"] == "token"]
-        self._tokens += len(text)
-        if text and self._json is None:
-            self._paper.write("".join(text))
+        for event in events:
+            self._doing.take(event)
+        if self._json is None:
+            self._show(events)
         if events[-1]["type"] in ENDS:
             self._ended.end = events[-1]
+
+    def _show(self, events: Sequence[Event]) -> None:
+        for is_text, row in groupby(events, key=lambda event: event["type"] == "token"):
+            if is_text:  # a long answer that comes at once is one text
+                self._paper.write("".join(event["delta"] for event in row))
+            else:
+                self._tell(row)
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        """What matters to who waits for the answer."""
+        for event in events:
+            if event["type"] not in QUIET and (words := told(event)) is not None:
+                self._paper.note(f"{clean_line(event['type'])}  {words}")
 
     async def _heed(self, signals: AsyncIterator[int], api: Api, nursery: trio.Nursery) -> None:
         """The first Ctrl-C cancels, the second leaves, and so does SIGTERM."""
@@ -125,7 +144,7 @@ class Answering:
             words = "connected again; the server finds out what became of this answer"
         else:
             seconds = trio.current_time() - self._started
-            words = f"{self._tokens} tokens · {seconds:.1f} s  Ctrl-C cancels"
+            words = f"{self._doing.words(seconds)}  Ctrl-C cancels"
         self._spinner.update(text=Text(words, "dim"))
         return self._spinner
 

@@ -11,8 +11,9 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, ConnectionTimeo
 
 from server.cli.connecting import connecting, read_id
 from server.cli.failing import STATUSES
+from server.cli.lines import ENDS
 from server.cli.paper import Paper, keep_fresh, open_paper, reconnecting, tell_absence
-from server.cli.telling import ENDS, JsonTeller, PeopleTeller, Teller
+from server.cli.telling import JsonTeller, PeopleTeller, Teller
 from server.client.address import Address
 from server.client.api import check, explain, open_api
 from server.client.errors import ClientError, Refused, Unreachable
@@ -71,6 +72,7 @@ class Follower:
         self._teller = teller
         self._paper = paper
         self._until_end = until_end
+        self._newest: object = None
         self._ended = False
         self._caught_up = False
         self._error: dict[str, object] = {}
@@ -124,8 +126,7 @@ class Follower:
             case {"kind": "event", "event": dict() as event}:
                 self._teller.tell([event])
                 self.cursor = str(event["position"])
-                kind = str(event["type"])
-                self._ended = kind in ENDS or (self._ended and not kind.startswith(("generation.", "token")))
+                self._note_end(str(event["type"]), event.get("generation"))
             case {"kind": "hello", "after": int() as after}:
                 self.cursor = str(after)  # what `now` meant, so that a cut before the first event loses nothing
                 self._patience.well()
@@ -133,3 +134,12 @@ class Follower:
                 self._caught_up = True
             case {"kind": "error"}:
                 self._error = frame  # said when the connection ends, which is what comes next
+
+    def _note_end(self, kind: str, generation: object) -> None:
+        """Whether the newest has ended: the last that was asked for, of several that wait for their turn."""
+        if kind == "generation.requested":
+            self._newest, self._ended = generation, False
+        elif kind in ENDS:
+            self._ended = self._ended or self._newest in (None, generation)
+        elif self._newest is None and generation is not None:
+            self._ended = False  # begun in the middle of the log: whoever still acts is not over

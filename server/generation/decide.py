@@ -13,6 +13,9 @@ from server.generation.commands import CancelGeneration, PostMessage, RequestGen
 from server.generation.state import Conversation
 from server.ids import new as new_id
 
+MOST_QUEUED = 100
+"""Generations of one conversation that have not ended."""
+
 
 def start_conversation(command: StartConversation) -> tuple[NewEvent, ...]:
     """Always stands."""
@@ -27,21 +30,45 @@ def post_message(command: PostMessage) -> tuple[NewEvent, ...]:
 def request_generation(
     state: Conversation, command: RequestGeneration, make_id: Callable[[str], str] = new_id
 ) -> tuple[NewEvent, ...]:
-    """The input as messages, then the request. 409 `generation_running` while another one runs."""
-    running = state.running
-    if running is not None:
+    """The input as messages, then the request.
+
+    While another one runs: 409 `generation_running`, unless the command queues (409 `queue_full`, at a bound).
+    One that interrupts is decided again when those it cancelled have ended.
+    """
+    running = state.open
+    if running and command.if_running != "queue":
         raise Problem(
             409,
             "generation_running",
-            f"Generation {running.id} of this conversation is still {running.status}. "
-            "Wait for its end, or cancel it, then ask again.",
-            extra={"generation": running.id},
+            f"Generation {running[0].id} of this conversation is still {running[0].status}. Wait for its end, "
+            "cancel it, or ask with if_running: queue or interrupt.",
+            extra={"generation": running[0].id},
+        )
+    if len(running) >= MOST_QUEUED:
+        raise Problem(
+            409,
+            "queue_full",
+            f"{MOST_QUEUED} generations of this conversation have not ended, which is the most. Wait for one, or "
+            "cancel one.",
+            extra={"limit": MOST_QUEUED},
         )
     said = tuple(
         events.message_posted(make_id("msg"), message.role, message.content, None, command.by)
         for message in command.input
     )
-    requested = events.generation_requested(command.generation, command.model, command.parameters, command.by)
+    requested = events.generation_requested(
+        command.generation,
+        model=command.model,
+        workflow=command.workflow,
+        input=command.value,
+        parameters=command.parameters,
+        tools=command.tools,
+        steering=command.steering,
+        on_crash=command.on_crash or "fail",
+        if_running=command.if_running,
+        ephemeral=command.ephemeral,
+        by=command.by,
+    )
     return (*said, requested)
 
 

@@ -4,6 +4,7 @@ It stands in the way of every token: a few additions, no call that waits, nothin
 nor an upstream's ways.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,16 +20,28 @@ class Figures:
     """
 
     meter: Meter = field(default_factory=Meter)
-    outcome: Literal["completed", "failed", "cancelled"] = "cancelled"
+    outcome: Literal["completed", "failed", "cancelled", "interrupted"] = "cancelled"
     failure: str | None = None
     tokens: int = 0
     ttft_ms: int | None = None
     longest_gap: float = 0.0
     repaired: int = 0
     finish: Finish | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    _since: float = 0.0
 
-    def arrived(self, seconds: float) -> None:
-        """Tokens came: `seconds` after the start of the run if they are the first, else after those before."""
+    def began(self, now: float) -> None:
+        """The run has started: from here the first token is waited for. Times are on one clock, in seconds."""
+        self._since = now
+
+    def asked(self, now: float) -> None:
+        """An upstream is asked, again: the wait for a person or a tool is no gap between its tokens."""
+        if self.ttft_ms is not None:
+            self._since = now
+
+    def arrived(self, now: float) -> None:
+        """Tokens came."""
+        seconds, self._since = now - self._since, now
         if self.ttft_ms is None:
             self.ttft_ms = round(seconds * 1000)
             self.meter.first_token.observe(seconds)
@@ -43,15 +56,24 @@ class Figures:
         self.meter.tokens += tokens
 
     def read(self, finish: Finish | None, repaired: int) -> None:
-        """The upstream's answer is over, well or not; so many of its characters were replaced."""
+        """An upstream's answer is over, well or not; so many of its characters were replaced."""
         self.finish = finish
-        self.repaired = repaired
+        self.paid(finish.usage if finish else None)
+        self.repaired += repaired
         self.meter.repaired += repaired
+
+    def had_the_last_word(self) -> None:
+        """The end that the run itself has written is in the log."""
+        self.outcome = "completed" if self.failure is None else "failed"
+
+    def paid(self, usage: Mapping[str, int] | None) -> None:
+        """So much was used by an answer: now, or by an attempt before this one."""
+        for name, count in (usage or {}).items():
+            self.usage[name] = self.usage.get(name, 0) + count
 
     def ended(self, seconds: float) -> dict[str, Any]:
         """The run is over, after so many seconds. Returns the fields of its log line, but those that are empty."""
         self.meter.runs[self.outcome].observe(seconds)
-        usage = (self.finish.usage if self.finish else None) or {}
         speaking = seconds - (self.ttft_ms or 0) / 1000
         fields = {
             "outcome": self.outcome,
@@ -63,6 +85,6 @@ class Figures:
             "tokens_per_second": round(self.tokens / speaking, 1) if self.tokens and speaking > 0 else None,
             "longest_gap_ms": round(self.longest_gap * 1000) if self.tokens > 1 else None,
             "repaired": self.repaired or None,
-            **usage,
+            **self.usage,
         }
         return {name: value for name, value in fields.items() if value is not None}

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from eventstore import Event
 from server.events import Type
-from server.generation.state import Conversation, Generation, Message
+from server.generation import calls
+from server.generation.state import Conversation, Generation, Message, Progress
 from server.generation.states import Status, move
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -54,7 +55,7 @@ def _add_tokens(state: Conversation, tag: str, row: list[Event]) -> Conversation
     def change(found: Generation) -> Generation:
         return replace(
             found,
-            status=move(found.status, Type.TOKEN),
+            status=move(found.status, Type.TOKEN, waits=found.status is Status.WAITING),
             text=found.text + text,
             tokens=found.tokens + len(row),
             position=last.position,
@@ -96,8 +97,15 @@ def _requested(state: Conversation, event: Event, fields: Fields) -> Conversatio
         id=event.tag or "",
         conversation=state.id,
         status=Status.QUEUED,
-        model=fields["model"],
+        model=fields.get("model"),
+        workflow=fields.get("workflow"),
+        input=fields.get("input"),
         parameters=fields["parameters"],
+        tools=tuple(fields.get("tools", ())),
+        steering=fields.get("steering", {}),
+        on_crash=fields.get("on_crash", "fail"),
+        if_running=fields.get("if_running", "reject"),
+        ephemeral=fields.get("ephemeral", False),
         requested_position=event.position,
         position=event.position,
         created_at=event.at,
@@ -112,14 +120,53 @@ def _change(state: Conversation, tag: str | None, change: Callable[[Generation],
 
 def _moved(state: Conversation, event: Event, **fields: Any) -> Conversation:
     def change(found: Generation) -> Generation:
-        status = move(found.status, Type(event.type))
+        waits = any(call.waits for call in found.tool_calls)
+        status = move(found.status, Type(event.type), waits=waits)
         return replace(found, status=status, position=event.position, **fields)
 
     return _change(state, event.tag, change)
 
 
 def _run_started(state: Conversation, event: Event, fields: Fields) -> Conversation:
-    return _moved(state, event, attempt=fields["attempt"], worker=fields["worker"], started_at=event.at)
+    known = {"attempt": fields["attempt"], "worker": fields["worker"], "started_at": event.at}
+    if fields["attempt"] > 1:  # it speaks anew; what was paid for or done, steps and calls, stays
+        known |= {"text": "", "tokens": 0, "progress": None, "result": None}
+    return _moved(state, event, **known)
+
+
+def _noted(state: Conversation, event: Event, fields: Fields) -> Conversation:
+    return _moved(state, event)
+
+
+def _called(state: Conversation, event: Event, fields: Fields) -> Conversation:
+    found = state.generation(event.tag or "")
+    known = calls.after(found.tool_calls, Type(event.type), fields, event.position) if found else ()
+
+    def change(found: Generation) -> Generation:
+        status = move(found.status, Type(event.type), waits=any(call.waits for call in known))
+        return replace(found, status=status, position=event.position, tool_calls=known)
+
+    return _change(state, event.tag, change)
+
+
+def _steered(state: Conversation, event: Event, fields: Fields) -> Conversation:
+    found = state.generation(event.tag or "")
+    values = {**(found.steering if found else {}), fields["name"]: fields["value"]}
+    return _moved(state, event, steering=values)
+
+
+def _progressed(state: Conversation, event: Event, fields: Fields) -> Conversation:
+    found = state.generation(event.tag or "")
+    before = (found.progress.at if found.progress else found.started_at) if found else None
+    pace = (event.at - before).total_seconds() if before else None
+    progress = Progress(
+        fields["done"], fields["total"], fields["unit"], fields.get("stage"), at=event.at, pace=pace
+    )
+    return _moved(state, event, progress=progress)
+
+
+def _resulted(state: Conversation, event: Event, fields: Fields) -> Conversation:
+    return _moved(state, event, result=fields["value"])
 
 
 def _token(state: Conversation, event: Event, fields: Fields) -> Conversation:
@@ -150,7 +197,16 @@ _FOLDS: Final[Mapping[Type, Callable[[Conversation, Event, Fields], Conversation
     Type.MESSAGE_POSTED: _posted,
     Type.GENERATION_REQUESTED: _requested,
     Type.GENERATION_STARTED: _run_started,
+    Type.GENERATION_INTERRUPTED: _noted,
     Type.TOKEN: _token,
+    Type.STEP_FINISHED: _noted,
+    Type.TOOL_PROPOSED: _called,
+    Type.TOOL_DECIDED: _called,
+    Type.TOOL_STARTED: _called,
+    Type.TOOL_FINISHED: _called,
+    Type.STEERING_CHANGED: _steered,
+    Type.PROGRESS: _progressed,
+    Type.RESULT: _resulted,
     Type.GENERATION_COMPLETED: _completed,
     Type.GENERATION_FAILED: _failed,
     Type.GENERATION_CANCELLED: _cancelled,

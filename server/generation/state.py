@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from server.generation.states import ENDED, Status
+from server.generation.states import ENDED, CallStatus, Status
 
-FORM: Final = "conversation.1"
+FORM: Final = "conversation.2"
 """The name under which folds are stored."""
 
 
@@ -27,19 +27,69 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     author: str | None = None
 
 
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call that a run wants made. `arguments` are those that run: as proposed, until a decision changed them.
+
+    `proposed_digest` is that of the proposal: what a decision has to name. `position` is that of its last event.
+    """
+
+    call: str
+    name: str
+    status: CallStatus
+    needs_approval: bool
+    client: bool
+    arguments: dict[str, Any]
+    arguments_digest: str
+    proposed_digest: str
+    position: int
+    step: str
+    expires_at: datetime | None = None
+    decision: str | None = None
+    reason: str | None = None
+    by: str | None = None
+    result: Any = None
+    error: dict[str, Any] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing happens to it before somebody decides."""
+        return self.needs_approval and self.status is CallStatus.PROPOSED
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """So much is done, as it was told at `at`; `pace` is how many seconds the news before it were away."""
+
+    done: float
+    total: float
+    unit: str
+    stage: str | None
+    at: datetime
+    pace: float | None = None
+
+
 class Generation(msgspec.Struct, frozen=True):
-    """One run of a model. `position` is that of its own last event; `text` all its tokens so far."""
+    """One run of a model or a workflow. `position` is that of its own last event; `text` all its tokens so far."""
 
     id: str
     conversation: str
     status: Status
-    model: str
+    model: str | None
     parameters: dict[str, Any]
     requested_position: int
     position: int
     created_at: datetime
+    workflow: str | None = None
+    input: Any = None
+    tools: tuple[str | dict[str, Any], ...] = ()
+    on_crash: str = "fail"
+    if_running: str = "reject"
+    ephemeral: bool = False
     text: str = ""
     tokens: int = 0
+    progress: Progress | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    steering: dict[str, Any] = {}
+    result: Any = None
     attempt: int = 0
     worker: str | None = None
     started_at: datetime | None = None
@@ -55,6 +105,10 @@ class Generation(msgspec.Struct, frozen=True):
     def ended(self) -> bool:
         """Whether its terminal event has happened."""
         return self.status in ENDED
+
+    def call(self, name: str) -> ToolCall | None:
+        """One of its calls by id."""
+        return next((found for found in self.tool_calls if found.call == name), None)
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -73,6 +127,6 @@ class Conversation(msgspec.Struct, frozen=True):
         return next((found for found in reversed(self.generations) if found.id == name), None)
 
     @property
-    def running(self) -> Generation | None:
-        """The generation that has not ended, if there is one."""
-        return next((found for found in reversed(self.generations) if not found.ended), None)
+    def open(self) -> tuple[Generation, ...]:
+        """The generations that have not ended, in the order in which they were asked for."""
+        return tuple(found for found in self.generations if not found.ended)

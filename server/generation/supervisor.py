@@ -5,19 +5,22 @@ a cancellation never misses a run that is just starting. Here is the one `except
 nothing of HTTP.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
-from eventstore import Append, EventStore, Fenced, NewEvent, StoreError, StoreUnavailable
+from eventstore import Append, Appended, EventStore, Fenced, NewEvent, StoreError, StoreUnavailable
 from server import events, logs
-from server.generation.figures import Figures
+from server.generation.attempt import Attempt
+from server.generation.failing import is_fault
 from server.generation.pace import Pace
-from server.generation.runner import Pen, run
+from server.generation.pen import Pen
+from server.generation.run import Surroundings
+from server.generation.runner import run
 from server.metrics import Metrics
-from server.upstream import CODES, Prompt, Upstream
+from server.upstream import CODES
 
 log = logs.get("supervisor")
 
@@ -29,42 +32,36 @@ OWN_CODES: Mapping[str, str] = {
     "internal_error": "The server failed; its log says why.",
 }
 """With these a run fails that its upstream has not failed; and what a client is told."""
-EPOCH = 1
-"""The first attempt. Later attempts (after a takeover) count on."""
+SCRIPT_CODES = (
+    *("invalid_parameters", "invalid_input", "invalid_result"),
+    *("workflow_failed", "too_many_turns", "too_many_calls"),
+)
+"""And with these by what it plays."""
 
-
-@dataclass(eq=False, slots=True)
-class Run:
-    """One run of this process. `model` is its name with the provider's, as the client asked for it."""
-
-    conversation: str
-    generation: str
-    upstream: Upstream
-    prompt: Prompt
-    model: str = "?"
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    done: trio.Event = field(default_factory=trio.Event)
-    figures: Figures = field(default_factory=Figures)
-    stopped_by: str | None = None
-
-    @property
-    def provider(self) -> str:
-        """Whose model it is. One of few: the model was found by it."""
-        return self.model.partition("/")[0]
+Around = Callable[[Attempt], Surroundings]
 
 
 class Supervisor:
-    """All runs of one process. `worker` is the name under which they appear in the log."""
+    """All runs of one process. `worker` is the name under which they appear in the log.
+
+    `around` makes what an attempt finds around it.
+    """
 
     def __init__(
-        self, store: EventStore, nursery: trio.Nursery, worker: str, metrics: Metrics | None = None
+        self,
+        store: EventStore,
+        nursery: trio.Nursery,
+        worker: str,
+        around: Around,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
         self._nursery = nursery
+        self._around = around
         self.metrics = metrics or Metrics()
         self.worker = worker
         self.owner = store.owner
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, Attempt] = {}
         self.pace = Pace()
         self._expected: set[str] = set()
         self._finished = False
@@ -87,7 +84,7 @@ class Supervisor:
         """Whether this process runs it, or may be about to."""
         return generation in self.runs or generation in self._expected
 
-    def start(self, run: Run) -> None:
+    def start(self, run: Attempt) -> None:
         """Takes a run on, whose request is in the log with this process as its writer's owner.
 
         Starting one that runs already does nothing: a request that is answered twice runs once.
@@ -124,41 +121,60 @@ class Supervisor:
         for run in list(self.runs.values()):
             await run.done.wait()
 
-    async def _drive(self, run_: Run) -> None:
+    async def _drive(self, run_: Attempt) -> None:
         logs.bind(generation=run_.generation, conversation=run_.conversation)
-        run_.figures.meter = self.metrics.meter(run_.provider, (*CODES, *OWN_CODES))
+        run_.figures.meter = self.metrics.meter(run_.script.provider, (*CODES, *OWN_CODES, *SCRIPT_CODES))
         started = trio.current_time()
         try:
-            failure = await self._attempt(run_)
-            if run_.stopped_by is not None:
-                failure = run_.stopped_by
-            if failure is not None:
-                await self._fail(run_, failure)
+            # What is said of it here is said as its writer: another process may have gone on with it meanwhile.
+            pen = Pen(self._store, run_.conversation, run_.generation, run_.epoch, run_.position)
+            failure = await self._attempt(run_, pen)
+            if run_.stopped_by is not None and run_.resumable:
+                await self._hand_over(run_, pen, run_.stopped_by)
+            elif run_.stopped_by is not None or failure is not None:
+                await self._fail(run_, pen, run_.stopped_by or failure or "internal_error")
         finally:
             del self.runs[run_.generation]
             run_.done.set()
         self._tell(run_, trio.current_time() - started)
 
-    def _tell(self, run_: Run, seconds: float) -> None:
+    def _tell(self, run_: Attempt, seconds: float) -> None:
         figures = run_.figures
         if figures.outcome == "failed" and figures.failure is not None:
-            self.metrics.failures.add(run_.provider, figures.failure)
+            self.metrics.failures.add(run_.script.provider, figures.failure)
         tell = log.warning if figures.outcome == "failed" else log.info
-        tell("run over", model=run_.model, **figures.ended(seconds))
+        tell("run over", model=run_.script.label, **figures.ended(seconds))
 
-    async def _fail(self, run_: Run, code: str) -> None:
+    async def _fail(self, run_: Attempt, pen: Pen, code: str) -> None:
         event = events.generation_failed(run_.generation, code, OWN_CODES[code], retryable=True)
-        if await self.end(run_.conversation, run_.generation, event, lambda: run_.stopped_by is not None):
+        write = partial(pen.write, [event], last=True)
+        if await self._until_written(write, run_.generation, lambda: run_.stopped_by is not None):
             run_.figures.outcome, run_.figures.failure = "failed", code
+        elif pen.closed:
+            run_.figures.had_the_last_word()  # which was on its way, and arrived
 
-    async def _attempt(self, run_: Run) -> str | None:
+    async def _hand_over(self, run_: Attempt, pen: Pen, reason: str) -> None:
+        """Leaves the writer open: the next process to see that nobody drives it takes it over."""
+        if run_.figures.outcome != "cancelled":
+            return  # it had its last word just then
+        if run_.begun:
+            event = events.generation_interrupted(run_.generation, run_.number, reason)
+            try:
+                await pen.write([event])
+            except Fenced:
+                if pen.closed:  # its last word was on its way; else somebody else had it
+                    run_.figures.had_the_last_word()
+                return
+            except StoreError as error:  # then it is found as one whose worker is lost
+                log.warning("interruption not written", generation=run_.generation, why=str(error))
+        run_.figures.outcome = "interrupted"
+
+    async def _attempt(self, run_: Attempt, pen: Pen) -> str | None:
         """None when the end is in the log, or left to whoever stopped it; else the code with which it fails."""
-        generation = run_.generation
-        pen = Pen(self._store, run_.conversation, generation, EPOCH)
         try:
             # Inside the `try`: what an upstream's tasks raise while they are cancelled ends this run alone.
             with run_.scope:
-                await run(pen, generation, self.worker, run_.upstream, run_.prompt, run_.figures, self.pace)
+                await run(run_, pen, self.worker, self._around(run_))
         except Fenced as fenced:
             log.debug("run fenced off", reason=fenced.reason)
         except StoreUnavailable:
@@ -166,23 +182,28 @@ class Supervisor:
         except StoreError as error:
             log.error("run could not be written", why=str(error))
             return "store_unavailable"
-        except Exception:
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
+            if not is_fault(error):
+                raise
             log.exception("run crashed")
             return "internal_error"
         return None
 
-    async def end(
-        self, conversation: str, generation: str, event: NewEvent, give_up: Callable[[], bool] = lambda: False
-    ) -> bool:
-        """Appends a terminal event from outside and closes the writer; False if somebody was faster.
+    async def end(self, conversation: str, generation: str, event: NewEvent) -> bool:
+        """Appends a terminal event from outside and closes the writer; False if somebody was faster."""
+        append = Append(conversation, (event,), closes=generation)
+        return await self._until_written(partial(self._store.append, append), generation, lambda: False)
 
-        Goes on until the store answers: a run without an end would read "streaming …" for ever. Gives up
+    async def _until_written(
+        self, write: Callable[[], Awaitable[Appended]], generation: str, give_up: Callable[[], bool]
+    ) -> bool:
+        """Goes on until the store answers: a run without an end would read "streaming …" for ever. Gives up
         only when told so; the run is then found by another process, as one whose worker is lost.
         """
         told = False
         while True:
             try:
-                await self._store.append(Append(conversation, (event,), closes=generation))
+                await write()
             except Fenced:
                 return False
             except StoreError as error:
@@ -216,6 +237,6 @@ class Supervisor:
                 await trio.sleep(RETRY_SECONDS)
 
 
-def _stop(run_: Run) -> None:
+def _stop(run_: Attempt) -> None:
     run_.stopped_by = "server_stopped"
     run_.scope.cancel()

@@ -20,7 +20,7 @@ BEHIND = (0, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 100_000)
 
 TRANSPORTS = ("sse", "ndjson", "websocket", "long_poll")
 """By which a log is read; what else is open (the diagnostics stream) is `other`."""
-OUTCOMES = ("completed", "failed", "cancelled")
+OUTCOMES = ("completed", "failed", "cancelled", "interrupted")
 
 
 class Meter:
@@ -43,6 +43,8 @@ class Metrics:
         self.meters: dict[str, Meter] = {}
         self.failures = Counter()
         self.lost_runs = 0
+        self.taken_over = 0
+        self.webhooks = Counter()
         self.commit_seconds = Histogram(COMMIT)
         self.commit_appends = Histogram(APPENDS)
         self.commit_events = Histogram(EVENTS)

@@ -76,6 +76,17 @@ def runs(metrics: Metrics, now: Present) -> Iterable[Metric]:
             "database for longer than the sweep waits.",
             metrics.lost_runs,
         ),
+        counter(
+            "runs_taken_over",
+            "Runs of other processes that this one went on with: workflows, models with tools, queues.",
+            metrics.taken_over,
+        ),
+        counters(
+            "webhook_tries",
+            "Webhooks, by what came of them: delivered; failed, to be tried again; gave_up.",
+            ("outcome",),
+            metrics.webhooks.counts.items(),
+        ),
     )
 
 

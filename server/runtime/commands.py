@@ -1,21 +1,16 @@
 """Carries out commands, the same for every transport: decide on the fold, append, act.
 
-A command runs in the runtime's own nursery: a client that goes away in the middle of its request cancels
-nothing that was begun (between the append of a request and the start of its run, say). It knows no HTTP.
+What people tell a generation that runs is in `controls`. It knows no HTTP.
 """
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import copy_context
 from functools import partial
-from typing import TypeVar
 
 import trio
 
 from eventstore import (
     ANY,
     NO_STREAM,
-    Append,
     Appended,
     EventStore,
     Fenced,
@@ -23,25 +18,22 @@ from eventstore import (
     KeyReused,
     NewEvent,
     StoreUnavailable,
-    StreamUnknown,
     Writer,
     WrongExpectedPosition,
 )
-from server import logs
-from server.errors import Problem, not_found, unavailable
-from server.events import CONVERSATION, GENERATION_SCOPE
+from server.errors import Problem, unavailable
+from server.events import CONVERSATION, EPHEMERAL, GENERATION_SCOPE
 from server.generation import decide
+from server.generation.attempt import EPOCH
 from server.generation.commands import CancelGeneration, PostMessage, RequestGeneration, StartConversation
-from server.generation.prompt import prompt_for
 from server.generation.state import Conversation
-from server.generation.supervisor import EPOCH, Run, Supervisor
-from server.ids import looks_right
+from server.generation.supervisor import Supervisor
 from server.ids import new as new_id
+from server.runtime.acting import Acting, key_reused
 from server.runtime.drain import Drain
 from server.runtime.folds import Folds
-from server.upstream import BadParameters, Prompt, UnknownModel, Upstream, Upstreams
-
-T = TypeVar("T")
+from server.runtime.starting import Starting
+from server.webhooks.webhooks import Webhooks
 
 DECIDE_TRIES = 20
 CANCEL_SECONDS = 5.0
@@ -56,90 +48,136 @@ class Commands:
     def __init__(
         self,
         store: EventStore,
-        nursery: trio.Nursery,
+        acting: Acting,
         folds: Folds,
         supervisor: Supervisor,
-        upstreams: Upstreams,
+        starting: Starting,
+        webhooks: Webhooks,
         drain: Drain,
         most_runs: int,
     ) -> None:
         self._store = store
-        self._nursery = nursery
+        self._acting = acting
         self._folds = folds
         self._supervisor = supervisor
-        self._upstreams = upstreams
+        self._starting = starting
+        self._webhooks = webhooks
         self._drain = drain
         self._most_runs = most_runs
-        self._context = copy_context()
 
     async def start_conversation(self, command: StartConversation, key: Key | None) -> Appended:
         """A new conversation."""
         events = decide.start_conversation(command)
         name = new_id("conv")
-        appended = await self._detached(partial(self._append, name, events, key, expected=NO_STREAM))
+        appended = await self._acting.detached(partial(self._append, name, events, key, expected=NO_STREAM))
         self._folds.follow(Conversation(name), events, appended)
         return appended
 
     async def post_message(self, conversation: str, command: PostMessage, key: Key | None) -> Appended:
         """One message."""
-        await self._must_exist(conversation)
+        await self._acting.must_exist(conversation)
         events = decide.post_message(command)
-        return await self._detached(partial(self._append, conversation, events, key))
+        return await self._acting.detached(partial(self._append, conversation, events, key))
 
     async def request_generation(
         self, conversation: str | None, command: RequestGeneration, key: Key | None
     ) -> Appended:
         """Appends the request and starts the run; without a conversation, in a new one of its own.
 
-        More `Problem`s: 409 `generation_running`, 422 (model, parameters), 503 (full, stopping).
+        More `Problem`s: 409 `generation_running`, `queue_full`, 422 (model, workflow, tools, parameters, input,
+        webhook), 503 (full, stopping).
         """
         if conversation is not None:
-            await self._must_exist(conversation)
-        return await self._detached(partial(self._request, conversation, command, key))
+            await self._acting.must_exist(conversation)
+        return await self._acting.detached(partial(self._request, conversation, command, key))
 
     async def cancel_generation(self, conversation: str, command: CancelGeneration, key: Key | None) -> bool:
         """Ends the generation, waits (5 s at most) for its upstream to close, and says whether it did."""
-        return await self._detached(partial(self._cancel, conversation, command, key))
+        return await self._acting.detached(partial(self._cancel, conversation, command, key))
 
     async def _request(self, conversation: str | None, command: RequestGeneration, key: Key | None) -> Appended:
         # First: a repeated request is answered as before, even where a new one would be refused by now.
-        earlier = await self._earlier(key)
+        earlier = await self._acting.earlier(key)
         if earlier is not None:
             return earlier
         for _ in range(DECIDE_TRIES):
-            name, state, opening = await self._open(conversation)
+            state, opening = await self._open(conversation)
             try:
-                events = decide.request_generation(state, command)
-                run = self._prepare(name, state, command)
+                asked = self._starting.settle(command)
+                if command.if_running == "interrupt" and state.open:
+                    # Nobody is cancelled for a request that is refused, nor by its own repetition.
+                    self._check(state, asked)
+                    earlier = await self._acting.earlier(key)
+                    if earlier is not None:
+                        return earlier
+                    await self._interrupt(state, asked)
+                    continue
+                events = decide.request_generation(state, asked)
+                self._check(state, asked)  # no await until the run is expected: none more slips in
             except Problem:
                 # What stands in the way may be this very request, sent twice at once.
-                earlier = await self._earlier(key)
+                earlier = await self._acting.earlier(key)
                 if earlier is None:
                     raise
                 return earlier
             try:
-                with self._supervisor.expecting(command.generation):
-                    appended = await self._append(
-                        name,
-                        (*opening, *events),
-                        key,
-                        expected=state.position,
-                        writer=Writer(command.generation, EPOCH, 1),
-                        claim=Key(GENERATION_SCOPE, command.generation),
-                    )
-                    self._folds.follow(state, (*opening, *events), appended)
-                    if not appended.repeated or await self._is_ours(appended, command):
-                        self._supervisor.start(run)
+                return await self._start(state, (*opening, *events), asked, key, own=conversation is None)
             except WrongExpectedPosition:
                 continue
-            return appended
         raise unavailable("The conversation changed faster than the request could be decided. Try again.")
 
-    async def _open(self, conversation: str | None) -> tuple[str, Conversation, tuple[NewEvent, ...]]:
+    async def _open(self, conversation: str | None) -> tuple[Conversation, tuple[NewEvent, ...]]:
         if conversation is not None:
-            return conversation, await self._folds.latest(conversation), ()
-        name = new_id("conv")
-        return name, Conversation(name), decide.start_conversation(StartConversation(None, None))
+            return await self._folds.latest(conversation), ()
+        return Conversation(new_id("conv")), decide.start_conversation(StartConversation(None, None))
+
+    async def _interrupt(self, state: Conversation, command: RequestGeneration) -> None:
+        """Cancels all that have not ended, the newest first: else the next in the queue would start."""
+        for found in reversed(state.open):
+            reason = f"interrupted by {command.generation}"
+            await self._cancel(state.id, CancelGeneration(found.id, reason, command.by), None)
+
+    async def _start(
+        self,
+        state: Conversation,
+        events: tuple[NewEvent, ...],
+        command: RequestGeneration,
+        key: Key | None,
+        *,
+        own: bool,
+    ) -> Appended:
+        """The request into the log, and its run started."""
+        # A queue stands behind whatever comes in between: tokens of the one before would refuse it for ever.
+        queues = command.if_running == "queue" and not own
+        with self._supervisor.expecting(command.generation):
+            if command.webhook is not None:
+                await self._webhooks.register(command.generation, state.id, command.webhook)
+            try:
+                appended = await self._append(
+                    state.id,
+                    events,
+                    key,
+                    expected=ANY if queues else state.position,
+                    writer=Writer(command.generation, EPOCH, 1),
+                    claim=Key(GENERATION_SCOPE, command.generation),
+                    category=EPHEMERAL if command.ephemeral else CONVERSATION,
+                )
+            except Problem:  # not a wrong position: the same request is about to come again
+                if command.webhook is not None:
+                    await self._webhooks.abandon(command.generation)
+                raise
+            self._folds.follow(state, events, appended)
+            if not appended.repeated or await self._is_ours(appended, command):
+                after = await self._folds.at(state.id, appended.last)
+                found = after.generation(command.generation)
+                assert found is not None
+                alone = len(after.open) == 1
+                self._supervisor.start(self._starting.attempt(found, after if alone else None))
+                if command.webhook is not None:
+                    self._webhooks.start(command.generation)
+            elif command.webhook is not None:
+                await self._webhooks.abandon(command.generation)
+        return appended
 
     async def _is_ours(self, appended: Appended, command: RequestGeneration) -> bool:
         # "Repeated" may mean this very request, sent twice over a lost connection: then nobody else starts it.
@@ -149,10 +187,13 @@ class Commands:
             return False  # not known now; the sweep ends it if it was ours
         return event is not None and event.tag == command.generation
 
-    def _prepare(self, conversation: str, state: Conversation, command: RequestGeneration) -> Run:
-        upstream, prompt = self._prompt(state, command)
+    def _check(self, state: Conversation, command: RequestGeneration) -> None:
+        """Whether it may start here and now, but for what else runs."""
+        self._starting.check(state, command)
+        if command.webhook is not None:
+            self._webhooks.check(command.webhook)
         self._drain.refuse_if_begun()
-        if self._supervisor.load >= self._most_runs:  # no await until the run is expected: none slips in
+        if self._supervisor.load >= self._most_runs:
             raise Problem(
                 503,
                 "overloaded",
@@ -160,22 +201,9 @@ class Commands:
                 retry_after=2.0,
                 extra={"limit": self._most_runs},
             )
-        return Run(conversation, command.generation, upstream, prompt, command.model)
-
-    def _prompt(self, state: Conversation, command: RequestGeneration) -> tuple[Upstream, Prompt]:
-        try:
-            upstream, model = self._upstreams.resolve(command.model)
-            prompt = prompt_for(state, command, model)
-            upstream.check(prompt)
-        except UnknownModel as error:
-            raise Problem(422, "unknown_model", str(error)) from None
-        except BadParameters as error:
-            detail, extra = f"{error.field}: {error.message}", {"field": error.field}
-            raise Problem(422, "invalid_parameters", detail, extra=extra) from None
-        return upstream, prompt
 
     async def _cancel(self, conversation: str, command: CancelGeneration, key: Key | None) -> bool:
-        await self._earlier(key)
+        await self._acting.earlier(key)
         state = await self._folds.latest(conversation)
         events = decide.cancel_generation(state, command)
         if events:
@@ -207,56 +235,18 @@ class Commands:
         writer: Writer | None = None,
         closes: str | None = None,
         claim: Key | None = None,
+        category: str = CONVERSATION,
     ) -> Appended:
-        keys = tuple(one for one in (key, claim) if one is not None)
-        append = Append(conversation, events, expected, writer, closes, keys, category=CONVERSATION)
         try:
-            return await self._store.append(append)
+            return await self._acting.append(
+                conversation,
+                events,
+                key,
+                expected=expected,
+                writer=writer,
+                closes=closes,
+                claim=claim,
+                category=category,
+            )
         except KeyReused:
-            raise _key_reused() from None
-
-    async def _earlier(self, key: Key | None) -> Appended | None:
-        """What was appended with this key before, if anything."""
-        found = await self._store.find_key(key.scope, key.name) if key else None
-        if key is None or found is None:
-            return None
-        if found.digest != key.digest:
-            raise _key_reused()
-        return Appended(found.stream, found.first, found.last, None, repeated=True)
-
-    async def _must_exist(self, conversation: str) -> None:
-        if not looks_right(conversation, "conv"):
-            raise not_found("conversation")
-        try:
-            await self._store.head(conversation)
-        except StreamUnknown:
-            raise not_found("conversation") from None
-
-    async def _detached(self, act: Callable[[], Awaitable[T]]) -> T:
-        results: list[T] = []
-        errors: list[Exception] = []
-        done = trio.Event()
-
-        async def do() -> None:
-            try:
-                results.append(await act())
-            except Exception as error:
-                errors.append(error)  # the asker's, not the nursery's
-            finally:
-                done.set()
-
-        logs.detached(self._context).run(self._nursery.start_soon, do)
-        await done.wait()
-        if errors:
-            raise errors[0]
-        if not results:  # the process is going down, and took the act with it
-            raise unavailable("The server is stopping, and may not have done this. Ask again with the same key.")
-        return results[0]
-
-
-def _key_reused() -> Problem:
-    return Problem(
-        422,
-        "key_reused",
-        "This idempotency key was used before with another body. Take a new key for a new request.",
-    )
+            raise key_reused() from None

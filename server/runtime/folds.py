@@ -98,6 +98,13 @@ class Folds:
             state = fold(state, found.events)
         return state
 
+    def forget(self, conversation: str) -> None:
+        """It was erased."""
+        gone = self._kept.pop(conversation, None)
+        if gone is not None:
+            self._size -= gone[1]
+        self._stored.pop(conversation, None)
+
     def _known(self, conversation: str) -> Conversation | None:
         found = self._kept.get(conversation)
         if found is None:
@@ -146,5 +153,6 @@ def _size(state: Conversation) -> int:
     size = 2_000 + 10 * len(_encode(state.metadata))
     size += sum(len(message.content) + 300 for message in state.messages)
     for found in state.generations:
-        size += 1_000 + len(found.text) + 10 * len(_encode((found.parameters, found.usage, found.error)))
+        size += 1_000 + len(found.text)
+        size += 10 * len(_encode((found.parameters, found.input, found.tools, found.result, found.tool_calls)))
     return size

@@ -8,19 +8,27 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from eventstore import EventStore, Head, Place, StreamUnknown, Trimmed
+from eventstore import Erased, EventStore, Head, Place, StreamUnknown, Trimmed
 from server.errors import not_found
 from server.events import GENERATION_SCOPE
+from server.generation.attempt import Attempt
 from server.generation.fold import fold
+from server.generation.run import Surroundings
 from server.generation.state import Conversation, Generation
 from server.generation.supervisor import Supervisor
 from server.ids import looks_right
 from server.metrics import Metrics
+from server.runtime.acting import Acting
 from server.runtime.commands import Commands
+from server.runtime.controls import Controls
 from server.runtime.drain import Drain
 from server.runtime.folds import Folds
-from server.runtime.sweep import sweep
+from server.runtime.starting import Starting
+from server.runtime.sweep import Sweeping, expire, sweep
 from server.upstream import Upstreams
+from server.webhooks.options import WebhookOptions
+from server.webhooks.webhooks import Webhooks
+from server.workflows import Registry
 
 PLACES_KEPT = 50_000
 
@@ -36,15 +44,31 @@ class Runtime:
         drain: Drain,
         most_runs: int,
         metrics: Metrics,
+        registry: Registry,
+        webhooks: WebhookOptions,
     ) -> None:
         self.store = store
         self.metrics = metrics
         self.most_runs = most_runs
         self.drain = drain
         self.folds = Folds(store, nursery)
-        self.supervisor = Supervisor(store, nursery, f"worker-{store.owner:016x}", metrics)
-        self.commands = Commands(store, nursery, self.folds, self.supervisor, upstreams, drain, most_runs)
+        self.starting = Starting(store, self.folds, upstreams, registry)
+        worker = f"worker-{store.owner:016x}"
+        self.supervisor = Supervisor(store, nursery, worker, self._around, metrics)
+        self.webhooks = Webhooks(store, nursery, webhooks, metrics.webhooks)
+        acting = Acting(store, nursery)
+        self.commands = Commands(
+            store, acting, self.folds, self.supervisor, self.starting, self.webhooks, drain, most_runs
+        )
+        self.controls = Controls(store, acting, self.folds, registry)
         self._places: dict[str, Place] = {}
+
+    def _around(self, attempt: Attempt) -> Surroundings:
+        return self.starting.around(self.supervisor.pace, attempt)
+
+    async def sweep(self) -> None:
+        """Sees to what nobody drives any more. Runs for ever."""
+        await sweep(Sweeping(self.store, self.folds, self.supervisor, self.starting, self.webhooks, self.drain))
 
     async def conversation(self, name: str) -> Conversation:
         """The conversation at the primary's head. `Problem` 404."""
@@ -65,6 +89,8 @@ class Runtime:
         """The conversation as its first event made it: its title, for a list."""
         try:
             event = await self.store.read_one(name, 1)
+        except Erased:
+            return Conversation(name)  # since the list was read
         except Trimmed:
             try:
                 return await self.folds.latest(name)
@@ -106,16 +132,34 @@ class Runtime:
 
 @asynccontextmanager
 async def open_runtime(
-    store: EventStore, upstreams: Upstreams, drain: Drain, *, most_runs: int, metrics: Metrics | None = None
+    store: EventStore,
+    upstreams: Upstreams,
+    drain: Drain,
+    *,
+    most_runs: int,
+    metrics: Metrics | None = None,
+    registry: Registry | None = None,
+    webhooks: WebhookOptions | None = None,
+    ephemeral_seconds: float = 600.0,
 ) -> AsyncIterator[Runtime]:
     """The runtime at work on an open store. At its end all its tasks are cancelled; drain it first.
 
-    `metrics` are the process's; without, it counts for itself.
+    `metrics` are the process's; without, it counts for itself. `registry`: what apps declared.
     """
     async with trio.open_nursery() as nursery:
-        runtime = Runtime(store, nursery, upstreams, drain, most_runs, metrics or Metrics())
+        runtime = Runtime(
+            store,
+            nursery,
+            upstreams,
+            drain,
+            most_runs,
+            metrics or Metrics(),
+            registry or Registry(),
+            webhooks or WebhookOptions(),
+        )
         nursery.start_soon(runtime.supervisor.watch)
         nursery.start_soon(runtime.supervisor.pace.run)
-        nursery.start_soon(sweep, store, runtime.supervisor)
+        nursery.start_soon(runtime.sweep)
+        nursery.start_soon(expire, store, runtime.folds, ephemeral_seconds)
         yield runtime
         nursery.cancel_scope.cancel()

@@ -5,7 +5,7 @@ from quart_trio import QuartTrio
 
 from server.config import Settings
 from server.runtime.runtime import Runtime
-from server.web import cors, diagnostics, health, metrics, openapi, posts, problems, reads, sockets
+from server.web import cors, diagnostics, health, metrics, openapi, posts, problems, reads, sockets, webhook
 from server.web.guard import Guard
 from server.web.request_ids import RequestIds, name_lines
 from server.web.seam import Seam
@@ -39,6 +39,7 @@ def build(runtime: Runtime, settings: Settings) -> RequestIds:
     app.register_blueprint(reads.routes(runtime, settings.heartbeat))
     app.register_blueprint(posts.routes(runtime, settings.heartbeat))
     app.register_blueprint(sockets.routes(runtime))
+    app.register_blueprint(webhook.routes(runtime))
     app.register_blueprint(diagnostics.routes(runtime.drain))
     app.register_blueprint(openapi.routes())
     app.register_blueprint(health.routes(runtime))

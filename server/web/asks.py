@@ -1,11 +1,23 @@
 """The shapes of request bodies: what may be asked, with every bound. Unknown fields are refused by name."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from server.upstream import TOOL_NAME
 
 Title = Annotated[str, Field(max_length=500)]
 Text = Annotated[str, Field(max_length=1_000_000)]
+Reason = Annotated[str, Field(max_length=2_000)]
 Role = Literal["user", "assistant", "system", "tool"]
 
 
@@ -44,8 +56,9 @@ def _branch(given: Any) -> str | None:
 
 
 TEXT, MESSAGES = "<text>", "<messages>"
-BRANCHES = frozenset({TEXT, MESSAGES})
-"""How pydantic names the two kinds of input inside an error's place: no part of any field's name."""
+NAME, DECLARATION = "<name>", "<declaration>"
+BRANCHES = frozenset({TEXT, MESSAGES, NAME, DECLARATION})
+"""How pydantic names the kinds of input and of tools inside an error's place: no part of any field's name."""
 
 Messages = Annotated[list[InputMessage], Field(min_length=1, max_length=1_000)]
 Input = Annotated[
@@ -54,15 +67,108 @@ Input = Annotated[
 ]
 
 
-class GenerationAsk(Ask):
-    """`POST …/generations`."""
+class ClientToolAsk(Ask):
+    """A tool that a client runs, declared with the request."""
 
-    model: Annotated[str, Field(min_length=1, max_length=200)]
-    input: Input | None = None
+    name: Annotated[str, Field(pattern=TOOL_NAME)]
+    description: Annotated[str, Field(min_length=1, max_length=10_000)]
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object"})
+    approval: Literal["always", "never"] = "always"
+    expires: Annotated[float, Field(gt=0, le=30 * 86_400)] = 3600.0
+
+    @field_validator("parameters")
+    @classmethod
+    def _of_an_object(cls, given: dict[str, Any]) -> dict[str, Any]:
+        # Said here: a provider would refuse it after the 202.
+        if given.setdefault("type", "object") != "object":
+            raise ValueError("it is a JSON Schema of an object: type has to be object")
+        return given
+
+
+def _tool_branch(given: Any) -> str | None:
+    if isinstance(given, str):
+        return NAME
+    return DECLARATION if isinstance(given, dict | ClientToolAsk) else None
+
+
+AskedTool = Annotated[
+    Annotated[str, Field(min_length=1, max_length=100), Tag(NAME)] | Annotated[ClientToolAsk, Tag(DECLARATION)],
+    Discriminator(
+        _tool_branch,
+        custom_error_type="tool",
+        custom_error_message="it is a tool's name, or the declaration of one that the client runs",
+    ),
+]
+
+
+def _as_object(given: Any) -> Any:
+    return {"url": given} if isinstance(given, str) else given
+
+
+class WebhookAsk(Ask):
+    """Who is told of the end. A text alone is its `url`."""
+
+    url: Annotated[str, Field(min_length=1, max_length=2_000)]
+
+
+class GenerationAsk(Ask):
+    """`POST …/generations`, for a model or for a workflow."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    workflow: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    input: Any = None
     parameters: dict[str, Any] = Field(default_factory=dict)
+    tools: Annotated[list[AskedTool], Field(max_length=128)] = Field(default_factory=list)
+    if_running: Literal["reject", "queue", "interrupt"] = "reject"
+    on_crash: Literal["fail", "restart"] | None = None
+    ephemeral: bool = False
+    webhook: Annotated[WebhookAsk | None, BeforeValidator(_as_object)] = None
+
+
+class InputAsk(Ask):
+    """What a model is given: the `input` of a `GenerationAsk` that names one."""
+
+    input: Input | None = None
 
 
 class CancelAsk(Ask):
     """`POST /v1/generations/{id}/cancel`."""
 
-    reason: Annotated[str, Field(max_length=2_000)] | None = None
+    reason: Reason | None = None
+
+
+class SteerAsk(Ask):
+    """`POST /v1/generations/{id}/steer`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    value: Any
+
+
+class DecisionAsk(Ask):
+    """`POST /v1/generations/{id}/decisions`. `proposed_digest`: the `arguments_digest` that was seen."""
+
+    call: Annotated[str, Field(min_length=1, max_length=100)]
+    decision: Literal["approved", "rejected", "modified"]
+    proposed_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    arguments: dict[str, Any] | None = None
+    reason: Reason | None = None
+
+
+class ToolFailure(Ask):
+    """Why a tool came to nothing."""
+
+    code: Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,99}$")]
+    message: Annotated[str, Field(max_length=10_000)]
+
+
+class ToolResultAsk(Ask):
+    """`POST /v1/generations/{id}/tools/{call}/result`: one of both."""
+
+    result: Any = None
+    error: ToolFailure | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.model_fields_set != ({"result"} if self.error is None else {"error"}):
+            raise ValueError("result or error: one of both")
+        return self

@@ -38,6 +38,18 @@ def routes(runtime: Runtime, heartbeat: float) -> Blueprint:
     async def cancel(name: str) -> Response:
         return _respond(await answers.cancel_generation(runtime, name, await read_json(request), _key()))
 
+    @blue.post("/v1/generations/<name>/steer")
+    async def steer(name: str) -> Response:
+        return _respond(await answers.steer_generation(runtime, name, await read_json(request), _key()))
+
+    @blue.post("/v1/generations/<name>/decisions")
+    async def decide(name: str) -> Response:
+        return _respond(await answers.decide_call(runtime, name, await read_json(request), _key()))
+
+    @blue.post("/v1/generations/<name>/tools/<call>/result")
+    async def tool_result(name: str, call: str) -> Response:
+        return _respond(await answers.finish_call(runtime, name, call, await read_json(request), _key()))
+
     async def _generate(conversation: str | None) -> Response:
         options = read_stream_options(request.args)  # a mistake is told in either form
         if accepted_form(request.headers.get("Accept", "")) is not Form.SSE:

@@ -13,7 +13,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
 from werkzeug.routing import WebsocketMismatch
 
-from eventstore import StoreUnavailable, Trimmed
+from eventstore import Erased, StoreUnavailable, Trimmed
 from server import logs
 from server.errors import Problem, unavailable
 from server.web import cors
@@ -40,7 +40,7 @@ def respond(problem: Problem) -> Response:
     return response
 
 
-def from_store(error: StoreUnavailable | Trimmed) -> Problem:
+def from_store(error: Erased | StoreUnavailable | Trimmed) -> Problem:
     """The store's errors that a client may cause or has to wait for."""
     if isinstance(error, Trimmed):
         return Problem(
@@ -54,6 +54,8 @@ def from_store(error: StoreUnavailable | Trimmed) -> Problem:
                 "snapshot": f"/v1/conversations/{error.stream}",
             },
         )
+    if isinstance(error, Erased):
+        return Problem(410, "gone", "It was ephemeral and its time is over: nothing of it is kept any more.")
     return unavailable("The database does not answer. Nothing was lost; try again.", 2.0)
 
 
@@ -87,6 +89,7 @@ def install(app: QuartTrio, max_body: int) -> None:
     app.register_error_handler(Problem, on_problem)
     app.register_error_handler(StoreUnavailable, on_store)
     app.register_error_handler(Trimmed, on_store)
+    app.register_error_handler(Erased, on_store)
     app.register_error_handler(HTTPException, on_http)
     app.register_error_handler(Exception, on_fault)
 

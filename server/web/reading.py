@@ -33,7 +33,7 @@ class Source:
 
 
 async def find_conversation(runtime: Runtime, name: str, cursor: int) -> Source:
-    """A conversation's log. Raises `Problem` 404, 400 `cursor_ahead`; `Trimmed`."""
+    """A conversation's log. Raises `Problem` 404, 400 `cursor_ahead`; `Trimmed`, `Erased`."""
     head = await runtime.head(name)
     after = _kept(name, resolve_cursor(cursor, head.position), head)
     return Source(name, None, after, after, head.position, False, _behind(cursor, head))
@@ -77,7 +77,7 @@ class Reading:
         self._subscription.__exit__(kind, error, trace)
 
     async def next(self) -> Sequence[Event]:
-        """Waits for at least one event of this log. Raises `StoreUnavailable`, `Trimmed`."""
+        """Waits for at least one event of this log. Raises `StoreUnavailable`, `Trimmed`, `Erased`."""
         while True:
             found = self._pick(await self._subscription.next())
             if found:

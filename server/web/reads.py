@@ -30,7 +30,6 @@ from server.web.reading import Reading, Source, find_conversation, find_generati
 from server.web.streams import MEDIA_TYPES, NO_BUFFERING, nothing_follows, refuse, stream
 
 Find = Callable[[Runtime, str, int], Awaitable[Source]]
-RUNNING_RETRY = "1"
 PAGE_DEFAULT, PAGE_MOST = 50, 200
 
 
@@ -59,7 +58,8 @@ def routes(runtime: Runtime, heartbeat: float) -> Blueprint:
         if _unchanged(state.position) and wait > 0:
             await _hold(runtime, Source(name, None, state.position, state.position, 0, over=False), wait)
             state = await runtime.conversation(name)
-        headers = {"Retry-After": RUNNING_RETRY} if state.running else {}
+        running = state.open
+        headers = {"Retry-After": str(views.retry_after(running[0]))} if running else {}
         body = views.encode(views.conversation(state))
         return _snapshot(body, state.position, {**applied, **headers})
 
@@ -76,7 +76,7 @@ def routes(runtime: Runtime, heartbeat: float) -> Blueprint:
         if _unchanged(found.position) and wait > 0 and not found.ended:
             await _hold(runtime, Source(state.id, name, state.position, state.position, 0, over=False), wait)
             state, found = await runtime.generation(name)
-        headers = {} if found.ended else {"Retry-After": RUNNING_RETRY}
+        headers = {} if found.ended else {"Retry-After": str(views.retry_after(found))}
         return _generation_snapshot(found, {**applied, **headers})
 
     @blue.get("/v1/conversations")

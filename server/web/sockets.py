@@ -1,7 +1,8 @@
 """The WebSocket: the conversation's log in order, and commands back, on one connection.
 
 One task reads commands, one after the other, so that what a client sends takes effect in its order; one task
-reads the log and sends. A slow client slows only its own reader, whose whole state is a position.
+reads the log and sends; one tells who is there. A slow client slows only its own reader, whose whole state is a
+position. Every frame goes out whole, under one lock, and what a frame holds is settled when the lock is had.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,21 +12,23 @@ import msgspec
 import trio
 from quart import Blueprint, Websocket, websocket
 
-from eventstore import StoreUnavailable, Trimmed
+from eventstore import Erased, StoreUnavailable, Trimmed
 from server.errors import Problem
 from server.host.straight import texts_of
 from server.runtime.drain import Stay
 from server.runtime.runtime import Runtime
 from server.web import answers
 from server.web.answers import Answer
-from server.web.bodies import check_clean, decode
+from server.web.bodies import CALLER, check_clean, decode
 from server.web.cursor import parse_cursor, resolve_cursor
+from server.web.presence import Presence, Present
 from server.web.problems import from_store
 from server.web.reading import Source, find_conversation
 from server.wire import websocket as frames
 
-UNSUPPORTED, BAD_CURSOR, UNKNOWN, EXPIRED, RESTART, LATER = 1003, 4400, 4404, 4410, 1012, 1013
+UNSUPPORTED, BAD_ADDRESS, UNKNOWN, EXPIRED, RESTART, LATER = 1003, 4400, 4404, 4410, 1012, 1013
 KEY_LEAST = 16
+AUTHOR_MOST = 200
 
 Body = dict[str, Any]
 
@@ -33,6 +36,7 @@ Body = dict[str, Any]
 def routes(runtime: Runtime) -> Blueprint:
     """The one WebSocket address."""
     blue = Blueprint("sockets", __name__)
+    presence = Presence()
 
     @blue.websocket("/v1/conversations/<name>/ws")
     async def socket(name: str) -> None:
@@ -49,13 +53,15 @@ def routes(runtime: Runtime) -> Blueprint:
         )  # at once: those that come while this one is looked up have to see it
         try:
             try:
+                author = _author(client.args.get("author"))
                 source = await find_conversation(runtime, name, parse_cursor(client.args.get("after", "0")))
-            except (Problem, StoreUnavailable, Trimmed) as error:
+            except (Problem, StoreUnavailable, Trimmed, Erased) as error:
                 await _close_with(client, error)
                 return
             if source.behind is not None:
                 runtime.metrics.resumed("websocket", source.behind)
-            await _Socket(runtime, client, name, source, stay).serve()
+            with presence.enter(name, author, CALLER) as present:
+                await _Socket(runtime, client, name, source, stay, present).serve()
         finally:
             runtime.drain.leave(stay)
 
@@ -63,12 +69,21 @@ def routes(runtime: Runtime) -> Blueprint:
 
 
 class _Socket:
-    def __init__(self, runtime: Runtime, client: Websocket, conversation: str, source: Source, stay: Stay) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        client: Websocket,
+        conversation: str,
+        source: Source,
+        stay: Stay,
+        present: Present,
+    ) -> None:
         self._runtime = runtime
         self._client = client
         self._conversation = conversation
         self._source = source
         self._stay = stay
+        self._present = present
         self._texts = texts_of(client.scope)
         self._sending = trio.Lock()
         self._wait = trio.CancelScope()
@@ -78,15 +93,26 @@ class _Socket:
 
     async def serve(self) -> None:
         """Until the client goes, the server drains, or something is wrong with either."""
-        await self._send(frames.hello(self._conversation, self._source.cursor, self._source.head))
+        hello = frames.hello(self._conversation, self._source.cursor, self._source.head)
+        await self._texts.send_texts([hello, self._present.frame()])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hear, nursery.cancel_scope)
             nursery.start_soon(self._tell, nursery.cancel_scope)
+            nursery.start_soon(self._show)
         await self._client.close(*self._closing)
 
     async def _send(self, frame: str) -> None:
         async with self._sending:
             await self._client.send(frame)
+
+    # -- who is there, out
+
+    async def _show(self) -> None:
+        while True:
+            await trio.sleep(self._present.pause)
+            await self._present.news()
+            async with self._sending:
+                await self._texts.send_texts([self._present.frame()])
 
     # -- the log, out
 
@@ -101,12 +127,12 @@ class _Socket:
         while True:
             try:
                 await self._tell_from(after)
-            except (StoreUnavailable, Trimmed) as error:
+            except (StoreUnavailable, Trimmed, Erased) as error:
                 if isinstance(error, StoreUnavailable):
                     self._runtime.metrics.streams_cut.add("store_away", "websocket")
                 problem = from_store(error)
                 await self._send(frames.error(None, problem.code, problem.detail, problem.extra))
-                return (EXPIRED if isinstance(error, Trimmed) else LATER), problem.code
+                return (LATER if isinstance(error, StoreUnavailable) else EXPIRED), problem.code
             if self._rewind is None:
                 return RESTART, "draining" if self._runtime.drain.begun else "time is up, come back"
             command, after = self._rewind
@@ -152,7 +178,7 @@ class _Socket:
             command = body.pop("id", None)
             check_clean(body)
             answer = await self._do(command, body)
-        except (Problem, StoreUnavailable, Trimmed) as error:
+        except (Problem, StoreUnavailable, Trimmed, Erased) as error:
             problem = error if isinstance(error, Problem) else from_store(error)
             await self._send(
                 frames.error(command, problem.code, problem.detail, {"status": problem.status, **problem.extra})
@@ -199,24 +225,56 @@ class _Socket:
         await self._rewound.wait()  # a second resync right behind would take the first one's place and reply
 
 
-async def _cancel(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
-    generation = body.pop("generation", None)
-    if not isinstance(generation, str):
-        raise Problem(422, "invalid_request", "generation: the id of the generation to cancel.")
-    return await answers.cancel_generation(runtime, generation, body, key)
+Act = Callable[[Runtime, str, Body, str | None], Awaitable[Answer]]
 
 
-_VERBS: Mapping[str, Callable[[Runtime, str, Body, str | None], Awaitable[Answer]]] = {
+def _of_generation(act: Act) -> Act:
+    """A verb whose frame names its generation beside the fields of the POST."""
+
+    async def do(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
+        return await act(runtime, _named(body, "generation"), body, key)
+
+    return do
+
+
+async def _tool_result(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
+    generation, call = _named(body, "generation"), _named(body, "call")
+    return await answers.finish_call(runtime, generation, call, body, key)
+
+
+def _named(body: Body, field: str) -> str:
+    name = body.pop(field, None)
+    if not isinstance(name, str):
+        raise Problem(422, "invalid_request", f"{field}: the id of the {field} this is for.")
+    return name
+
+
+_VERBS: Mapping[str, Act] = {
     "post": answers.post_message,
     "generate": answers.request_generation,
-    "cancel": _cancel,
+    "cancel": _of_generation(answers.cancel_generation),
+    "steer": _of_generation(answers.steer_generation),
+    "decide": _of_generation(answers.decide_call),
+    "tool_result": _tool_result,
 }
 
 
-async def _close_with(client: Websocket, error: Problem | StoreUnavailable | Trimmed) -> None:
+def _author(name: str | None) -> str | None:
+    """The name that a client gives itself. Raises `Problem` 400, 422."""
+    if name is None:
+        return None
+    check_clean({"author": name})
+    if not 0 < len(name) <= AUTHOR_MOST:
+        raise Problem(
+            400, "invalid_author", f"author: a name of 1 to {AUTHOR_MOST} characters; leave it out to have none."
+        )
+    return name
+
+
+async def _close_with(client: Websocket, error: Problem | StoreUnavailable | Trimmed | Erased) -> None:
     problem = error if isinstance(error, Problem) else from_store(error)
     await client.send(frames.error(None, problem.code, problem.detail, problem.extra))
-    code = {400: BAD_CURSOR, 404: UNKNOWN, 410: EXPIRED}.get(problem.status, LATER)
+    code = {400: BAD_ADDRESS, 422: BAD_ADDRESS, 404: UNKNOWN, 410: EXPIRED}.get(problem.status, LATER)
     if problem.code == "draining":
         code = RESTART
     await client.close(code, problem.code)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import trio
 from quart import Response, request
 
-from eventstore import Event, StoreUnavailable, Trimmed
+from eventstore import Erased, Event, StoreUnavailable, Trimmed
 from server import logs
 from server.errors import Problem
 from server.host.straight import Straight, straight_of
@@ -117,6 +117,8 @@ class _Body(CountedBody):
         # The client comes back with its cursor, and is then told properly what is the matter.
         except StoreUnavailable:
             self._runtime.metrics.streams_cut.add("store_away", self._wire.transport)
+        except Erased:
+            pass  # it was ephemeral: no fault
         except Trimmed as error:
             log.warning("stream ended", stream=self._source.stream, why=str(error))
         raise StopAsyncIteration

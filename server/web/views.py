@@ -1,9 +1,10 @@
 """States as clients see them: the JSON of snapshots, and an ETag that is the position.
 
-The shapes here are what is encoded, and what `/openapi.json` describes: one truth for both. Fields that nothing
-fills yet are there, empty, so that clients can rely on them.
+The shapes here are what is encoded, and what `/openapi.json` describes: one truth for both. Every field is always
+there, so that clients can rely on it.
 """
 
+import math
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -11,15 +12,19 @@ import msgspec
 from msgspec import Meta
 
 from server.generation.state import Conversation, Generation, Message
-from server.generation.states import Status
+from server.generation.states import CallStatus, Status
 from server.ids import shape
 
 encode = msgspec.json.Encoder().encode
 
 Position = Annotated[int, Meta(ge=0, description="Position of the last event that is in it: also its ETag.")]
-Later = Annotated[None, Meta(description="Always null in this version.")]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 ConversationId = Annotated[str, Meta(pattern=shape("conv"))]
 GenerationId = Annotated[str, Meta(pattern=shape("gen"))]
+CallId = Annotated[str, Meta(pattern=shape("call"))]
+
+LEAST_RETRY, MOST_RETRY, WAITING_RETRY = 1, 30, 5
+"""Seconds of `Retry-After`: at the quickest, at the slowest, and while a person is asked."""
 
 
 class Failure(TypedDict):
@@ -29,21 +34,54 @@ class Failure(TypedDict):
     message: str
 
 
+class ProgressShown(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the work is: 12 of 47 pages."""
+
+    done: float
+    total: float
+    unit: str
+    stage: str | None
+
+
+class ToolCallShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool call, as its events made it. `waits` for a decision when it needs one and is `proposed`."""
+
+    call: CallId
+    name: str
+    status: CallStatus
+    needs_approval: bool
+    client: Annotated[bool, Meta(description="Whether a client runs it, and posts its result.")]
+    arguments: Annotated[dict[str, Any], Meta(description="What runs: as proposed, or as modified.")]
+    arguments_digest: Digest
+    proposed_digest: Annotated[Digest, Meta(description="What a decision has to name.")]
+    expires_at: datetime | None
+    decision: Literal["approved", "rejected", "modified"] | None
+    reason: str | None
+    by: Annotated[str | None, Meta(description="Who decided.")]
+    result: Any
+    error: Failure | None
+    position: Position
+
+
 class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a model, as its events up to `position` made it."""
+    """One run of a model or a workflow, as its events up to `position` made it."""
 
     id: GenerationId
     conversation: ConversationId
     status: Status
-    model: str
-    workflow: Later
+    model: str | None
+    workflow: str | None
+    input: Annotated[Any, Meta(description="What a workflow was given; a model's is in the messages.")]
     parameters: dict[str, Any]
-    text: Annotated[str, Meta(description="All tokens so far, joined.")]
+    tools: Annotated[list[str | dict[str, Any]], Meta(description="Names, and those that a client declared.")]
+    on_crash: Literal["fail", "restart"]
+    ephemeral: bool
+    text: Annotated[str, Meta(description="All tokens so far, joined; those of the present attempt.")]
     tokens: Annotated[int, Meta(ge=0, description="How many token events there are.")]
-    progress: Later
-    tool_calls: Annotated[list[Any], Meta(description="Always empty in this version.", max_length=0)]
-    steering: Annotated[dict[str, Any], Meta(description="Always empty in this version.")]
-    result: Later
+    progress: ProgressShown | None
+    tool_calls: list[ToolCallShown]
+    steering: Annotated[dict[str, Any], Meta(description="The parameters that can be steered, as they stand.")]
+    result: Annotated[Any, Meta(description="What the workflow returned.")]
     finish_reason: str | None
     usage: Annotated[dict[str, int] | None, Meta(description="What the upstream counted.")]
     ttft_ms: Annotated[int | None, Meta(description="Milliseconds from the start to the first token.")]
@@ -121,33 +159,33 @@ def conversation(state: Conversation) -> ConversationSnapshot:
     )
 
 
+def retry_after(found: Generation) -> int:
+    """Seconds after which asking again is worth while: it follows the pace of its progress."""
+    if found.status is Status.WAITING:
+        return WAITING_RETRY
+    progress = found.progress
+    if progress is None or progress.pace is None:
+        return LEAST_RETRY
+    return min(MOST_RETRY, max(LEAST_RETRY, math.ceil(progress.pace)))
+
+
 def _fields(found: Generation) -> dict[str, Any]:
+    progress, calls = found.progress, found.tool_calls
     return {
-        "id": found.id,
-        "conversation": found.conversation,
-        "status": found.status,
-        "model": found.model,
-        "workflow": None,
-        "parameters": found.parameters,
-        "text": found.text,
-        "tokens": found.tokens,
-        "progress": None,
-        "tool_calls": [],
-        "steering": {},
-        "result": None,
-        "finish_reason": found.finish_reason,
-        "usage": found.usage,
-        "ttft_ms": found.ttft_ms,
-        "error": found.error,
-        "retryable": found.retryable,
-        "reason": found.reason,
-        "position": found.position,
-        "attempt": found.attempt,
-        "worker": found.worker,
-        "created_at": found.created_at,
-        "started_at": found.started_at,
-        "finished_at": found.finished_at,
+        **{name: getattr(found, name) for name in _SAME},
+        "tools": list(found.tools),
+        "progress": None if progress is None else ProgressShown(**_picked(ProgressShown, progress)),
+        "tool_calls": [ToolCallShown(**_picked(ToolCallShown, call)) for call in calls],
     }
+
+
+def _picked(shape: type[msgspec.Struct], value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in shape.__struct_fields__}
+
+
+_SAME = tuple(
+    name for name in GenerationSnapshot.__struct_fields__ if name not in ("tools", "progress", "tool_calls")
+)
 
 
 def etag(position: int) -> str:

@@ -1,5 +1,6 @@
 """The WebSocket's frames: JSON texts, each with its `kind`. Subprotocol `tokentape.v1`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -8,6 +9,15 @@ from eventstore import Event
 from server.wire.event import encode
 
 SUBPROTOCOL = "tokentape.v1"
+
+
+class Person(msgspec.Struct, frozen=True):
+    """Somebody who is connected. `since` is UTC; `author` a name to show, which whoever connected chose."""
+
+    connection: str
+    author: str | None
+    by: str
+    since: str
 
 
 def event(item: Event) -> str:
@@ -23,6 +33,16 @@ def hello(conversation: str, after: int, head: int) -> str:
 def caught_up(position: int) -> str:
     """The reader stands at the head."""
     return _text({"kind": "caught_up", "position": position})
+
+
+def people(listed: Sequence[Person]) -> msgspec.Raw:
+    """Those who are there, encoded once for the frames of all of them."""
+    return msgspec.Raw(msgspec.json.encode(listed))
+
+
+def presence(you: str, listed: msgspec.Raw, count: int) -> str:
+    """Who is there now. `you` is the connection that this goes to; `listed` may be fewer than `count`."""
+    return _text({"kind": "presence", "you": you, "count": count, "people": listed})
 
 
 def reply(command: Any, fields: dict[str, Any]) -> str:

@@ -49,6 +49,10 @@ class RawWebSocket:
         """One message of JSON."""
         await self.send(TextMessage(json.dumps(message)))
 
+    def frame(self, message: object) -> bytes:
+        """The bytes of one message of JSON, to be sent by `send_bytes` as far as a test likes."""
+        return self._protocol.send(TextMessage(json.dumps(message)))
+
     async def send(self, event: Event) -> None:
         """Any frame."""
         await self._connection.send(self._protocol.send(event))

@@ -7,22 +7,34 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
 
 from eventstore import NO_STREAM, Append, Event, EventStore, StoreOptions, Writer
 from eventstore.log import Log
+from eventstore.memory import EPOCH as BEGINNING
 from eventstore.memory import MemoryLog
 from server import events
 from server.events import TERMINAL
-from server.generation.supervisor import EPOCH, Run, Supervisor
-from server.upstream import Upstream
+from server.generation.attempt import EPOCH, Attempt
+from server.generation.fold import fold
+from server.generation.pace import Pace
+from server.generation.run import Surroundings
+from server.generation.scripts import Answer
+from server.generation.state import Conversation, Generation
+from server.generation.states import Status
+from server.generation.supervisor import Supervisor
+from server.metrics import Metrics
+from server.upstream import Prompt, Upstream, Upstreams
 
 from .fake_upstream import PROMPT
 from .wrapped_log import events_of
 
 CONVERSATION, GENERATION = "conv_1", "gen_1"
+REQUESTED = 2
+"""Where the request stands: behind the start of its conversation."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Owner:
 
     async def request(self, generation: str = GENERATION, conversation: str = CONVERSATION) -> None:
         """Appends a request in a new conversation, with this process as the owner of its writer."""
-        asked = events.generation_requested(generation, "fake", {}, "anonymous")
+        asked = events.generation_requested(generation, model="fake", parameters={}, by="anonymous")
         news = (events.conversation_started(None, None), asked)
         await self.store.append(Append(conversation, news, NO_STREAM, Writer(generation, EPOCH, 1)))
 
@@ -54,19 +66,55 @@ class Owner:
 
 
 @asynccontextmanager
-async def owner(log: Log, *, patience: float = 30.0, watch: bool = True) -> AsyncIterator[Owner]:
+async def owner(
+    log: Log, *, patience: float = 30.0, watch: bool = True, metrics: Metrics | None = None
+) -> AsyncIterator[Owner]:
     """A process for as long as the context is open; then it is gone, as by a kill."""
     async with EventStore(log, StoreOptions(patience=patience)).open() as store, trio.open_nursery() as nursery:
-        supervisor = Supervisor(store, nursery, "worker-1")
+        supervisor = Supervisor(store, nursery, "worker-1", partial(surroundings, store), metrics)
         if watch:
             nursery.start_soon(supervisor.watch)
         yield Owner(store, supervisor)
         nursery.cancel_scope.cancel()
 
 
-def run_of(upstream: Upstream, generation: str = GENERATION, conversation: str = CONVERSATION) -> Run:
-    """A run that a supervisor can start."""
-    return Run(conversation, generation, upstream, PROMPT)
+def surroundings(store: EventStore, attempt: Attempt) -> Surroundings:
+    """What an attempt finds around it, where nothing but a log is."""
+
+    async def look() -> Conversation:
+        events = (await store.read(attempt.conversation, 0, 5_000)).events
+        return fold(Conversation(attempt.conversation), events)
+
+    return Surroundings(Upstreams(), {}, attempt.figures, Pace(), look)
+
+
+def found(generation: str = GENERATION, conversation: str = CONVERSATION, **more: Any) -> Generation:
+    """A generation as `Owner.request` has requested it."""
+    known: dict[str, Any] = {"model": "fake", "parameters": {}, "status": Status.QUEUED, **more}
+    return Generation(
+        id=generation,
+        conversation=conversation,
+        requested_position=REQUESTED,
+        position=REQUESTED,
+        created_at=BEGINNING,
+        **known,
+    )
+
+
+def run_of(
+    upstream: Upstream,
+    generation: str = GENERATION,
+    conversation: str = CONVERSATION,
+    model: str = "fake",
+    on_crash: str = "fail",
+) -> Attempt:
+    """A first attempt at an answer that a supervisor can start."""
+
+    async def prompt() -> Prompt:
+        return PROMPT
+
+    asked = found(generation, conversation, model=model, on_crash=on_crash)
+    return Attempt(asked, Answer(model, upstream, prompt), position=REQUESTED)
 
 
 def told(log: MemoryLog, generation: str = GENERATION, conversation: str = CONVERSATION) -> list[Event]:
@@ -86,13 +134,13 @@ def deltas(log: MemoryLog) -> list[str]:
 
 def fields(event: Event) -> dict[str, Any]:
     """An event's own fields."""
-    found: dict[str, Any] = json.loads(event.data)
-    return found
+    known: dict[str, Any] = json.loads(event.data)
+    return known
 
 
-def the_end(found: Sequence[Event]) -> Event:
+def the_end(own: Sequence[Event]) -> Event:
     """The one terminal event among a generation's events, which must be the last of them."""
-    ends = [event for event in found if event.type in TERMINAL]
-    assert len(ends) == 1, [event.type for event in found]
-    assert found[-1] is ends[0], [event.type for event in found]
+    ends = [event for event in own if event.type in TERMINAL]
+    assert len(ends) == 1, [event.type for event in own]
+    assert own[-1] is ends[0], [event.type for event in own]
     return ends[0]

@@ -1,11 +1,8 @@
-"""Logs for tests: rows of events as a store would return them, made by hand or drawn by Hypothesis.
+"""Logs for tests, made by hand: rows as a store would return them, and the shortest way to each event."""
 
-A drawn log is one that the writers could have written: it opens the conversation, every generation moves as the
-contract allows, and in between stands what a fold has to step over (unknown types, strangers' generations).
-"""
-
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -13,13 +10,12 @@ from hypothesis import strategies as st
 from eventstore import Event, NewEvent
 from eventstore.memory import EPOCH
 from server import events
+from server.workflows import digest
 
 patient = settings(deadline=None)
 """For laws: a slow machine is no broken law."""
 CLEAN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 """Text as it may enter the log."""
-GENERATIONS = ("gen_A", "gen_B", "gen_C")
-STEPS = ("say", "ask", "start", "start", "tell", "tell", "tell", "end", "drop", "stranger", "unknown")
 
 
 def moment(position: int) -> datetime:
@@ -52,7 +48,8 @@ def failed(generation: str, code: str = "upstream_cut") -> NewEvent:
 
 def requested(generation: str, model: str = "demo") -> NewEvent:
     """An answer is wanted."""
-    return events.generation_requested(generation, model, {"tokens": 3, "rate": 0.5}, "anonymous")
+    parameters = {"tokens": 3, "rate": 0.5}
+    return events.generation_requested(generation, model=model, parameters=parameters, by="anonymous")
 
 
 def said(message: str, content: str, role: str = "user") -> NewEvent:
@@ -65,47 +62,40 @@ def started(generation: str, attempt: int = 1) -> NewEvent:
     return events.generation_started(generation, attempt, "worker-1")
 
 
-ENDS = (completed, failed, cancelled)
-EARLY_ENDS = (failed, cancelled)
+ARGUMENTS = {"order": 7}
 
 
-@st.composite
-def logs(draw: st.DrawFn) -> list[Event]:
-    """A whole log, from its first event."""
-    title = draw(st.none() | CLEAN)
-    news = [events.conversation_started(title, draw(st.none() | st.dictionaries(CLEAN, CLEAN, max_size=2)))]
-    asked: list[str] = []
-    running: list[str] = []
-    for _ in range(draw(st.sampled_from([0, 4, 12, 30]))):
-        fresh = [name for name in GENERATIONS if name not in asked]
-        queued = [name for name in asked if name not in running and not _ended(news, name)]
-        match draw(st.sampled_from(STEPS)):
-            case "say":
-                role = draw(st.sampled_from(["user", "assistant", "system", "tool"]))
-                author = draw(st.none() | CLEAN)
-                news.append(events.message_posted(f"msg_{len(news)}", role, draw(CLEAN), author, "anonymous"))
-            case "ask" if fresh:
-                asked.append(fresh[0])
-                news.append(requested(fresh[0]))
-            case "start" if queued:
-                running.append(queued[0])
-                news.append(started(queued[0]))
-            case "tell" if running:
-                name = draw(st.sampled_from(running))
-                deltas = draw(st.lists(CLEAN, min_size=1, max_size=5))
-                news += [events.token(name, delta) for delta in deltas]
-            case "end" if running:
-                name = running.pop(draw(st.integers(0, len(running) - 1)))
-                news.append(draw(st.sampled_from(ENDS))(name))
-            case "drop" if queued:
-                news.append(draw(st.sampled_from(EARLY_ENDS))(queued[0]))
-            case "stranger":
-                news.append(events.token("gen_Z", draw(CLEAN)))
-            case "unknown":
-                tag = draw(st.none() | st.sampled_from(GENERATIONS))
-                news.append(NewEvent(draw(st.sampled_from(["progress", "tool.started", "Token", ""])), "??", tag))
-    return rows(news)
+def proposed(generation: str, call: str = "call_1", *, asks: bool = False, **more: Any) -> NewEvent:
+    """A model, or a workflow, wants a tool run."""
+    known: dict[str, Any] = {"name": "refund", "arguments": ARGUMENTS, "step": "answer/1", **more}
+    known.setdefault("arguments_digest", digest(known["arguments"]))
+    return events.tool_proposed(generation, call, needs_approval=asks, **known)
 
 
-def _ended(news: list[NewEvent], name: str) -> bool:
-    return any(new.tag == name and new.type in events.TERMINAL for new in news)
+def decided(
+    generation: str,
+    call: str = "call_1",
+    decision: str = "approved",
+    *,
+    seen: Mapping[str, Any] = ARGUMENTS,
+    arguments: Mapping[str, Any] | None = None,
+    reason: str | None = None,
+    by: str = "anonymous",
+) -> NewEvent:
+    """A person who saw the arguments `seen` has decided; `arguments`: what shall run, where modified."""
+    run = seen if arguments is None else arguments
+    return events.tool_decided(
+        generation,
+        call,
+        decision=decision,
+        proposed_digest=digest(seen),
+        arguments=run,
+        arguments_digest=digest(run),
+        reason=reason,
+        by=by,
+    )
+
+
+def tool_ended(generation: str, call: str = "call_1", outcome: Mapping[str, Any] | None = None) -> NewEvent:
+    """And it has run."""
+    return events.tool_finished(generation, call, {"result": "done"} if outcome is None else outcome)

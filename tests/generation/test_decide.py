@@ -21,19 +21,20 @@ from server.generation.fold import fold
 from server.generation.state import Conversation
 from server.generation.states import Status
 
-from .rows import cancelled, completed, failed, requested, rows, said, started
+from .rows import cancelled, completed, failed, proposed, requested, rows, said, started
 
 WAYS: dict[Status | None, list[NewEvent]] = {
     None: [],
     Status.QUEUED: [requested("gen_A")],
     Status.RUNNING: [requested("gen_A"), started("gen_A")],
+    Status.WAITING: [requested("gen_A"), started("gen_A"), proposed("gen_A", asks=True)],
     Status.COMPLETED: [requested("gen_A"), started("gen_A"), completed("gen_A")],
     Status.FAILED: [requested("gen_A"), started("gen_A"), failed("gen_A")],
     Status.CANCELLED: [requested("gen_A"), cancelled("gen_A")],
 }
 """How a conversation comes to a generation in each state; None is one without any."""
-BUSY = {Status.QUEUED, Status.RUNNING}
-ASK = RequestGeneration("gen_B", "demo", {"tokens": 2}, (), "anonymous")
+BUSY = {Status.QUEUED, Status.RUNNING, Status.WAITING}
+ASK = RequestGeneration("gen_B", {"tokens": 2}, "anonymous", model="demo")
 
 
 def state(status: Status | None) -> Conversation:
@@ -99,7 +100,8 @@ def test_an_older_generation_that_runs_is_seen_too() -> None:
 
 def test_the_input_is_said_before_the_request() -> None:
     numbers = count(1)
-    command = RequestGeneration("gen_B", "demo", {}, (Said("system", "be kind"), Said("user", "hi")), "anonymous")
+    said_first = (Said("system", "be kind"), Said("user", "hi"))
+    command = RequestGeneration("gen_B", {}, "anonymous", model="demo", input=said_first)
     news = decide.request_generation(state(None), command, lambda prefix: f"{prefix}_{next(numbers)}")
     assert [fields(new)[0] for new in news] == ["message.posted", "message.posted", "generation.requested"]
     assert [fields(new)[2] for new in news[:2]] == [
@@ -110,7 +112,8 @@ def test_the_input_is_said_before_the_request() -> None:
 
 def test_messages_get_ids_of_their_own() -> None:
     said_twice = (Said("user", "hi"), Said("user", "hi"))
-    news = decide.request_generation(state(None), RequestGeneration("gen_B", "demo", {}, said_twice, "anonymous"))
+    command = RequestGeneration("gen_B", {}, "anonymous", model="demo", input=said_twice)
+    news = decide.request_generation(state(None), command)
     names = {fields(new)[2]["message"] for new in news[:2]}
     assert len(names) == 2
     assert all(ids.looks_right(name, "msg") for name in names)

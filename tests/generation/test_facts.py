@@ -1,6 +1,8 @@
 """The facts and their names: each event's fields as the public contract lists them, and ids."""
 
+import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,9 +11,10 @@ from hypothesis import given
 from eventstore import NewEvent
 from server import events, ids
 
-from .rows import CLEAN, patient
+from .rows import CLEAN, decided, patient, proposed
 
 G = "gen_1"
+SEVEN = hashlib.sha256(b'{"order":7}').hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -31,11 +34,119 @@ G = "gen_1"
             {"message": "m", "role": "user", "content": "hi", "by": "anonymous"},
         ),
         (
-            events.generation_requested(G, "demo", {}, "anonymous"),
+            events.generation_requested(G, model="demo", parameters={}, by="anonymous"),
             "generation.requested",
             G,
             {"model": "demo", "parameters": {}, "by": "anonymous"},
         ),
+        (
+            events.generation_requested(
+                G,
+                workflow="w",
+                input=[1],
+                parameters={"t": 1},
+                tools=("refund", {"name": "ship"}),
+                steering={"a": 1},
+                on_crash="restart",
+                if_running="queue",
+                ephemeral=True,
+                by="anonymous",
+            ),
+            "generation.requested",
+            G,
+            {
+                "workflow": "w",
+                "input": [1],
+                "parameters": {"t": 1},
+                "tools": ["refund", {"name": "ship"}],
+                "steering": {"a": 1},
+                "on_crash": "restart",
+                "if_running": "queue",
+                "ephemeral": True,
+                "by": "anonymous",
+            },
+        ),
+        (
+            events.generation_interrupted(G, 2, "worker_lost"),
+            "generation.interrupted",
+            G,
+            {"attempt": 2, "reason": "worker_lost"},
+        ),
+        (events.step_finished(G, "s", None), "step.finished", G, {"step": "s", "result": None}),
+        (
+            proposed(G, asks=True, expires_at=datetime(2026, 11, 22, 10, tzinfo=UTC)),
+            "tool.proposed",
+            G,
+            {
+                "call": "call_1",
+                "name": "refund",
+                "arguments": {"order": 7},
+                "arguments_digest": SEVEN,
+                "needs_approval": True,
+                "expires_at": "2026-11-22T10:00:00Z",
+                "step": "answer/1",
+            },
+        ),
+        (
+            proposed(G, client=True),
+            "tool.proposed",
+            G,
+            {
+                "call": "call_1",
+                "name": "refund",
+                "arguments": {"order": 7},
+                "arguments_digest": SEVEN,
+                "needs_approval": False,
+                "client": True,
+                "step": "answer/1",
+            },
+        ),
+        (
+            decided(G, reason="fine", by="Ada"),
+            "tool.decided",
+            G,
+            {
+                "call": "call_1",
+                "decision": "approved",
+                "proposed_digest": SEVEN,
+                "arguments": {"order": 7},
+                "arguments_digest": SEVEN,
+                "reason": "fine",
+                "by": "Ada",
+            },
+        ),
+        (events.tool_started(G, "c"), "tool.started", G, {"call": "c"}),
+        (
+            events.tool_finished(G, "c", {"result": None}),
+            "tool.finished",
+            G,
+            {"call": "c", "result": None},
+        ),
+        (
+            events.tool_finished(G, "c", {"error": {"code": "x", "message": "m"}}, "Ada"),
+            "tool.finished",
+            G,
+            {"call": "c", "error": {"code": "x", "message": "m"}, "by": "Ada"},
+        ),
+        (
+            events.steering_changed(G, "a", None, "Ada"),
+            "steering.changed",
+            G,
+            {"name": "a", "value": None, "by": "Ada"},
+        ),
+        (
+            events.progress(G, 1, 2.5, "pages", None),
+            "progress",
+            G,
+            {"done": 1, "total": 2.5, "unit": "pages"},
+        ),
+        (
+            events.progress(G, 1, 2, "pages", "reading"),
+            "progress",
+            G,
+            {"done": 1, "total": 2, "unit": "pages", "stage": "reading"},
+        ),
+        (events.result(G, None), "result", G, {"value": None}),
         (events.generation_started(G, 1, "w"), "generation.started", G, {"attempt": 1, "worker": "w"}),
         (events.token(G, "The "), "token", G, {"delta": "The "}),
         (events.token(G, ""), "token", G, {"delta": ""}),
@@ -69,6 +180,13 @@ G = "gen_1"
 def test_the_fields_of_each_type(new: NewEvent, kind: str, tag: str | None, data: dict[str, Any]) -> None:
     assert (new.type, new.tag, json.loads(new.data)) == (kind, tag, data)
     assert type(new.type) is str
+
+
+def test_every_type_is_tried_here() -> None:
+    tried = {
+        mark.args[1][n][1] for mark in test_the_fields_of_each_type.pytestmark for n in range(len(mark.args[1]))
+    }
+    assert tried == set(events.Type)
 
 
 @patient

@@ -6,10 +6,22 @@ import pytest
 from eventstore import NewEvent
 from server import events
 from server.generation.fold import OutOfOrder, fold
-from server.generation.state import Conversation, Generation, Message
+from server.generation.state import Conversation, Generation, Message, Progress
 from server.generation.states import ImpossibleMove, Status
 
-from .rows import cancelled, completed, failed, moment, requested, rows, said, started
+from .rows import (
+    cancelled,
+    completed,
+    decided,
+    failed,
+    moment,
+    proposed,
+    requested,
+    rows,
+    said,
+    started,
+    tool_ended,
+)
 
 NEW = Conversation("conv_1")
 OPEN = events.conversation_started("Tea", {"kind": "chat"})
@@ -98,6 +110,110 @@ def test_what_each_event_leaves_behind(news: list[NewEvent], expected: Generatio
     assert only(*news) == expected
 
 
+WORKFLOW = events.generation_requested(
+    "gen_A",
+    workflow="grade",
+    input={"essay": None},
+    parameters={"t": 1},
+    tools=["refund", {"name": "ship", "description": "Ships."}],
+    steering={"strictness": 5},
+    on_crash="restart",
+    if_running="queue",
+    ephemeral=True,
+    by="anonymous",
+)
+
+
+def grading(*news: NewEvent) -> Generation:
+    """The workflow's run after these."""
+    (found,) = folded(OPEN, WORKFLOW, *news).generations
+    return found
+
+
+def test_everything_that_was_asked_for() -> None:
+    assert grading() == Generation(
+        id="gen_A",
+        conversation="conv_1",
+        status=Status.QUEUED,
+        model=None,
+        workflow="grade",
+        input={"essay": None},
+        parameters={"t": 1},
+        tools=("refund", {"name": "ship", "description": "Ships."}),
+        steering={"strictness": 5},
+        on_crash="restart",
+        if_running="queue",
+        ephemeral=True,
+        requested_position=2,
+        position=2,
+        created_at=moment(2),
+    )
+
+
+def test_steering_progress_and_result() -> None:
+    found = grading(
+        started("gen_A"),
+        events.steering_changed("gen_A", "strictness", None, "Ada"),
+        events.steering_changed("gen_A", "tone", "kind", "Ada"),
+        events.progress("gen_A", 12, 47, "pages", None),
+        events.progress("gen_A", 13, 47, "pages", "reading"),
+        events.step_finished("gen_A", "step x 1", {"any": "thing"}),
+        events.result("gen_A", None),
+    )
+    assert (found.status, found.position) == (Status.RUNNING, 9)
+    assert found.steering == {"strictness": None, "tone": "kind"}
+    assert found.progress == Progress(13, 47, "pages", "reading", moment(7), 1.0)
+    assert found.result is None
+    assert grading(started("gen_A"), events.result("gen_A", [1])).result == [1]
+
+
+def test_the_pace_of_the_first_progress_counts_from_the_start() -> None:
+    found = grading(started("gen_A"), said("m", "hm"), events.progress("gen_A", 1, 2, "pages", None))
+    assert found.progress == Progress(1, 2, "pages", None, moment(5), 2.0)
+
+
+def test_who_waits_is_shown_as_waiting() -> None:
+    """As long as any call that asks is undecided, whatever else happens meanwhile."""
+    news = [started("gen_A"), proposed("gen_A", "call_1", asks=True), proposed("gen_A", "call_2", asks=True)]
+    assert only(*news).status is Status.WAITING
+    between = [
+        events.token("gen_A", "x"),
+        events.token("gen_A", "y"),
+        events.steering_changed("gen_A", "a", 1, "Ada"),
+        events.progress("gen_A", 1, 2, "pages", None),
+        events.step_finished("gen_A", "s", None),
+        decided("gen_A", "call_2"),
+        events.tool_started("gen_A", "call_2"),
+        tool_ended("gen_A", "call_2"),
+    ]
+    assert [only(*news, *between[:n]).status for n in range(len(between) + 1)] == [Status.WAITING] * 9
+    assert only(*news, *between, decided("gen_A", "call_1", "rejected")).status is Status.RUNNING
+    assert only(*news, cancelled("gen_A")).status is Status.CANCELLED
+    assert only(started("gen_A"), proposed("gen_A")).status is Status.RUNNING
+
+
+def test_an_attempt_speaks_anew_and_keeps_what_was_paid_for() -> None:
+    first = [
+        started("gen_A"),
+        events.token("gen_A", "half a sen"),
+        events.progress("gen_A", 1, 2, "pages", None),
+        events.result("gen_A", 1),
+        proposed("gen_A", asks=True),
+    ]
+    lost = grading(*first, events.generation_interrupted("gen_A", 1, "worker_lost"))
+    assert (lost.status, lost.text, lost.attempt) == (Status.QUEUED, "half a sen", 1)
+    steered = events.steering_changed("gen_A", "strictness", 9, "Ada")
+    told = [*first, events.generation_interrupted("gen_A", 1, "server_stopped"), steered, decided("gen_A")]
+    assert grading(*told).status is Status.QUEUED
+    again = grading(*told, started("gen_A", 2))
+    assert (again.status, again.attempt, again.started_at) == (Status.RUNNING, 2, moment(11))
+    assert (again.text, again.tokens, again.progress, again.result) == ("", 0, None, None)
+    assert again.steering == {"strictness": 9}
+    assert [call.status for call in again.tool_calls] == ["approved"]
+    undecided = grading(*first, events.generation_interrupted("gen_A", 1, "worker_lost"), started("gen_A", 2))
+    assert undecided.status is Status.WAITING
+
+
 def test_an_end_without_a_first_token_has_no_time_to_it() -> None:
     assert only(started("gen_A"), events.generation_completed("gen_A", "stop", None, None)).ttft_ms is None
     assert only(started("gen_A"), cancelled("gen_A")).reason is None
@@ -121,18 +237,22 @@ def test_finding_a_generation() -> None:
     found = state.generation("gen_B")
     assert found is not None
     assert state.generation("gen_C") is None
-    assert state.running is found
-    assert folded(OPEN).running is None
+    assert state.open == (found,)
+    assert folded(OPEN).open == ()
     assert [found.ended for found in state.generations] == [True, False]
 
 
 @pytest.mark.parametrize(
     "stray",
     [
-        NewEvent("progress", '{"done":1}', "gen_A"),
+        NewEvent("presence", '{"done":1}', "gen_A"),
         NewEvent("of a newer server", "not even JSON"),
         events.token("gen_nobody", "x"),
         started("gen_nobody"),
+        proposed("gen_nobody"),
+        decided("gen_nobody"),
+        events.steering_changed("gen_nobody", "a", 1, "Ada"),
+        events.progress("gen_nobody", 1, 2, "pages", None),
         NewEvent("token", '{"delta":"x"}'),
     ],
 )
@@ -147,6 +267,10 @@ def test_an_impossible_event_is_a_fault() -> None:
         only(started("gen_A"), cancelled("gen_A"), events.token("gen_A", "late"))
     with pytest.raises(ImpossibleMove):
         only(completed("gen_A"))
+    with pytest.raises(ImpossibleMove):
+        only(started("gen_A"), events.tool_started("gen_A", "call_1"))
+    with pytest.raises(ImpossibleMove):
+        only(proposed("gen_A"))
 
 
 TOKENS = [events.token("gen_A", delta) for delta in "abc"]

@@ -1,24 +1,33 @@
 """The prompt: what an upstream is told of a conversation, in one order."""
 
 import pytest
+from hypothesis import given
 
-from eventstore import NewEvent
+from eventstore import Event, NewEvent
 from server import events
-from server.generation.commands import RequestGeneration, Said
+from server.generation.commands import Said
 from server.generation.fold import fold
-from server.generation.prompt import prompt_for
+from server.generation.prompt import Turn, prompt_for, turns_of
 from server.generation.state import Conversation
-from server.upstream import Message
+from server.generation.states import Status
+from server.upstream import Message, ToolSpec
 
-from .rows import cancelled, completed, failed, requested, rows, said, started
+from .drawn import logs
+from .rows import cancelled, completed, failed, patient, requested, rows, said, started
 
-ASK = RequestGeneration("gen_Z", "openai/gpt-x", {"temperature": 0}, (), "anonymous")
+COLD = {"temperature": 0}
+KEPT = {Status.COMPLETED, Status.CANCELLED}
 
 
-def turns(*news: NewEvent, ask: RequestGeneration = ASK) -> list[tuple[str, str]]:
+def state_of(*news: NewEvent) -> Conversation:
+    """The conversation after these events."""
+    return fold(Conversation("conv_1"), rows([events.conversation_started(None, None), *news]))
+
+
+def turns(*news: NewEvent, more: tuple[Said, ...] = ()) -> list[tuple[str, str]]:
     """The prompt's turns after these events."""
-    state = fold(Conversation("conv_1"), rows([events.conversation_started(None, None), *news]))
-    return [(message.role, message.content) for message in prompt_for(state, ask, "gpt-x").messages]
+    prompt = prompt_for(state_of(*news), "gpt-x", COLD, more=more)
+    return [(message.role, message.content) for message in prompt.messages]
 
 
 def answer(generation: str, text: str, end: NewEvent) -> list[NewEvent]:
@@ -31,7 +40,7 @@ def test_nothing_said_is_an_empty_prompt() -> None:
 
 
 def test_the_model_and_the_parameters_are_handed_on() -> None:
-    prompt = prompt_for(Conversation("conv_1"), ASK, "gpt-x")
+    prompt = prompt_for(Conversation("conv_1"), "gpt-x", COLD)
     assert (prompt.model, prompt.messages, prompt.parameters) == ("gpt-x", (), {"temperature": 0})
 
 
@@ -71,8 +80,8 @@ def test_an_answer_without_text_leaves_no_empty_turn() -> None:
 
 
 def test_the_input_comes_last() -> None:
-    ask = RequestGeneration("gen_Z", "demo", {}, (Said("system", "in French"), Said("user", "again")), "anonymous")
-    assert turns(said("m1", "hi"), *answer("gen_A", "hello", completed("gen_A")), ask=ask) == [
+    more = (Said("system", "in French"), Said("user", "again"))
+    assert turns(said("m1", "hi"), *answer("gen_A", "hello", completed("gen_A")), more=more) == [
         ("user", "hi"),
         ("assistant", "hello"),
         ("system", "in French"),
@@ -81,7 +90,43 @@ def test_the_input_comes_last() -> None:
 
 
 def test_equal_texts_are_not_merged() -> None:
-    state = fold(
-        Conversation("conv_1"), rows([events.conversation_started(None, None), said("m1", "a"), said("m2", "a")])
+    state = state_of(said("m1", "a"), said("m2", "a"))
+    assert prompt_for(state, "x", {}).messages == (Message("user", "a"), Message("user", "a"))
+
+
+TOOL = ToolSpec("refund", "Gives money back.", {"type": "object", "properties": {}})
+
+
+def test_the_tools_are_handed_on() -> None:
+    assert prompt_for(Conversation("conv_1"), "x", {}, tools=(TOOL,)).tools == (TOOL,)
+    assert prompt_for(Conversation("conv_1"), "x", {}).tools == ()
+
+
+def test_one_answer_may_be_left_out() -> None:
+    """The run that asks: what it has said itself is no part of what was said to it."""
+    state = state_of(said("m1", "hi"), *answer("gen_A", "hello", completed("gen_A")))
+    assert [turn.role for turn in turns_of(state)] == ["user", "assistant"]
+    assert [turn.role for turn in turns_of(state, but="gen_A")] == ["user"]
+    assert len(prompt_for(state, "x", {}, but="gen_A").messages) == 1
+    assert len(prompt_for(state, "x", {}, but="gen_B").messages) == 2
+
+
+def test_a_turn_says_who_spoke_and_where() -> None:
+    news = [events.message_posted("m1", "user", "hi", "Ada", "key_1")]
+    state = state_of(*news, *answer("gen_A", "hello", completed("gen_A")))
+    assert turns_of(state) == (
+        Turn("user", "hi", 2, "Ada", "key_1"),
+        Turn("assistant", "hello", 3),
     )
-    assert prompt_for(state, ASK, "x").messages == (Message("user", "a"), Message("user", "a"))
+
+
+@patient
+@given(log=logs())
+def test_the_turns_of_any_log(log: list[Event]) -> None:
+    """All messages, and the answers that are kept, each once, by position; nothing else."""
+    state = fold(Conversation("conv_1"), log)
+    turns = turns_of(state)
+    positions = [turn.position for turn in turns]
+    assert positions == sorted(set(positions))
+    kept = {found.requested_position for found in state.generations if found.status in KEPT and found.text}
+    assert set(positions) == kept | {message.position for message in state.messages}

@@ -1,39 +1,71 @@
-"""The table of a generation's life, every (status, event) pair of it, against one written by hand here."""
+"""The tables of a generation's life and of a call's, every pair of them, against ones written by hand here."""
 
 from itertools import product
 
 import pytest
 
 from server.events import TERMINAL, Type
-from server.generation.states import ENDED, MOVES, ImpossibleMove, Status, move
+from server.generation.states import (
+    CALL_MOVES,
+    DECISIONS,
+    ENDED,
+    MOVES,
+    CallStatus,
+    ImpossibleMove,
+    Status,
+    move,
+    move_call,
+)
 
-Q, R, DONE, FAILED, CANCELLED = Status.QUEUED, Status.RUNNING, Status.COMPLETED, Status.FAILED, Status.CANCELLED
+Q, R, W = Status.QUEUED, Status.RUNNING, Status.WAITING
+DONE, FAILED, CANCELLED = Status.COMPLETED, Status.FAILED, Status.CANCELLED
 
 ALLOWED = {
     (Q, Type.GENERATION_STARTED): R,
+    (Q, Type.GENERATION_INTERRUPTED): Q,
     (Q, Type.GENERATION_FAILED): FAILED,
     (Q, Type.GENERATION_CANCELLED): CANCELLED,
-    (R, Type.GENERATION_STARTED): R,
-    (R, Type.TOKEN): R,
-    (R, Type.GENERATION_COMPLETED): DONE,
-    (R, Type.GENERATION_FAILED): FAILED,
-    (R, Type.GENERATION_CANCELLED): CANCELLED,
+    (Q, Type.TOOL_DECIDED): Q,
+    (Q, Type.TOOL_FINISHED): Q,
+    (Q, Type.STEERING_CHANGED): Q,
+    **{
+        (status, event): after
+        for status in (R, W)
+        for event, after in {
+            Type.GENERATION_STARTED: R,
+            Type.GENERATION_INTERRUPTED: Q,
+            Type.TOKEN: R,
+            Type.STEP_FINISHED: R,
+            Type.TOOL_PROPOSED: R,
+            Type.TOOL_DECIDED: R,
+            Type.TOOL_STARTED: R,
+            Type.TOOL_FINISHED: R,
+            Type.STEERING_CHANGED: R,
+            Type.PROGRESS: R,
+            Type.RESULT: R,
+            Type.GENERATION_COMPLETED: DONE,
+            Type.GENERATION_FAILED: FAILED,
+            Type.GENERATION_CANCELLED: CANCELLED,
+        }.items()
+    },
 }
 
 
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize(("status", "event"), list(product(Status, Type)))
-def test_every_pair(status: Status, event: Type) -> None:
-    """Where the table leads, or one error that names both the event and the state."""
+def test_every_pair(status: Status, event: Type, waits: bool) -> None:
+    """Where the table leads, or one error that names both; who runs while a call waits is waiting."""
     after = ALLOWED.get((status, event))
     if after is not None:
-        assert move(status, event) is after
+        assert move(status, event, waits=waits) is (W if waits and after is R else after)
         return
     with pytest.raises(ImpossibleMove, match=rf"^{event} cannot happen to a generation that is {status}$"):
-        move(status, event)
+        move(status, event, waits=waits)
 
 
 def test_no_state_is_forgotten() -> None:
     assert set(MOVES) == set(Status)
+    assert set(CALL_MOVES) == set(CallStatus)
 
 
 def test_the_ended_states_have_no_way_out_and_the_others_have() -> None:
@@ -52,6 +84,36 @@ def test_exactly_the_terminal_events_lead_into_an_end() -> None:
 def test_every_state_can_be_reached_from_the_first() -> None:
     reached, fresh = {Q}, {Q}
     while fresh:
-        fresh = {after for status in fresh for after in MOVES[status].values()} - reached
+        fresh = {
+            move(status, event, waits=waits)
+            for status in fresh
+            for event in MOVES[status]
+            for waits in (False, True)
+        } - reached
         reached |= fresh
     assert reached == set(Status)
+
+
+CALLS = {
+    CallStatus.PROPOSED: {"approved", "rejected", "modified", "started", "finished"},
+    CallStatus.APPROVED: {"started", "finished"},
+    CallStatus.MODIFIED: {"started", "finished"},
+    CallStatus.REJECTED: set(),
+    CallStatus.STARTED: {"finished"},
+    CallStatus.FINISHED: set(),
+}
+
+
+@pytest.mark.parametrize(("status", "after"), list(product(CallStatus, CallStatus)))
+def test_every_pair_of_a_call(status: CallStatus, after: CallStatus) -> None:
+    """A rejected call is over, a started one never starts again, nothing is decided twice."""
+    if after.value in CALLS[status]:
+        assert move_call(status, after) is after
+        return
+    with pytest.raises(ImpossibleMove, match=rf"^a call that is {status} cannot be {after}$"):
+        move_call(status, after)
+
+
+def test_each_decision_has_its_state() -> None:
+    assert {name: status.value for name, status in DECISIONS.items()} == {name: name for name in DECISIONS}
+    assert set(DECISIONS) == {"approved", "rejected", "modified"}

@@ -3,8 +3,10 @@
 `Wrapped` hands every call on through one method, which the others change.
 """
 
+import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -64,6 +66,10 @@ class Wrapped:
     async def trim(self, stream: str, before: int) -> Head | None:
         return await self.around("trim", partial(self._inside.trim, stream, before))
 
+    async def erase_streams(self, category: str, seconds: float, limit: int) -> Sequence[str]:
+        call = partial(self._inside.erase_streams, category, seconds, limit)
+        return await self.around("erase_streams", call)
+
     async def expire_keys(self) -> int:
         return await self.around("expire_keys", self._inside.expire_keys)
 
@@ -78,6 +84,9 @@ class Wrapped:
 
     async def open_writers(self) -> Sequence[OpenWriter]:
         return await self.around("open_writers", self._inside.open_writers)
+
+    async def clock(self) -> datetime:
+        return await self.around("clock", self._inside.clock)
 
     async def alive(self) -> None:
         await self.around("alive", self._inside.alive)
@@ -129,6 +138,25 @@ class Mute(Wrapped):
 
     def announce_close(self, stream: str, writer: str) -> None:
         pass
+
+
+class Jittery(Wrapped):
+    """Every call takes its time, and some (`lost` of them) do not arrive, or their answer does not."""
+
+    def __init__(self, inside: Log, chance: random.Random, lost: float = 0.02) -> None:
+        super().__init__(inside)
+        self._chance = chance
+        self._lost = lost
+
+    async def around(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
+        for way in ("there", "back"):
+            if self._chance.random() < 0.6:
+                await trio.sleep(self._chance.expovariate(20))
+            if self._chance.random() < self._lost:
+                raise StoreUnavailable(f"lost on the way {way}")
+            if way == "there":
+                answer = await call()
+        return answer
 
 
 def events_of(log: MemoryLog, stream: str) -> list[Event]:

@@ -22,6 +22,7 @@ def metrics() -> Metrics:
     metrics.meter("demo", CODES).first_token.observe(0.2)
     metrics.requests.add("GET", "/v1/generations/<name>", "200")
     metrics.committed(3, 7, 0.002)
+    metrics.taken_over = 2
     return metrics
 
 
@@ -41,6 +42,8 @@ def test_the_text_format(metrics: Metrics) -> None:
     assert scrape.get("readers", transport="websocket") == 0
     assert scrape.get("turned_away_total", code="overloaded") == 4
     assert scrape.get("commit_events_sum") == 7
+    assert scrape.get("runs_taken_over_total") == 2
+    assert scrape.get("run_seconds_count", provider="demo", outcome="interrupted") == 0, "shown before the first"
     assert scrape.get("time_to_first_token_seconds_count", provider="demo") == 1
     assert scrape.get("run_failures_total", provider="demo", code="upstream_cut") == 0, "shown before the first"
 

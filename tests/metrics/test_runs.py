@@ -9,13 +9,13 @@ from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from eventstore import EventStore, StoreOptions
 from eventstore.memory import MemoryLog
-from server.generation.supervisor import Run, Supervisor
+from server.generation.attempt import Attempt
+from server.generation.figures import Figures
 from server.metrics import Metrics
-from server.upstream import UpstreamError
-from tests.generation.fake_upstream import FOREVER, PROMPT, FakeUpstream, Step
-from tests.generation.owning import CONVERSATION, GENERATION, Owner, owner
+from server.upstream import Finish, UpstreamError
+from tests.generation.fake_upstream import FOREVER, FakeUpstream, Step
+from tests.generation.owning import CONVERSATION, GENERATION, Owner, owner, run_of
 
 Lines = list[MutableMapping[str, Any]]
 
@@ -40,10 +40,10 @@ async def run_out(upstream: FakeUpstream, log: MemoryLog | None = None) -> Metri
         return here.supervisor.metrics
 
 
-async def begin(here: Owner, upstream: FakeUpstream) -> Run:
+async def begin(here: Owner, upstream: FakeUpstream) -> Attempt:
     """A run that has been requested."""
     await here.request()
-    run = Run(CONVERSATION, GENERATION, upstream, PROMPT, "demo")
+    run = run_of(upstream, model="demo")
     here.supervisor.start(run)
     return run
 
@@ -127,6 +127,51 @@ async def test_a_stopped_server(lines: Lines, autojump_clock: MockClock) -> None
     assert over(lines)["failure"] == "server_stopped"
 
 
+async def test_a_run_that_is_handed_over(lines: Lines, autojump_clock: MockClock) -> None:
+    """No failure: another process goes on with it."""
+    async with owner(MemoryLog().process()) as here:
+        await here.request()
+        run = run_of(FakeUpstream(("a",), FOREVER), model="demo", on_crash="restart")
+        here.supervisor.start(run)
+        await here.supervisor.finish(1.0)
+        metrics = here.supervisor.metrics
+    assert {name: spread.count for name, spread in metrics.meters["demo"].runs.items()} == {
+        "completed": 0,
+        "failed": 0,
+        "cancelled": 0,
+        "interrupted": 1,
+    }
+    assert sum(metrics.failures.counts.values()) == 0
+    line = over(lines)
+    assert (line["outcome"], line["log_level"], line["tokens"]) == ("interrupted", "info", 1)
+    assert "failure" not in line
+
+
+async def test_a_wait_between_two_answers_is_no_gap(autojump_clock: MockClock) -> None:
+    """For a person, or a tool: of a run that asks twice only its upstreams' own time counts."""
+    figures = Figures()
+    figures.began(10.0)
+    for now in (10.0, 1_000.0):
+        figures.asked(now)
+        figures.arrived(now + 2.0)
+        figures.arrived(now + 5.0)
+    assert (figures.ttft_ms, figures.longest_gap) == (2_000, 3.0)
+    assert (figures.meter.first_token.count, figures.meter.between_tokens.count) == (1, 3)
+    assert figures.meter.between_tokens.total == pytest.approx(3 + 2 + 3)
+
+
+def test_usage_is_that_of_all_answers() -> None:
+    """And of those that an attempt before this one paid for."""
+    figures = Figures()
+    figures.paid({"input_tokens": 10, "output_tokens": 1})
+    figures.paid(None)
+    figures.read(Finish("stop", {"input_tokens": 1, "reasoning_tokens": 5}), 0)
+    figures.read(Finish("stop", None), 2)
+    figures.read(None, 1)
+    assert figures.usage == {"input_tokens": 11, "output_tokens": 1, "reasoning_tokens": 5}
+    assert (figures.repaired, figures.meter.repaired) == (3, 3)
+
+
 async def test_a_database_that_is_away_too_long(lines: Lines, autojump_clock: MockClock) -> None:
     """The run fails with its own code; what it waited shows as the longest gap of nobody."""
     log = MemoryLog()
@@ -149,15 +194,12 @@ async def test_repaired_characters_are_counted(lines: Lines, autojump_clock: Moc
     """Those of every answer, whether it ended well or not."""
     total = 0
     metrics = Metrics()
-    async with EventStore(MemoryLog().process(), StoreOptions()).open() as store, trio.open_nursery() as nursery:
-        supervisor = Supervisor(store, nursery, "worker-1", metrics)
-        here = Owner(store, supervisor)
+    async with owner(MemoryLog().process(), metrics=metrics) as here:
         for n, script in enumerate(((("a",),), (("a",), UpstreamError("upstream_cut", "cut")))):
             await here.request(f"gen_{n}", f"conv_{n}")
-            run = Run(f"conv_{n}", f"gen_{n}", FakeUpstream(*script, repaired=3), PROMPT, "openai/x")
-            supervisor.start(run)
+            run = run_of(FakeUpstream(*script, repaired=3), f"gen_{n}", f"conv_{n}", "openai/x")
+            here.supervisor.start(run)
             await run.done.wait()
             total += 3
             assert metrics.meters["openai"].repaired == total
-        nursery.cancel_scope.cancel()
     assert [line["repaired"] for line in lines if line["event"] == "run over"] == [3, 3]

@@ -8,7 +8,7 @@ from eventstore import Append, Writer
 from eventstore.memory import MemoryLog
 from server import events
 from server.errors import Problem
-from server.generation.supervisor import EPOCH
+from server.generation.attempt import EPOCH
 from server.ids import new as new_id
 from server.runtime.commands import CANCEL_SECONDS
 from tests.generation.fake_upstream import FOREVER, FakeUpstream
@@ -141,7 +141,7 @@ async def test_a_request_nobody_runs(owner_first: bool, autojump_clock: MockCloc
     async with process(log.process()) as owner, process(Mute(log.process())) as other:
         conversation = await start(owner)
         generation = new_id("gen")
-        asked = events.generation_requested(generation, "fake", {}, "anonymous")
+        asked = events.generation_requested(generation, model="fake", parameters={}, by="anonymous")
         await owner.store.append(Append(conversation, (asked,), writer=Writer(generation, EPOCH, 1)))
         for runtime in (owner, other) if owner_first else (other, owner):
             assert await cancel(runtime, conversation, generation) is True

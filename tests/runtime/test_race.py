@@ -7,48 +7,25 @@ sides, the owner is thought dead, or told to stop, and its runner goes on late. 
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import msgspec
 import trio
 from trio._core import _run
 from trio.testing import MockClock
 
-from eventstore import StoreUnavailable
-from eventstore.log import Log
 from eventstore.memory import MemoryLog
 from server.runtime.runtime import Runtime
 from server.runtime.sweep import SUSPECT_SECONDS
 from server.upstream import UpstreamError
 from tests.generation.fake_upstream import FakeUpstream, Step
 from tests.generation.owning import the_end
-from tests.generation.wrapped_log import Wrapped, events_of
+from tests.generation.wrapped_log import Jittery, events_of
 
 from .world import ask, cancel, folded, of, process, say, thought_dead
 
 SEEDS = 200
 SETTLED_SECONDS = 30.0
 """Longer than the sweep, a cancellation and a few lost calls take together."""
-T = TypeVar("T")
-
-
-class Jittery(Wrapped):
-    """Every call takes its time, and some are lost: on their way there, or on their way back."""
-
-    def __init__(self, inside: Log, chance: random.Random) -> None:
-        super().__init__(inside)
-        self._chance = chance
-
-    async def around(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
-        for way in ("there", "back"):
-            if self._chance.random() < 0.6:
-                await trio.sleep(self._chance.expovariate(20))
-            if self._chance.random() < 0.02:
-                raise StoreUnavailable(f"lost on the way {way}")
-            if way == "there":
-                answer = await call()
-        return answer
 
 
 class World:

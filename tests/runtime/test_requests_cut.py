@@ -19,19 +19,8 @@ from tests.generation.fake_upstream import FakeUpstream
 from tests.generation.owning import fields, the_end
 from tests.generation.wrapped_log import Forgetful, Slow
 
+from .cutting import CancelAfter
 from .world import ask, key, of, process, start
-
-
-class CancelAfter(trio.abc.Instrument):
-    """Cancels `scope` when so many steps of any tasks are done."""
-
-    def __init__(self, steps: int, scope: trio.CancelScope) -> None:
-        self._left, self._scope = steps, scope
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._scope.cancel()
 
 
 @pytest.mark.parametrize("name", [None, "k"])

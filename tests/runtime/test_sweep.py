@@ -8,9 +8,9 @@ from trio.testing import MockClock
 from eventstore import Append, Key, Writer
 from eventstore.memory import MemoryLog
 from server import events
-from server.generation.supervisor import EPOCH
+from server.generation.attempt import EPOCH
 from server.runtime.runtime import Runtime
-from server.runtime.sweep import KEYS_SECONDS, LOOK_SECONDS, SUSPECT_SECONDS
+from server.runtime.sweep import EXPIRY_SECONDS, LOOK_SECONDS, SUSPECT_SECONDS
 from tests.generation.fake_upstream import FOREVER, FakeUpstream
 from tests.generation.owning import the_end
 
@@ -34,7 +34,7 @@ def open_runs(log: MemoryLog) -> int:
 async def forget(runtime: Runtime, generation: str) -> str:
     """A request whose commit never became known: it stands in the log, and nobody starts it."""
     conversation = await start(runtime)
-    asked = events.generation_requested(generation, "fake", {}, "anonymous")
+    asked = events.generation_requested(generation, model="fake", parameters={}, by="anonymous")
     await runtime.store.append(Append(conversation, (asked,), writer=Writer(generation, EPOCH, 1)))
     return conversation
 
@@ -156,6 +156,6 @@ async def test_old_keys_are_thrown_away(autojump_clock: MockClock) -> None:
         conversation = await start(here)
         await say(here, conversation, "hi", Key("scope", "short", b"x", 60.0))
         await say(here, conversation, "hi", Key("scope", "long", b"x", 1e9))
-        await trio.sleep(KEYS_SECONDS + 2)
+        await trio.sleep(EXPIRY_SECONDS + 2)
         assert ("scope", "short") not in log.keys
         assert ("scope", "long") in log.keys

@@ -17,19 +17,36 @@ from server.ids import new as new_id
 from server.runtime.drain import Drain
 from server.runtime.runtime import Runtime, open_runtime
 from server.upstream import Upstream
+from server.workflows import Registry, Tool, Workflow
 from tests.generation.fake_upstream import FakeUpstream, FakeUpstreams
 from tests.generation.wrapped_log import events_of
 
 
 @asynccontextmanager
 async def process(
-    log: Log, fake: Upstream | None = None, *, patience: float = 30.0, most_runs: int = 100
+    log: Log,
+    fake: Upstream | None = None,
+    *,
+    patience: float = 30.0,
+    most_runs: int = 100,
+    registry: Registry | None = None,
+    ephemeral_seconds: float = 600.0,
 ) -> AsyncIterator[Runtime]:
-    """A process for as long as the context is open; then it is gone, as by a kill. `fake` is its model `fake`."""
+    """A process for as long as the context is open; then it is gone, as by a kill. `fake` is its model `fake`.
+
+    `registry`: the apps it has loaded.
+    """
     upstreams = FakeUpstreams(fake=fake or FakeUpstream(("a",)))
     async with (
         EventStore(log, StoreOptions(patience=patience)).open() as store,
-        open_runtime(store, upstreams, Drain(10, None), most_runs=most_runs) as runtime,
+        open_runtime(
+            store,
+            upstreams,
+            Drain(10, None),
+            most_runs=most_runs,
+            registry=registry,
+            ephemeral_seconds=ephemeral_seconds,
+        ) as runtime,
     ):
         yield runtime
 
@@ -45,10 +62,16 @@ async def say(runtime: Runtime, conversation: str, text: str, key: Key | None = 
     return (await runtime.commands.post_message(conversation, command, key)).last
 
 
+def app(*declared: Tool | Workflow) -> Registry:
+    """What an app's module declares."""
+    workflows = {one.name: one for one in declared if isinstance(one, Workflow)}
+    return Registry(workflows, {one.name: one for one in declared if isinstance(one, Tool)})
+
+
 def asking(*said: str, model: str = "fake", **parameters: Any) -> RequestGeneration:
     """A request for an answer, with an id of its own."""
     texts = tuple(Said("user", text) for text in said)
-    return RequestGeneration(new_id("gen"), model, parameters, texts, "anonymous")
+    return RequestGeneration(new_id("gen"), parameters, "anonymous", model=model, input=texts)
 
 
 async def ask(runtime: Runtime, conversation: str | None = None, key: Key | None = None) -> tuple[str, str]:
@@ -83,8 +106,10 @@ def of(log: MemoryLog, conversation: str, generation: str) -> list[Event]:
 def thought_dead(log: MemoryLog, runtime: Runtime) -> Iterator[None]:
     """The process lives, but its sign of life cannot be seen."""
     hear = log.living.pop(runtime.store.owner)
-    yield
-    log.living[runtime.store.owner] = hear
+    try:
+        yield
+    finally:
+        log.living[runtime.store.owner] = hear
 
 
 def refused(caught: pytest.ExceptionInfo[Problem]) -> tuple[int, str]:

@@ -14,7 +14,8 @@ from eventstore import Event, NewEvent
 from server import events
 from server.wire import ndjson, page, sse
 from server.wire.event import encode
-from tests.generation.rows import logs, patient, rows, said, started
+from tests.generation.drawn import logs
+from tests.generation.rows import patient, rows, said, started
 
 from .parsers import Message, NdjsonParser, SseParser
 

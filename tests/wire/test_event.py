@@ -11,12 +11,12 @@ from hypothesis import given
 from eventstore import Event, NewEvent
 from server import events
 from server.wire.event import encode
+from tests.generation.drawn import logs
 from tests.generation.rows import (
     CLEAN,
     cancelled,
     completed,
     failed,
-    logs,
     patient,
     requested,
     rows,

@@ -98,6 +98,20 @@ def test_the_websockets_frames() -> None:
     assert json.loads(websocket.caught_up(9)) == {"kind": "caught_up", "position": 9}
 
 
+def test_who_is_there() -> None:
+    """The list is encoded once, and stands in the frame of each as it is."""
+    since = "2026-01-01T00:00:01.000000Z"
+    listed = websocket.people([websocket.Person("c1", 'Ann "A"', "anonymous", since)])
+    for you in ("c1", "c2"):
+        assert json.loads(websocket.presence(you, listed, 7)) == {
+            "kind": "presence",
+            "you": you,
+            "count": 7,
+            "people": [{"connection": "c1", "author": 'Ann "A"', "by": "anonymous", "since": since}],
+        }
+    assert json.loads(websocket.presence("c1", websocket.people([]), 0))["people"] == []
+
+
 @pytest.mark.parametrize("command", ["c1", "", 0, 7, 'a"b'])
 def test_answers_name_their_command(command: str | int) -> None:
     body = msgspec.Raw(b'{"a":1}')

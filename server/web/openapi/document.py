@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 import server
+from server.web.openapi.controlling import CONTROLLING
 from server.web.openapi.operation import Operation
 from server.web.openapi.parameters import HEADERS, PARAMETERS
 from server.web.openapi.reading import READING
@@ -11,7 +12,7 @@ from server.web.openapi.running import RUNNING
 from server.web.openapi.shapes import schemas
 from server.web.openapi.writing import WRITING
 
-OPERATIONS: tuple[Operation, ...] = (*WRITING, *READING, *RUNNING)
+OPERATIONS: tuple[Operation, ...] = (*WRITING, *CONTROLLING, *READING, *RUNNING)
 """Every operation there is; the tests hold them against the routes."""
 
 _DESCRIPTION = (
@@ -51,7 +52,8 @@ def document() -> dict[str, Any]:
 
 
 _TAGS = {
-    "Generations": "One run of a model: asked for, read, cancelled.",
+    "Generations": "One run of a model or a workflow: asked for, read, cancelled.",
+    "Talking back": "While it runs: decide on its calls, give their results, steer it.",
     "Conversations": "Messages and generations in one order: one log, one cursor.",
     "Running it": "For who runs the server.",
 }

@@ -4,43 +4,26 @@ These shapes encode nothing; the tests hold every event that a server writes aga
 `server.events` must have one here.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from server.events import Type
 from server.ids import shape
 from server.web.asks import Role
-from server.web.views import Failure, GenerationId
-
-At = Annotated[
-    str,
-    Meta(
-        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
-        description="When it was appended: UTC, microseconds; never falls within a conversation.",
-    ),
-]
-By = Annotated[str, Meta(description="Who acted, as the server knows it; `anonymous` until there are keys.")]
+from server.web.openapi import event, work_events
+from server.web.openapi.event import By, OfGeneration
+from server.web.views import Failure
 
 
-class _Event(msgspec.Struct, tag_field="type", kw_only=True):
-    position: Annotated[int, Meta(ge=1, description="1, 2, 3 … in its conversation: the only cursor there is.")]
-    at: At
-
-
-class _OfGeneration(_Event, kw_only=True):
-    generation: GenerationId
-
-
-class ConversationStarted(_Event, tag=Type.CONVERSATION_STARTED.value, kw_only=True):
+class ConversationStarted(event.Event, tag=Type.CONVERSATION_STARTED.value, kw_only=True):
     """Always position 1."""
 
     title: str | UnsetType = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET
 
 
-class MessagePosted(_Event, tag=Type.MESSAGE_POSTED.value, kw_only=True):
+class MessagePosted(event.Event, tag=Type.MESSAGE_POSTED.value, kw_only=True):
     """A person, a system or a tool speaks."""
 
     message: Annotated[str, Meta(pattern=shape("msg"))]
@@ -50,28 +33,46 @@ class MessagePosted(_Event, tag=Type.MESSAGE_POSTED.value, kw_only=True):
     by: By
 
 
-class GenerationRequested(_OfGeneration, tag=Type.GENERATION_REQUESTED.value, kw_only=True):
-    """An answer is wanted. Durable before the 202 leaves."""
+class GenerationRequested(OfGeneration, tag=Type.GENERATION_REQUESTED.value, kw_only=True):
+    """An answer is wanted, of a model or a workflow. Durable before the 202 leaves."""
 
-    model: str
+    model: str | UnsetType = UNSET
+    workflow: str | UnsetType = UNSET
+    input: Annotated[Any | UnsetType, Meta(description="A workflow's; a model's is in the messages.")] = UNSET
     parameters: dict[str, Any]
+    tools: Annotated[
+        list[str | dict[str, Any]] | UnsetType, Meta(description="Names, and those that a client declared.")
+    ] = UNSET
+    steering: Annotated[
+        dict[str, Any] | UnsetType, Meta(description="The parameters that can be steered, as they are at first.")
+    ] = UNSET
+    on_crash: Annotated[Literal["restart"] | UnsetType, Meta(description="Absent: `fail`.")] = UNSET
+    if_running: Annotated[Literal["queue", "interrupt"] | UnsetType, Meta(description="Absent: `reject`.")] = UNSET
+    ephemeral: bool | UnsetType = UNSET
     by: By
 
 
-class GenerationStarted(_OfGeneration, tag=Type.GENERATION_STARTED.value, kw_only=True):
-    """A worker has taken it up."""
+class GenerationStarted(OfGeneration, tag=Type.GENERATION_STARTED.value, kw_only=True):
+    """A worker has taken it up. A second attempt begins the text, the progress and the result anew."""
 
     attempt: Annotated[int, Meta(ge=1)]
     worker: str
 
 
-class Token(_OfGeneration, tag=Type.TOKEN.value, kw_only=True):
+class GenerationInterrupted(OfGeneration, tag=Type.GENERATION_INTERRUPTED.value, kw_only=True):
+    """Its worker is gone, or goes; another one takes it up. No end."""
+
+    attempt: Annotated[int, Meta(ge=0)]
+    reason: Literal["server_stopped", "worker_lost"]
+
+
+class Token(OfGeneration, tag=Type.TOKEN.value, kw_only=True):
     """One chunk of text, as the upstream sent it; it may be empty."""
 
     delta: str
 
 
-class GenerationCompleted(_OfGeneration, tag=Type.GENERATION_COMPLETED.value, kw_only=True):
+class GenerationCompleted(OfGeneration, tag=Type.GENERATION_COMPLETED.value, kw_only=True):
     """The end, well. Nothing follows in this generation."""
 
     finish_reason: str
@@ -81,14 +82,14 @@ class GenerationCompleted(_OfGeneration, tag=Type.GENERATION_COMPLETED.value, kw
     )
 
 
-class GenerationFailed(_OfGeneration, tag=Type.GENERATION_FAILED.value, kw_only=True):
+class GenerationFailed(OfGeneration, tag=Type.GENERATION_FAILED.value, kw_only=True):
     """The end, badly. Nothing follows in this generation."""
 
     error: Failure
     retryable: Annotated[bool, Meta(description="The same request may succeed.")]
 
 
-class GenerationCancelled(_OfGeneration, tag=Type.GENERATION_CANCELLED.value, kw_only=True):
+class GenerationCancelled(OfGeneration, tag=Type.GENERATION_CANCELLED.value, kw_only=True):
     """The end, by somebody's wish. Nothing follows in this generation."""
 
     reason: str | UnsetType = UNSET
@@ -100,7 +101,16 @@ Event = (
     | MessagePosted
     | GenerationRequested
     | GenerationStarted
+    | GenerationInterrupted
     | Token
+    | work_events.StepFinished
+    | work_events.ToolProposed
+    | work_events.ToolDecided
+    | work_events.ToolStarted
+    | work_events.ToolFinished
+    | work_events.SteeringChanged
+    | work_events.Progress
+    | work_events.Result
     | GenerationCompleted
     | GenerationFailed
     | GenerationCancelled

@@ -16,13 +16,27 @@ _FRAMES = (
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """What may be asked next, and where in this answer its parameters, and fields of its body, stand."""
+
+    target: str
+    parameters: Mapping[str, str]
+    body: Mapping[str, str] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As a link object."""
+        told: dict[str, Any] = {"operationId": self.target, "parameters": dict(self.parameters)}
+        return told if self.body is None else {**told, "requestBody": dict(self.body)}
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A good answer: what it means, its body by media type (the name of its schema), its headers, its links."""
 
     said: str
     content: Mapping[str, str] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
-    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """As a response object."""
@@ -35,11 +49,7 @@ class Answer:
         if self.content:
             told["content"] = {media: _media(media, name) for media, name in self.content.items()}
         if self.links:
-            told["links"] = {
-                f"{target}_{parameter}": {"operationId": target, "parameters": {parameter: where}}
-                for target, given in self.links.items()
-                for parameter, where in given.items()
-            }
+            told["links"] = {link.target: link.document() for link in self.links}
         return told
 
 
@@ -83,7 +93,7 @@ class Operation:
     parameters: tuple[str, ...] = ()
     body: str | None = None
     body_required: bool = False
-    body_example: Mapping[str, Any] | None = None
+    body_examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     examples: tuple[tuple[str, str], ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -99,8 +109,10 @@ class Operation:
             told["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in self.parameters]
         if self.body is not None:
             media: dict[str, Any] = {"schema": ref(self.body)}
-            if self.body_example is not None:
-                media["example"] = self.body_example
+            if self.body_examples:
+                media["examples"] = {
+                    name: {"summary": name, "value": value} for name, value in self.body_examples.items()
+                }
             told["requestBody"] = {"required": self.body_required, "content": {JSON: media}}
         told["responses"] = {
             **{str(status): answer.document() for status, answer in self.answers.items()},

@@ -4,6 +4,7 @@ from typing import Any
 
 from server.ids import shape
 from server.web import cursor, diagnostics, reads
+from server.web.sockets import AUTHOR_MOST
 
 Part = dict[str, Any]
 _POSITION = {"type": "string", "pattern": "^([0-9]+|now)$"}
@@ -30,6 +31,14 @@ def _count(name: str, said: str, most: int, default: int | None = None) -> Part:
 PARAMETERS: dict[str, Part] = {
     "conversation": _path("conversation", "conv"),
     "generation": _path("generation", "gen"),
+    "call": _path("call", "call"),
+    "author": _query(
+        "author",
+        "The name under which the others see you; you choose it.",
+        type="string",
+        minLength=1,
+        maxLength=AUTHOR_MOST,
+    ),
     "at": _query("at", "The snapshot as it was at this position: the fold of the events up to it.", **_POSITION),
     "after": _query(
         "after",

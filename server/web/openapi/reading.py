@@ -1,6 +1,6 @@
 """The reading operations: snapshots, logs, the WebSocket."""
 
-from server.web.openapi.operation import JSON, NDJSON, SSE, Answer, Operation
+from server.web.openapi.operation import JSON, NDJSON, SSE, Answer, Link, Operation
 from server.web.openapi.shapes import ref
 from server.wire.websocket import SUBPROTOCOL
 
@@ -11,7 +11,7 @@ UNCHANGED = Answer("You have it already.", headers=SNAPSHOT)
 LOG = ("after", "Last-Event-ID", "format", "limit", "wait", "Prefer", "named", "pad")
 LOG_CODES = (
     *("invalid_cursor", "cursor_ahead", "invalid_format", "invalid_limit", "invalid_wait", "invalid_named"),
-    *("invalid_pad", "cursor_expired", "not_found", "draining", "overloaded", *GUARDED),
+    *("invalid_pad", "cursor_expired", "not_found", "gone", "draining", "overloaded", *GUARDED),
 )
 LOG_SAID = (
     "The form is `?format=`, else what `Accept` asks for: `text/event-stream` and `application/x-ndjson` only if "
@@ -27,14 +27,23 @@ EVENTS = Answer(
     headers=("Vary", "X-Accel-Buffering", "Preference-Applied"),
 )
 ENDED = Answer("A stream, at or past the end of the generation: nothing will follow.", headers=("Vary",))
+_CALL = "$response.body#/tool_calls/0/"
+TO_CALL = (
+    Link(
+        "decideCall",
+        {"generation": "$response.body#/id"},
+        {"call": f"{_CALL}call", "decision": "approved", "proposed_digest": f"{_CALL}proposed_digest"},
+    ),
+    Link("finishCall", {"generation": "$response.body#/id", "call": f"{_CALL}call"}),
+)
 CLOSE_CODES = {
     "1003": "a frame that is not text",
     "1009": "a message over 1 MiB",
     "1012": "the server is stopping, or the stream's time is up: come back with your cursor",
     "1013": "no place, or the database is away: come back later",
-    "4400": "a cursor that is none, or ahead of the log",
+    "4400": "a cursor that is none, or ahead of the log; an author that is none",
     "4404": "an unknown conversation",
-    "4410": "a cursor older than what is kept",
+    "4410": "a cursor older than what is kept, or a conversation that was ephemeral",
 }
 
 READING = (
@@ -63,7 +72,7 @@ READING = (
             ),
             304: UNCHANGED,
         },
-        ("invalid_cursor", "cursor_ahead", "invalid_wait", "cursor_expired", "not_found", *GUARDED),
+        ("invalid_cursor", "cursor_ahead", "invalid_wait", "cursor_expired", "not_found", "gone", *GUARDED),
         ("conversation", "at", *HELD),
         examples=(
             ("Now", "curl -s $U/v1/conversations/$C"),
@@ -92,13 +101,12 @@ READING = (
         "Conversations",
         "The log and commands, on one WebSocket",
         f"Upgrade to a WebSocket, with the subprotocol `{SUBPROTOCOL}` or none. The server sends the log "
-        "after the "
-        "cursor and then what comes (`x-websocket` has the frames); the client sends commands. `resync` "
-        "rewinds in "
-        "place. What is wrong with the address is told after the upgrade, by one `error` frame and a close code.",
+        "after the cursor and then what comes (`x-websocket` has the frames), and between its events who is "
+        "connected; the client sends commands, with the fields of the POST of the same meaning. `resync` rewinds "
+        "in place. What is wrong with the address is told after the upgrade: an `error` frame and a close code.",
         {101: Answer("The WebSocket begins.")},
         ("upgrade_required", "host_not_allowed", "origin_not_allowed", "internal_error"),
-        ("conversation", "after"),
+        ("conversation", "after", "author"),
         examples=(("Look at it", "tokentape tail $C --url $U"),),
         more={
             "x-websocket": {
@@ -117,10 +125,12 @@ READING = (
         "A generation's snapshot",
         "Its position and `ETag` are those of its own last event, so another generation never wakes its pollers.",
         {
-            200: Answer("The snapshot. `Retry-After` while it runs.", {JSON: "GenerationSnapshot"}, SNAPSHOT),
+            200: Answer(
+                "The snapshot. `Retry-After` while it runs.", {JSON: "GenerationSnapshot"}, SNAPSHOT, TO_CALL
+            ),
             304: UNCHANGED,
         },
-        ("invalid_cursor", "cursor_ahead", "invalid_wait", "cursor_expired", "not_found", *GUARDED),
+        ("invalid_cursor", "cursor_ahead", "invalid_wait", "cursor_expired", "not_found", "gone", *GUARDED),
         ("generation", "at", *HELD),
         examples=(
             ("Now", "curl -s $U/v1/generations/$G"),

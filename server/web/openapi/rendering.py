@@ -12,8 +12,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
+from server.web.openapi.asked import PREFIX
 from server.web.openapi.document import document
-from server.web.openapi.shapes import PREFIX
 
 BASE = "http://127.0.0.1:8000"
 """The address in the examples where no script runs; the page puts its own in its place."""
@@ -120,5 +120,5 @@ def _kind(schema: dict[str, Any]) -> Markup:
 
 def _bounds(schema: dict[str, Any]) -> str:
     words = (("minimum", "≥ {}"), ("maximum", "≤ {}"), ("maxLength", "at most {} long"), ("default", "default {}"))
-    told = [text.format(schema[name]) for name, text in words if schema.get(name) is not None]
+    told = [text.format(json.dumps(schema[name])) for name, text in words if schema.get(name) is not None]
     return "".join(f", {one}" for one in told)

@@ -1,7 +1,11 @@
 """The writing operations: every POST."""
 
-from server.web.openapi.operation import JSON, SSE, Answer, Operation
+from typing import Any
+
+from server.web.openapi.operation import JSON, SSE, Answer, Link, Operation
 from server.web.openapi.reading import GUARDED
+
+Body = dict[str, Any]
 
 POST_CODES = (
     *("invalid_json", "invalid_idempotency_key", "origin_not_allowed", "body_too_slow", "body_too_large"),
@@ -9,26 +13,26 @@ POST_CODES = (
 )
 RUN_CODES = (
     *POST_CODES,
-    *("unknown_model", "invalid_parameters", "not_available", "invalid_pad", "invalid_named"),
+    *("unknown_model", "invalid_parameters", "unknown_tool", "unknown_workflow", "invalid_input"),
+    *("invalid_webhook", "webhooks_not_configured", "not_available", "invalid_pad", "invalid_named"),
     *("draining", "overloaded"),
 )
-TO_CONVERSATION = {
-    name: {"conversation": "$response.body#/id"}
+TO_CONVERSATION = tuple(
+    Link(name, {"conversation": "$response.body#/id"})
     for name in ("getConversation", "postMessage", "startGeneration", "readConversation")
-}
-TO_GENERATION = {
-    name: {"generation": "$response.body#/id"} for name in ("getGeneration", "readGeneration", "cancelGeneration")
-}
+)
+TO_GENERATION = tuple(
+    Link(name, {"generation": "$response.body#/id"})
+    for name in ("getGeneration", "readGeneration", "cancelGeneration", "steerGeneration")
+)
 RUN_SAID = (
-    "The run is detached from the request: it goes on whether anybody reads or not. `input` is posted as messages "
-    "first. With `Accept: text/event-stream` the answer is a 200 with the generation's events in it; then a "
-    "refusal "
-    "that passes is a 200 that ends, too. `model` is `demo` (`parameters`: `tokens`, `rate` in tokens/s, "
-    "`seed`), or "
-    "`openai/<name>`, `anthropic/<name>` where the server is set up for them. Not served in this version: "
-    "`workflow`, "
-    "`tools`, `if_running` other than `reject`, `on_crash` other than `fail`, `ephemeral`, `webhook` (422 "
-    "`not_available`)."
+    "The run is detached from the request: it goes on whether anybody reads or not. It is of a `model` or of a "
+    "`workflow`, one of both. A model is `demo` (`parameters`: `tokens`, `rate` in tokens/s, `seed`, and `calls`, "
+    "the tools that it calls first: `name` and `arguments` each), or `openai/<name>`, `anthropic/<name>` where "
+    "the server is set up for them; its `input` is posted as messages first. A workflow, and its `input`, are "
+    "what the app declares that the server has loaded (`--workflows`).\n\n"
+    "With `Accept: text/event-stream` the answer is a 200 with the generation's events in it; then a refusal that "
+    "passes is a 200 that ends, too."
 )
 RUN_ANSWERS = {
     200: Answer(
@@ -36,7 +40,15 @@ RUN_ANSWERS = {
     ),
     202: Answer("It is recorded, and will run.", {JSON: "GenerationSnapshot"}, ("Location",), TO_GENERATION),
 }
-DEMO = {"model": "demo", "input": "Tell me about tapes.", "parameters": {"tokens": 100, "rate": 20}}
+DEMO: Body = {"model": "demo", "input": "Tell me about tapes.", "parameters": {"tokens": 100, "rate": 20}}
+CALLING: Body = {
+    "model": "demo",
+    "input": "Refund order 17.",
+    "parameters": {"tokens": 20, "calls": [{"name": "refund", "arguments": {"order": 17}}]},
+    "tools": [{"name": "refund", "description": "Gives the money back.", "approval": "always"}],
+}
+PLAYING: Body = {"workflow": "grading", "input": {"pages": 3}, "if_running": "queue"}
+BODIES: dict[str, Body] = {"A model": DEMO, "A model with a tool that you run": CALLING, "A workflow": PLAYING}
 _TYPE = "-H 'Content-Type: application/json'"
 _DEMO = '\'{"model": "demo", "input": "Tell me about tapes.", "parameters": {"tokens": 100, "rate": 20}}\''
 
@@ -56,7 +68,7 @@ WRITING = (
         POST_CODES,
         ("Idempotency-Key",),
         "ConversationAsk",
-        body_example={"title": "Tapes"},
+        body_examples={"With a title": {"title": "Tapes"}},
         examples=(("With a title", f'curl -s $U/v1/conversations {_TYPE} -d \'{{"title": "Tapes"}}\''),),
     ),
     Operation(
@@ -67,11 +79,11 @@ WRITING = (
         "Post a message",
         "A person, a system or a tool speaks. While a generation runs this is context it can read.",
         {201: Answer("The event.", {JSON: "MessagePosted"}, ("Location",))},
-        (*POST_CODES, "not_found"),
+        (*POST_CODES, "not_found", "gone"),
         ("conversation", "Idempotency-Key"),
         "MessageAsk",
         body_required=True,
-        body_example={"role": "user", "content": "Go on."},
+        body_examples={"Somebody speaks": {"role": "user", "content": "Go on."}},
         examples=(
             (
                 "Say something",
@@ -87,11 +99,11 @@ WRITING = (
         "Ask for an answer in a conversation",
         RUN_SAID,
         RUN_ANSWERS,
-        (*RUN_CODES, "not_found", "generation_running"),
+        (*RUN_CODES, "not_found", "gone", "generation_running", "queue_full"),
         ("conversation", "Idempotency-Key", "named", "pad"),
         "GenerationAsk",
         body_required=True,
-        body_example=DEMO,
+        body_examples=BODIES,
         examples=(("Ask", f"curl -s $U/v1/conversations/$C/generations {_TYPE} -d {_DEMO}"),),
     ),
     Operation(
@@ -102,16 +114,20 @@ WRITING = (
         "Ask for an answer in a conversation of its own",
         RUN_SAID,
         RUN_ANSWERS,
-        RUN_CODES,
+        (*RUN_CODES, "gone"),  # by its key: what it answered the first time was ephemeral
         ("Idempotency-Key", "named", "pad"),
         "GenerationAsk",
         body_required=True,
-        body_example=DEMO,
+        body_examples=BODIES,
         examples=(
             ("Ask, and read later", f"curl -s $U/v1/generations {_TYPE} -d {_DEMO}"),
             (
                 "Ask, and read the answer here",
                 f"curl -sN $U/v1/generations {_TYPE} -H 'Accept: text/event-stream' -d {_DEMO}",
+            ),
+            (
+                "Ask a workflow",
+                f'curl -s $U/v1/generations {_TYPE} -d \'{{"workflow": "grading", "input": {{"pages": 3}}}}\'',
             ),
         ),
     ),
@@ -125,10 +141,10 @@ WRITING = (
         "upstream is "
         "closed (it waits up to 5 s for that). Idempotent: a generation that has ended stays as it is.",
         {200: Answer("Its snapshot.", {JSON: "CancelledGeneration"}, ("Location",))},
-        (*POST_CODES, "not_found"),
+        (*POST_CODES, "not_found", "gone"),
         ("generation", "Idempotency-Key"),
         "CancelAsk",
-        body_example={"reason": "changed my mind"},
+        body_examples={"With a reason": {"reason": "changed my mind"}},
         examples=(("Cancel", "curl -s -X POST $U/v1/generations/$G/cancel"),),
     ),
 )

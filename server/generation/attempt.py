@@ -1,0 +1,54 @@
+"""One attempt at a generation, as its process has it: what to play, and what came of it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from server.generation.figures import Figures
+from server.generation.scripts import Script
+from server.generation.state import Generation
+
+EPOCH = 1
+"""That of the request, which is also the first attempt's."""
+
+
+async def at_once() -> None:
+    """The turn of one that waits for nobody."""
+    await trio.lowlevel.checkpoint()
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """`found` is the generation as it was requested or taken over. `turn` returns when it may start.
+
+    `epoch` and `position` are those of its writer's last append: its request's, or the one with which it was
+    taken over. `begun`: its `generation.started` is in the log.
+    """
+
+    found: Generation
+    script: Script
+    turn: Callable[[], Awaitable[None]] = at_once
+    number: int = 1
+    epoch: int = EPOCH
+    position: int = 0
+    begun: bool = False
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    done: trio.Event = field(default_factory=trio.Event)
+    figures: Figures = field(default_factory=Figures)
+    stopped_by: str | None = None
+
+    @property
+    def generation(self) -> str:
+        """Its id."""
+        return self.found.id
+
+    @property
+    def conversation(self) -> str:
+        """Its stream."""
+        return self.found.conversation
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another attempt may follow this one."""
+        return self.found.on_crash == "restart" or (self.found.if_running == "queue" and not self.begun)

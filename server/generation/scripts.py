@@ -1,0 +1,146 @@
+"""What an attempt does between its first event and its last: a model's answer, one with tools, or a workflow.
+
+Each returns the events with which the generation ends well; what it raises says how it ends badly. A script can be
+played more than once: by an attempt that follows one whose process is gone.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from eventstore import NewEvent, StoreError
+from server import events, logs
+from server.generation.answering import answer
+from server.generation.desk import Desk
+from server.generation.failing import RunFailed, fault_in, is_fault
+from server.generation.figures import Figures
+from server.generation.pen import Pen
+from server.generation.run import Run, Surroundings
+from server.generation.state import Generation
+from server.generation.turns import Asking, generate
+from server.upstream import Prompt, Upstream, UpstreamError
+from server.workflows import AnyTool, BadInput, BadResult, Workflow
+
+log = logs.get("scripts")
+
+
+class Script(Protocol):
+    """`provider` is one of few, for whoever counts; `label` is what log lines call it."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    async def play(self, pen: Pen, attempt: int, around: Surroundings) -> Sequence[NewEvent]:
+        """Raises `UpstreamError`, `RunFailed`, `Fenced`, `StoreUnavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's answer. `prompt` is made when its turn has come: what was said until then belongs to it."""
+
+    model: str
+    upstream: Upstream
+    prompt: Callable[[], Awaitable[Prompt]]
+
+    @property
+    def provider(self) -> str:
+        """Whose model it is."""
+        return self.model.partition("/")[0]
+
+    @property
+    def label(self) -> str:
+        """As the client asked for it."""
+        return self.model
+
+    async def play(self, pen: Pen, attempt: int, around: Surroundings) -> Sequence[NewEvent]:
+        """Asks once."""
+        prompt = await self.prompt()
+        finish = await answer(pen.write, pen.generation, self.upstream, prompt, around.figures, around.pace)
+        return [_completed(pen.generation, finish.reason, finish.usage, around.figures)]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A model's answer that may call tools."""
+
+    found: Generation
+    model: str
+    upstream: Upstream
+    prompt: Callable[[], Awaitable[Prompt]]
+    tools: Mapping[str, AnyTool]
+
+    @property
+    def provider(self) -> str:
+        """Whose model it is."""
+        return self.model.partition("/")[0]
+
+    @property
+    def label(self) -> str:
+        """As the client asked for it."""
+        return self.model
+
+    async def play(self, pen: Pen, attempt: int, around: Surroundings) -> Sequence[NewEvent]:
+        """Asks as often as the model calls tools."""
+        desk = await _sit_down(pen, self.found)
+        run = Run(desk, self.found, attempt, None, around)
+        asking = Asking(desk, "answer", self.upstream, self.tools, run.inside, around.figures, around.pace)
+        try:
+            said = await generate(asking, await self.prompt())
+        except BaseExceptionGroup as group:
+            if not is_fault(group):
+                raise
+            raise fault_in(group) from group
+        return [_completed(pen.generation, said.finish_reason, said.usage, around.figures)]
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """A workflow."""
+
+    found: Generation
+    workflow: Workflow
+
+    provider = "workflow"
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+        return f"workflow {self.workflow.name}"
+
+    async def play(self, pen: Pen, attempt: int, around: Surroundings) -> Sequence[NewEvent]:
+        """Calls the app's function; what that returns is the result."""
+        desk = await _sit_down(pen, self.found)
+        try:
+            run = Run(desk, self.found, attempt, self.workflow, around)
+        except BadInput as error:  # the code has changed since it was asked for
+            raise RunFailed("invalid_input", f"The workflow does not take its input any more: {error}") from None
+        try:
+            value = await self.workflow.function(run)
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
+            if not is_fault(error):
+                raise
+            fault = fault_in(error)
+            if isinstance(fault, StoreError | UpstreamError | RunFailed):
+                raise fault from error
+            log.warning("workflow raised", workflow=self.workflow.name, exc_info=error)
+            message = f"{type(fault).__name__}: {fault}".rstrip(": ")
+            raise RunFailed("workflow_failed", message) from error
+        try:
+            result = self.workflow.make_result(value)
+        except BadResult as error:
+            raise RunFailed("invalid_result", str(error)) from None
+        usage = around.figures.usage
+        return [events.result(pen.generation, result), _completed(pen.generation, "stop", usage, around.figures)]
+
+
+async def _sit_down(pen: Pen, found: Generation) -> Desk:
+    desk = Desk(pen, found)
+    await desk.take_up(pen.position)
+    return desk
+
+
+def _completed(generation: str, reason: str, usage: Mapping[str, int] | None, figures: Figures) -> NewEvent:
+    return events.generation_completed(generation, reason, usage, figures.ttft_ms)

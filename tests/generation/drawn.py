@@ -1,0 +1,168 @@
+"""Logs drawn by Hypothesis: such as the writers could have written, and what a fold has to step over in between.
+
+Each generation lives as the contract allows: attempts, interruptions, calls that are proposed, decided, run and
+finished, steering, progress, steps, a result, one end. The lives are mixed at random, with unknown types and
+strangers' generations among them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+from eventstore import Event, NewEvent
+from server import events
+
+from .rows import CLEAN, cancelled, completed, decided, failed, proposed, requested, rows, started, tool_ended
+
+GENERATIONS = ("gen_A", "gen_B", "gen_C")
+DECISIONS = ("approved", "rejected", "modified")
+JSON: st.SearchStrategy[Any] = st.sampled_from([None, False, 3, "é", [], [1, None], {"a": {"b": 1}}])
+ARGUMENTS: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"order": 7}, {"order": 8, "why": "é"}])
+
+
+@dataclass
+class Call:
+    """A call as it stands. `seen`: its proposed arguments."""
+
+    name: str
+    seen: dict[str, Any]
+    asks: bool
+    client: bool
+    status: str = "proposed"
+
+    @property
+    def may_start(self) -> bool:
+        """Whether it may be run now."""
+        return self.status in ("approved", "modified") or (self.status == "proposed" and not self.asks)
+
+
+@dataclass
+class Life:
+    """One generation as it stands."""
+
+    name: str
+    status: str = "queued"
+    attempt: int = 0
+    calls: list[Call] = field(default_factory=list)
+
+
+Move = Callable[[st.DrawFn, Life], list[NewEvent]]
+
+
+def _start(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    life.status, life.attempt = "running", life.attempt + 1
+    return [started(life.name, life.attempt)]
+
+
+def _interrupt(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    life.status = "queued"
+    reason = draw(st.sampled_from(["server_stopped", "worker_lost"]))
+    return [events.generation_interrupted(life.name, life.attempt, reason)]
+
+
+def _tell(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    return [events.token(life.name, delta) for delta in draw(st.lists(CLEAN, min_size=1, max_size=5))]
+
+
+def _end(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    ends = (completed, failed, cancelled) if life.status == "running" else (failed, cancelled)
+    life.status = "ended"
+    return [draw(st.sampled_from(ends))(life.name)]
+
+
+def _propose(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    call = Call(f"call_{life.name}_{len(life.calls)}", draw(ARGUMENTS), draw(st.booleans()), draw(st.booleans()))
+    life.calls.append(call)
+    return [proposed(life.name, call.name, asks=call.asks, arguments=call.seen, client=call.client)]
+
+
+def _decide(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    call = draw(st.sampled_from([call for call in life.calls if call.asks and call.status == "proposed"]))
+    call.status = draw(st.sampled_from(DECISIONS))
+    arguments = draw(ARGUMENTS) if call.status == "modified" else None
+    reason = draw(st.none() | CLEAN)
+    return [decided(life.name, call.name, call.status, seen=call.seen, arguments=arguments, reason=reason)]
+
+
+def _run_tool(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    call = draw(st.sampled_from([call for call in life.calls if call.may_start]))
+    call.status = "started"
+    return [events.tool_started(life.name, call.name)]
+
+
+def _finish(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    call = draw(st.sampled_from(_finishable(life)))
+    call.status = "finished"
+    fault = {"error": {"code": "tool_failed", "message": draw(CLEAN)}}
+    return [tool_ended(life.name, call.name, draw(st.just(fault) | JSON.map(lambda value: {"result": value})))]
+
+
+def _finishable(life: Life) -> list[Call]:
+    return [call for call in life.calls if call.status == "started" and (call.client or life.status == "running")]
+
+
+def _steer(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    return [events.steering_changed(life.name, draw(st.sampled_from(["a", "b"])), draw(JSON), "anonymous")]
+
+
+def _show(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+    shown = (
+        events.progress(life.name, 3, 9, "pages", draw(st.sampled_from([None, "é"]))),
+        events.step_finished(life.name, "step x 1", draw(JSON)),
+        events.result(life.name, draw(JSON)),
+    )
+    return [draw(st.sampled_from(shown))]
+
+
+def _moves(life: Life) -> list[Move]:
+    if life.status == "ended":
+        return []
+    moves: list[Move] = [_start, _interrupt, _steer]
+    if life.status == "running":
+        moves += [_tell, _tell, _tell, _propose, _propose, _show, _end]
+    elif life.attempt == 0:
+        moves += [_start, _end]
+    if any(call.asks and call.status == "proposed" for call in life.calls):
+        moves += [_decide, _decide]
+    if life.status == "running" and any(call.may_start for call in life.calls):
+        moves += [_run_tool, _run_tool]
+    if _finishable(life):
+        moves += [_finish, _finish]
+    return moves
+
+
+def _aside(draw: st.DrawFn, number: int) -> list[NewEvent]:
+    """What is no move of a generation that the fold knows."""
+    if draw(st.booleans()):
+        role = draw(st.sampled_from(["user", "assistant", "system", "tool"]))
+        return [events.message_posted(f"msg_{number}", role, draw(CLEAN), draw(st.none() | CLEAN), "anonymous")]
+    asides = (
+        events.token("gen_Z", "x"),
+        proposed("gen_Z", "call_Z"),
+        events.steering_changed("gen_Z", "a", 1, "anonymous"),
+        *(NewEvent(kind, "??", "gen_A") for kind in ("presence", "tool.thought", "Token", "")),
+    )
+    return [draw(st.sampled_from(asides))]
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Event]:
+    """A whole log, from its first event."""
+    metadata = draw(st.none() | st.dictionaries(CLEAN, CLEAN, max_size=2))
+    news = [events.conversation_started(draw(st.none() | CLEAN), metadata)]
+    lives: list[Life] = []
+    for _ in range(draw(st.sampled_from([0, 4, 12, 30]))):
+        choices: list[Life | str] = ["aside", *(life for life in lives if life.status != "ended")] * 2
+        if len(lives) < len(GENERATIONS):
+            choices.append("ask")
+        choice = draw(st.sampled_from(choices))
+        if choice == "aside":
+            news += _aside(draw, len(news))
+        elif isinstance(choice, Life):
+            news += draw(st.sampled_from(_moves(choice)))(draw, choice)
+        else:
+            lives.append(Life(GENERATIONS[len(lives)]))
+            news.append(requested(lives[-1].name))
+    return rows(news)

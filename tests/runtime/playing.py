@@ -1,0 +1,149 @@
+"""What tests do with runs of workflows and of models with tools: ask for them, wait for a state, talk to them."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+
+import trio
+
+from eventstore import Appended, Event, Key
+from eventstore.memory import MemoryLog
+from server.generation.commands import DecideCall, FinishCall, RequestGeneration, SteerGeneration
+from server.generation.run import Run
+from server.generation.state import Generation, ToolCall
+from server.ids import new as new_id
+from server.runtime.runtime import Runtime
+from server.workflows import Workflow
+from tests.generation.owning import fields, the_end
+
+from .world import app, folded, of, process, say, start
+
+At = tuple[str, str]
+"""A conversation and a generation of it."""
+
+
+async def play(
+    here: Runtime,
+    conversation: str | None = None,
+    *,
+    workflow: str = "w",
+    model: str | None = None,
+    input: Any = None,
+    tools: tuple[str | Mapping[str, Any], ...] = (),
+    said: str | None = None,
+    on_crash: Literal["fail", "restart"] | None = None,
+    if_running: Literal["reject", "queue", "interrupt"] = "reject",
+    ephemeral: bool = False,
+    webhook: str | None = None,
+    key: Key | None = None,
+    **parameters: Any,
+) -> At:
+    """Asks for a run of the workflow, or of the model where one is named; `said` is said before."""
+    if said is not None:
+        conversation = conversation or await start(here)
+        await say(here, conversation, said)
+    command = RequestGeneration(
+        new_id("gen"),
+        parameters,
+        "anonymous",
+        model=model,
+        workflow=None if model else workflow,
+        value=input,
+        tools=tools,
+        on_crash=on_crash,
+        if_running=if_running,
+        ephemeral=ephemeral,
+        webhook=webhook,
+    )
+    return (await here.commands.request_generation(conversation, command, key)).stream, command.generation
+
+
+async def snapshot(here: Runtime, run: At) -> Generation:
+    """The generation as this process sees it at the head."""
+    return (await here.generation(run[1]))[1]
+
+
+async def ended(here: Runtime, run: At) -> Generation:
+    """The generation, once it has ended."""
+    with trio.fail_after(200_000):
+        while not (found := await snapshot(here, run)).ended:
+            await trio.sleep(0.1)
+    return found
+
+
+async def started(
+    here: Runtime, run: At, *, text: str = "", waiting: int | None = None, attempt: int = 1
+) -> Generation:
+    """The generation, once it has said so much, and so many calls wait for a decision."""
+    with trio.fail_after(1_000):
+        while True:
+            found = await snapshot(here, run)
+            waits = sum(call.waits for call in found.tool_calls)
+            if found.attempt >= attempt and found.text == text and waiting in (None, waits):
+                return found
+            await trio.sleep(0.1)
+
+
+async def decide(
+    here: Runtime,
+    run: At,
+    decision: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    call: str | None = None,
+    seen: str | None = None,
+    reason: str | None = None,
+    by: str = "anonymous",
+    key: Key | None = None,
+) -> Appended:
+    """Decides on a call, else on the first one that waits, having seen its arguments as they are."""
+    found = await snapshot(here, run)
+    (about, *_) = [one for one in found.tool_calls if one.call == call or (call is None and one.waits)]
+    digest = about.proposed_digest if seen is None else seen
+    command = DecideCall(run[1], about.call, decision, digest, arguments, reason, by)  # type: ignore[arg-type]
+    return await here.controls.decide_call(run[0], command, key)
+
+
+async def steer(here: Runtime, run: At, name: str, value: Any, key: Key | None = None) -> Appended:
+    """Gives a parameter another value."""
+    return await here.controls.steer_generation(run[0], SteerGeneration(run[1], name, value, "anonymous"), key)
+
+
+async def finish(
+    here: Runtime, run: At, outcome: Mapping[str, Any], *, call: str | None = None, key: Key | None = None
+) -> Appended:
+    """Says what a client's call came to, else of the first one."""
+    about = call or (await snapshot(here, run)).tool_calls[0].call
+    return await here.controls.finish_call(run[0], FinishCall(run[1], about, outcome, "anonymous"), key)
+
+
+def kinds(log: MemoryLog, run: At) -> list[str]:
+    """The types of its events."""
+    return [event.type for event in of(log, *run)]
+
+
+def calls(log: MemoryLog, run: At) -> tuple[ToolCall, ...]:
+    """Its calls, as the log tells them."""
+    found = folded(log, run[0]).generation(run[1])
+    assert found is not None
+    return found.tool_calls
+
+
+def events(log: MemoryLog, run: At, kind: str) -> list[Event]:
+    """Its events of a type."""
+    return [event for event in of(log, *run) if event.type == kind]
+
+
+async def outcome(
+    function: Callable[[Run], Awaitable[Any]], *, input: Any = None, **declared: Any
+) -> dict[str, Any]:
+    """The fields of the terminal event of a workflow that nobody disturbs."""
+    log = MemoryLog()
+    made = Workflow("w", function, **declared)
+    async with process(log.process(), registry=app(made)) as here:
+        run = await play(here, input=input)
+        await ended(here, run)
+    return fields(the_end(of(log, *run)))
+
+
+class Loud(Exception):
+    """An app's own."""

@@ -1,0 +1,127 @@
+"""What a tool comes to: its result, its failure, its time; none of them is the end of the run."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from eventstore.memory import MemoryLog
+from server.generation.run import Run
+from server.workflows import Tool, tool
+from tests.generation.owning import fields
+from tests.generation.wrapped_log import Slow
+
+from .playing import calls, ended, events, kinds, play, snapshot
+from .tooling import told, wants
+from .world import app, process
+
+
+async def come_to(function: Callable[..., Any], **declared: Any) -> dict[str, Any]:
+    """The outcome of a tool in a run that nobody disturbs, without its call's id."""
+    log, agent = MemoryLog(), wants((function.__name__, "{}"))
+    made = Tool(function, approval="never", **declared)
+    async with process(log.process(), agent, registry=app(made)) as here:
+        run = await play(here, model="fake", tools=(made.name,))
+        assert (await ended(here, run)).status == "completed"
+    (event,) = events(log, run, "tool.finished")
+    return {name: value for name, value in fields(event).items() if name != "call"}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("no such order"), "ValueError: no such order"),
+        (ValueError(), "ValueError"),
+        (ValueError("\0\udc00"), "ValueError: \ufffd\ufffd"),
+        (SystemExit(2), "SystemExit: 2"),
+        (ExceptionGroup("all", [KeyError("a"), KeyError("b")]), "KeyError: 'a'"),
+        (BaseExceptionGroup("all", [SystemExit(3)]), "SystemExit: 3"),
+    ],
+)
+async def test_a_tool_that_raises(error: BaseException, message: str, autojump_clock: MockClock) -> None:
+    """The model is told, and goes on; so does everybody else."""
+
+    async def broken() -> None:
+        """Breaks."""
+        raise error
+
+    assert await come_to(broken) == {"error": {"code": "tool_failed", "message": message}}
+
+
+async def test_a_tool_that_takes_too_long(autojump_clock: MockClock) -> None:
+    async def slow() -> None:
+        """Sleeps."""
+        await trio.sleep(1_000)
+
+    outcome = await come_to(slow, seconds=2.5)
+    assert outcome == {"error": {"code": "tool_timeout", "message": "it took longer than 2.5 seconds"}}
+
+
+async def test_a_tool_whose_own_time_is_over_has_failed_by_itself(autojump_clock: MockClock) -> None:
+    async def careful() -> str:
+        """Gives up by itself."""
+        with trio.move_on_after(1):
+            await trio.sleep_forever()
+        return "gave up"
+
+    assert await come_to(careful, seconds=2.0) == {"result": "gave up"}
+
+
+@pytest.mark.parametrize("value", [None, 0, "é", [1, {"a": None}], {"error": "mine"}])
+async def test_what_it_returns(value: Any, autojump_clock: MockClock) -> None:
+    async def give() -> Any:
+        """Gives."""
+        return value
+
+    assert await come_to(give) == {"result": value}
+
+
+async def test_what_is_no_json_has_failed(autojump_clock: MockClock) -> None:
+    async def give() -> Any:
+        """Gives."""
+        return object()
+
+    assert (await come_to(give))["error"]["code"] == "tool_failed"
+
+
+async def test_a_plain_function_runs_in_a_thread() -> None:
+    """Two at once that wait for each other: neither is in the others' way."""
+    both, seen = threading.Barrier(2, timeout=60), set()
+
+    def meet(n: int) -> int:
+        """Waits for the other one."""
+        seen.add(threading.get_ident())
+        both.wait()
+        return n
+
+    log, agent = MemoryLog(), wants(("meet", '{"n": 1}'), ("meet", '{"n": 2}'))
+    async with process(log.process(), agent, registry=app(Tool(meet, approval="never"))) as here:
+        run = await play(here, model="fake", tools=("meet",))
+        with trio.fail_after(60):
+            while not (await snapshot(here, run)).ended:
+                await trio.sleep(0.01)
+    assert sorted(told(agent)) == ["1", "2"]
+    assert threading.get_ident() not in seen
+
+
+async def test_a_tool_that_uses_its_run(autojump_clock: MockClock) -> None:
+    """It speaks and reports; what it writes when its time is over costs nothing that comes after it."""
+    log, agent = MemoryLog(), wants(("talk", "{}"))
+
+    @tool(approval="never", seconds=2.25)
+    async def talk(run: Run) -> None:
+        """Talks on and on."""
+        while True:
+            await run.token(".")
+
+    async with process(Slow(log.process(), 1.0), agent, registry=app(talk)) as here:
+        run = await play(here, model="fake", tools=("talk",))
+        found = await ended(here, run)
+    assert found.status == "completed"
+    assert kinds(log, run).count("tool.finished") == 1
+    assert calls(log, run)[0].error == {"code": "tool_timeout", "message": "it took longer than 2.25 seconds"}
+    assert found.text.startswith("so ..")
+    assert found.text.endswith("done")

@@ -1,0 +1,177 @@
+"""Runs of workflows, as apps write them: what they say and return, and how they fail."""
+
+from typing import Any
+
+import pytest
+import trio
+from pydantic import BaseModel
+from trio.testing import MockClock
+
+from eventstore.memory import MemoryLog
+from server.generation.run import Run
+from server.upstream import UpstreamError
+from server.workflows import Workflow
+from tests.generation.fake_upstream import FakeUpstream
+from tests.generation.owning import fields, the_end
+from tests.generation.wrapped_log import Slow
+
+from .playing import Loud, ended, kinds, outcome, play, snapshot
+from .world import app, of, process
+
+
+async def test_what_it_says_and_returns(autojump_clock: MockClock) -> None:
+    async def work(run: Run) -> dict[str, int]:
+        assert (run.input, run.attempt, run.parameters) == ([1, 2], 1, {"depth": 3})
+        await run.token("Hel")
+        await trio.sleep(2)
+        await run.token("lo\0")
+        await run.progress(1, 2, "pages", stage="reading")
+        await run.progress(2.5, 3, "pages")
+        return {"sum": sum(run.input)}
+
+    log = MemoryLog()
+    async with process(log.process(), registry=app(Workflow("w", work))) as here:
+        run = await play(here, input=[1, 2], depth=3)
+        await ended(here, run)
+        found = await snapshot(here, run)
+    assert kinds(log, run) == [
+        *("generation.requested", "generation.started", "token", "token"),
+        *("progress", "progress", "result", "generation.completed"),
+    ]
+    assert (found.text, found.tokens, found.result) == ("Hello\ufffd", 2, {"sum": 3})
+    assert found.progress is not None
+    assert (found.progress.done, found.progress.stage) == (2.5, None)
+    end = fields(the_end(of(log, *run)))
+    assert end == {"finish_reason": "stop", "usage": {}, "ttft_ms": 0}
+
+
+async def test_a_cancelled_write_is_not_lost_on_the_next(autojump_clock: MockClock) -> None:
+    """It was under way when its time was over: the log may hold it or not, but what comes next is there."""
+
+    async def work(run: Run) -> None:
+        for number in range(4):
+            with trio.move_on_after(0.75):  # longer than the way there, shorter than there and back
+                await run.token(f"cut {number} ")
+            await run.token(f"whole {number} ")
+
+    log = MemoryLog()
+    async with process(Slow(log.process(), 1.0), registry=app(Workflow("w", work))) as here:
+        run = await play(here)
+        await ended(here, run)
+        found = await snapshot(here, run)
+    assert found.status == "completed"
+    assert [f"whole {number}" in found.text for number in range(4)] == [True] * 4
+
+
+async def test_a_write_cancelled_on_its_way_is_not_lost_either(autojump_clock: MockClock) -> None:
+    """Nor does it come later than what was written after it."""
+
+    async def work(run: Run) -> None:
+        for number in range(3):
+            with trio.move_on_after(0.25):
+                await run.token(f"{number}a")
+            await run.token(f"{number}b")
+
+    log = MemoryLog()
+    async with process(Slow(log.process(), 1.0), registry=app(Workflow("w", work))) as here:
+        run = await play(here)
+        await ended(here, run)
+        text = (await snapshot(here, run)).text
+    assert text.replace("0a", "").replace("1a", "").replace("2a", "") == "0b1b2b"
+    assert "".join(sorted(text)) == "".join(sorted("0a0b1a1b2a2b"[: len(text)])) or len(text) <= 12
+
+
+async def raises(error: BaseException) -> dict[str, Any]:
+    async def work(run: Run) -> None:
+        await run.token("so ")
+        raise error
+
+    return await outcome(work)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (Loud("it broke"), "workflow_failed", "Loud: it broke"),
+        (Loud(), "workflow_failed", "Loud"),
+        (Loud("\ud800\0"), "workflow_failed", "Loud: \ufffd\ufffd"),
+        (SystemExit(3), "workflow_failed", "SystemExit: 3"),
+        (ExceptionGroup("some", [Loud("one"), Loud("two")]), "workflow_failed", "Loud: one"),
+        (BaseExceptionGroup("some", [SystemExit(1)]), "workflow_failed", "SystemExit: 1"),
+        (ExceptionGroup("some", [ExceptionGroup("inner", [Loud("deep")])]), "workflow_failed", "Loud: deep"),
+        (UpstreamError("upstream_cut", "The line went dead."), "upstream_cut", "The line went dead."),
+        (
+            ExceptionGroup("some", [UpstreamError("upstream_cut", "The line went dead.")]),
+            "upstream_cut",
+            "The line went dead.",
+        ),
+    ],
+)
+async def test_one_that_raises(
+    error: BaseException, code: str, message: str, lines: list[dict[str, Any]], autojump_clock: MockClock
+) -> None:
+    """Its error's name and message are told, for its author; its trace is in the server's log lines alone."""
+    assert (await raises(error))["error"] == {"code": code, "message": message}
+    assert any("exc_info" in line for line in lines) is (code == "workflow_failed")
+    assert "Traceback" not in str(await raises(error))
+
+
+async def test_one_whose_own_task_raises(autojump_clock: MockClock) -> None:
+    async def fail(error: BaseException) -> None:
+        raise error
+
+    async def work(run: Run) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            nursery.start_soon(fail, (run.input == "exit" and SystemExit(2)) or Loud("inside"))
+
+    assert (await outcome(work))["error"]["message"] == "Loud: inside"
+    assert (await outcome(work, input="exit"))["error"]["message"] == "SystemExit: 2"
+
+
+async def test_a_long_message_is_cut(autojump_clock: MockClock) -> None:
+    told = (await raises(Loud("x" * 10_000)))["error"]["message"]
+    assert len(told) == 2_000
+
+
+async def test_one_whose_task_leaves_as_the_server_stops_harms_nobody(autojump_clock: MockClock) -> None:
+    """Its clean-up calls `sys.exit` while it is cancelled: the process and its other runs go on."""
+
+    async def work(run: Run) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise SystemExit(1)
+
+    log = MemoryLog()
+    async with process(log.process(), FakeUpstream(5.0, ("a",)), registry=app(Workflow("w", work))) as here:
+        run, other = await play(here), await play(here, model="fake")
+        await trio.sleep(1)
+        assert await here.supervisor.stop(run[1])
+        await ended(here, other)
+    assert the_end(of(log, *other)).type == "generation.completed"
+
+
+class Sum(BaseModel):
+    total: int
+
+
+@pytest.mark.parametrize("value", [{"total": "3"}, {"x": 1}, 3, None, float("nan"), object()])
+async def test_a_result_that_does_not_fit(value: Any, autojump_clock: MockClock) -> None:
+    async def work(run: Run) -> Any:
+        return value
+
+    error = (await outcome(work, result=Sum))["error"]
+    assert error["code"] == "invalid_result"
+
+
+@pytest.mark.parametrize("value", [Sum(total=3), {"total": 3}])
+async def test_a_result_that_does(value: Any, autojump_clock: MockClock) -> None:
+    async def work(run: Run) -> Any:
+        return value
+
+    log = MemoryLog()
+    async with process(log.process(), registry=app(Workflow("w", work, result=Sum))) as here:
+        run = await play(here)
+        await ended(here, run)
+        assert (await snapshot(here, run)).result == {"total": 3}

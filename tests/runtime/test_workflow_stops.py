@@ -1,0 +1,69 @@
+"""Workflows of a process that stops: handed over, counted as what they came to."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from eventstore.memory import MemoryLog
+from server.generation.run import Run
+from server.workflows import Workflow
+from tests.generation.fake_upstream import FOREVER, FakeUpstream
+from tests.generation.owning import fields, the_end
+from tests.generation.wrapped_log import Slow
+
+from .playing import ended, kinds, play, snapshot
+from .world import app, of, process
+
+
+async def test_a_process_that_stops_hands_its_workflows_over(autojump_clock: MockClock) -> None:
+    """Not those that are to fail with it; and not one that has just ended."""
+
+    async def work(run: Run) -> int:
+        if run.attempt == 1:
+            await trio.sleep_forever()
+        return run.attempt
+
+    log = MemoryLog()
+    registry = app(Workflow("w", work), Workflow("frail", work, on_crash="fail"))
+    async with process(log.process(), registry=registry) as there:
+        async with process(log.process(), FakeUpstream(FOREVER), registry=registry) as here:
+            runs = [await play(here), await play(here, workflow="frail"), await play(here, model="fake")]
+            await trio.sleep(1)
+            await here.supervisor.finish(1)
+            assert (await snapshot(there, runs[0])).status == "queued"
+            assert kinds(log, runs[0])[-1] == "generation.interrupted"
+            outcomes = here.supervisor.metrics.meters["workflow"].runs
+            assert {name: spread.count for name, spread in outcomes.items() if spread.count} == {
+                "interrupted": 1,
+                "failed": 1,
+            }
+        await ended(there, runs[0])
+        assert (await snapshot(there, runs[0])).result == 2
+        assert there.supervisor.metrics.taken_over == 1
+        for run in runs[1:]:
+            assert fields(the_end(of(log, *run)))["error"]["code"] == "server_stopped"
+    interrupted = [event for event in of(log, *runs[0]) if event.type == "generation.interrupted"]
+    assert [fields(event) for event in interrupted] == [{"attempt": 1, "reason": "server_stopped"}]
+
+
+@pytest.mark.parametrize("moment", [number / 8 for number in range(24)])
+async def test_one_that_ends_as_it_is_stopped_counts_as_what_it_came_to(
+    moment: float, autojump_clock: MockClock
+) -> None:
+    async def work(run: Run) -> None:
+        await run.token("a")
+
+    log = MemoryLog()
+    registry = app(Workflow("w", work))
+    async with process(log.process(), registry=registry) as there:
+        async with process(Slow(log.process(), 1.0), registry=registry) as here:
+            run = await play(here)
+            await trio.sleep(moment)
+            await here.supervisor.finish(0)
+            last = kinds(log, run)[-1]
+            (counted,) = [
+                name for name, spread in here.supervisor.metrics.meters["workflow"].runs.items() if spread.count
+            ]
+            assert counted == {"generation.completed": "completed"}.get(last, "interrupted")
+        await ended(there, run)
+    the_end(of(log, *run))
