@@ -12,6 +12,7 @@ from tests.harness.servers import Server
 from tests.transports.serving import serving
 
 from .contract import judge_answer
+from .controls import APP
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def server(postgres: Postgres) -> Iterator[Server]:
     """It. After the tests of a module nothing unforeseen is in its log."""
     with (
         postgres.clone() as database,
-        serving(database.app_url, {"TOKENTAPE_STREAM_MAX_SECONDS": "0.2"}) as server,
+        serving(database.app_url, {"TOKENTAPE_STREAM_MAX_SECONDS": "0.2", **APP}) as server,
     ):
         yield server
         assert server.process is not None

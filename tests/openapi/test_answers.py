@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
 import pytest
 
+from server.events import Type
 from server.web.openapi import document
+from server.web.openapi.writing import CALLING, PLAYING
 from tests.clients import ndjson, sse
 from tests.clients.api import Api, demo, new_key
 from tests.clients.ws import talk
 
 from .contract import validator
+from .controls import NOBODY, agent, approval, until, workflow
 
 STREAMS = ("text/event-stream", "application/x-ndjson")
 
@@ -67,6 +72,45 @@ async def session(api: Api) -> None:
     assert (await get("/v1/diagnostics/stream?chunks=0")).status_code == 400
     failed = await post("/v1/generations", {"model": "openai/nothing"})
     assert failed.status_code == 422
+    await talk_back(api)
+
+
+async def talk_back(api: Api) -> None:
+    """To a model with a tool, and to a workflow; each answer once, and what is refused."""
+    get, post = api.http.get, api.post
+    generation, call = await agent(api, webhook=NOBODY)
+    decide, finish = f"{generation}/decisions", f"{generation}/tools/{call['call']}/result"
+    assert (await post(f"{generation}/steer", {"name": "x", "value": 1})).json()["code"] == "not_steerable"
+    wrong = {**approval(call), "proposed_digest": "0" * 64}
+    assert (await post(decide, wrong)).json()["arguments_digest"] == call["proposed_digest"]
+    assert (await post(finish, {"result": 1})).json()["code"] == "not_started"
+    assert (await post(decide, approval(call))).status_code == 200
+    assert (await post(decide, approval(call))).json()["decision"] == "approved"
+    await until(api, generation, lambda one: one["tool_calls"][0]["status"] == "started")
+    for body in ({}, {"result": 1, "error": None}, {"error": None}, {"error": {"code": "X", "message": ""}}):
+        assert (await post(finish, body)).status_code == 422, body
+    assert (await post(finish, {"error": {"code": "no_such_order", "message": "None."}})).status_code == 200
+    assert (await post(finish, {"result": 1})).status_code == 409
+    await api.finished(generation)
+    assert (await post(decide, approval(call))).json()["code"] == "generation_ended"
+    assert (await get(f"{generation}/webhook")).json()["url"] == NOBODY.removesuffix("/hook")
+    await until(api, f"{generation}/webhook", lambda one: one["tries"])
+    generation, call = await workflow(api)
+    assert (await get(f"{generation}/webhook")).status_code == 404
+    steer = f"{generation}/steer"
+    assert (await post(steer, {"name": "strictness", "value": 0.8})).json()["steering"] == {"strictness": 0.8}
+    assert (await post(steer, {"name": "strictness", "value": 8})).json()["code"] == "invalid_value"
+    assert (await post(steer, {"name": "no", "value": 1})).json()["code"] == "unknown_parameter"
+    assert (await post(f"{generation}/decisions", approval(call))).status_code == 200
+    assert (await api.finished(generation))[-1]["type"] == "generation.completed"
+    assert (await get(generation)).json()["result"] == {"published": True, "strictness": 0.8}
+    for asked in ({**PLAYING, "input": {"pages": 0}}, {"workflow": "none"}, {**CALLING, "tools": ["none"]}):
+        assert (await post("/v1/generations", asked)).status_code == 422
+    assert (await post("/v1/generations", {**demo(), "webhook": "ftp://x"})).json()["code"] == "invalid_webhook"
+    conversation = await api.conversation()
+    async with api.busy(conversation):
+        queued = await post(f"{conversation}/generations", {**demo(1), "if_running": "queue"})
+        assert (queued.status_code, queued.json()["status"]) == (202, "queued")
 
 
 async def test_every_operation_answers_as_described(api: Api) -> None:
@@ -75,14 +119,8 @@ async def test_every_operation_answers_as_described(api: Api) -> None:
 
     async def note(answer: httpx2.Response) -> None:
         path = answer.request.url.path
-        for part in ("conv_", "gen_"):
-            if part in path:
-                start = path.index(part)
-                path = (
-                    path[:start]
-                    + ("{conversation}" if part == "conv_" else "{generation}")
-                    + path[start + len(part) + 26 :]
-                )
+        for prefix, name in (("conv", "conversation"), ("gen", "generation"), ("call", "call")):
+            path = re.sub(f"{prefix}_[0-9A-Z]{{26}}", f"{{{name}}}", path)
         seen.add((f"{answer.request.method} {path}", answer.status_code))
 
     api.http.event_hooks["response"].append(note)
@@ -104,11 +142,19 @@ async def test_what_streams_is_as_described(api: Api, named: str) -> None:
     conversation = await api.conversation(title="A title", metadata={})
     await api.message(conversation)
     await api.finished(await api.generate(conversation, tokens=3, input="Hi"))
+    graded, call = await workflow(api, conversation)
+    await api.post(f"{graded}/steer", {"name": "strictness", "value": 1})
+    await api.post(f"{graded}/decisions", approval(call))
+    await api.finished(graded)
+    await api.post(f"{(await agent(api, conversation))[0]}/cancel", {})
     answer = await api.http.get(f"{conversation}/events?format=sse{named}")
     events = [json.loads(frame.data) for frame in sse.Parser().feed(answer.content) if frame.data is not None]
     lines = ndjson.Parser().feed((await api.http.get(f"{conversation}/events?format=ndjson")).content)
     assert events == lines == await api.log(conversation)
-    assert {event["type"] for event in events} >= {"conversation.started", "message.posted", "token"}
+    assert {event["type"] for event in events} == {kind.value for kind in Type} - {
+        "generation.interrupted",
+        "generation.failed",
+    }
     for event in events:
         validator("Event").validate(event)
 
@@ -136,9 +182,29 @@ async def test_frames_of_the_websocket_are_as_described(api: Api) -> None:
         await talking.send("{")
         await talking.until("error")
         seen = talking.seen
+    async for command in controls(api, conversation):
+        validator("ClientCommand").validate(command)
+        async with talk(api.port, conversation, "now") as talking:  # one each: they end after a moment here
+            await talking.send(command)
+            await talking.until("reply", id=command["id"], status=200)
+            seen += talking.seen
     for frame in seen:
         validator("ServerFrame").validate(frame)
-    assert {frame["kind"] for frame in seen} == {"hello", "event", "caught_up", "reply", "error"}
+    assert {frame["kind"] for frame in seen} == {"hello", "presence", "event", "caught_up", "reply", "error"}
+
+
+async def controls(api: Api, conversation: str) -> AsyncIterator[dict[str, Any]]:
+    """Commands that talk back, each when it can be carried out."""
+    graded, asked = await workflow(api, conversation)
+    named = {"generation": graded.rpartition("/")[2]}
+    yield {"do": "steer", "key": new_key(), "id": "s", **named, "name": "strictness", "value": 0.1}
+    yield {"do": "decide", "key": new_key(), "id": "d", **named, **approval(asked)}
+    await api.finished(graded)
+    answered, call = await agent(api, conversation)
+    named = {"generation": answered.rpartition("/")[2]}
+    yield {"do": "decide", "key": new_key(), "id": "e", **named, **approval(call)}
+    await until(api, answered, lambda one: one["tool_calls"][0]["status"] == "started")
+    yield {"do": "tool_result", "key": new_key(), "id": "t", **named, "call": call["call"], "result": None}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +215,12 @@ async def test_frames_of_the_websocket_are_as_described(api: Api) -> None:
         {"do": "post", "key": "k" * 16, "content": "Hi"},
         {"do": "dance", "key": "k" * 16},
         {"do": "cancel"},
+        {"do": "steer", "key": "k" * 16, "name": "x", "value": 1},
+        {"do": "steer", "generation": "gen_x", "name": "x", "value": 1},
+        {"do": "decide", "key": "k" * 16, "generation": "gen_x", "call": "call_x", "decision": "maybe"},
+        {"do": "tool_result", "key": "k" * 16, "generation": "gen_x", "result": 1},
+        {"do": "tool_result", "key": "k" * 16, "generation": "gen_x", "call": "call_x"},
+        {"do": "generate", "key": "k" * 16, "model": "demo", "workflow": "grading"},
         {"do": "resync", "after": -1},
         {"do": "resync"},
     ],

@@ -14,6 +14,8 @@ from tests.clients.api import Api
 from tests.harness.browser import CHROMIUM, NO_CHROMIUM
 from tests.harness.servers import ROOT, Server
 
+from .controls import NOBODY, agent, approval, until, workflow
+
 
 @pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 async def test_the_page_is_whole_and_asks_nobody_else(server: Server) -> None:
@@ -53,20 +55,36 @@ async def test_the_page_lets_only_its_own_run(api: Api) -> None:
 async def test_examples_are_commands_that_work(api: Api, server: Server) -> None:
     """Each one, run by a shell as it stands; those of other programs are left to their own tests."""
     conversation = (await api.conversation()).rpartition("/")[2]
-    generation = await api.generate(tokens=30, rate=0)
+    generation = await api.generate(tokens=30, rate=0, webhook=NOBODY)
     await api.finished(generation)
     operations = [one for methods in document()["paths"].values() for one in methods.values()]
-    sources = [sample["source"] for one in operations for sample in one["x-codeSamples"]]
-    curls = [source for source in sources if source.startswith("curl ")]
+    curls = [
+        (one["operationId"], sample["source"])
+        for one in operations
+        for sample in one["x-codeSamples"]
+        if sample["source"].startswith("curl ")
+    ]
     assert len(curls) >= len(operations) - 2
-    env = {"U": server.url, "C": conversation, "G": generation.rpartition("/")[2], "PATH": "/usr/bin:/bin"}
-    for source in curls:
+    known = {"U": server.url, "C": conversation, "G": generation.rpartition("/")[2], "PATH": "/usr/bin:/bin"}
+    for operation, source in curls:
+        env = {**known, **await _talked_back_to(api, operation)}
         with trio.fail_after(30):
             done = await trio.run_process(
                 ["sh", "-c", source.replace("curl ", "curl --fail ", 1)], env=env, capture_stdout=True, check=False
             )
         # Positions of the examples may be past the end of what is here; all else has to work.
         assert done.returncode == 0 or "17" in source or "at=3" in source, (source, done.stdout[:500])
+
+
+async def _talked_back_to(api: Api, operation: str) -> dict[str, str]:
+    """A generation, and its call, for which the operation's examples are meant."""
+    if operation not in ("decideCall", "finishCall", "steerGeneration"):
+        return {}
+    path, call = await (workflow(api) if operation == "steerGeneration" else agent(api))
+    if operation == "finishCall":
+        await api.post(f"{path}/decisions", approval(call))
+        await until(api, path, lambda one: one["tool_calls"][0]["status"] == "started")
+    return {"G": path.rpartition("/")[2], "CALL": call["call"], "DIGEST": call["proposed_digest"]}
 
 
 @pytest.mark.parametrize(

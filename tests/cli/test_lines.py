@@ -1,0 +1,155 @@
+"""Events in words, and what an answer is about: without a server."""
+
+from typing import Any
+
+import pytest
+
+from server.cli.doing import Doing
+from server.cli.lines import line_for, told
+
+CALL = "call_" + "0" * 26
+PROPOSED = {
+    "type": "tool.proposed",
+    "call": CALL,
+    "name": "refund",
+    "arguments": {"order": 17},
+    "arguments_digest": "0" * 64,
+    "needs_approval": True,
+    "expires_at": "2026-11-22T11:00:00Z",
+    "step": "answer",
+}
+DECIDED = {
+    "type": "tool.decided",
+    "call": CALL,
+    "decision": "modified",
+    "proposed_digest": "0" * 64,
+    "arguments": {"order": 18},
+    "arguments_digest": "1" * 64,
+    "reason": "typo",
+    "by": "anonymous",
+}
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"type": "generation.started", "attempt": 1, "worker": "w"}, None),
+        (
+            {"type": "generation.started", "attempt": 2, "worker": "w"},
+            "attempt 2: the answer begins anew; what was decided and done stays",
+        ),
+        (
+            {"type": "generation.interrupted", "attempt": 1, "reason": "worker_lost"},
+            "worker_lost; it is taken up again",
+        ),
+        (PROPOSED, 'refund {"order":17} waits for a decision until 2026-11-22T11:00:00Z'),
+        ({**PROPOSED, "needs_approval": False}, 'refund {"order":17}'),
+        (DECIDED, 'modified to {"order":18} by anonymous: typo'),
+        (
+            {**DECIDED, "decision": "rejected", "reason": "expired", "by": "tokentape"},
+            "rejected by tokentape: expired",
+        ),
+        ({**DECIDED, "decision": "approved", "reason": None}, "approved by anonymous"),
+        ({"type": "tool.started", "call": CALL}, f"{CALL} runs"),
+        ({"type": "tool.finished", "call": CALL, "result": [1, None]}, f"{CALL} → [1,null]"),
+        ({"type": "tool.finished", "call": CALL, "result": None}, f"{CALL} → null"),
+        (
+            {
+                "type": "tool.finished",
+                "call": CALL,
+                "error": {"code": "outcome_unknown", "message": "Nobody knows."},
+            },
+            f"{CALL} failed: outcome_unknown: Nobody knows.",
+        ),
+        ({"type": "steering.changed", "name": "s", "value": 0.8, "by": "anonymous"}, "s = 0.8 by anonymous"),
+        ({"type": "progress", "done": 12, "total": 47, "unit": "pages"}, "12 of 47 pages"),
+        ({"type": "progress", "done": 0.5, "total": 1, "unit": "", "stage": "b"}, "0.5 of 1  · b"),
+        ({"type": "result", "value": {"a": 1}}, '{"a":1}'),
+        ({"type": "step.finished", "step": "look 1", "result": "x" * 9_999}, "look 1"),
+        ({"type": "from.the.future", "x": 1}, None),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+def test_words(event: dict[str, Any], words: str | None) -> None:
+    assert told(event) == words
+
+
+def test_a_line_says_where_and_on_what_to_decide() -> None:
+    assert line_for({"position": 7, **PROPOSED}).plain == (
+        f'     7  tool.proposed  refund {{"order":17}} waits for a decision until 2026-11-22T11:00:00Z  {CALL}'
+    )
+    future = {"position": 8, "type": "from.the.future", "at": "…", "generation": "gen_x", "x": [1]}
+    assert line_for(future).plain == "     8  from.the.future  x=[1]"
+
+
+def test_a_request_says_what_was_asked_for() -> None:
+    asked = {
+        "position": 2,
+        "type": "generation.requested",
+        "model": "demo",
+        "parameters": {"tokens": 5},
+        "tools": ["look", {"name": "refund", "description": "Pays."}],
+        "if_running": "queue",
+        "by": "anonymous",
+    }
+    assert (
+        line_for(asked).plain
+        == "     2  generation.requested  demo  tokens=5  tools=look, refund  if_running=queue"
+    )
+    played = {
+        "workflow": "grading",
+        "input": {"pages": 3},
+        "parameters": {},
+        "on_crash": "restart",
+        "ephemeral": True,
+    }
+    assert line_for({"position": 2, "type": "generation.requested", **played}).plain == (
+        '     2  generation.requested  grading  input={"pages":3}  on_crash=restart  ephemeral'
+    )
+
+
+def test_what_a_tool_or_a_person_says_cannot_reach_into_the_terminal() -> None:
+    rude = "a\x1b[2J\nb"
+    for event in (
+        {**PROPOSED, "name": rude, "arguments": {rude: rude}},
+        {**DECIDED, "reason": rude},
+        {"type": "tool.finished", "call": CALL, "result": rude},
+        {"type": "tool.finished", "call": rude, "error": {"code": rude, "message": rude}},
+        {"type": "steering.changed", "name": rude, "value": rude, "by": rude},
+        {"type": "progress", "done": 1, "total": 2, "unit": rude, "stage": rude},
+        {"type": "generation.requested", "workflow": rude, "input": rude, "parameters": {}, "tools": [rude]},
+    ):
+        line = line_for({"position": 1, **event}).plain
+        assert "\x1b" not in line
+        assert "\n" not in line
+
+
+def test_what_an_answer_is_about() -> None:
+    """From its turn over its calls to its end; a second attempt counts anew."""
+    doing = Doing()
+    said = [doing.words(1)]
+    for event in (
+        {"type": "generation.started", "attempt": 1},
+        {"type": "token", "delta": "a"},
+        {**PROPOSED, "client": True},
+        DECIDED,
+        {"type": "tool.started", "call": CALL},
+        {"type": "tool.finished", "call": CALL, "result": 1},
+        {"type": "progress", "done": 1, "total": 2, "unit": "pages"},
+        {"type": "generation.interrupted", "attempt": 1, "reason": "server_stopped"},
+        {"type": "generation.started", "attempt": 2},
+    ):
+        doing.take(event)
+        said.append(doing.words(1))
+    assert said == [
+        "waits for its turn · 1 s",
+        "0 tokens · 1.0 s",
+        "1 tokens · 1.0 s",
+        "waits for a decision on refund",
+        "1 tokens · 1.0 s",
+        "waits for a client's refund",
+        "1 tokens · 1.0 s",
+        "1 of 2 pages · 1 tokens · 1.0 s",
+        "waits for its turn · 1 s",
+        "0 tokens · 1.0 s",
+    ]

@@ -1,0 +1,50 @@
+"""Generations in such states that people can talk back to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import trio
+
+from server.web.openapi.writing import CALLING, PLAYING
+from tests.clients.api import Api
+
+APP = {
+    "TOKENTAPE_WORKFLOWS": "tests.openapi.app",
+    "TOKENTAPE_WEBHOOK_SECRET": "whsec_dGhpcyBpcyBhIHNlY3JldCBmb3IgdGVzdHMh",
+    "TOKENTAPE_WEBHOOK_ALLOW_PRIVATE": "true",
+}
+"""Settings of a server that has the app loaded, and takes webhooks."""
+NOBODY = "http://127.0.0.1:9/hook"
+
+
+async def until(api: Api, path: str, there: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """The generation's snapshot as soon as it is so."""
+    with trio.fail_after(20):
+        while not there(found := await api.get(path)):
+            await trio.sleep(0.02)
+    return dict(found)
+
+
+async def agent(api: Api, conversation: str = "/v1", **fields: Any) -> tuple[str, dict[str, Any]]:
+    """A model that waits for a decision on a call which the client runs; its path, and the call."""
+    return await _waiting(api, conversation, {**CALLING, **fields})
+
+
+async def workflow(api: Api, conversation: str = "/v1", **fields: Any) -> tuple[str, dict[str, Any]]:
+    """A workflow that waits for a decision, and can be steered."""
+    return await _waiting(api, conversation, {**PLAYING, **fields})
+
+
+async def _waiting(api: Api, conversation: str, body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    answer = await api.post(f"{conversation}/generations", body)
+    assert answer.status_code == 202, answer.text
+    path = answer.headers["Location"]
+    found = await until(api, path, lambda one: one["status"] == "waiting")
+    return path, found["tool_calls"][-1]
+
+
+def approval(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The decision of who saw it."""
+    return {"call": call["call"], "decision": "approved", "proposed_digest": call["proposed_digest"]}
