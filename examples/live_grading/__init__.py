@@ -1,0 +1,1 @@
+"""A grader whose strictness people move while it grades."""

@@ -1,0 +1,1 @@
+"""An agent whose tools an operator approves, rejects or modifies."""

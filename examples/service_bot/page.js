@@ -1,0 +1,197 @@
+// The operator's page: the log of one conversation made visible, event by event, and decisions sent back.
+// What is shown comes from the log alone, never from what was clicked: so every operator sees the same.
+
+import { post, Tape } from "../tape.js";
+
+const $ = (id) => document.getElementById(id);
+const server = new URLSearchParams(location.search).get("server") ?? `http://${location.hostname}:8000`;
+const cards = new Map(); // a card and its proposal, by call
+let tape, running, paragraph;
+
+const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
+const tell = (place, error) => { place.textContent = error ? error.message : ""; place.hidden = !error; };
+
+function add(element) {
+  $("feed").append(element);
+  paragraph = null;
+  return element;
+}
+
+function line(kind, text, who = "") {
+  const p = document.createElement("p");
+  p.className = kind;
+  p.textContent = text;
+  if (who) p.prepend(Object.assign(document.createElement("small"), { className: "soft", textContent: who }));
+  return add(p);
+}
+
+// One function for each type of event; types it does not know it passes by.
+const shown = {
+  "message.posted": (event) => line("person", event.content, event.author ?? event.by),
+  "generation.requested"(event) {
+    if (event.workflow !== "service_bot") return;
+    running = event.generation;
+    line("person", event.input.text, `Customer, order ${event.input.order}`);
+  },
+  "generation.started"(event) {
+    if (event.attempt === 1) return;
+    for (const old of document.querySelectorAll(".says")) old.remove(); // said anew; calls and results stay
+    line("happened", `Another server goes on (attempt ${event.attempt}).`);
+  },
+  "generation.interrupted": (event) => line("happened bad", `Interrupted: ${event.reason}.`),
+  token(event) {
+    if (!event.delta) return;
+    paragraph ??= line("says", "");
+    paragraph.append(event.delta);
+  },
+  "step.finished"() {
+    paragraph = null; // the next turn's words are another paragraph
+  },
+  "tool.proposed": propose,
+  "tool.decided"(event) {
+    const { card } = cards.get(event.call);
+    set(card, event.decision);
+    card.querySelector(".arguments").textContent = pretty(event.arguments);
+    card.querySelector(".digest").textContent = `SHA-256 ${event.arguments_digest}`;
+    const decision = card.querySelector(".decision");
+    decision.textContent = `${event.decision} by ${event.by}${event.reason ? `: ${event.reason}` : ""}`;
+    decision.hidden = false;
+  },
+  "tool.started": (event) => set(cards.get(event.call).card, "started"),
+  "tool.finished"(event) {
+    const { card } = cards.get(event.call);
+    set(card, event.error ? "failed" : "finished");
+    const outcome = card.querySelector(".outcome");
+    outcome.textContent = event.error ? `${event.error.code}: ${event.error.message}` : pretty(event.result);
+    outcome.hidden = false;
+  },
+  result: (event) => line("happened", `Refunded: ${event.value.refunded} cents. Ticket closed: ${event.value.closed ? "yes" : "no"}.`),
+  "generation.completed": () => end("The agent is done."),
+  "generation.failed": (event) => end(`Failed: ${event.error.message}`, "bad"),
+  "generation.cancelled": (event) => end(`Stopped by ${event.by}.`, "bad"),
+};
+
+function end(text, kind = "") {
+  running = undefined;
+  for (const { card } of cards.values()) if (card.classList.contains("waits")) set(card, "left undecided");
+  line(`happened ${kind}`, text);
+}
+
+function set(card, status) {
+  card.className = `card ${status}`;
+  card.querySelector(".status").textContent = status === "waits" ? "waits for you" : status;
+  card.querySelector("form").hidden = status !== "waits";
+  card.querySelector(".arguments").hidden = status === "waits";
+  const waiting = [...document.querySelectorAll(".card.waits")];
+  $("waiting").hidden = waiting.length === 0;
+  $("waiting").textContent = `${waiting.length} waiting`;
+}
+
+function propose(event) {
+  const card = $("card").content.firstElementChild.cloneNode(true);
+  const [edit, reason, trouble] = [".edit", ".reason", ".trouble"].map((name) => card.querySelector(name));
+  const buttons = [...card.querySelectorAll("button")];
+  const proposed = pretty(event.arguments);
+  cards.set(event.call, { card, event });
+  card.id = event.call;
+  card.querySelector(".name").textContent = event.name;
+  card.querySelector(".arguments").textContent = edit.value = proposed;
+  card.querySelector(".digest").textContent = `SHA-256 ${event.arguments_digest}`;
+  if (event.expires_at) card.querySelector(".until").textContent = `until ${new Date(event.expires_at).toLocaleTimeString()}`;
+  add(card);
+  set(card, event.needs_approval ? "waits" : "proposed");
+
+  // Who has changed something cannot approve by mistake what stood there before.
+  const allow = () => {
+    for (const button of buttons) button.disabled = button.value === (edit.value === proposed ? "modified" : "approved");
+  };
+  const decide = async (decision) => {
+    tell(trouble);
+    for (const button of buttons) button.disabled = true;
+    try {
+      await tape.send("decide", {
+        generation: event.generation,
+        call: event.call,
+        decision,
+        proposed_digest: event.arguments_digest, // what was seen: of anything else the server says no
+        ...(decision === "modified" && { arguments: JSON.parse(edit.value) }),
+        ...(reason.value && { reason: reason.value }),
+      });
+    } catch (error) {
+      tell(trouble, error);
+    }
+    allow();
+  };
+  edit.oninput = allow;
+  card.querySelector("form").onsubmit = () => false; // Enter in a field decides nothing
+  for (const button of buttons) button.onclick = () => decide(button.value);
+}
+
+$("waiting").onclick = () => {
+  const first = document.querySelector(".card.waits");
+  first.scrollIntoView({ block: "center" });
+  first.querySelector("button").focus({ preventScroll: true });
+};
+
+$("ticket").onsubmit = async (submitted) => {
+  submitted.preventDefault();
+  tell($("trouble"));
+  try {
+    const input = Object.fromEntries(new FormData($("ticket")));
+    const run = await post(server, "/v1/generations", { workflow: "service_bot", input });
+    history.pushState(null, "", `#${run.conversation}`); // whoever opens this address sees the same
+    follow(run.conversation);
+  } catch (error) {
+    tell($("trouble"), error.code ? error : new Error(`No answer from ${server}. Does it run, and does it allow this page (--allowed-origins)?`));
+  }
+};
+
+$("note").onsubmit = async (submitted) => {
+  submitted.preventDefault();
+  const { author, content } = $("note").elements;
+  const said = { role: "user", content: content.value, ...(author.value && { author: author.value }) };
+  content.value = "";
+  await tape.send("post", said).then(() => tell($("trouble")), (error) => tell($("trouble"), error));
+};
+$("note").elements.author.onchange = ({ target }) => {
+  localStorage.setItem("author", target.value);
+  tape.author = target.value;
+  tape.connect(); // under the new name
+};
+
+$("stop").onclick = () => running && tape.send("cancel", { generation: running }).catch((error) => tell($("trouble"), error));
+
+function follow(conversation) {
+  $("ticket").hidden = true;
+  $("foot").hidden = $("fresh").hidden = false;
+  const event = (one) => {
+    shown[one.type]?.(one);
+    for (const button of $("note").querySelectorAll("button")) button.disabled = !running;
+  };
+  tape = new Tape(server, conversation, { event, state, presence }, $("note").elements.author.value);
+}
+
+function state(name, why) {
+  const words = { connecting: "connecting", reading: "reading", live: "live", away: "away, coming back", over: `over: ${why}` };
+  $("state").dataset.state = name;
+  $("state").textContent = words[name];
+}
+
+function presence({ you, count, people }) {
+  const others = people.filter((person) => person.connection !== you).map((person) => person.author ?? "somebody");
+  $("people").textContent = count > 1 ? `with ${others.join(", ")}` : "";
+}
+
+// Whoever reads at the end stays there; nobody is moved who reads further up, or writes in a card.
+let atEnd = true;
+const bottom = () => document.documentElement.scrollHeight;
+addEventListener("scroll", () => (atEnd = innerHeight + scrollY > bottom() - 80), { passive: true });
+new ResizeObserver(() => {
+  if (atEnd && !$("feed").contains(document.activeElement)) scrollTo({ top: bottom(), behavior: "instant" });
+}).observe($("feed"));
+
+addEventListener("hashchange", () => location.reload());
+$("fresh").href = location.pathname + location.search;
+$("note").elements.author.value = localStorage.getItem("author") ?? "";
+if (location.hash) follow(location.hash.slice(1));
+else $("ticket").hidden = false;

@@ -1,0 +1,89 @@
+// One conversation over a WebSocket, through any cut: it resumes behind its last position, and commands act once.
+// Knows the wire and no page. Copy it.
+
+const FINAL = new Set([4400, 4404, 4410]); // the address is wrong, unknown, or too old: coming back does not help
+const FIRST_WAIT = 250, LONGEST_WAIT = 4000; // milliseconds
+
+const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+// A POST; its JSON. Throws an Error with the problem's `code` and its `detail` as the message.
+export async function post(server, path, body) {
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": newKey() };
+  const answer = await fetch(server + path, { method: "POST", headers, body: JSON.stringify(body) });
+  const told = await answer.json();
+  if (!answer.ok) throw Object.assign(new Error(told.detail), { code: told.code });
+  return told;
+}
+
+export class Tape {
+  #socket = null;
+  #timer = 0;
+  #failures = 0;
+  #commands = new Map(); // sent and not answered yet, by id
+  #count = 0;
+  #rewinding = false;
+
+  // `on`: event(event) for each, in order, once; state("connecting" | "reading" | "live" | "away" | "over", why);
+  // presence({you, count, people}).
+  constructor(server, conversation, on, author = "") {
+    Object.assign(this, { server, conversation, on, author, position: 0 });
+    addEventListener("online", () => this.connect()); // a phone that woke up does not know that its socket is dead
+    this.connect();
+  }
+
+  connect() {
+    clearTimeout(this.#timer);
+    this.#socket?.close();
+    this.#rewinding = false;
+    this.on.state("connecting");
+    const query = new URLSearchParams({ after: this.position, ...(this.author && { author: this.author }) });
+    const address = `${this.server.replace(/^http/, "ws")}/v1/conversations/${this.conversation}/ws?${query}`;
+    const socket = (this.#socket = new WebSocket(address, "tokentape.v1"));
+    socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data));
+    socket.onclose = ({ code, reason }) => socket === this.#socket && this.#lost(code, reason);
+  }
+
+  // Sends a command: a promise of the reply's body. Sent again after a cut, with the same key, it acts once.
+  send(verb, fields) {
+    const command = { id: `c${++this.#count}`, key: newKey(), do: verb, ...fields };
+    return new Promise((resolve, reject) => {
+      this.#commands.set(command.id, { command, resolve, reject });
+      if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(command));
+    });
+  }
+
+  #lost(code, reason) {
+    if (FINAL.has(code)) return this.on.state("over", reason);
+    this.on.state("away");
+    const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failures++);
+    this.#timer = setTimeout(() => this.connect(), wait * (0.5 + Math.random() / 2)); // not all pages at once
+  }
+
+  #hear(frame) {
+    if (frame.kind === "event") return this.#take(frame.event);
+    if (frame.kind === "presence") return this.on.presence?.(frame);
+    if (frame.kind === "caught_up") return this.on.state("live");
+    if (frame.kind === "hello") {
+      this.#failures = 0;
+      this.on.state("reading");
+      for (const { command } of this.#commands.values()) this.#socket.send(JSON.stringify(command));
+    } else if (frame.id === "resync") this.#rewinding = false;
+    else {
+      const asked = this.#commands.get(frame.id);
+      this.#commands.delete(frame.id);
+      if (frame.kind === "reply") asked?.resolve(frame.body);
+      else asked?.reject(Object.assign(new Error(frame.detail), { code: frame.code }));
+    }
+  }
+
+  #take(event) {
+    if (this.#rewinding || event.position <= this.position) return; // on its way before the rewind, or seen already
+    if (event.position > this.position + 1) {
+      // A hole: what stands behind it is shown after what is in it.
+      this.#rewinding = true;
+      return this.#socket.send(JSON.stringify({ id: "resync", do: "resync", after: this.position }));
+    }
+    this.position = event.position;
+    this.on.event(event);
+  }
+}

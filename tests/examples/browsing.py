@@ -1,0 +1,133 @@
+"""One Chromium with several pages, as people have them: a desktop and a phone, light and dark.
+
+In a process of its own, for Playwright's event loop and the store driver's do not share a program.
+`python -m tests.examples.browsing`: a JSON line [page, method, arguments] in, the result or the error out.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import trio
+
+from tests.harness.browser import CHROMIUM, FLAGS
+from tests.harness.servers import ROOT
+
+PAGES: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+    "phone": {"viewport": {"width": 360, "height": 640}, "color_scheme": "dark"},
+}
+WAIT_MS = 30_000
+
+
+class Page:
+    """One of them; the names of its methods are Playwright's."""
+
+    def __init__(self, browser: "Browser", name: str) -> None:
+        self._browser = browser
+        self._name = name
+
+    async def do(self, method: str, *arguments: object) -> Any:
+        """Any method of Playwright's page, with what it returns where that is JSON."""
+        return await self._browser.do(self._name, method, *arguments)
+
+    async def see(self, selector: str) -> None:
+        """Waits until there is such an element, and it can be seen."""
+        await self.do("wait_for_selector", selector)
+
+    async def text(self, selector: str) -> str:
+        """What an element says."""
+        text: str = await self.do("inner_text", selector)
+        return text
+
+    async def fits(self) -> bool:
+        """Whether nothing stands out to the right."""
+        wide: int = await self.do("evaluate", "document.documentElement.scrollWidth - innerWidth")
+        return wide <= 0
+
+
+class Browser:
+    """`hosts` names every host that a page asked for something."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.desktop, self.phone = Page(self, "desktop"), Page(self, "phone")
+
+    async def hosts(self) -> list[str]:
+        """Each once."""
+        found: list[str] = await self.do("", "hosts")
+        return found
+
+    async def complaints(self) -> list[str]:
+        """Exceptions of the pages' scripts."""
+        found: list[str] = await self.do("", "complaints")
+        return found
+
+    async def do(self, page: str, method: str, *arguments: object) -> Any:
+        """One call, answered."""
+        line = json.dumps([page, method, arguments])
+        answer = json.loads(await trio.to_thread.run_sync(self._ask, line))
+        assert "error" not in answer, f"{page} {method} {arguments}: {answer['error']}"
+        return answer["result"]
+
+    def _ask(self, line: str) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline() or '{"error": "the browser is gone"}'
+
+
+@asynccontextmanager
+async def browsing() -> AsyncIterator[Browser]:
+    """For as long as the context."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.examples.browsing"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        yield Browser(process)
+    finally:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        with trio.CancelScope(shield=True), trio.move_on_after(10):
+            await trio.to_thread.run_sync(process.wait)
+        process.kill()
+        process.stdout.close()
+
+
+def _main() -> None:
+    from playwright.sync_api import Error, sync_playwright
+
+    told: dict[str, list[str]] = {"hosts": [], "complaints": []}
+    with sync_playwright() as playwright:
+        flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        pages = {}
+        for name, options in PAGES.items():
+            page = pages[name] = browser.new_context(**options).new_page()
+            page.set_default_timeout(WAIT_MS)
+            page.on("request", lambda request: told["hosts"].append(urlsplit(request.url).hostname or ""))
+            page.on("pageerror", lambda error: told["complaints"].append(str(error)))
+        for line in sys.stdin:
+            name, method, arguments = json.loads(line)
+            try:
+                result = getattr(pages[name], method)(*arguments) if name else sorted(set(told[method]))
+                answer = {"result": result if isinstance(result, str | int | bool | list | dict) else None}
+            except Error as error:
+                answer = {"error": str(error)}
+            print(json.dumps(answer), flush=True)  # noqa: T201  # the protocol
+        browser.close()
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,60 @@
+"""The service bot without a browser: who is asked for what, and another model than the demo."""
+
+from pathlib import Path
+
+import pytest
+
+from examples.service_bot import shop as world
+from examples.service_bot.app import LIMIT, close_ticket, look_up_order, refund, send_message
+from tests.clients.api import Api
+from tests.harness.databases import TestDatabase
+from tests.harness.fake_upstream import fake_upstream
+from tests.harness.servers import running
+
+
+def test_who_is_asked_for_what() -> None:
+    """Looking up never asks, a refund above the limit does, what reaches the customer always."""
+    order = {"order": "1017"}
+    assert not look_up_order.needs_approval(order)
+    assert not refund.needs_approval({**order, "cents": LIMIT, "reason": ""})
+    assert refund.needs_approval({**order, "cents": LIMIT + 1, "reason": ""})
+    assert send_message.needs_approval({**order, "text": ""})
+    assert close_ticket.needs_approval(order)
+    assert [tool.idempotent for tool in (look_up_order, refund, send_message, close_ticket)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_a_change_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than was paid is never given back, and a failure in the middle leaves the shop as it was."""
+    monkeypatch.setattr(world, "FILE", tmp_path / "shop.json")
+    refund.function("1018", 1800, "All of it")
+    with pytest.raises(ValueError, match="0 cents are left of this order, not 1"):
+        refund.function("1018", 1, "And one more")
+    with pytest.raises(ValueError, match="there is no order 7"):
+        look_up_order.function("7")
+    assert look_up_order.function("1018").refunded == 1800
+
+
+async def test_another_model_plays_it(database: TestDatabase, tmp_path: Path) -> None:
+    """By its name alone. It is told the four tools; those it invents are answered with an error, not run."""
+    async with fake_upstream() as upstream:
+        env = {
+            "TOKENTAPE_WORKFLOWS": "examples.service_bot.app",
+            "SERVICE_BOT_SHOP": str(tmp_path / "shop.json"),
+            "OPENAI_BASE_URL": upstream.base_url,
+            "OPENAI_API_KEY": "k",
+        }
+        async with running(database.app_url, env) as server, Api.open(server.port) as api:
+            ticket = {"text": "It is dented.", "order": "1017", "model": "openai/agent"}
+            run = (await api.post("/v1/generations", {"workflow": "service_bot", "input": ticket})).headers[
+                "Location"
+            ]
+            events = await api.finished(run)
+            assert events[-1]["type"] == "generation.completed", events[-1]
+            found = await api.get(run)
+            assert [call["error"]["code"] for call in found["tool_calls"]] == ["unknown_tool", "unknown_tool"]
+            assert found["result"] == {"refunded": 0, "closed": False, "notes": 0}
