@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench import append, cpu, disk, durability, fanout, load, memory, polls, replay, search
+from bench import append, cpu, disk, durability, fanout, jobs, load, memory, polls, replay, search
 from bench.benchmark import Benchmark
 
 ALL: tuple[Benchmark[Any], ...] = (
@@ -12,6 +12,7 @@ ALL: tuple[Benchmark[Any], ...] = (
     fanout.BENCHMARK,
     replay.BENCHMARK,
     polls.BENCHMARK,
+    jobs.BENCHMARK,
     durability.BENCHMARK,
     cpu.BENCHMARK,
     memory.BENCHMARK,

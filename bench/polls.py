@@ -62,7 +62,8 @@ def measure(postgres: Postgres, settings: Settings) -> Report:
             for which, etag, patient in WAYS:
                 pace = "once a second" if patient else "without a pause"
                 name = f"{which}, {'with' if etag else 'no'} ETag, {pace}"
-                rows, used = _poll(where, paths[which], settings, etag=etag, patient=patient)
+                crowd, pause = (settings.patient, 1.0) if patient else (settings.pollers, 0.0)
+                rows, used = poll(where, paths[which], crowd, settings.seconds, pause=pause, etag=etag)
                 found.setdefault(name, []).extend(rows)
                 cpu[name] += used - alone
                 done += 1
@@ -79,19 +80,20 @@ def _begin(where: Site, script: dict[str, object]) -> str:
     return f"/v1/generations/{msgspec.json.decode(asked.body)['id']}"
 
 
-def _poll(where: Site, path: str, settings: Settings, *, etag: bool, patient: bool) -> tuple[Rows, float]:
+def poll(where: Site, path: str, pollers: int, seconds: float, *, pause: float, etag: bool) -> tuple[Rows, float]:
+    """So many ask for so long, each with a pause (seconds) between; what they got, and the server's CPU (s)."""
     with tempfile.TemporaryDirectory() as folder, helper("poller") as poller:
         before = _cpu(where)
         poller.tell(
             port=where.server.port,
             path=path,
-            pollers=settings.patient if patient else settings.pollers,
-            pause=1.0 if patient else 0.0,
+            pollers=pollers,
+            pause=pause,
             etag=etag,
-            seconds=settings.seconds,
+            seconds=seconds,
             out=str(Path(folder) / "rows"),
         )
-        poller.until("written", settings.seconds + 30)
+        poller.until("written", seconds + 30)
         used = _cpu(where) - before
         rows: Rows = msgspec.msgpack.decode((Path(folder) / "rows").read_bytes())
     return rows, used

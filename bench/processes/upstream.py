@@ -6,7 +6,7 @@ sent. A token that the socket does not take is kept with its stamp, so that a se
 look fast. One thread, epoll, one heap of what is due.
 
 Commands: `{"do": "log", "path": …}` writes what was sent since the last time, as msgpack: stream → [stamps],
-and how late each was.
+and how late each was. The answer's `asked` is how many requests there were since the start.
 """
 
 import heapq
@@ -76,6 +76,7 @@ class Upstream:
         self._lines: dict[int, Line] = {}
         self._due: list[tuple[int, int, Line]] = []
         self._count = 0
+        self._asked = 0
         self._log: dict[str, Answer] = {}
         self._commands = bytearray()
         self.port = int(self._listener.getsockname()[1])
@@ -103,7 +104,7 @@ class Upstream:
                 log = {name: [answer.stamps, answer.late] for name, answer in self._log.items()}
                 file.write(msgspec.msgpack.encode(log))
             self._log = {}
-            control.say(written=command["path"])
+            control.say(written=command["path"], asked=self._asked)
         return bool(data)
 
     def _accept(self) -> None:
@@ -141,6 +142,7 @@ class Upstream:
 
     def _begin(self, line: Line, body: dict[str, Any]) -> None:
         script = msgspec.json.decode(body["messages"][-1]["content"], type=dict[str, Any])
+        self._asked += 1
         now = time.monotonic_ns()
         period = int(1e9 / script["rate"]) if script["rate"] else 0
         answer = Answer(script["tokens"], period, now + int(script["delay"] * 1e9))
