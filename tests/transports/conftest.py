@@ -13,7 +13,7 @@ from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.servers import Server
 from tests.openapi.contract import judge_answer
 
-from .serving import serving
+from .serving import APP, serving
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def shared_database(postgres: Postgres) -> Iterator[TestDatabase]:
 @pytest.fixture(scope="session")
 def shared_server(shared_database: TestDatabase) -> Iterator[Server]:
     """It; tests ask for `server`."""
-    with serving(shared_database.app_url) as server:
+    with serving(shared_database.app_url, APP) as server:
         yield server
 
 

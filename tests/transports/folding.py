@@ -9,11 +9,17 @@ from tests.clients.api import Event
 
 STATUS = {
     "generation.requested": "queued",
+    "generation.interrupted": "queued",
     "generation.started": "running",
     "generation.completed": "completed",
     "generation.failed": "failed",
     "generation.cancelled": "cancelled",
 }
+DECIDED = ("decision", "arguments", "arguments_digest", "by")
+SEEN = (
+    *("id", "status", "model", "workflow", "input", "parameters", "text", "tokens", "progress", "tool_calls"),
+    *("steering", "result", "usage", "error", "reason", "position", "attempt", "created_at"),
+)
 
 
 def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None:
@@ -22,17 +28,60 @@ def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None
     if not mine:
         return None
     last: Mapping[str, Event] = {event["type"]: event for event in mine}
+    calls = fold_calls(mine)
+    status = next(STATUS[event["type"]] for event in reversed(mine) if event["type"] in STATUS)
+    if status == "running" and any(call["needs_approval"] and call["status"] == "proposed" for call in calls):
+        status = "waiting"
+    begun = max((n for n, event in enumerate(mine) if event["type"] == "generation.started"), default=0)
+    deltas = [event["delta"] for event in mine[begun:] if event["type"] == "token"]
+    progress = next((event for event in reversed(mine) if event["type"] == "progress"), None)
     return {
         "id": name,
-        "status": next(STATUS[event["type"]] for event in reversed(mine) if event["type"] in STATUS),
-        "model": mine[0]["model"],
-        "text": "".join(event["delta"] for event in mine if event["type"] == "token"),
+        "status": status,
+        "model": mine[0].get("model"),
+        "workflow": mine[0].get("workflow"),
+        "input": mine[0].get("input"),
+        "parameters": mine[0]["parameters"],
+        "text": "".join(deltas),
+        "tokens": len(deltas),
+        "progress": progress and {field: progress.get(field) for field in ("done", "total", "unit", "stage")},
+        "tool_calls": calls,
+        "steering": {
+            **mine[0].get("steering", {}),
+            **{event["name"]: event["value"] for event in mine if event["type"] == "steering.changed"},
+        },
+        "result": last.get("result", {}).get("value"),
         "usage": last.get("generation.completed", {}).get("usage"),
         "error": last.get("generation.failed", {}).get("error"),
+        "reason": last.get("generation.cancelled", {}).get("reason"),
         "position": mine[-1]["position"],
         "attempt": last.get("generation.started", {}).get("attempt", 0),
         "created_at": mine[0]["at"],
     }
+
+
+def fold_calls(mine: Sequence[Event]) -> list[dict[str, Any]]:
+    """The calls of a generation after these events of it."""
+    calls: dict[str, dict[str, Any]] = {}
+    for event in mine:
+        kind = event["type"]
+        if kind == "tool.proposed":
+            calls[event["call"]] = {
+                **{field: event[field] for field in ("call", "name", "needs_approval")},
+                **{field: event[field] for field in ("arguments", "arguments_digest")},
+                "proposed_digest": event["arguments_digest"],
+                "client": event.get("client", False),
+                "expires_at": event.get("expires_at"),
+                **dict.fromkeys(("decision", "reason", "by", "result", "error")),
+            }
+        elif kind == "tool.decided":
+            calls[event["call"]] |= {field: event[field] for field in DECIDED} | {"reason": event.get("reason")}
+        elif kind == "tool.finished":
+            calls[event["call"]] |= {field: event.get(field) for field in ("result", "error")}
+        if kind.startswith("tool."):
+            status = event["decision"] if kind == "tool.decided" else kind.removeprefix("tool.")
+            calls[event["call"]] |= {"status": status, "position": event["position"]}
+    return list(calls.values())
 
 
 def fold_conversation(events: Sequence[Event], name: str) -> dict[str, Any]:
@@ -54,8 +103,7 @@ def fold_conversation(events: Sequence[Event], name: str) -> dict[str, Any]:
 
 def seen_generation(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     """Of a snapshot that was answered, the fields that `fold_generation` knows."""
-    fields = ("id", "status", "model", "text", "usage", "error", "position", "attempt", "created_at")
-    return {field: snapshot[field] for field in fields}
+    return {field: snapshot[field] for field in SEEN}
 
 
 def seen_conversation(snapshot: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,9 @@ import trio
 
 from tests.harness.servers import Server
 
+APP = {"TOKENTAPE_WORKFLOWS": "tests.harness.apps.talking"}
+"""Settings of a server with workflows and tools."""
+
 
 @contextmanager
 def serving(database_url: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:

@@ -13,7 +13,8 @@ from tests.clients import readers
 from tests.clients.api import TERMINAL, Api, Event
 from tests.clients.readers import Enough, Reader
 
-from .shapes import check_log
+from .shapes import FIELDS, check_log
+from .talking import talked_to
 
 PATIENCE = 30.0
 on_conversations = pytest.mark.parametrize("read", readers.ALL.values(), ids=readers.ALL)
@@ -38,7 +39,7 @@ def never(events: Sequence[Event]) -> bool:
 
 
 async def conversation_of_everything(api: Api) -> tuple[str, list[str]]:
-    """A conversation with people, two finished runs and a cancelled one."""
+    """A conversation with people, two finished runs, a cancelled one, and two that people talked back to."""
     conversation = await api.conversation(title="Everything", metadata={"a": [1, None, "é"]})
     await api.message(conversation, "Line one\nline two\r\n\u2028 data: [DONE] \U0001f600")
     first = await api.generate(conversation, tokens=20, input="What?")
@@ -49,7 +50,8 @@ async def conversation_of_everything(api: Api) -> tuple[str, list[str]]:
     async with api.busy(conversation) as third:
         await api.message(conversation, "in between")
     await api.finished(third)
-    return conversation, [first, second, third]
+    talked = await talked_to(api, conversation)
+    return conversation, [first, second, third, *talked]
 
 
 @on_conversations
@@ -136,6 +138,33 @@ async def test_all_at_once_see_the_same(api: Api) -> None:
     check_log(log)
     assert len(found) == 10
     assert all(events == log for events in found)
+
+
+async def test_all_see_a_run_that_is_talked_to(api: Api) -> None:
+    """Tools, decisions, steering, progress, steps and the result, as they happen."""
+    conversation = await api.conversation()
+    found: list[list[Event]] = []
+
+    def said(events: Sequence[Event]) -> bool:
+        return bool(events) and events[-1].get("content") == "That was all."
+
+    async def follow(read: Reader, placed: trio.Event) -> None:
+        found.append(await read(api.port, conversation, 0, said, placed))
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for read in readers.ALL.values():
+                placed = trio.Event()
+                nursery.start_soon(follow, read, placed)
+                await placed.wait()
+            await talked_to(api, conversation)
+            await api.message(conversation, "That was all.")
+    log = await api.log(conversation)
+    check_log(log)
+    assert found == [log] * 5
+    assert {event["type"] for event in log} >= FIELDS.keys() - {
+        *("generation.interrupted", "generation.failed", "generation.cancelled"),
+    }
 
 
 async def test_the_log_tells_the_run(api: Api) -> None:

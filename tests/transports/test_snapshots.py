@@ -14,6 +14,7 @@ from tests.harness.servers import Server
 
 from .folding import fold_conversation, fold_generation, seen_conversation, seen_generation
 from .serving import serving
+from .talking import talked_to
 
 PATIENCE = 60.0
 
@@ -39,7 +40,8 @@ def name_of(path: str) -> str:
 
 
 async def varied(api: Api) -> tuple[str, list[str], list[Event]]:
-    """A conversation with messages, a finished and a cancelled run; its runs and its log."""
+    """A conversation with messages, a finished and a cancelled run, and two that people talked back to; its runs
+    and its log."""
     conversation = await api.conversation(title="T", metadata={"x": {"y": [1]}})
     await api.message(conversation, "one")
     first = await api.generate(conversation, tokens=60, input="two")
@@ -48,7 +50,8 @@ async def varied(api: Api) -> tuple[str, list[str], list[Event]]:
     await api.reached(second, 30)
     await api.message(conversation, "meanwhile")
     await api.post(f"{second}/cancel", {"reason": "enough"})
-    return conversation, [first, second], await api.log(conversation)
+    talked = await talked_to(api, conversation)
+    return conversation, [first, second, *talked], await api.log(conversation)
 
 
 async def test_every_position_on_two_processes(api: Api, other: Api) -> None:

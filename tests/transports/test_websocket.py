@@ -17,7 +17,7 @@ def positions(events: list[Event]) -> list[int]:
 
 
 @pytest.mark.parametrize(("after", "start"), [(None, 0), (0, 0), (3, 3), ("now", 9), (9, 9)])
-async def test_hello_events_caught_up(api: Api, after: object, start: int) -> None:
+async def test_hello_presence_events_caught_up(api: Api, after: object, start: int) -> None:
     """In this order, and then what comes."""
     conversation = await api.conversation()
     await api.finished(await api.generate(conversation))
@@ -26,7 +26,8 @@ async def test_hello_events_caught_up(api: Api, after: object, start: int) -> No
         await socket.until("caught_up")
         hello = {"kind": "hello", "conversation": conversation.rpartition("/")[2], "after": start, "head": 9}
         told = [{"kind": "event", "event": event} for event in log[start:]]
-        assert socket.seen == [hello, *told, {"kind": "caught_up", "position": 9}]
+        assert socket.seen[1]["kind"] == "presence"
+        assert [socket.seen[0], *socket.seen[2:]] == [hello, *told, {"kind": "caught_up", "position": 9}]
         message = await api.message(conversation)
         assert await socket.receive() == {"kind": "event", "event": message}
 

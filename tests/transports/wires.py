@@ -141,7 +141,7 @@ class WebSocketWire(Wire):
 
     def feed(self, data: bytes) -> None:
         for message in self.socket.feed(data):
-            assert message["kind"] in ("hello", "event", "caught_up"), message
+            assert message["kind"] in ("hello", "presence", "event", "caught_up"), message
             if message["kind"] == "caught_up":
                 self.over = self.over or self.known
             if message["kind"] == "event":
