@@ -108,7 +108,7 @@ UPDATE streams s SET earliest = b.earliest FROM bounds b WHERE s.id = b.id
 RETURNING s.head, s.earliest;
 
 -- name: erase_streams
--- Run as the owner, too. The function is made by migrations/sql/0002_erasing.up.sql.
+-- Runs with the rights of the owner, who alone may name any category. It is made by migrations/sql/0002_erasing.up.sql.
 SELECT stream FROM erase_streams($1, $2, $3) AS stream;
 
 -- name: expire_keys

@@ -12,13 +12,19 @@ ALTER TABLE eventstore.streams
 -- appended. A stream that is being appended to is passed over: it is not old. VOLATILE for the same reason as append().
 CREATE FUNCTION eventstore.erase_streams(a_category text, a_seconds double precision, a_limit integer)
 RETURNS SETOF text
-LANGUAGE plpgsql VOLATILE
-SET search_path = eventstore, pg_catalog
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = eventstore, pg_catalog, pg_temp
 AS $$
 DECLARE
     one record;
     gone bigint := 0;
 BEGIN
+    -- Runs with the owner's rights, for the role that serves may remove nothing: but for what passes by its category,
+    -- which a stream has from its first event on, and which that role cannot change.
+    IF a_category NOT LIKE 'ephemeral%' AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
+        RAISE insufficient_privilege
+            USING MESSAGE = 'only the owner erases streams of a category that does not begin with "ephemeral"';
+    END IF;
     FOR one IN
         SELECT s.id, s.name, s.head, s.earliest
           FROM streams s

@@ -84,6 +84,10 @@ async def test_erasing_is_the_owners(database: TestDatabase) -> None:
         assert refusal.value.sqlstate == "42501"
         assert names(await whole(store, "s")) == ["1", "2", "3"]
         assert [row.name for row in await store.list_streams("talk", None, 9)] == ["s"]
+        # What passes by its category it may erase, and through that function alone.
+        await store.append(note("t", 1, category="ephemeral"))
+        assert list(await store.erase_streams("ephemeral", -1.0)) == ["t"]
+        assert names(await whole(store, "s")) == ["1", "2", "3"]
     with_owner = PostgresLog(PostgresOptions(database.app_url, database.owner_url))
     async with EventStore(with_owner).open() as store:
         assert list(await store.erase_streams("talk", -1.0)) == ["s"]

@@ -13,7 +13,7 @@ from eventstore.memory import MemoryLog
 from server import events
 from server.generation.pen import Pen
 
-from .wrapped_log import Slow, events_of
+from .wrapped_log import Forgetful, Slow, events_of
 
 C, G = "conv_1", "gen_1"
 KEY = Key("decision", "call_1")
@@ -99,10 +99,33 @@ async def test_a_log_that_was_away_for_too_long_may_be_written_to_again(autojump
     assert told(log) == ["a", "b"]
 
 
+async def test_the_same_events_again_are_the_same_write(autojump_clock: MockClock) -> None:
+    """Of one whose answer never came: it is not made up for by a second one."""
+    log = MemoryLog()
+    view = Forgetful(log.process())
+    async with pens(view, patience=2.0) as pen:
+        view.losing = 1_000
+        with pytest.raises(StoreUnavailable):
+            await write(pen, "a")
+        view.losing = 0
+        assert await write(pen, "a") == 2
+        assert await write(pen, "a") == 3
+        await pen.store.append(Append(C, (events.token("gen_2", "theirs"),), keys=(KEY,)))
+        view.losing = 1_000
+        with trio.move_on_after(0):
+            await write(pen, "mine", KEY)
+        view.losing = 0
+        with pytest.raises(KeyReused):
+            await write(pen, "mine", KEY)
+        assert not pen.closed
+    assert told(log) == ["a", "a", "theirs"]
+
+
 async def test_the_last_word_comes_behind_what_was_cut_off(autojump_clock: MockClock) -> None:
     log = MemoryLog()
     async with pens(Slow(log.process(), 1.0)) as pen:
         with trio.move_on_after(0.75):
             await write(pen, "a")
         await pen.write([events.generation_completed(G, "stop", None, None)], last=True)
+        assert pen.closed
     assert [event.type for event in events_of(log, C)] == ["generation.requested", "token", "generation.completed"]

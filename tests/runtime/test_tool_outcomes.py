@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from eventstore.memory import MemoryLog
+from server.events import generation_cancelled
 from server.generation.run import Run
 from server.workflows import Tool, tool
 from tests.generation.owning import fields
@@ -125,3 +126,27 @@ async def test_a_tool_that_uses_its_run(autojump_clock: MockClock) -> None:
     assert calls(log, run)[0].error == {"code": "tool_timeout", "message": "it took longer than 2.25 seconds"}
     assert found.text.startswith("so ..")
     assert found.text.endswith("done")
+
+
+async def test_a_tool_that_finds_its_run_overtaken_tells_nobody(autojump_clock: MockClock) -> None:
+    """What the log refuses its run is no failure of the tool: the run is over, not the tool's call."""
+    log, agent = MemoryLog(), wants(("talk", "{}"))
+
+    @tool(approval="never")
+    async def talk(run: Run) -> None:
+        """Talks on and on."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            while True:
+                await run.token(".")
+                await trio.sleep(1)
+
+    async with process(log.process(), agent, registry=app(talk)) as here, process(log.process()) as there:
+        run = await play(here, model="fake", tools=("talk",))
+        await trio.sleep(2.5)
+        event = generation_cancelled(run[1], None, "anonymous")
+        assert await there.supervisor.end(*run, event)
+        await trio.sleep(5)
+        assert here.supervisor.runs == {}
+    assert kinds(log, run)[-1] == "generation.cancelled"
+    assert "tool.finished" not in kinds(log, run)
