@@ -227,8 +227,8 @@ class EventStore:
         stay; who reads the stream or appends to it gets `Erased`, and its name is not taken again. At most
         `limit` in one short transaction, and fewer where there is much to remove: call it until it returns
         none. The role that serves may erase categories that begin with `ephemeral`, the owner of the tables all.
-        A name is missing where the answer got lost and the call was sent again. A process that followed a stream may give out what it holds of it until its next look
-        into the log.
+        A name is missing where the answer got lost and the call was sent again. A process that followed a
+        stream may give out what it holds of it until its next look into the log.
         """
         call = partial(self._log.erase_streams, category, seconds, limit)
         names = await self._patiently(call, "erase_streams")
