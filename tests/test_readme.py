@@ -6,8 +6,10 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 
+from server.workflows import load
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import ROOT, running
 
@@ -41,3 +43,16 @@ async def test_the_tour_does_what_it_says(database: TestDatabase, tmp_path: Path
 def _positions(path: Path) -> list[int]:
     lines = path.read_text(encoding="utf-8").splitlines()
     return [json.loads(line.removeprefix("data: "))["position"] for line in lines if line.startswith("data: {")]
+
+
+def test_the_app_in_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It loads as it stands there: its workflow, its tool, and when that asks."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "readme_app.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = load(["readme_app"])
+    assert list(found.workflows) == ["service_bot"]
+    assert found.workflows["service_bot"].initial_steering() == {"strictness": 5}
+    refund = found.tools["refund"]
+    assert [refund.needs_approval({"order": "A1", "cents": cents}) for cents in (1_000, 1_001)] == [False, True]
