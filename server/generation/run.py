@@ -7,6 +7,7 @@ or `generate`. An app catches what it can mend (`UpstreamError`); what it lets t
 """
 
 import inspect
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -100,7 +101,10 @@ class Run(RunHandle):
         self._around.figures.appended(1)
 
     async def progress(self, done: float, total: float, unit: str, *, stage: str | None = None) -> None:
-        """Tells how far the work is: "12 of 47 pages"."""
+        """Tells how far the work is: "12 of 47 pages". Raises `ValueError` for what is no number ≥ 0."""
+        for given in (done, total):
+            if not (math.isfinite(given) and given >= 0):  # JSON has no infinity: readers would get a null
+                raise ValueError(f"progress counts with numbers from 0 on, not with {given!r}")
         await self._desk.write([events.progress(self.id, done, total, clean(unit), stage and clean(stage))])
 
     async def step(self, name: str, do: Callable[[], Any]) -> Any:

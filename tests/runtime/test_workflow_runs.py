@@ -175,3 +175,20 @@ async def test_a_result_that_does(value: Any, autojump_clock: MockClock) -> None
         run = await play(here)
         await ended(here, run)
         assert (await snapshot(here, run)).result == {"total": 3}
+
+
+@pytest.mark.parametrize("done", [float("nan"), float("inf"), -1])
+async def test_progress_counts_with_numbers(done: float, autojump_clock: MockClock) -> None:
+    """JSON has no infinity: readers would get a null where they expect a number."""
+
+    async def work(run: Run) -> None:
+        await run.progress(done, 3, "pages")
+
+    log = MemoryLog()
+    async with process(log.process(), registry=app(Workflow("w", work))) as here:
+        run = await play(here)
+        await ended(here, run)
+        found = await snapshot(here, run)
+    assert found.progress is None
+    assert found.error is not None
+    assert found.error["message"].startswith("ValueError: progress counts with numbers from 0 on")
