@@ -30,7 +30,7 @@ def commands(pids: list[int]) -> list[str]:
     for pid in pids:
         try:
             found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
             continue
     return found
 

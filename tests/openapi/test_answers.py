@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import httpx2
@@ -159,8 +160,9 @@ async def test_what_streams_is_as_described(api: Api, named: str) -> None:
         validator("Event").validate(event)
 
 
-async def test_frames_of_the_websocket_are_as_described(api: Api) -> None:
+async def test_frames_of_the_websocket_are_as_described(lasting_api: Api) -> None:
     """And so are the commands that the server takes."""
+    api = lasting_api
     conversation = await api.conversation()
     sent: list[dict[str, Any]] = [
         {"do": "post", "key": new_key(), "id": "c1", "role": "user", "content": "Hi"},
@@ -181,19 +183,18 @@ async def test_frames_of_the_websocket_are_as_described(api: Api) -> None:
         await talking.until("error", id="c6")
         await talking.send("{")
         await talking.until("error")
+        async with aclosing(controls(api, conversation)) as commands:
+            async for command in commands:
+                validator("ClientCommand").validate(command)
+                await talking.send(command)
+                await talking.until("reply", id=command["id"], status=200)
         seen = talking.seen
-    async for command in controls(api, conversation):
-        validator("ClientCommand").validate(command)
-        async with talk(api.port, conversation, "now") as talking:  # one each: they end after a moment here
-            await talking.send(command)
-            await talking.until("reply", id=command["id"], status=200)
-            seen += talking.seen
     for frame in seen:
         validator("ServerFrame").validate(frame)
     assert {frame["kind"] for frame in seen} == {"hello", "presence", "event", "caught_up", "reply", "error"}
 
 
-async def controls(api: Api, conversation: str) -> AsyncIterator[dict[str, Any]]:
+async def controls(api: Api, conversation: str) -> AsyncGenerator[dict[str, Any], None]:
     """Commands that talk back, each when it can be carried out."""
     graded, asked = await workflow(api, conversation)
     named = {"generation": graded.rpartition("/")[2]}
@@ -226,8 +227,8 @@ async def controls(api: Api, conversation: str) -> AsyncIterator[dict[str, Any]]
     ],
     ids=json.dumps,
 )
-async def test_commands_that_are_not_as_described_are_refused(api: Api, command: dict[str, Any]) -> None:
+async def test_commands_that_are_not_as_described_are_refused(lasting_api: Api, command: dict[str, Any]) -> None:
     assert not validator("ClientCommand").is_valid(command)
-    async with talk(api.port, await api.conversation()) as talking:
+    async with talk(lasting_api.port, await lasting_api.conversation()) as talking:
         await talking.send({"id": "c1", **command})
         await talking.until("error", id="c1")
