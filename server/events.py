@@ -205,9 +205,9 @@ def result(generation: str, value: Any) -> NewEvent:
 def generation_completed(
     generation: str, finish_reason: str, usage: Mapping[str, int] | None, ttft_ms: int | None
 ) -> NewEvent:
-    """The end, well. `ttft_ms`: milliseconds from the start of the run to its first token."""
+    """The end, well. `ttft_ms`: milliseconds from the start of the run to its first token, None without one."""
     fields = {"finish_reason": finish_reason, "usage": usage or {}, "ttft_ms": ttft_ms}
-    return _event(Type.GENERATION_COMPLETED, fields, generation)
+    return _exact(Type.GENERATION_COMPLETED, fields, generation)
 
 
 def generation_failed(generation: str, code: str, message: str, *, retryable: bool) -> NewEvent:

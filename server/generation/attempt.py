@@ -51,4 +51,4 @@ class Attempt:
     @property
     def resumable(self) -> bool:
         """Whether another attempt may follow this one."""
-        return self.found.on_crash == "restart" or (self.found.if_running == "queue" and not self.begun)
+        return self.found.may_follow(self.number if self.begun else self.number - 1)

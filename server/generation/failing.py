@@ -48,15 +48,17 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def failed(generation: str, error: BaseException) -> tuple[str, NewEvent]:
+def in_words(fault: BaseException) -> str:
+    """What an app's own code raised: its name and message, for its author; never the trace."""
+    return clean(f"{type(fault).__name__}: {fault}".rstrip(": "))[:MOST_TOLD]
+
+
+def failed(generation: str, error: UpstreamError | BadParameters | RunFailed) -> tuple[str, NewEvent]:
     """The code, and the terminal event of a run that ended in this."""
     if isinstance(error, UpstreamError):
         code, message, retryable = error.code, error.message, error.retryable
     elif isinstance(error, BadParameters):
         code, message, retryable = "invalid_parameters", f"{error.field}: {error.message}", False
-    elif isinstance(error, RunFailed):
-        code, message, retryable = error.code, str(error), False
     else:
-        # What an app's own code raised: its name and message, for its author; never the trace.
-        code, message, retryable = "workflow_failed", f"{type(error).__name__}: {error}".rstrip(": "), False
+        code, message, retryable = error.code, str(error), False
     return code, events.generation_failed(generation, code, clean(message)[:MOST_TOLD], retryable=retryable)

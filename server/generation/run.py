@@ -21,7 +21,7 @@ from server.generation.desk import Desk
 from server.generation.figures import Figures
 from server.generation.pace import Pace
 from server.generation.prompt import Turn, turns_of
-from server.generation.state import Conversation, Generation
+from server.generation.state import QUESTION, Conversation, Generation
 from server.generation.toolwork import decided, expiry
 from server.generation.turns import Asking, Generated, generate
 from server.ids import new as new_id
@@ -162,7 +162,7 @@ class Run(RunHandle):
         given = to_jsonable(dict(arguments or {}))
         asked = digest(given)
         # Named by what it asks, too: an approval of other arguments is none.
-        step = self._name("approve", name, f" {asked[:16]}")
+        step = self._name(QUESTION.strip(), name, f" {asked[:16]}")
         call = next((one.call for one in self._desk.calls if one.step == step), None)
         if call is None:
             call = new_id("call")

@@ -12,7 +12,7 @@ from eventstore import NewEvent, StoreError
 from server import events, logs
 from server.generation.answering import answer
 from server.generation.desk import Desk
-from server.generation.failing import RunFailed, fault_in, is_fault
+from server.generation.failing import RunFailed, fault_in, in_words, is_fault
 from server.generation.figures import Figures
 from server.generation.pen import Pen
 from server.generation.run import Run, Surroundings
@@ -38,8 +38,8 @@ class Script(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A model's answer. `prompt` is made when its turn has come: what was said until then belongs to it."""
+class _OfModel:
+    """What a model says. `prompt` is made when its turn has come: what was said until then belongs to it."""
 
     model: str
     upstream: Upstream
@@ -54,6 +54,12 @@ class Answer:
     def label(self) -> str:
         """As the client asked for it."""
         return self.model
+
+
+class Answer(_OfModel):
+    """A model's answer."""
+
+    __slots__ = ()
 
     async def play(self, pen: Pen, attempt: int, around: Surroundings) -> Sequence[NewEvent]:
         """Asks once."""
@@ -63,24 +69,11 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(_OfModel):
     """A model's answer that may call tools."""
 
     found: Generation
-    model: str
-    upstream: Upstream
-    prompt: Callable[[], Awaitable[Prompt]]
     tools: Mapping[str, AnyTool]
-
-    @property
-    def provider(self) -> str:
-        """Whose model it is."""
-        return self.model.partition("/")[0]
-
-    @property
-    def label(self) -> str:
-        """As the client asked for it."""
-        return self.model
 
     async def play(self, pen: Pen, attempt: int, around: Surroundings) -> Sequence[NewEvent]:
         """Asks as often as the model calls tools."""
@@ -126,8 +119,7 @@ class Play:
             if isinstance(fault, StoreError | UpstreamError | RunFailed):
                 raise fault from error
             log.warning("workflow raised", workflow=self.workflow.name, exc_info=error)
-            message = f"{type(fault).__name__}: {fault}".rstrip(": ")
-            raise RunFailed("workflow_failed", message) from error
+            raise RunFailed("workflow_failed", in_words(fault)) from error
         try:
             result = self.workflow.make_result(value)
         except BadResult as error:

@@ -13,6 +13,10 @@ from server.generation.states import ENDED, CallStatus, Status
 
 FORM: Final = "conversation.2"
 """The name under which folds are stored."""
+QUESTION: Final = "approve "
+"""How the step of a workflow's own question begins."""
+MOST_ATTEMPTS: Final = 5
+"""A run that takes its process down with it is not to take down every one."""
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,6 +53,11 @@ class ToolCall(msgspec.Struct, frozen=True):
     by: str | None = None
     result: Any = None
     error: dict[str, Any] | None = None
+
+    @property
+    def is_question(self) -> bool:
+        """Whether a workflow asks people by it (`run.approve`): nothing is run then."""
+        return self.step.startswith(QUESTION)
 
     @property
     def waits(self) -> bool:
@@ -105,6 +114,11 @@ class Generation(msgspec.Struct, frozen=True):
     def ended(self) -> bool:
         """Whether its terminal event has happened."""
         return self.status in ENDED
+
+    def may_follow(self, attempt: int) -> bool:
+        """Whether another attempt may follow this one; 0: none has begun, and its place in the queue is kept."""
+        queued = attempt == 0 and self.if_running == "queue"
+        return queued or (self.on_crash == "restart" and attempt < MOST_ATTEMPTS)
 
     def call(self, name: str) -> ToolCall | None:
         """One of its calls by id."""

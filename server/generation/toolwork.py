@@ -18,7 +18,7 @@ from server import events, logs
 from server.events import SERVER
 from server.generation.decide_controls import DECISION, OUTCOME
 from server.generation.desk import Desk
-from server.generation.failing import MOST_TOLD, fault_in, is_fault
+from server.generation.failing import fault_in, in_words, is_fault
 from server.generation.state import ToolCall
 from server.generation.states import CallStatus
 from server.ids import new as new_id
@@ -184,8 +184,7 @@ async def _outcome(tool: Tool, found: ToolCall, run: RunHandle) -> Outcome:
         if isinstance(fault, StoreError) or not is_fault(error):
             raise  # of the run itself: fenced off, or the database is away; or it is to end
         log.warning("tool failed", tool=tool.name, why=type(fault).__name__)
-        message = f"{type(fault).__name__}: {fault}".rstrip(": ")
-        return {"error": {"code": "tool_failed", "message": clean(message)[:MOST_TOLD]}}
+        return {"error": {"code": "tool_failed", "message": in_words(fault)}}
     return {"error": {"code": "tool_timeout", "message": f"it took longer than {tool.seconds:g} seconds"}}
 
 

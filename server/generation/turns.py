@@ -6,7 +6,7 @@ is held between turns: a call may wait for a person for hours.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -100,18 +100,17 @@ async def _take(asking: Asking, step: str, prompt: Prompt) -> _Turn:
         raise RunFailed(
             "too_many_calls", f"The model wants {len(wanted)} calls at once; the most is {MOST_CALLS}."
         )
-    now = await desk.clock() if wanted else None
-    calls: list[str] = []
-    proposed: list[NewEvent] = []
-    for one in wanted:
-        assert now is not None
-        call, new = propose(desk, step, one, asking.tools, now)
-        calls.append(call)
-        proposed += new
     usage = dict(finish.usage) if finish.usage is not None else None
-    result = {"text": "".join(chunks), "reason": finish.reason, "usage": usage, "calls": calls}
-    await desk.write([events.step_finished(desk.generation, step, result), *proposed])
-    return _Turn(result["text"], finish.reason, usage, calls)  # type: ignore[arg-type]
+    turn = _Turn("".join(chunks), finish.reason, usage)
+    proposed: list[NewEvent] = []
+    if wanted:
+        now = await desk.clock()
+        for one in wanted:
+            call, new = propose(desk, step, one, asking.tools, now)
+            turn.calls.append(call)
+            proposed += new
+    await desk.write([events.step_finished(desk.generation, step, asdict(turn)), *proposed])
+    return turn
 
 
 async def _carry_out(asking: Asking, calls: list[str]) -> dict[str, Outcome]:

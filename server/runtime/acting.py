@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from eventstore import ANY, Append, Appended, EventStore, Key, NewEvent, StreamUnknown, Writer
+from eventstore import ANY, Append, Appended, EventStore, Key, KeyReused, NewEvent, StreamUnknown, Writer
 from server import logs
 from server.errors import Problem, not_found, unavailable
 from server.events import CONVERSATION
@@ -40,11 +40,19 @@ class Acting:
         claim: Key | None = None,
         category: str = CONVERSATION,
     ) -> Appended:
-        """Appends, and claims the client's key and a key of our own with it. `KeyReused`: one of both is taken."""
+        """Appends, and claims the client's key and a key of our own with it.
+
+        Raises `KeyReused` where ours is taken, `Problem` 422 `key_reused` where the client's is.
+        """
         keys = tuple(one for one in (key, claim) if one is not None)
-        return await self._store.append(
-            Append(conversation, events, expected, writer, closes, keys, category=category, during=during)
-        )
+        append = Append(conversation, events, expected, writer, closes, keys, category=category, during=during)
+        try:
+            return await self._store.append(append)
+        except KeyReused:
+            if claim is None:
+                raise key_reused() from None
+            await self.earlier(key)
+            raise
 
     async def earlier(self, key: Key | None) -> Appended | None:
         """What was appended with this key before, if anything. `Problem` 422 `key_reused`: with another body."""

@@ -15,7 +15,6 @@ from eventstore import (
     EventStore,
     Fenced,
     Key,
-    KeyReused,
     NewEvent,
     StoreUnavailable,
     Writer,
@@ -29,7 +28,7 @@ from server.generation.commands import CancelGeneration, PostMessage, RequestGen
 from server.generation.state import Conversation
 from server.generation.supervisor import Supervisor
 from server.ids import new as new_id
-from server.runtime.acting import Acting, key_reused
+from server.runtime.acting import Acting
 from server.runtime.drain import Drain
 from server.runtime.folds import Folds
 from server.runtime.starting import Starting
@@ -69,7 +68,7 @@ class Commands:
         """A new conversation."""
         events = decide.start_conversation(command)
         name = new_id("conv")
-        appended = await self._acting.detached(partial(self._append, name, events, key, expected=NO_STREAM))
+        appended = await self._acting.detached(partial(self._acting.append, name, events, key, expected=NO_STREAM))
         self._folds.follow(Conversation(name), events, appended)
         return appended
 
@@ -77,7 +76,7 @@ class Commands:
         """One message."""
         await self._acting.must_exist(conversation)
         events = decide.post_message(command)
-        return await self._acting.detached(partial(self._append, conversation, events, key))
+        return await self._acting.detached(partial(self._acting.append, conversation, events, key))
 
     async def request_generation(
         self, conversation: str | None, command: RequestGeneration, key: Key | None
@@ -153,7 +152,7 @@ class Commands:
             if command.webhook is not None:
                 await self._webhooks.register(command.generation, state.id, command.webhook)
             try:
-                appended = await self._append(
+                appended = await self._acting.append(
                     state.id,
                     events,
                     key,
@@ -209,7 +208,7 @@ class Commands:
         if events:
             # Fenced: it ended, or somebody cancelled it, between the look and the append. As good.
             with suppress(Fenced):
-                await self._append(conversation, events, key, closes=command.generation)
+                await self._acting.append(conversation, events, key, closes=command.generation)
         return await self._upstream_closed(conversation, command.generation)
 
     async def _upstream_closed(self, conversation: str, generation: str) -> bool:
@@ -224,29 +223,3 @@ class Commands:
                 await trio.sleep(pause)
                 pause = min(0.1, pause * 2)
         return False
-
-    async def _append(
-        self,
-        conversation: str,
-        events: tuple[NewEvent, ...],
-        key: Key | None,
-        *,
-        expected: int = ANY,
-        writer: Writer | None = None,
-        closes: str | None = None,
-        claim: Key | None = None,
-        category: str = CONVERSATION,
-    ) -> Appended:
-        try:
-            return await self._acting.append(
-                conversation,
-                events,
-                key,
-                expected=expected,
-                writer=writer,
-                closes=closes,
-                claim=claim,
-                category=category,
-            )
-        except KeyReused:
-            raise key_reused() from None

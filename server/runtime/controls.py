@@ -16,7 +16,7 @@ from server.errors import Problem, unavailable
 from server.generation.commands import DecideCall, FinishCall, SteerGeneration
 from server.generation.decide_controls import DECISION, OUTCOME, decide_call, finish_call, steer_generation
 from server.generation.state import Conversation, ToolCall
-from server.runtime.acting import Acting, key_reused
+from server.runtime.acting import Acting
 from server.runtime.folds import Folds
 from server.workflows import BadArguments, Registry
 
@@ -63,7 +63,7 @@ class Controls:
 
     def _check(self, state: Conversation, generation: str, call: ToolCall, arguments: Mapping[str, Any]) -> None:
         tool = self._registry.tools.get(call.name)
-        if call.client or tool is None or call.step.startswith("approve "):
+        if call.client or tool is None or call.is_question:
             return  # a client's own, or a question: nothing here knows better than who decides
         try:
             tool.check(arguments)
@@ -98,12 +98,10 @@ class Controls:
                 return await self._acting.append(conversation, events, key, claim=claim, during=generation)
             except Fenced:
                 continue  # it ended meanwhile: the next look says so
-            except KeyReused:
+            except KeyReused:  # somebody has the call: the next look says who, if it was not this very command
                 earlier = await self._acting.earlier(key)
                 if earlier is not None:
                     return earlier
-                if claim is None:
-                    raise key_reused() from None
         raise unavailable("The generation changed faster than this could be decided. Try again.")
 
 

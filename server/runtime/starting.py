@@ -29,8 +29,6 @@ log = logs.get("starting")
 
 ATTEMPT: str = "attempt"
 """The scope of the keys by which one process alone takes a run over."""
-MOST_ATTEMPTS = 5
-"""A run that takes its process down with it is not to take down every one."""
 
 
 class Starting:
@@ -138,7 +136,7 @@ class Starting:
         tools = self._tools(found.tools)
         prompt = self._prompt(found, name, tools, state)
         if tools:
-            return Agent(found, found.model or "", upstream, prompt, tools)
+            return Agent(found.model or "", upstream, prompt, found, tools)
         return Answer(found.model or "", upstream, prompt)
 
     def _prompt(

@@ -14,12 +14,10 @@ from eventstore import EventStore, OpenWriter, StoreError, StoreUnavailable
 from server import events, logs
 from server.errors import Problem
 from server.events import EPHEMERAL
-from server.generation.state import Generation
-from server.generation.states import Status
 from server.generation.supervisor import Supervisor
 from server.runtime.drain import Drain
 from server.runtime.folds import Folds
-from server.runtime.starting import MOST_ATTEMPTS, Starting
+from server.runtime.starting import Starting
 from server.webhooks.facts import is_webhook
 from server.webhooks.webhooks import Webhooks
 
@@ -80,7 +78,7 @@ async def _take(with_: Sweeping, writer: OpenWriter, idle_for: float) -> None:
         found = (await with_.folds.latest(writer.stream)).generation(writer.name)
     except Problem:
         found = None
-    if found is not None and writer.owner != with_.supervisor.owner and _may_go_on(found):
+    if found is not None and writer.owner != with_.supervisor.owner and found.may_follow(found.attempt):
         if with_.starting.knows(found):
             if await with_.starting.take_over(with_.supervisor, writer, found):
                 with_.supervisor.metrics.taken_over += 1
@@ -91,11 +89,6 @@ async def _take(with_: Sweeping, writer: OpenWriter, idle_for: float) -> None:
         if idle_for < UNKNOWN_SECONDS:
             return
     await _end(with_.supervisor, writer)
-
-
-def _may_go_on(found: Generation) -> bool:
-    waits = found.if_running == "queue" and found.attempt == 0 and found.status is Status.QUEUED
-    return waits or (found.on_crash == "restart" and found.attempt < MOST_ATTEMPTS)
 
 
 async def _end(supervisor: Supervisor, writer: OpenWriter) -> None:

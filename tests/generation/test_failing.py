@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from eventstore import Fenced, KeyReused, StoreUnavailable
-from server.generation.failing import MOST_TOLD, RunFailed, failed, fault_in, is_fault
+from server.generation.failing import MOST_TOLD, RunFailed, failed, fault_in, in_words, is_fault
 from server.upstream import BadParameters, UpstreamError
 
 from .owning import fields
@@ -58,14 +58,27 @@ async def test_what_has_to_go_on_upwards(autojump_clock: trio.testing.MockClock)
         (UpstreamError("upstream_refused", "No.", retryable=False), "upstream_refused", "No.", False),
         (BadParameters("parameters.t", "is bad"), "invalid_parameters", "parameters.t: is bad", False),
         (RunFailed("too_many_turns", "Too many."), "too_many_turns", "Too many.", False),
-        (BROKEN, "workflow_failed", "ValueError: broken", False),
-        (ValueError(), "workflow_failed", "ValueError", False),
-        (ValueError("\0\udc00"), "workflow_failed", "ValueError: \ufffd\ufffd", False),
+        (RunFailed("x", "\0\udc00"), "x", "\ufffd\ufffd", False),
         (RunFailed("x", "é" * 9_000), "x", "é" * MOST_TOLD, False),
     ],
 )
-def test_what_is_told(error: BaseException, code: str, message: str, retryable: bool) -> None:
+def test_what_is_told(
+    error: UpstreamError | BadParameters | RunFailed, code: str, message: str, retryable: bool
+) -> None:
     told, new = failed("gen_1", error)
     assert (told, new.type, new.tag) == (code, "generation.failed", "gen_1")
     (event,) = rows([new])
     assert fields(event) == {"error": {"code": code, "message": message}, "retryable": retryable}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (BROKEN, "ValueError: broken"),
+        (ValueError(), "ValueError"),
+        (ValueError("\0\udc00"), "ValueError: \ufffd\ufffd"),
+        (ValueError("é" * 9_000), f"ValueError: {'é' * 9_000}"[:MOST_TOLD]),
+    ],
+)
+def test_an_apps_fault_in_words(fault: BaseException, words: str) -> None:
+    assert in_words(fault) == words

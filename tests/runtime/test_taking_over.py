@@ -7,7 +7,7 @@ from trio.testing import MockClock
 from eventstore import OpenWriter
 from eventstore.memory import MemoryLog
 from server.generation.run import Run
-from server.runtime.starting import MOST_ATTEMPTS
+from server.generation.state import MOST_ATTEMPTS
 from server.runtime.sweep import LOOK_SECONDS, SUSPECT_SECONDS, UNKNOWN_SECONDS
 from server.upstream import UpstreamError
 from server.workflows import Workflow, tool

@@ -77,9 +77,9 @@ class GenerationCompleted(OfGeneration, tag=Type.GENERATION_COMPLETED.value, kw_
 
     finish_reason: str
     usage: Annotated[dict[str, int], Meta(description="What the upstream counted; may be empty.")]
-    ttft_ms: Annotated[int | UnsetType, Meta(description="Milliseconds from the start to the first token.")] = (
-        UNSET
-    )
+    ttft_ms: Annotated[
+        int | None, Meta(description="Milliseconds from the start to the first token; null where none came.")
+    ]
 
 
 class GenerationFailed(OfGeneration, tag=Type.GENERATION_FAILED.value, kw_only=True):
