@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eventstore.observing import Health
-from eventstore.tail import Tails
+from eventstore.tail_cache import Tails
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from eventstore.observing import Health
 from eventstore.options import StoreOptions
 from eventstore.patience import once, patiently
 from eventstore.subscription import Subscription
-from eventstore.tail import Tails
+from eventstore.tail_cache import Tails
 from eventstore.wakeups import Wakeups
 
 HEAD_LIMITS = Limits(questions=5_000, weight=5_000, waiting=50_000)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 
 from eventstore.model import Event, Slice
-from eventstore.tail import Tails
+from eventstore.tail_cache import Tails
 from eventstore.wakeups import Wakeups
 
 Read = Callable[[str, int, int], Awaitable[Slice]]

@@ -18,13 +18,13 @@ from server import collector, logs
 from server.config import BadSettings, Settings
 from server.database import Database, StartStopped, open_database
 from server.embedded.folder import default_data_dir
-from server.host import BadCertificate, Host, Listener, Tls, listen, local_certificate, open_context
-from server.host.limits import raise_file_limit
+from server.http import BadCertificate, Host, Listener, Tls, listen, local_certificate, open_context
+from server.http.file_limit import raise_file_limit
 from server.metrics import Metrics
 from server.outages import StoreWatch
 from server.providers import upstreams_from
-from server.runtime.drain import Drain
 from server.runtime.runtime import Runtime, open_runtime
+from server.runtime.stream_drain import Drain
 from server.upstream import Upstreams
 from server.web.app import build
 from server.webhooks.options import WebhookOptions

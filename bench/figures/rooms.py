@@ -19,7 +19,7 @@ _ROOMS: tuple[tuple[str, str | None], ...] = (
     ("/eventstore/subscription.py", "eventstore: subscriptions"),
     ("/eventstore/", "eventstore: appends"),
     ("/server/wire/", "wire"),
-    ("/server/host/", "host"),
+    ("/server/http/", "http"),
     ("/server/runtime/", "runtime"),
     ("/server/web/", "web"),
     ("/server/metrics", "metrics"),

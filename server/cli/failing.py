@@ -96,7 +96,7 @@ def _judge_server(error: BaseException) -> tuple[int, str, str, str] | None:
     from server.config import BadSettings
     from server.database import NotMigrated
     from server.embedded import EmbeddedError
-    from server.host import CannotListen
+    from server.http import CannotListen
 
     if isinstance(error, BadSettings):
         return MISUSED, "bad_settings", str(error), ""

@@ -8,7 +8,7 @@ import trio
 from server import logs
 from server.cli.main import read_settings, settings_options
 from server.config import OWN
-from server.host import Listener
+from server.http import Listener
 from server.serve import serve
 
 

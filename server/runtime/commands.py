@@ -29,9 +29,9 @@ from server.generation.state import Conversation
 from server.generation.supervisor import Supervisor
 from server.ids import new as new_id
 from server.runtime.acting import Acting
-from server.runtime.drain import Drain
-from server.runtime.folds import Folds
 from server.runtime.starting import Starting
+from server.runtime.state_cache import Folds
+from server.runtime.stream_drain import Drain
 from server.webhooks.webhooks import Webhooks
 
 DECIDE_TRIES = 20

@@ -17,7 +17,7 @@ from server.generation.commands import DecideCall, FinishCall, SteerGeneration
 from server.generation.decide_controls import DECISION, OUTCOME, decide_call, finish_call, steer_generation
 from server.generation.state import Conversation, ToolCall
 from server.runtime.acting import Acting
-from server.runtime.folds import Folds
+from server.runtime.state_cache import Folds
 from server.workflows import BadArguments, Registry
 
 Decide = Callable[[Conversation], Awaitable[Sequence[NewEvent]]]

@@ -21,9 +21,9 @@ from server.metrics import Metrics
 from server.runtime.acting import Acting
 from server.runtime.commands import Commands
 from server.runtime.controls import Controls
-from server.runtime.drain import Drain
-from server.runtime.folds import Folds
 from server.runtime.starting import Starting
+from server.runtime.state_cache import Folds
+from server.runtime.stream_drain import Drain
 from server.runtime.sweep import Sweeping, expire, sweep
 from server.upstream import Upstreams
 from server.webhooks.options import WebhookOptions

@@ -21,7 +21,7 @@ from server.generation.scripts import Agent, Answer, Play, Script
 from server.generation.state import Conversation, Generation
 from server.generation.states import Status
 from server.generation.supervisor import Supervisor
-from server.runtime.folds import Folds
+from server.runtime.state_cache import Folds
 from server.upstream import BadParameters, Prompt, UnknownModel, Upstream, Upstreams
 from server.workflows import AnyTool, BadInput, ClientTool, Registry
 

@@ -15,9 +15,9 @@ from server import events, logs
 from server.errors import Problem
 from server.events import EPHEMERAL
 from server.generation.supervisor import Supervisor
-from server.runtime.drain import Drain
-from server.runtime.folds import Folds
 from server.runtime.starting import Starting
+from server.runtime.state_cache import Folds
+from server.runtime.stream_drain import Drain
 from server.webhooks.facts import is_webhook
 from server.webhooks.webhooks import Webhooks
 

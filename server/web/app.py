@@ -5,10 +5,16 @@ from quart_trio import QuartTrio
 
 from server.config import Settings
 from server.runtime.runtime import Runtime
-from server.web import cors, diagnostics, health, metrics, openapi, posts, problems, reads, sockets, webhook
-from server.web.guard import Guard
-from server.web.request_ids import RequestIds, name_lines
-from server.web.seam import Seam
+from server.web import diagnostics, health, openapi
+from server.web import metrics_endpoint as metrics
+from server.web.commands import post_routes as posts
+from server.web.edge import cors, problems
+from server.web.edge.asgi_disconnect import Seam
+from server.web.edge.host_origin_check import Guard
+from server.web.edge.request_ids import RequestIds, name_lines
+from server.web.snapshots import webhook_endpoint as webhook
+from server.web.transports import get_routes as reads
+from server.web.transports import websocket_endpoint as sockets
 
 BODY_SECONDS = 15
 

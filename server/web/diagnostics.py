@@ -13,10 +13,10 @@ from msgspec import Meta
 from quart import Blueprint, Response, request
 
 from server.errors import Problem
-from server.runtime.drain import Drain, Stay
-from server.web.counted import CountedBody, streamed
-from server.web.cursor import NOW, read_count, read_cursor, read_seconds, read_stream_options
-from server.web.streams import NO_BUFFERING, RETRY_MS, nothing_follows, refusal, refuse
+from server.runtime.stream_drain import Drain, Stay
+from server.web.transports.read_params import NOW, read_count, read_cursor, read_seconds, read_stream_options
+from server.web.transports.sse_ndjson import NO_BUFFERING, RETRY_MS, nothing_follows, refusal, refuse
+from server.web.transports.stream_body import CountedBody, streamed
 from server.wire import sse
 
 CHUNKS_DEFAULT, CHUNKS_MOST = 20, 200

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from eventstore import Event
-from server.wire.event import encode
+from server.wire.event_json import encode
 
 MOST_EVENT = 128 * 1024
 """Bytes of an event that go into a body; a larger one is left out, and the snapshot has to be asked for."""

@@ -5,7 +5,7 @@ every event frame carries its position as `id:`, so that a cut stream is taken u
 """
 
 from eventstore import Event
-from server.wire.event import encode
+from server.wire.event_json import encode
 
 HEARTBEAT = b":\n\n"
 DONE = b"data: [DONE]\n\n"

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from eventstore import Event
-from server.wire.event import encode
+from server.wire.event_json import encode
 
 SUBPROTOCOL = "tokentape.v1"
 

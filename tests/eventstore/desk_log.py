@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import trio
 
 from eventstore import Event, Slice, Subscription
-from eventstore.tail import Tails
+from eventstore.tail_cache import Tails
 from eventstore.wakeups import Wakeups
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

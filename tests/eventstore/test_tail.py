@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import Event
-from eventstore.tail import Tails
+from eventstore.tail_cache import Tails
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 PLENTY = 10**9

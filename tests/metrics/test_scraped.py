@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from eventstore.memory import MemoryLog
-from server.web.counted import CountedBody
-from server.web.cursor import Form
-from server.web.reading import find_conversation
-from server.web.streams import stream
+from server.web.transports.log_reader import find_conversation
+from server.web.transports.read_params import Form
+from server.web.transports.sse_ndjson import stream
+from server.web.transports.stream_body import CountedBody
 from tests.clients.api import Api
 from tests.clients.http1 import Connection
 from tests.clients.ws import talk

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from server.errors import Problem
-from server.runtime.drain import Drain, Stay
+from server.runtime.stream_drain import Drain, Stay
 
 WINDOW = 2.0
 

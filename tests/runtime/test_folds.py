@@ -14,8 +14,8 @@ from eventstore.model import Slice
 from server import events
 from server.errors import Problem
 from server.generation.state import Conversation
-from server.runtime import folds as module
-from server.runtime.folds import Folds
+from server.runtime import state_cache as module
+from server.runtime.state_cache import Folds
 from tests.generation.rows import completed, requested, said, started
 from tests.generation.wrapped_log import Slow, Wrapped, events_of
 

@@ -11,7 +11,7 @@ from eventstore import Append, EventStore, NewEvent, Snapshot, Trimmed
 from eventstore.memory import MemoryLog
 from server import events
 from server.generation.state import FORM, Conversation
-from server.runtime.folds import STORE_EVERY, Folds
+from server.runtime.state_cache import STORE_EVERY, Folds
 from tests.generation.rows import requested, started
 from tests.generation.wrapped_log import Slow
 

@@ -14,8 +14,8 @@ from server.generation.commands import CancelGeneration, PostMessage, RequestGen
 from server.generation.fold import fold
 from server.generation.state import Conversation
 from server.ids import new as new_id
-from server.runtime.drain import Drain
 from server.runtime.runtime import Runtime, open_runtime
+from server.runtime.stream_drain import Drain
 from server.upstream import Upstream
 from server.workflows import Registry, Tool, Workflow
 from tests.generation.fake_upstream import FakeUpstream, FakeUpstreams

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from server.config import Settings, load
-from server.host.host import IDLE_SECONDS
-from server.web.cursor import WAIT_MOST
+from server.http.accept_loop import IDLE_SECONDS
+from server.web.transports.read_params import WAIT_MOST
 from tests.harness.servers import ROOT
 
 from . import composed, passwords

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 import trio
 
-from server.web.sockets import AUTHOR_MOST
+from server.web.transports.websocket_endpoint import AUTHOR_MOST
 from tests.clients.api import TERMINAL, Api
 from tests.clients.rawws import RawWebSocket
 from tests.clients.ws import Message, Talk, talk

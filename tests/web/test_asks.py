@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from server.errors import Problem
-from server.web.asks import (
+from server.web.commands.request_body import check
+from server.web.commands.request_models import (
     CancelAsk,
     ConversationAsk,
     DecisionAsk,
@@ -17,7 +18,6 @@ from server.web.asks import (
     SteerAsk,
     ToolResultAsk,
 )
-from server.web.bodies import check
 
 M = {"role": "user", "content": "hi"}
 G = {"model": "demo"}

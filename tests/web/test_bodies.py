@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from server.errors import Problem
-from server.web.bodies import DEEPEST, KEY_SECONDS, idempotency_key, parse, read_json
+from server.web.commands.request_body import DEEPEST, KEY_SECONDS, idempotency_key, parse, read_json
 
 from .upgrades import request
 

@@ -6,7 +6,7 @@ import pytest
 from werkzeug.datastructures import Headers
 
 from server.errors import Problem
-from server.web.cursor import (
+from server.web.transports.read_params import (
     LIMIT_DEFAULT,
     LIMIT_MOST,
     NOW,

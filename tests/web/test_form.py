@@ -4,7 +4,7 @@ import pytest
 from werkzeug.datastructures import Headers
 
 from server.errors import Problem
-from server.web.cursor import Form, accepted_form, read_form
+from server.web.transports.read_params import Form, accepted_form, read_form
 
 SSE, NDJSON, JSON = Form.SSE, Form.NDJSON, Form.JSON
 

@@ -3,7 +3,7 @@
 import pytest
 
 from server.errors import Problem
-from server.web.guard import Guard
+from server.web.edge.host_origin_check import Guard
 
 from .upgrades import request, websocket
 

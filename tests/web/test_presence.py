@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from server.web.presence import FRAMES_PER_SECOND, LONGEST_PAUSE, MOST_LISTED, Presence, Present
+from server.web.transports.presence import FRAMES_PER_SECOND, LONGEST_PAUSE, MOST_LISTED, Presence, Present
 
 ROOM = "conv_1"
 
@@ -130,7 +130,7 @@ def test_a_clock_that_is_set_back_does_not_mix_them_up(monkeypatch: pytest.Monke
             def now(zone: Any) -> Any:
                 return datetime.fromtimestamp(0, zone)
 
-        monkeypatch.setattr("server.web.presence.datetime", Back)
+        monkeypatch.setattr("server.web.transports.presence.datetime", Back)
         with presence.enter(ROOM, "Bob", "anonymous"):
             people = shown(ann)["people"]
             assert [one["author"] for one in people] == ["Ann", "Bob"]

@@ -7,7 +7,7 @@ import pytest
 import structlog
 import trio
 
-from server.web.request_ids import RequestIds, name_lines, request_id
+from server.web.edge.request_ids import RequestIds, name_lines, request_id
 
 CONV, GEN = "conv_01M8242TWS8ET8NCEDDW25YS37", "gen_01M8242TWSJW1PGP5MDGZMWZTS"
 

@@ -10,7 +10,7 @@ import trio
 from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from server.web.seam import LINGER_SECONDS, Seam
+from server.web.edge.asgi_disconnect import LINGER_SECONDS, Seam
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from server.generation.state import Conversation, Generation, Progress, ToolCall
 from server.generation.states import CallStatus, Status
-from server.web import views
-from server.web.views import LEAST_RETRY, MOST_RETRY, WAITING_RETRY
+from server.web.snapshots import snapshot_json as views
+from server.web.snapshots.snapshot_json import LEAST_RETRY, MOST_RETRY, WAITING_RETRY
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Generation("gen_x", "conv_x", Status.RUNNING, "demo", {}, 2, 3, NOW)

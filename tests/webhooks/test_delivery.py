@@ -15,7 +15,7 @@ from eventstore.memory import MemoryLog
 from server import events
 from server.webhooks import delivery
 from server.webhooks.options import SCHEDULE
-from server.wire.event import encode
+from server.wire.event_json import encode
 from tests.generation.wrapped_log import events_of
 
 from .receiver import Receiver, silence

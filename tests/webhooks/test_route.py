@@ -14,7 +14,8 @@ from server.errors import not_found
 from server.events import GENERATION_SCOPE
 from server.ids import new as new_id
 from server.runtime.runtime import Runtime
-from server.web import problems, webhook
+from server.web.edge import problems
+from server.web.snapshots import webhook_endpoint as webhook
 
 from .receiver import Receiver, silence
 from .world import CONVERSATION, PATH_SECRET, PLAIN_URL, PUBLIC, SECRET, Process, process

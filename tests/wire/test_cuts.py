@@ -12,8 +12,9 @@ from hypothesis import given, settings
 
 from eventstore import Event, NewEvent
 from server import events
-from server.wire import ndjson, page, sse
-from server.wire.event import encode
+from server.wire import json_page as page
+from server.wire import ndjson, sse
+from server.wire.event_json import encode
 from tests.generation.drawn import logs
 from tests.generation.rows import patient, rows, said, started
 

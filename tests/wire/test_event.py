@@ -10,7 +10,7 @@ from hypothesis import given
 
 from eventstore import Event, NewEvent
 from server import events
-from server.wire.event import encode
+from server.wire.event_json import encode
 from tests.generation.drawn import logs
 from tests.generation.rows import (
     CLEAN,

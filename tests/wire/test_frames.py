@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from server import events
-from server.wire import ndjson, page, sse, websocket
-from server.wire.event import encode
+from server.wire import json_page as page
+from server.wire import ndjson, sse, websocket
+from server.wire.event_json import encode
 from tests.generation.rows import rows
 
 from .parsers import SseParser

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from server.web import asks
+from server.web.commands import request_models as asks
 
 Schema = dict[str, Any]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from server.web.views import GenerationId
+from server.web.snapshots.snapshot_json import GenerationId
 
 At = Annotated[
     str,

@@ -10,10 +10,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from server.events import Type
 from server.ids import shape
-from server.web.asks import Role
+from server.web.commands.request_models import Role
 from server.web.openapi import event, work_events
 from server.web.openapi.event import By, OfGeneration
-from server.web.views import Failure
+from server.web.snapshots.snapshot_json import Failure
 
 
 class ConversationStarted(event.Event, tag=Type.CONVERSATION_STARTED.value, kw_only=True):

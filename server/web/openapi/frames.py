@@ -7,7 +7,7 @@ from typing import Any
 
 from server.web.openapi import problems
 from server.web.openapi.asked import PREFIX
-from server.web.presence import MOST_LISTED
+from server.web.transports.presence import MOST_LISTED
 
 Schema = dict[str, Any]
 

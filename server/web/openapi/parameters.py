@@ -3,8 +3,10 @@
 from typing import Any
 
 from server.ids import shape
-from server.web import cursor, diagnostics, reads
-from server.web.sockets import AUTHOR_MOST
+from server.web import diagnostics
+from server.web.transports import get_routes as reads
+from server.web.transports import read_params as cursor
+from server.web.transports.websocket_endpoint import AUTHOR_MOST
 
 Part = dict[str, Any]
 _POSITION = {"type": "string", "pattern": "^([0-9]+|now)$"}

@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from server.web.problems import MEDIA_TYPE
+from server.web.edge.problems import MEDIA_TYPE
 
 CODES: Mapping[str, tuple[int, str]] = {
     "bad_request": (400, "the request could not be understood"),

@@ -8,7 +8,7 @@ import trio
 from quart import Blueprint, Response, request
 
 import server
-from server.web.bare import bare
+from server.web.edge.empty_response import bare
 from server.web.openapi import rendering
 from server.web.openapi.document import document
 

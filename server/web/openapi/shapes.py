@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from server.web import diagnostics, views
+from server.web import diagnostics
 from server.web.openapi import events, frames, problems
 from server.web.openapi.asked import PREFIX, requests
+from server.web.snapshots import snapshot_json as views
 from server.webhooks.facts import WebhookSnapshot
 from server.wire.websocket import Person
 

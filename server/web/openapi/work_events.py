@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from server.events import Type
 from server.web.openapi.event import By, OfGeneration
-from server.web.views import CallId, Digest, Failure
+from server.web.snapshots.snapshot_json import CallId, Digest, Failure
 
 Arguments = dict[str, Any]
 

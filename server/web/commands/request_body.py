@@ -1,0 +1,160 @@
+"""Request bodies: JSON in, checked values out, the same for POST and for WebSocket commands.
+
+Bad JSON is 400; JSON of the wrong shape, or with text that must never enter the log (U+0000, unpaired
+surrogates), is 422 and names the field.
+"""
+
+import hashlib
+import json
+import math
+import re
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from quart import Request
+
+from eventstore import Key
+from server.errors import Problem
+from server.web.commands.request_models import BRANCHES
+
+M = TypeVar("M", bound=BaseModel)
+
+DEEPEST = 64
+KEY_SECONDS = 7 * 24 * 3600.0
+CALLER = "anonymous"
+"""Who calls, until there are keys."""
+
+_UNCLEAN = re.compile("[\x00\ud800-\udfff]")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The request's JSON object; an absent body is an empty one. Raises `Problem` 400, 413, 415, 422."""
+    body = await request.get_data(as_text=False)
+    if not body:
+        return {}
+    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise Problem(
+            415, "unsupported_media_type", f"A body has to come as it is, not in the coding {coding[:100]!a}."
+        )
+    if request.mimetype != "application/json":
+        raise Problem(
+            415,
+            "unsupported_media_type",
+            f"A body has to be application/json, not {request.mimetype[:100] or 'of no type'!a}.",
+        )
+    return parse(body)
+
+
+def parse(text: bytes | str) -> dict[str, Any]:
+    """One JSON object. Raises `Problem` 400 `invalid_json`, 422 `invalid_request` or `invalid_text`."""
+    value = decode(text)
+    check_clean(value)
+    return value
+
+
+def decode(text: bytes | str) -> dict[str, Any]:
+    """One JSON object, whatever its texts hold. Raises as `parse`."""
+    try:
+        # RFC 8259 section 8.1: UTF-8 and nothing else; json would guess at others. A surrogate in it (CESU-8)
+        # is let through here, to be refused as what it is.
+        decoded = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
+        # A byte order mark may be ignored, says the same section; some clients on Windows send one.
+        value = json.loads(decoded.removeprefix("\ufeff"), parse_constant=_refuse_constant, parse_int=_int)
+    except UnicodeDecodeError:
+        raise Problem(400, "invalid_json", "The JSON is not valid UTF-8.") from None
+    except ValueError as error:
+        raise Problem(400, "invalid_json", f"This is not JSON: {error}.") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if not isinstance(value, dict):
+        raise Problem(422, "invalid_request", "The JSON has to be an object, {…}.")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def check_clean(value: dict[str, Any]) -> None:
+    """Raises `Problem` 422 where a text could not be stored, a number not be kept, or it is nested too deep."""
+    todo: list[tuple[str, Any, int]] = [("", value, 1)]
+    while todo:
+        path, item, depth = todo.pop()
+        if depth > DEEPEST:
+            raise _too_deep()
+        if isinstance(item, dict):
+            for name, inner in item.items():
+                _check_text(path, name)
+                todo.append((f"{path}.{name}" if path else name, inner, depth + 1))
+        elif isinstance(item, list):
+            todo += ((f"{path}.{n}", inner, depth + 1) for n, inner in enumerate(item))
+        elif isinstance(item, str):
+            _check_text(path, item)
+        elif not _can_be_kept(item):
+            raise Problem(
+                422, "invalid_request", f"{path}: numbers have to fit in 64 bits.", extra={"field": path}
+            )
+
+
+def _can_be_kept(item: object) -> bool:
+    if isinstance(item, float):
+        return math.isfinite(item)
+    return not isinstance(item, int) or -(2**63) <= item < 2**63
+
+
+def _int(digits: str) -> float:
+    # Python would refuse thousands of digits with advice for its programmers; so they are found too large.
+    return int(digits) if len(digits) <= 20 else math.inf
+
+
+def _check_text(path: str, text: str) -> None:
+    found = _UNCLEAN.search(text)
+    if found is not None:
+        what = "U+0000" if found[0] == "\0" else f"the unpaired surrogate U+{ord(found[0]):04X}"
+        field = path or "(a name)"
+        raise Problem(
+            422,
+            "invalid_text",
+            f"{field}: the text holds {what}, which cannot be stored. Leave it out.",
+            extra={"field": field},
+        )
+
+
+def _too_deep() -> Problem:
+    return Problem(
+        422, "invalid_request", f"The JSON is nested deeper than {DEEPEST} levels.", extra={"limit": DEEPEST}
+    )
+
+
+def check(model: type[M], value: dict[str, Any]) -> M:
+    """The value as `model`. Raises `Problem` 422 `invalid_request`, naming each field that is wrong."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        errors = [
+            {"field": _field(one["loc"]), "message": one["msg"].removeprefix("Value error, ")}
+            for one in error.errors(include_url=False, include_input=False)
+        ]
+        detail = "; ".join(f"{one['field'] or 'body'}: {one['message']}" for one in errors[:5])
+        raise Problem(422, "invalid_request", detail + ".", extra={"errors": errors[:20]}) from None
+
+
+def _field(place: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in place if part not in BRANCHES)
+
+
+def idempotency_key(name: str | None, method_path: str, body: dict[str, Any]) -> Key | None:
+    """The store's key for a client's: scoped to caller, method and path, with the digest of the parsed body.
+
+    Raises `Problem` 400 `invalid_idempotency_key`.
+    """
+    if name is None:
+        return None
+    if not _KEY.fullmatch(name):
+        raise Problem(
+            400, "invalid_idempotency_key", "An idempotency key has 1 to 255 printable ASCII characters."
+        )
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    return Key(f"{CALLER} {method_path}", name, hashlib.sha256(canonical).digest(), KEY_SECONDS)

@@ -1,0 +1,111 @@
+"""Refusals as `application/problem+json` (RFC 9457), and every exception that may reach a handler's end.
+
+A client never sees a traceback: what is not a `Problem` becomes one here, and only a fault of ours is logged
+with its trace.
+"""
+
+import math
+from typing import Any
+
+import msgspec
+from quart import Response, has_request_context, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
+from werkzeug.routing import WebsocketMismatch
+
+from eventstore import Erased, StoreUnavailable, Trimmed
+from server import logs
+from server.errors import Problem, unavailable
+from server.web.edge import cors
+
+log = logs.get("web")
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def respond(problem: Problem) -> Response:
+    """The problem as a response."""
+    body = {
+        "type": f"urn:tokentape:problem:{problem.code}",
+        "title": problem.code.replace("_", " ").capitalize(),
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        **problem.extra,
+    }
+    response = Response(msgspec.json.encode(body), problem.status, content_type=MEDIA_TYPE)
+    response.headers["Cache-Control"] = "no-store"
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(problem.retry_after))
+    return response
+
+
+def from_store(error: Erased | StoreUnavailable | Trimmed) -> Problem:
+    """The store's errors that a client may cause or has to wait for."""
+    if isinstance(error, Trimmed):
+        return Problem(
+            410,
+            "cursor_expired",
+            f"Events before position {error.earliest} are not kept any more. Read the snapshot, then go on from "
+            "its position.",
+            extra={
+                "earliest": error.earliest,
+                "head": error.head,
+                "snapshot": f"/v1/conversations/{error.stream}",
+            },
+        )
+    if isinstance(error, Erased):
+        return Problem(410, "gone", "It was ephemeral and its time is over: nothing of it is kept any more.")
+    return unavailable("The database does not answer. Nothing was lost; try again.", 2.0)
+
+
+def install(app: QuartTrio, max_body: int) -> None:
+    """Makes every error of the app a problem."""
+
+    async def on_problem(error: Problem) -> Response:
+        return respond(error)
+
+    async def on_store(error: Any) -> Response:
+        return respond(from_store(error))
+
+    async def on_http(error: HTTPException) -> Response:
+        response = respond(_from_http(error, max_body))
+        if isinstance(error, MethodNotAllowed):
+            response.headers["Allow"] = cors.allow(error)
+        if (
+            isinstance(error, WebsocketMismatch)
+            and has_request_context()
+            and request.http_version.startswith("1.")
+        ):
+            response.headers["Upgrade"] = "websocket"  # RFC 9110 section 15.5.22; HTTP/2 has no such header
+            response.headers["Connection"] = "Upgrade"
+        return response
+
+    async def on_fault(error: Exception) -> Response:
+        log.error("request failed", exc_info=error)
+        detail = "The server failed; its log says why. The request may be sent again."
+        return respond(Problem(500, "internal_error", detail))
+
+    app.register_error_handler(Problem, on_problem)
+    app.register_error_handler(StoreUnavailable, on_store)
+    app.register_error_handler(Trimmed, on_store)
+    app.register_error_handler(Erased, on_store)
+    app.register_error_handler(HTTPException, on_http)
+    app.register_error_handler(Exception, on_fault)
+
+
+def _from_http(error: HTTPException, max_body: int) -> Problem:
+    if isinstance(error, RequestEntityTooLarge):
+        detail = f"The body is larger than {max_body} bytes. Send less, or raise TOKENTAPE_MAX_BODY."
+        return Problem(413, "body_too_large", detail, extra={"limit": max_body})
+    if isinstance(error, RequestTimeout):
+        return Problem(408, "body_too_slow", "The body did not arrive in time. Send it again.")
+    if isinstance(error, WebsocketMismatch) and has_request_context():
+        return Problem(426, "upgrade_required", "This address speaks WebSocket only: ask for an upgrade.")
+    status = error.code or 500
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
+    detail = {
+        404: "There is nothing at this address; /docs lists what there is.",
+        405: "This address does not take that method; see the Allow header.",
+    }.get(status, error.description or "The request could not be understood.")
+    return Problem(status, code, detail)

@@ -1,0 +1,1 @@
+"""One log on every transport: SSE, NDJSON, JSON pages and long poll, WebSocket."""

@@ -1,0 +1,280 @@
+"""The WebSocket: the conversation's log in order, and commands back, on one connection.
+
+One task reads commands, one after the other, so that what a client sends takes effect in its order; one task
+reads the log and sends; one tells who is there. A slow client slows only its own reader, whose whole state is a
+position. Every frame goes out whole, under one lock, and what a frame holds is settled when the lock is had.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+import trio
+from quart import Blueprint, Websocket, websocket
+
+from eventstore import Erased, StoreUnavailable, Trimmed
+from server.errors import Problem
+from server.http.direct_write import texts_of
+from server.runtime.runtime import Runtime
+from server.runtime.stream_drain import Stay
+from server.web.commands import command_endpoints as answers
+from server.web.commands.command_endpoints import Answer
+from server.web.commands.request_body import CALLER, check_clean, decode
+from server.web.edge.problems import from_store
+from server.web.transports.log_reader import Source, find_conversation
+from server.web.transports.presence import Presence, Present
+from server.web.transports.read_params import parse_cursor, resolve_cursor
+from server.wire import websocket as frames
+
+UNSUPPORTED, BAD_ADDRESS, UNKNOWN, EXPIRED, RESTART, LATER = 1003, 4400, 4404, 4410, 1012, 1013
+KEY_LEAST = 16
+AUTHOR_MOST = 200
+
+Body = dict[str, Any]
+
+
+def routes(runtime: Runtime) -> Blueprint:
+    """The one WebSocket address."""
+    blue = Blueprint("sockets", __name__)
+    presence = Presence()
+
+    @blue.websocket("/v1/conversations/<name>/ws")
+    async def socket(name: str) -> None:
+        offered = frames.SUBPROTOCOL in websocket.requested_subprotocols
+        await websocket.accept(subprotocol=frames.SUBPROTOCOL if offered else None)
+        client: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]  # a werkzeug proxy
+        try:
+            runtime.drain.refuse_stream()
+        except Problem as problem:
+            await _close_with(client, problem)
+            return
+        stay = runtime.drain.enter(
+            "websocket"
+        )  # at once: those that come while this one is looked up have to see it
+        try:
+            try:
+                author = _author(client.args.get("author"))
+                source = await find_conversation(runtime, name, parse_cursor(client.args.get("after", "0")))
+            except (Problem, StoreUnavailable, Trimmed, Erased) as error:
+                await _close_with(client, error)
+                return
+            if source.behind is not None:
+                runtime.metrics.resumed("websocket", source.behind)
+            with presence.enter(name, author, CALLER) as present:
+                await _Socket(runtime, client, name, source, stay, present).serve()
+        finally:
+            runtime.drain.leave(stay)
+
+    return blue
+
+
+class _Socket:
+    def __init__(
+        self,
+        runtime: Runtime,
+        client: Websocket,
+        conversation: str,
+        source: Source,
+        stay: Stay,
+        present: Present,
+    ) -> None:
+        self._runtime = runtime
+        self._client = client
+        self._conversation = conversation
+        self._source = source
+        self._stay = stay
+        self._present = present
+        self._texts = texts_of(client.scope)
+        self._sending = trio.Lock()
+        self._wait = trio.CancelScope()
+        self._rewind: tuple[Any, int] | None = None
+        self._rewound = trio.Event()
+        self._closing = (RESTART, "")
+
+    async def serve(self) -> None:
+        """Until the client goes, the server drains, or something is wrong with either."""
+        hello = frames.hello(self._conversation, self._source.cursor, self._source.head)
+        await self._texts.send_texts([hello, self._present.frame()])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear, nursery.cancel_scope)
+            nursery.start_soon(self._tell, nursery.cancel_scope)
+            nursery.start_soon(self._show)
+        await self._client.close(*self._closing)
+
+    async def _send(self, frame: str) -> None:
+        async with self._sending:
+            await self._client.send(frame)
+
+    # -- who is there, out
+
+    async def _show(self) -> None:
+        while True:
+            await trio.sleep(self._present.pause)
+            await self._present.news()
+            async with self._sending:
+                await self._texts.send_texts([self._present.frame()])
+
+    # -- the log, out
+
+    async def _tell(self, both: trio.CancelScope) -> None:
+        """Sends the log until it is over."""
+        self._closing = await self._tell_all()
+        both.cancel()
+
+    async def _tell_all(self) -> tuple[int, str]:
+        """The close code and reason when the log, or the stay, is over."""
+        after = self._source.cursor
+        while True:
+            try:
+                await self._tell_from(after)
+            except (StoreUnavailable, Trimmed, Erased) as error:
+                if isinstance(error, StoreUnavailable):
+                    self._runtime.metrics.streams_cut.add("store_away", "websocket")
+                problem = from_store(error)
+                await self._send(frames.error(None, problem.code, problem.detail, problem.extra))
+                return (LATER if isinstance(error, StoreUnavailable) else EXPIRED), problem.code
+            if self._rewind is None:
+                return RESTART, "draining" if self._runtime.drain.begun else "time is up, come back"
+            command, after = self._rewind
+            self._rewind = None
+            self._rewound.set()
+            await self._send(frames.reply(command, {"status": 200, "body": {"after": after}}))
+
+    async def _tell_from(self, after: int) -> None:
+        """Until the stay is over or a resync wants another position."""
+        with self._runtime.store.subscribe(self._conversation, after) as subscription:
+            told = False
+            while not self._stay.over and self._rewind is None:
+                # Only the wait is ever cut short, never the sending of what was read.
+                with self._stay.scope(float("inf")) as self._wait:
+                    events = await (subscription.next() if told else subscription.look())
+                if self._wait.cancelled_caught:
+                    continue
+                if events:
+                    async with self._sending:
+                        await self._texts.send_texts([frames.event(event) for event in events])
+                else:
+                    told = True
+                    await self._send(frames.caught_up(subscription.position))
+
+    # -- commands, in
+
+    async def _hear(self, both: trio.CancelScope) -> None:
+        while True:
+            text = await self._client.receive()
+            if not isinstance(text, str):
+                self._closing = UNSUPPORTED, "text frames only"
+                both.cancel()
+            else:
+                await self._obey(text)
+
+    async def _obey(self, text: str) -> None:
+        command: Any = None
+        try:
+            body = decode(text)
+            check_clean({"id": body.get("id")})  # first: only an id that can be sent back is
+            if not isinstance(body.get("id"), str | int | None) or len(str(body.get("id"))) > 200:
+                raise Problem(422, "invalid_request", "id: it has to be a short string or a number.")
+            command = body.pop("id", None)
+            check_clean(body)
+            answer = await self._do(command, body)
+        except (Problem, StoreUnavailable, Trimmed, Erased) as error:
+            problem = error if isinstance(error, Problem) else from_store(error)
+            await self._send(
+                frames.error(command, problem.code, problem.detail, {"status": problem.status, **problem.extra})
+            )
+            return
+        if answer is not None:
+            fields = {"status": answer.status, "location": answer.location, "body": msgspec.Raw(answer.body)}
+            await self._send(frames.reply(command, fields))
+
+    async def _do(self, command: Any, body: Body) -> Answer | None:
+        verb = body.pop("do", None)
+        key = body.pop("key", None)
+        if key is not None and not (isinstance(key, str) and len(key) >= KEY_LEAST):
+            raise Problem(
+                422, "invalid_request", f"key: it has to be a random string of {KEY_LEAST} characters or more."
+            )
+        if verb == "resync":
+            await self._resync(command, body)
+            return None
+        act = _VERBS.get(verb) if isinstance(verb, str) else None
+        if act is None:
+            raise Problem(
+                422, "unknown_command", f"do: one of {', '.join([*_VERBS, 'resync'])}; not {str(verb)[:100]!a}."
+            )
+        if key is None and verb != "cancel":
+            raise Problem(
+                422,
+                "key_required",
+                "key: a random string, so that the command acts once when it is sent again after a cut.",
+            )
+        return await act(self._runtime, self._conversation, body, key)
+
+    async def _resync(self, command: Any, body: Body) -> None:
+        after = body.get("after")
+        if isinstance(after, bool) or not isinstance(after, int | str):
+            raise Problem(400, "invalid_cursor", "after: a whole number ≥ 0, or now.")
+        head = await self._runtime.store.head(self._conversation)
+        position = resolve_cursor(parse_cursor(str(after)), head.position)
+        if position < head.earliest - 1:
+            raise Trimmed(self._conversation, position, head.earliest, head.position)
+        self._runtime.metrics.resumed("websocket", head.position - position)
+        self._rewind, self._rewound = (command, position), trio.Event()
+        self._wait.cancel()
+        await self._rewound.wait()  # a second resync right behind would take the first one's place and reply
+
+
+Act = Callable[[Runtime, str, Body, str | None], Awaitable[Answer]]
+
+
+def _of_generation(act: Act) -> Act:
+    """A verb whose frame names its generation beside the fields of the POST."""
+
+    async def do(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
+        return await act(runtime, _named(body, "generation"), body, key)
+
+    return do
+
+
+async def _tool_result(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
+    generation, call = _named(body, "generation"), _named(body, "call")
+    return await answers.finish_call(runtime, generation, call, body, key)
+
+
+def _named(body: Body, field: str) -> str:
+    name = body.pop(field, None)
+    if not isinstance(name, str):
+        raise Problem(422, "invalid_request", f"{field}: the id of the {field} this is for.")
+    return name
+
+
+_VERBS: Mapping[str, Act] = {
+    "post": answers.post_message,
+    "generate": answers.request_generation,
+    "cancel": _of_generation(answers.cancel_generation),
+    "steer": _of_generation(answers.steer_generation),
+    "decide": _of_generation(answers.decide_call),
+    "tool_result": _tool_result,
+}
+
+
+def _author(name: str | None) -> str | None:
+    """The name that a client gives itself. Raises `Problem` 400, 422."""
+    if name is None:
+        return None
+    check_clean({"author": name})
+    if not 0 < len(name) <= AUTHOR_MOST:
+        raise Problem(
+            400, "invalid_author", f"author: a name of 1 to {AUTHOR_MOST} characters; leave it out to have none."
+        )
+    return name
+
+
+async def _close_with(client: Websocket, error: Problem | StoreUnavailable | Trimmed | Erased) -> None:
+    problem = error if isinstance(error, Problem) else from_store(error)
+    await client.send(frames.error(None, problem.code, problem.detail, problem.extra))
+    code = {400: BAD_ADDRESS, 422: BAD_ADDRESS, 404: UNKNOWN, 410: EXPIRED}.get(problem.status, LATER)
+    if problem.code == "draining":
+        code = RESTART
+    await client.close(code, problem.code)

@@ -1,0 +1,218 @@
+"""What a hostile HTTP/2 client costs: bounded work, bounded memory, and nobody else's connection."""
+
+import time
+from typing import Any
+
+import pytest
+import trio
+from h2.errors import ErrorCodes
+from hpack import Encoder
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+
+from server.http import http2
+from server.http.token_bucket import Allowance
+from tests.clients.http2 import Connection, connect
+from tests.http.hosting import Hosted, answer, hosting, until
+
+HEAD = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
+
+
+class App:
+    """Answers; counts those that are at it."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+        self.began = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.running += 1
+        self.began += 1
+        self.most = max(self.most, self.running)
+        try:
+            for _ in range(20):  # some passes of the scheduler, as a real app needs
+                await trio.lowlevel.checkpoint()
+            await answer(send)
+        finally:
+            self.running -= 1
+
+
+async def quick(hosted: Hosted) -> float:
+    """Somebody else's request; how long it took."""
+    began = time.monotonic()
+    async with connect(hosted.port) as other:
+        stream = await other.request("GET", "/")
+        assert await stream.body() == b"ok"
+    return time.monotonic() - began
+
+
+def request(stream_id: int, *, ended: bool = True) -> HeadersFrame:
+    """A request's head, as small as it gets without the server's table."""
+    frame = HeadersFrame(stream_id, data=Encoder().encode(HEAD))
+    frame.flags.add("END_HEADERS")
+    if ended:
+        frame.flags.add("END_STREAM")
+    return frame
+
+
+async def send(connection: Connection, *frames: Frame) -> None:
+    """Past h2, which would not."""
+    await connection.raw(b"".join(frame.serialize() for frame in frames))
+
+
+async def test_requests_taken_back_at_once_are_bounded() -> None:
+    """CVE-2023-44487: never more apps than streams, and a thousand later the connection is ended in words."""
+    app = App()
+    async with hosting(app) as hosted, connect(hosted.port) as hostile:
+        with trio.fail_after(30):
+            for first in range(1, 8_001, 200):
+                pairs = [(request(n), RstStreamFrame(n, error_code=8)) for n in range(first, first + 200, 2)]
+                await send(hostile, *(frame for pair in pairs for frame in pair))
+            assert await quick(hosted) < 5
+            await hostile.ended()
+        assert hostile.goaway is not None
+        assert hostile.goaway.error_code == ErrorCodes.ENHANCE_YOUR_CALM
+        assert app.most <= 257
+        assert app.began < 1_500
+        await until(lambda: hosted.sockets == 0)
+
+
+def test_the_allowance_fills_again() -> None:
+    allowance = Allowance(3, 2.0)
+    assert [allowance.spend(100.0) for _ in range(4)] == [True, True, True, False]
+    assert [allowance.spend(now) for now in (100.4, 100.5, 100.6, 101.0)] == [False, True, False, True]
+    assert [allowance.spend(500.0) for _ in range(4)] == [True, True, True, False]
+
+
+async def test_a_page_that_closes_its_streams_is_not_abuse() -> None:
+    """A hundred at once, ten times."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        for _ in range(9):
+            streams = [await connection.request("GET", "/") for _ in range(100)]
+            for stream in streams:
+                await stream.cancel()
+        assert await (await connection.request("GET", "/")).body() == b"ok"
+
+
+async def test_pings_nobody_takes_the_answers_of() -> None:
+    """The server stops reading instead of keeping answers."""
+    async with hosting(App()) as hosted:
+        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+            flood = PingFrame(0, opaque_data=b"01234567").serialize() * 1_000
+            await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
+            stopped = False
+            while not stopped:  # as soon as the sockets' buffers are full
+                with trio.move_on_after(1) as patience:
+                    await stream.send_all(flood)
+                stopped = patience.cancelled_caught
+            assert len(hosted.http2._writer._unsent) < 4 * 65_536
+            assert await quick(hosted) < 5
+        await until(lambda: hosted.sockets == 0)
+
+
+@pytest.mark.parametrize("again", [1, 3])
+async def test_priorities_of_streams_that_never_come(again: int) -> None:
+    """hypercorn kept each, and ended the connection at a thousand."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        for _ in range(again):
+            await send(
+                connection, *(PriorityFrame(n, depends_on=n - 2, stream_weight=5) for n in range(1_003, 6_003, 2))
+            )
+        assert await (await connection.request("GET", "/")).body() == b"ok"
+
+
+async def test_data_frames_of_nothing() -> None:
+    """They cost no window, so nothing else would bound them (CVE-2019-9518)."""
+    async with hosting(sleeping) as hosted, connect(hosted.port) as connection:
+        upload = await connection.request("POST", "/", end=False)
+        await upload.head()
+        for _ in range(20):
+            await send(connection, *(DataFrame(upload.stream_id, b"") for _ in range(1_000)))
+        connection.h2.ping(b"12345678")
+        await connection.flush()
+        [exchange] = hosted.http2._exchanges.values()
+        await until(lambda: connection.h2.remote_settings is not None)
+        assert exchange._to_app.statistics().current_buffer_used == 0
+
+
+async def sleeping(scope: Any, receive: Any, send: Any) -> None:
+    """Says that it is there, and reads nothing."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"", "more_body": True})
+    await trio.sleep_forever()
+
+
+async def test_a_head_without_end() -> None:
+    """CONTINUATION after CONTINUATION (CVE-2024-27316): the connection's end, soon."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        first = request(1, ended=False)
+        first.flags.discard("END_HEADERS")
+        await send(connection, first, *(ContinuationFrame(1, data=b"") for _ in range(1_000)))
+        await connection.ended()
+        assert await quick(hosted) < 5
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        WindowUpdateFrame(0, window_increment=2**31 - 1).serialize(),
+        DataFrame(1_001, b"x").serialize(),
+        b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x",
+        HeadersFrame(2, data=b"\x82", flags=["END_HEADERS"]).serialize(),
+        HeadersFrame(1, data=b"\xff\xff\xff\xff\xff\xff", flags=["END_HEADERS"]).serialize(),
+        RstStreamFrame(1_001).serialize(),
+        b"\x00\x40\x01\x00\x00\x00\x00\x00\x01" + bytes(10),
+        b"\xff" * 100,
+    ],
+    ids=[
+        "window-overflow",
+        "data-idle",
+        "data-on-0",
+        "even-stream",
+        "compression",
+        "reset-idle",
+        "long",
+        "garbage",
+    ],
+)
+async def test_frames_that_make_no_sense_end_their_connection(raw: bytes) -> None:
+    """With a reason, and nobody else's."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        await connection.raw(raw)
+        await connection.ended()
+        assert connection.goaway is not None
+        assert connection.goaway.error_code != ErrorCodes.NO_ERROR
+        assert await quick(hosted) < 5
+        await until(lambda: hosted.sockets == 0)
+
+
+async def test_a_header_bomb() -> None:
+    """A small table entry named ten thousand times: more than is announced, so refused."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        encoder = Encoder()
+        big = encoder.encode([*HEAD, ("x-bomb", "y" * 3_000)])
+        again = encoder.encode([("x-bomb", "y" * 3_000)]) * 10_000
+        frame = HeadersFrame(1, data=big + again)
+        frame.flags |= {"END_HEADERS", "END_STREAM"}
+        assert len(frame.data) < 16_384
+        await send(connection, frame)
+        await connection.ended()
+        assert await quick(hosted) < 5
+
+
+def test_the_numbers_hang_together() -> None:
+    """A hundred event streams and as many commands fit; a client may begin and end all of them at once."""
+    from server.http.accept_loop import HTTP2_STREAMS
+
+    assert HTTP2_STREAMS >= 200
+    assert http2.RESETS[0] >= 2 * HTTP2_STREAMS

@@ -1,0 +1,263 @@
+"""One HTTP/2 stream's trouble is its own: the others of its connection go on, and nothing is kept of it."""
+
+from typing import Any
+
+import pytest
+import trio
+from h2.errors import ErrorCodes
+
+from tests.clients.http1 import Broken
+from tests.clients.http2 import Connection, Stream, connect
+from tests.http.hosting import answer, hosting, until
+
+CHUNK = b"x" * 8_192
+
+
+class App:
+    """By path: an endless stream, a crash, an answer before the body has come, nothing but silence."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.heard = 0
+        self.running = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.running += 1
+        try:
+            await getattr(self, scope["path"].removeprefix("/"))(scope, receive, send)
+        finally:
+            self.running -= 1
+
+    async def quick(self, scope: Any, receive: Any, send: Any) -> None:
+        await answer(send)
+
+    async def endless(self, scope: Any, receive: Any, send: Any) -> None:
+        async def pour() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
+                self.sent += len(CHUNK)
+
+        await self._until_disconnect(receive, pour)
+
+    async def finite(self, scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, CHUNK)
+
+    async def silent(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await self._until_disconnect(receive, trio.sleep_forever)
+
+    async def crash(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half of", "more_body": True})
+        raise RuntimeError("on purpose")
+
+    async def deaf(self, scope: Any, receive: Any, send: Any) -> None:
+        """It takes nothing of the body until the client has gone elsewhere."""
+        await trio.sleep_forever()
+
+    async def reads(self, scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] == "http.request" and message["more_body"]:
+            self.heard += len(message["body"])
+        await answer(send, str(self.heard).encode())
+
+    async def _until_disconnect(self, receive: Any, pour: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pour)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+
+
+async def quick(connection: Connection) -> None:
+    """A request of its own on the same connection is answered."""
+    with trio.fail_after(10):
+        stream = await connection.request("GET", "/quick")
+        assert (await stream.head()).status == 200
+        assert await stream.body() == b"ok"
+
+
+async def test_a_stalled_stream_costs_bounded_memory_and_its_app_waits() -> None:
+    """hypercorn's own buffer went on growing: 8 KiB at a time, as fast as the app could."""
+    app = App()
+    async with hosting(app) as hosted, connect(hosted.port, window=0) as connection:
+        stalled = [await connection.request("GET", "/endless") for _ in range(10)]
+        await until(lambda: len(hosted.http2._exchanges) == 10)
+        for stream in stalled:
+            await stream.head()
+        await until(lambda: all(e.outgoing.full for e in hosted.http2._exchanges.values()))
+        before = app.sent
+        for _ in range(20):  # each a chance to go on, with frames that say nothing of window
+            connection.h2.ping(b"12345678")
+            await connection.flush()
+            finished = await connection.request("GET", "/silent")
+            await finished.head()
+            await finished.cancel()
+        assert app.sent == before
+        held = sum(len(exchange.outgoing) for exchange in hosted.http2._exchanges.values())
+        assert held <= 10 * (32_768 + len(CHUNK))
+
+
+async def test_a_stalled_stream_goes_on_when_it_gets_window() -> None:
+    app = App()
+    async with hosting(app) as hosted, connect(hosted.port, window=0) as connection:
+        stalled = await connection.request("GET", "/endless")
+        await stalled.head()
+        await until(lambda: all(e.outgoing.full for e in hosted.http2._exchanges.values()))
+        for size in (1, 10, 100_000):
+            got = stalled.received
+            connection.h2.increment_flow_control_window(size, stalled.stream_id)
+            await connection.flush()
+            await until(lambda got=got, size=size: stalled.received >= got + size)  # type: ignore[misc]
+        assert set(stalled.take()) == {ord("x")}
+        connection.h2.update_settings({4: 50_000})  # INITIAL_WINDOW_SIZE, of streams that are open too
+        got = stalled.received
+        await connection.flush()
+        await until(lambda: stalled.received >= got + 50_000)
+
+
+@pytest.mark.parametrize("path", ["/endless", "/finite"])
+async def test_a_stalled_stream_ends_with_its_connection(path: str) -> None:
+    """Also one whose app has said all: it waited for ever for the last of it to go."""
+    app = App()
+    async with hosting(app) as hosted:
+        async with connect(hosted.port, window=0) as connection:
+            stalled = await connection.request("GET", path)
+            await stalled.head()
+            await until(lambda: app.running == 1)
+        await until(lambda: app.running == 0 and hosted.sockets == 0)
+
+
+async def test_a_reset_leaves_the_others_alone() -> None:
+    """Twenty of forty are taken back in the middle of writing."""
+    app = App()
+    async with hosting(app) as hosted, connect(hosted.port) as connection:
+        streams = [await connection.request("GET", "/endless") for _ in range(40)]
+        for stream in streams:
+            assert await stream.receive()
+        for stream in streams[::2]:
+            await stream.cancel()
+        await until(lambda: app.running == 20)
+        for stream in streams[1::2]:
+            had = stream.received
+            while stream.received < had + 300_000:
+                assert set(await stream.receive()) == {ord("x")}
+        await quick(connection)
+
+
+async def test_a_crash_cuts_its_own_stream_visibly() -> None:
+    """A body that is not all there must not look as if it were; hypercorn left its client waiting for ever."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        stream = await connection.request("GET", "/crash")
+        assert await stream.reset_by_server() == ErrorCodes.INTERNAL_ERROR
+        await quick(connection)
+        await until(lambda: not hosted.http2._exchanges)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/\u00ff"), ("G\u00ffT", "/quick"), ("CONNECT", None), ("GET", None)]
+)
+async def test_a_head_that_cannot_be_read_is_its_streams_end(method: str, path: str | None) -> None:
+    """It was the connection's. What h2 itself refuses may be the connection's end, in words."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        silent = await connection.request("GET", "/silent")
+        await silent.head()
+        connection.h2.config.validate_outbound_headers = False
+        connection.h2.config.normalize_outbound_headers = False
+        bad = connection.h2.get_next_available_stream_id()
+        stream = Stream(connection, bad)
+        connection._streams[bad] = stream
+        pseudo = {":method": method, ":path": path, ":scheme": "http", ":authority": "x"}
+        if method == "CONNECT":
+            del pseudo[":scheme"]
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in pseudo.items() if value is not None]
+        connection.h2.send_headers(bad, headers, end_stream=True)
+        await connection.flush()
+        if method == "GET" and path is None:
+            await connection.ended()
+            assert connection.goaway is not None
+            assert connection.goaway.error_code == ErrorCodes.PROTOCOL_ERROR
+        else:
+            assert await stream.reset_by_server() == ErrorCodes.PROTOCOL_ERROR
+            await quick(connection)
+            assert silent.reset_code is None
+
+
+async def test_data_behind_an_early_answer() -> None:
+    """The answer, then "send no more"; what still comes is thrown away, the connection's window given back."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        for _ in range(30):
+            stream = await connection.request("POST", "/quick", end=False)
+            assert await stream.body() == b"ok"
+            # 16 KiB each: eight times the connection's window in all. h2 would not send on a stream it saw reset.
+            frame = (16_384).to_bytes(3, "big") + b"\x00\x00" + stream.stream_id.to_bytes(4, "big")
+            await connection.raw(frame + bytes(16_384))
+        await quick(connection)
+        posted = await connection.request("POST", "/reads", body=b"y" * 200_000)
+        assert await posted.body() == b"200000"
+
+
+async def test_an_app_that_takes_no_body_stops_nobody() -> None:
+    """The reading task waited for it, and with it every stream's window. Only its own sender is stopped."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        deaf = await connection.request("POST", "/deaf", end=False)
+        sent = 0
+        while connection.h2.local_flow_control_window(deaf.stream_id) > 100:
+            connection.h2.send_data(deaf.stream_id, b"z" * 100)
+            sent += 100
+        await connection.flush()
+        assert sent > 60_000
+        await quick(connection)
+        await deaf.cancel()
+        # What nobody read has been given back to the others.
+        posted = await connection.request("POST", "/reads", body=b"y" * 100_000)
+        assert await posted.body() == b"100000"
+
+
+async def test_more_streams_than_announced_are_refused_one_by_one() -> None:
+    """256; the next is told that nothing was done for it, the rest go on."""
+    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+        streams = [await connection.request("GET", "/silent") for _ in range(256)]
+        for stream in streams:
+            await stream.head()
+        assert connection.h2.remote_settings.max_concurrent_streams == 256
+        connection.h2.remote_settings[3] = 1_000  # as if it had not heard
+        connection.h2.remote_settings.acknowledge()
+        refused = await connection.request("GET", "/quick")
+        assert await refused.reset_by_server() == ErrorCodes.REFUSED_STREAM
+        await streams[0].cancel()
+        await until(lambda: len(hosted.http2._exchanges) == 255)
+        await quick(connection)
+        with pytest.raises(Broken):
+            await streams[0].receive()
+
+
+async def test_nothing_grows_with_the_number_of_requests() -> None:
+    """A thousand on one connection, of every kind of end: h2 and the host hold what they held after fifty."""
+    app = App()
+    async with hosting(app) as hosted, connect(hosted.port) as connection:
+
+        async def some(count: int) -> None:
+            for n in range(count):
+                if n % 5 == 0:
+                    stream = await connection.request("GET", "/silent")
+                    await stream.head()
+                    await stream.cancel()
+                elif n % 5 == 1:
+                    await (await connection.request("GET", "/crash")).reset_by_server()
+                elif n % 5 == 2:
+                    assert await (await connection.request("POST", "/quick", end=False)).body() == b"ok"
+                else:
+                    await quick(connection)
+            await quick(connection)
+            await until(lambda: not hosted.http2._exchanges)
+
+        await some(1_000)
+        protocol = hosted.http2
+        h2 = protocol._h2
+        assert len(h2.streams) <= 2
+        assert len(h2._closed_streams) <= 1_024
+        assert not protocol._writer._ready
+        assert not protocol._writer._unsent
+        assert app.running == 0
+        assert len(protocol._tasks._nursery.child_tasks) <= 3  # type: ignore[attr-defined]  # reader's idle timer, writer
