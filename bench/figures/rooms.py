@@ -14,7 +14,7 @@ _ROOMS: tuple[tuple[str, str | None], ...] = (
     ("/server/events.py", "generation"),
     ("/eventstore/postgres/bridge.py", "asyncpg and bridge"),
     ("/eventstore/postgres/", "eventstore: postgres"),
-    ("/eventstore/tail.py", "eventstore: tail"),
+    ("/eventstore/tail_cache.py", "eventstore: tail"),
     ("/eventstore/wakeups.py", "eventstore: wake-ups"),
     ("/eventstore/subscription.py", "eventstore: subscriptions"),
     ("/eventstore/", "eventstore: appends"),
