@@ -160,7 +160,7 @@ SEVEN = hashlib.sha256(b'{"order":7}').hexdigest()
             events.generation_completed(G, "stop", None, None),
             "generation.completed",
             G,
-            {"finish_reason": "stop", "usage": {}},
+            {"finish_reason": "stop", "usage": {}, "ttft_ms": None},
         ),
         (
             events.generation_failed(G, "c", "m", retryable=False),

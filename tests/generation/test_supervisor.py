@@ -41,7 +41,7 @@ async def test_an_answer_without_a_word(autojump_clock: MockClock) -> None:
     log = MemoryLog()
     await run_out(log, FakeUpstream(finish=None))
     assert types(log) == ["generation.started", "generation.completed"]
-    assert fields(told(log)[-1]) == {"finish_reason": "stop", "usage": {}}
+    assert fields(told(log)[-1]) == {"finish_reason": "stop", "usage": {}, "ttft_ms": None}
 
 
 async def test_the_writer_is_closed_with_the_last_word(autojump_clock: MockClock) -> None:
