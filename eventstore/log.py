@@ -59,8 +59,7 @@ class Outcome(Struct, frozen=True, gc=False):
     head: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadQuery:
+class ReadQuery(Struct, frozen=True, gc=False):
     """At most `limit` events of `stream` after a position."""
 
     stream: str

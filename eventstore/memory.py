@@ -170,7 +170,12 @@ class _Process:
         if stream is None:
             return None
         start = max(0, query.after + 1 - stream.earliest)
-        return Slice(stream.events[start : start + query.limit], stream.head, stream.earliest)
+        # Copies, as from a database: what readers keep at an event is theirs and not the log's.
+        found = [
+            Event(one.position, one.type, one.at, one.tag, one.data)
+            for one in stream.events[start : start + query.limit]
+        ]
+        return Slice(found, stream.head, stream.earliest)
 
     async def heads(self, streams: Sequence[str]) -> Sequence[Head | None]:
         await self._reach()

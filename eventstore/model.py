@@ -7,7 +7,8 @@ Plain frozen values, no behaviour beyond what their fields say, no I/O. Position
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from sys import getsizeof
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -15,6 +16,8 @@ ANY: Final = -1
 """Expected position: wherever the stream is; it may be new."""
 NO_STREAM: Final = 0
 """Expected position: the stream must not exist yet."""
+KEY_BYTES: Final = 2_000
+"""Of a key's scope and name, in UTF-8: an entry of the index holds 2,704 bytes at most."""
 
 
 class NewEvent(Struct, frozen=True, gc=False):
@@ -28,11 +31,25 @@ class NewEvent(Struct, frozen=True, gc=False):
     tag: str | None = None
 
 
+class Holder(Protocol):
+    """Something that holds events within a bound of bytes."""
+
+    def grew(self, size: int) -> None:
+        """One of them takes so many bytes more."""
+
+
+_EVENT_BYTES: Final = 72 + 48 + 32 + 16
+"""Itself, its time, its position, its place in a tail; type and tag are shared with other events."""
+_MEMO_BYTES: Final = 184
+"""A dict of up to five."""
+
+
 class Event(Struct, eq=False, gc=False):
     """A fact at its position. Never changes.
 
     `at` is UTC, taken under the stream's lock, and never falls along a stream. `memo` is where readers keep
-    what they made of the event (an encoding, say), so that all readers of the shared tail make it once.
+    what they made of the event (an encoding, say), so that all readers of the shared tail make it once: by `keep`,
+    for then the tail counts it. `tail` is the one that holds the event.
     """
 
     position: int
@@ -41,6 +58,7 @@ class Event(Struct, eq=False, gc=False):
     tag: str | None
     data: str
     memo: dict[Hashable, bytes] | None = None
+    tail: Holder | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Event):
@@ -48,10 +66,26 @@ class Event(Struct, eq=False, gc=False):
         mine, theirs = ((event.position, event.type, event.at, event.tag, event.data) for event in (self, other))
         return mine == theirs
 
+    def keep(self, name: Hashable, made: bytes) -> None:
+        """Keeps what was made of the event, once under each name."""
+        size = getsizeof(made)
+        if self.memo is None:
+            self.memo = {name: made}
+            size += _MEMO_BYTES
+        else:
+            self.memo[name] = made
+        if self.tail is not None:
+            self.tail.grew(size)
+
     @property
     def size(self) -> int:
-        """About how many bytes the event takes in memory."""
-        return 400 + 2 * len(self.data)
+        """How many bytes the event takes in memory, with what is kept at it."""
+        size = _EVENT_BYTES + getsizeof(self.data)
+        if self.memo is not None:
+            size += _MEMO_BYTES
+            for made in self.memo.values():
+                size += getsizeof(made)
+        return size
 
 
 class Writer(Struct, frozen=True, gc=False):
@@ -71,12 +105,20 @@ class Key(Struct, frozen=True, gc=False):
 
     With a `digest` the same claim again is a repetition and gets the first positions; another digest, or a
     key without one, is `KeyReused`. `seconds` is how long it is kept, None for ever.
+
+    Raises `ValueError` for a scope or name that Postgres could not store or index: U+0000, unpaired surrogates,
+    more than `KEY_BYTES` of both together. Whoever makes keys of what clients send has to check that first.
     """
 
     scope: str
     name: str
     digest: bytes | None = None
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        size = len(self.scope.encode()) + len(self.name.encode())  # UnicodeEncodeError is a ValueError
+        if size > KEY_BYTES or "\0" in self.scope or "\0" in self.name:
+            raise ValueError(f"a key of {size} bytes, or with U+0000 in it, cannot be stored")
 
 
 class Append(Struct, frozen=True, gc=False):

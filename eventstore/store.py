@@ -143,6 +143,22 @@ class EventStore:
             self._tails.offer(stream, found.events)
         return found
 
+    async def look(self, stream: str, after: int, limit: int) -> Slice:
+        """As `read`. Where the shared tail holds newer events they come from there, and only the head is read."""
+        if self._tails.last(stream) <= after:
+            return await self.read(stream, after, limit)
+        head = await self.head(stream)
+        if head.position <= after:
+            return Slice((), head.position, head.earliest)
+        events = self._tails.after(stream, after, limit)
+        if events and (events[-1].position >= head.position or len(events) == limit):
+            return Slice(events, max(head.position, events[-1].position), head.earliest)
+        return await self.read(stream, after, limit)
+
+    def recent(self, stream: str, after: int, limit: int) -> Sequence[Event]:
+        """At most `limit` events right after a position, from memory. None of them says nothing."""
+        return self._tails.after(stream, after, limit)
+
     async def read_one(self, stream: str, position: int) -> Event | None:
         """The event at a position, None past the head. Raises `StreamUnknown`, `Trimmed` or `Erased`."""
         events = (await self.read(stream, position - 1, 1)).events

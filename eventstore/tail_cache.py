@@ -1,8 +1,9 @@
 """The recent events of each stream, once per process, shared by all its readers.
 
 A tail may only ever say *newer*: an event it holds is in the log, but what it lacks may be there too. It
-accepts only the position after its last; at a gap it is dropped and the log is read. Bounded in bytes, per
-stream and over all; the stream that was quiet longest goes first.
+accepts only the position after its last; at a gap it is dropped and the log is read. Bounded in bytes of memory,
+per stream and over all, with what readers keep at the events (`Event.keep`); the stream that was not used for
+longest goes first.
 """
 
 from collections import OrderedDict, deque
@@ -11,20 +12,51 @@ from itertools import islice
 
 from eventstore.model import Event
 
+TAIL_BYTES = 1_000
+"""What a tail takes beside its events."""
+
 
 class _Tail:
-    __slots__ = ("events", "size")
+    """One stream's. `grew` is called by its events when something is kept at them."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_tails", "events", "size", "stream")
+
+    def __init__(self, tails: "Tails", stream: str) -> None:
+        self._tails: Tails | None = tails
         self.events: deque[Event] = deque()
-        self.size = 0
+        self.size = TAIL_BYTES
+        self.stream = stream
 
     def add(self, events: Sequence[Event], most: int) -> None:
-        self.events.extend(events)
         for event in events:
+            event.tail = self
             self.size += event.size
+        self.events.extend(events)
+        self._shrink(most)
+
+    def _shrink(self, most: int) -> None:
         while self.size > most and len(self.events) > 1:
-            self.size -= self.events.popleft().size
+            gone = self.events.popleft()
+            self.size -= gone.size
+            gone.tail = None
+
+    def grew(self, size: int) -> None:
+        """One of its events takes so many bytes more."""
+        tails = self._tails
+        if tails is None:
+            return
+        before = self.size
+        self.size += size
+        if self.size > tails.stream_bytes:
+            self._shrink(tails.stream_bytes)
+        tails.size += self.size - before
+        if tails.size > tails.total_bytes:
+            tails.shrink(self.stream)
+
+    def clear(self) -> None:
+        """Nothing holds it any more but its events, as long as readers have these."""
+        self._tails = None
+        self.events.clear()
 
 
 class Tails:
@@ -34,12 +66,15 @@ class Tails:
     """
 
     def __init__(self, stream_bytes: int, total_bytes: int) -> None:
-        self._stream_bytes = stream_bytes
-        self._total_bytes = total_bytes
+        self.stream_bytes = stream_bytes
+        self.total_bytes = total_bytes
         self._tails: OrderedDict[str, _Tail] = OrderedDict()
         self.size = 0
         self.hits = 0
         self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._tails)
 
     def offer(self, stream: str, events: Sequence[Event]) -> None:
         """Takes events that are known to be in the log, consecutive and oldest first."""
@@ -57,13 +92,29 @@ class Tails:
                 if not events:
                     return
         if tail is None:
-            tail = self._tails[stream] = _Tail()
-        self._tails.move_to_end(stream)
+            tail = self._tails[stream] = _Tail(self, stream)
+            self.size += TAIL_BYTES
+        else:
+            self._tails.move_to_end(stream)
         before = tail.size
-        tail.add(events, self._stream_bytes)
+        tail.add(events, self.stream_bytes)
         self.size += tail.size - before
-        while self.size > self._total_bytes and len(self._tails) > 1:
-            self.drop(next(iter(self._tails)))
+        if self.size > self.total_bytes:
+            self.shrink(stream)
+
+    def shrink(self, used: str) -> None:
+        """Drops tails until the bound is kept, but not the one that is used just now."""
+        while self.size > self.total_bytes and len(self._tails) > 1:
+            oldest = next(iter(self._tails))
+            if oldest == used:
+                self._tails.move_to_end(used)
+            else:
+                self.drop(oldest)
+
+    def last(self, stream: str) -> int:
+        """The position of the newest event that the tail holds; 0 where there is no tail."""
+        tail = self._tails.get(stream)
+        return 0 if tail is None else tail.events[-1].position
 
     def after(self, stream: str, position: int, limit: int) -> Sequence[Event]:
         """At most `limit` events right after `position`; none if the tail cannot tell (which is no answer)."""
@@ -73,6 +124,7 @@ class Tails:
         skip = position + 1 - tail.events[0].position
         if skip < 0 or skip >= len(tail.events):
             return ()
+        self._tails.move_to_end(stream)
         if skip > len(tail.events) // 2:
             # Readers stand at the end: walk from there, not over the whole tail.
             count = len(tail.events) - skip
@@ -86,3 +138,4 @@ class Tails:
         tail = self._tails.pop(stream, None)
         if tail is not None:
             self.size -= tail.size
+            tail.clear()

@@ -42,12 +42,18 @@ class Waker:
             trio.lowlevel.reschedule(self._sleeper)
             self._sleeper = None
 
+    def nudge(self) -> None:
+        """Wakes the sleeper, if there is one, though nothing is newer: a time has come that it waits for."""
+        if self._sleeper is not None:
+            trio.lowlevel.reschedule(self._sleeper)
+            self._sleeper = None
+
     def arm(self) -> None:
         """From here on every ring counts. Call it before looking, never after."""
         self._rung = False
 
     async def sleep(self) -> None:
-        """Until the next ring since `arm`. Always a checkpoint."""
+        """Until the next ring since `arm`, or a nudge: `rung` tells which. Always a checkpoint."""
         if self._rung:
             await trio.lowlevel.checkpoint()
             return

@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from eventstore.postgres.bridge import open_bridge
 
 _FOLDER = Path(__file__).parent
+_VERSION_TABLE = {"version_table_schema": "eventstore", "version_table": "revision"}
 _LOCK = 7_306_015_824_111_507  # any number, the same in every process
 # Not from the owner to itself: taking its own rights away first would lock it out.
 _GRANT = text("SELECT eventstore.grant_to(a) FROM (SELECT CAST(:role AS name) AS a) r WHERE a <> current_user")
@@ -40,20 +42,27 @@ def revisions() -> frozenset[str]:
     return frozenset(script.revision for script in ScriptDirectory(str(_FOLDER)).walk_revisions())
 
 
-async def upgrade(owner_url: str, *, app_role: str | None = None, revision: str = "head") -> None:
+async def upgrade(owner_url: str, *, app_role: str | None = None, revision: str = "head") -> str | None:
     """Brings the database up to `revision` and gives `app_role` (if named) the rights to serve.
 
-    `owner_url`: a role that owns the schema or may create it. Raises `StoreUnavailable` (not reachable) or
-    `Refused` (a right is missing; the message is the database's).
+    Returns the revision that was found under the lock, None for an empty database: of several processes that call
+    this at once, only the one that migrated is told of an old one. `owner_url`: a role that owns the schema or may
+    create it. Raises `StoreUnavailable` (not reachable) or `Refused` (a right is missing; the message is the
+    database's).
     """
 
+    found: str | None = None
+
     def act(config: Config, connection: Connection) -> None:
+        nonlocal found
+        found = MigrationContext.configure(connection, opts=_VERSION_TABLE).get_current_revision()
         command.upgrade(config, revision)
         if app_role is not None:
             # Under the same lock: two grants at once update one row of the catalogue, and one of them fails.
             connection.execute(_GRANT, {"role": app_role})
 
     await _run(owner_url, act)
+    return found
 
 
 async def downgrade(owner_url: str, revision: str = "base") -> None:

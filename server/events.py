@@ -49,7 +49,27 @@ class Type(StrEnum):
 TERMINAL: Final = frozenset({Type.GENERATION_COMPLETED, Type.GENERATION_FAILED, Type.GENERATION_CANCELLED})
 """Exactly one of these ends a generation."""
 
+MOST_EVENT_BYTES: Final = 1024 * 1024
+"""Of an event's JSON that an app writes: every reader takes an event whole."""
+
 _encode = msgspec.json.Encoder().encode
+
+
+class EventTooLarge(ValueError):
+    """An app wants to write an event of more than `MOST_EVENT_BYTES`. Nothing was written."""
+
+
+def bounded(event: NewEvent, what: str) -> NewEvent:
+    """The event itself. Raises `EventTooLarge`, with `what` in its message, where it is more than one may be."""
+    size = len(event.data)
+    if size > MOST_EVENT_BYTES // 4:  # a character is four bytes at most
+        size = len(event.data.encode())
+    if size > MOST_EVENT_BYTES:
+        raise EventTooLarge(
+            f"{what} takes {size:,} bytes as JSON, and an event {MOST_EVENT_BYTES:,} at most. Write it in parts, "
+            "or keep it elsewhere and write where it is."
+        )
+    return event
 
 
 def _event(kind: Type, fields: Mapping[str, Any], generation: str | None = None) -> NewEvent:

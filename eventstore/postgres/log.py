@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from sys import intern
 from typing import Any, TypeVar
 
 import trio
@@ -36,6 +37,9 @@ from eventstore.postgres.statements import STATEMENTS
 
 READ_BYTES = 8 * 1024 * 1024
 """What one batch of reads brings at most, about; each brings at least one event."""
+
+QUERY_BYTES = 1024 * 1024
+"""The same for one read of the batch: what a reader holds that takes nothing."""
 
 _APPEND, _APPEND_TEXTS, _DURING = STATEMENTS["append"], STATEMENTS["append_texts"], STATEMENTS["append_during"]
 _STAYS_ERASED = "23514"  # a CHECK that an append can fail at: only that of the streams that were erased
@@ -177,19 +181,22 @@ class PostgresLog:
                 [query.stream for query in queries],
                 [query.after for query in queries],
                 [query.limit for query in queries],
-                READ_BYTES // len(queries),
+                min(QUERY_BYTES, READ_BYTES // len(queries)),
             )
         except Refused as error:
             return await _singly(self.read, queries, error)
         found: list[Slice | None] = [None] * len(queries)
         events: list[Event] = []
+        tags: dict[str, str] = {}
         current = 0
         for n, head, earliest, position, type_, at, tag, data in rows:
             if n != current:
                 current, events = n, []
                 found[n - 1] = Slice(events, head, earliest)
             if position is not None:
-                events.append(Event(position, type_, at, tag, data))
+                if tag is not None:
+                    tag = tags.setdefault(tag, tag)  # one text for all events of a batch
+                events.append(Event(position, intern(type_), at, tag, data))
         return found
 
     async def heads(self, streams: Sequence[str]) -> Sequence[Head | StoreError | None]:

@@ -15,10 +15,10 @@ import trio
 
 from eventstore import Appended, Event, EventStore, Key, NewEvent
 from server.events import Type
-from server.generation import calls
-from server.generation.calls import Calls
+from server.generation import tool_call_fold
 from server.generation.pen import Pen
 from server.generation.state import Generation, ToolCall
+from server.generation.tool_call_fold import Calls
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _HEARD = frozenset(
@@ -89,4 +89,4 @@ class Desk:
         elif kind is Type.STEERING_CHANGED:
             self.steering[fields["name"]] = fields["value"]
         else:
-            self.calls = calls.after(self.calls, kind, fields, position)
+            self.calls = tool_call_fold.after(self.calls, kind, fields, position)

@@ -95,9 +95,10 @@ class Run(RunHandle):
         return self._workflow.steering_model(self._desk.steering)
 
     async def token(self, text: str) -> None:
-        """Says something: one `token` event, seen by readers once it is durable."""
+        """Says something: one `token` event, seen by readers once it is durable. `EventTooLarge`: above 1 MiB."""
+        event = events.bounded(events.token(self.id, clean(text)), "the text of run.token")
         self._around.figures.arrived(trio.current_time())
-        await self._desk.write([events.token(self.id, clean(text))])
+        await self._desk.write([event])
         self._around.figures.appended(1)
 
     async def progress(self, done: float, total: float, unit: str, *, stage: str | None = None) -> None:
@@ -105,14 +106,15 @@ class Run(RunHandle):
         for given in (done, total):
             if not (math.isfinite(given) and given >= 0):  # JSON has no infinity: readers would get a null
                 raise ValueError(f"progress counts with numbers from 0 on, not with {given!r}")
-        await self._desk.write([events.progress(self.id, done, total, clean(unit), stage and clean(stage))])
+        event = events.progress(self.id, done, total, clean(unit), stage and clean(stage))
+        await self._desk.write([events.bounded(event, "run.progress")])
 
     async def step(self, name: str, do: Callable[[], Any]) -> Any:
         """Does something once for all attempts: its result (JSON) is in the log before this returns.
 
         `do` takes nothing; it is async, or plain and then run in a thread. What it raises comes through, and
         nothing is recorded. Steps of one name are told apart by their order, so those that are done side by side
-        need names of their own.
+        need names of their own. `EventTooLarge`: the result is more than 1 MiB as JSON, and was not recorded.
         """
         step = self._name("step", name)
         if step not in self._desk.steps:
@@ -123,7 +125,8 @@ class Run(RunHandle):
                 (value,) = await trio.to_thread.run_sync(lambda: (do(),), abandon_on_cancel=True)
                 if inspect.isawaitable(value):
                     value = await value
-            await self._desk.write([events.step_finished(self.id, step, to_jsonable(value))])
+            event = events.step_finished(self.id, step, to_jsonable(value))
+            await self._desk.write([events.bounded(event, f"the result of step {name!r}")])
         return self._desk.steps[step]
 
     async def generate(
@@ -177,7 +180,7 @@ class Run(RunHandle):
                 step=step,
                 expires_at=expiry(now, expires) if now is not None else None,
             )
-            await self._desk.write([proposed])
+            await self._desk.write([events.bounded(proposed, "what run.approve asks")])
         await decided(self._desk, call)
         found = self._desk.call(call)
         assert found.decision is not None

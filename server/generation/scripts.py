@@ -10,6 +10,7 @@ from typing import Protocol
 
 from eventstore import NewEvent, StoreError
 from server import events, logs
+from server.events import EventTooLarge
 from server.generation.answering import answer
 from server.generation.desk import Desk
 from server.generation.failing import RunFailed, fault_in, in_words, is_fault
@@ -125,7 +126,11 @@ class Play:
         except BadResult as error:
             raise RunFailed("invalid_result", str(error)) from None
         usage = around.figures.usage
-        return [events.result(pen.generation, result), _completed(pen.generation, "stop", usage, around.figures)]
+        try:
+            told = events.bounded(events.result(pen.generation, result), "the workflow's result")
+        except EventTooLarge as error:
+            raise RunFailed("invalid_result", str(error)) from None
+        return [told, _completed(pen.generation, "stop", usage, around.figures)]
 
 
 async def _sit_down(pen: Pen, found: Generation) -> Desk:

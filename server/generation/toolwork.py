@@ -15,7 +15,7 @@ import trio
 
 from eventstore import Key, KeyReused, NewEvent, StoreError
 from server import events, logs
-from server.events import SERVER
+from server.events import MOST_EVENT_BYTES, SERVER, EventTooLarge, bounded
 from server.generation.decide_controls import DECISION, OUTCOME
 from server.generation.desk import Desk
 from server.generation.failing import fault_in, in_words, is_fault
@@ -31,6 +31,8 @@ Outcome = Mapping[str, Any]
 Inside = Callable[[str], RunHandle]
 """The run as a tool is given it, inside of a call."""
 
+MOST_ARGUMENTS = MOST_EVENT_BYTES // 8
+"""Characters of a model's arguments: written as JSON, with the rest of their event, they stay within its bound."""
 SHOWN = 200
 """Characters of a model's broken arguments that it is told of."""
 CLIENT_SECONDS = 3600.0
@@ -74,6 +76,8 @@ def _read_arguments(wanted: Wanted, tool: AnyTool | None) -> tuple[dict[str, Any
         arguments = json.loads(wanted.arguments or "{}")
     except (ValueError, RecursionError):
         arguments = None
+    if len(wanted.arguments) > MOST_ARGUMENTS:
+        return {}, "invalid_arguments", f"the arguments are longer than {MOST_ARGUMENTS:,} characters"
     if not isinstance(arguments, dict):
         return {}, "invalid_arguments", f"the arguments are no JSON object: {wanted.arguments[:SHOWN]!a}"
     try:
@@ -166,7 +170,13 @@ async def _run_here(desk: Desk, found: ToolCall, tool: AnyTool | None, inside: I
 
 
 async def _finish(desk: Desk, found: ToolCall, outcome: Outcome) -> Outcome:
-    await desk.write([events.tool_finished(desk.generation, found.call, outcome)])
+    event = events.tool_finished(desk.generation, found.call, outcome)
+    try:
+        bounded(event, f"the result of {found.name}")
+    except EventTooLarge as error:  # it has taken effect: the model is told so
+        outcome = {"error": {"code": "result_too_large", "message": str(error)}}
+        event = events.tool_finished(desk.generation, found.call, outcome)
+    await desk.write([event])
     return outcome
 
 

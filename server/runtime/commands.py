@@ -30,7 +30,7 @@ from server.generation.supervisor import Supervisor
 from server.ids import new as new_id
 from server.runtime.acting import Acting
 from server.runtime.starting import Starting
-from server.runtime.state_cache import Folds
+from server.runtime.state_cache import StateCache
 from server.runtime.stream_drain import Drain
 from server.webhooks.webhooks import Webhooks
 
@@ -48,7 +48,7 @@ class Commands:
         self,
         store: EventStore,
         acting: Acting,
-        folds: Folds,
+        folds: StateCache,
         supervisor: Supervisor,
         starting: Starting,
         webhooks: Webhooks,

@@ -17,7 +17,7 @@ from server.generation.commands import DecideCall, FinishCall, SteerGeneration
 from server.generation.decide_controls import DECISION, OUTCOME, decide_call, finish_call, steer_generation
 from server.generation.state import Conversation, ToolCall
 from server.runtime.acting import Acting
-from server.runtime.state_cache import Folds
+from server.runtime.state_cache import StateCache
 from server.workflows import BadArguments, Registry
 
 Decide = Callable[[Conversation], Awaitable[Sequence[NewEvent]]]
@@ -28,7 +28,7 @@ TRIES = 20
 class Controls:
     """One process's. Each command returns where its event is; a `repeated` one stood there before."""
 
-    def __init__(self, store: EventStore, acting: Acting, folds: Folds, registry: Registry) -> None:
+    def __init__(self, store: EventStore, acting: Acting, folds: StateCache, registry: Registry) -> None:
         self._store = store
         self._acting = acting
         self._folds = folds
@@ -95,13 +95,16 @@ class Controls:
                     raise
                 return earlier
             try:
-                return await self._acting.append(conversation, events, key, claim=claim, during=generation)
+                appended = await self._acting.append(conversation, events, key, claim=claim, during=generation)
             except Fenced:
                 continue  # it ended meanwhile: the next look says so
             except KeyReused:  # somebody has the call: the next look says who, if it was not this very command
                 earlier = await self._acting.earlier(key)
                 if earlier is not None:
                     return earlier
+                continue
+            self._folds.follow(state, events, appended)  # it is answered with the state there
+            return appended
         raise unavailable("The generation changed faster than this could be decided. Try again.")
 
 

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from eventstore import Erased, EventStore, Head, Place, StreamUnknown, Trimmed
+from eventstore import Erased, Event, EventStore, Head, Place, StreamUnknown, Trimmed
+from server.config.public_url import PublicUrl
 from server.errors import not_found
-from server.events import GENERATION_SCOPE
+from server.events import TERMINAL
 from server.generation.attempt import Attempt
 from server.generation.fold import fold
 from server.generation.run import Surroundings
@@ -21,8 +22,9 @@ from server.metrics import Metrics
 from server.runtime.acting import Acting
 from server.runtime.commands import Commands
 from server.runtime.controls import Controls
+from server.runtime.generation_places import GenerationPlaces
 from server.runtime.starting import Starting
-from server.runtime.state_cache import Folds
+from server.runtime.state_cache import StateCache
 from server.runtime.stream_drain import Drain
 from server.runtime.sweep import Sweeping, expire, sweep
 from server.upstream import Upstreams
@@ -30,7 +32,8 @@ from server.webhooks.options import WebhookOptions
 from server.webhooks.webhooks import Webhooks
 from server.workflows import Registry
 
-PLACES_KEPT = 50_000
+LARGE_PAGES = 2
+"""Pages of many bytes that are made at once."""
 
 
 class Runtime:
@@ -46,12 +49,15 @@ class Runtime:
         metrics: Metrics,
         registry: Registry,
         webhooks: WebhookOptions,
+        public: PublicUrl,
     ) -> None:
         self.store = store
+        self.public = public
         self.metrics = metrics
         self.most_runs = most_runs
+        self.large_pages = trio.CapacityLimiter(LARGE_PAGES)
         self.drain = drain
-        self.folds = Folds(store, nursery)
+        self.states = self.folds = StateCache(store, nursery)
         self.starting = Starting(store, self.folds, upstreams, registry)
         worker = f"worker-{store.owner:016x}"
         self.supervisor = Supervisor(store, nursery, worker, self._around, metrics)
@@ -61,7 +67,7 @@ class Runtime:
             store, acting, self.folds, self.supervisor, self.starting, self.webhooks, drain, most_runs
         )
         self.controls = Controls(store, acting, self.folds, registry)
-        self._places: dict[str, Place] = {}
+        self.places = GenerationPlaces(store)
 
     def _around(self, attempt: Attempt) -> Surroundings:
         return self.starting.around(self.supervisor.pace, attempt)
@@ -80,8 +86,12 @@ class Runtime:
         """Where a conversation's log ends and begins, read from the primary. `Problem` 404."""
         if not looks_right(name, "conv"):
             raise not_found("conversation")
+        return await self.head_of(name)
+
+    async def head_of(self, conversation: str) -> Head:
+        """The same for a name that is known to be one of ours."""
         try:
-            return await self.store.head(name)
+            return await self.store.head(conversation)
         except StreamUnknown:
             raise not_found("conversation") from None
 
@@ -102,19 +112,68 @@ class Runtime:
         """Where a generation was requested (`last` is the request itself). `Problem` 404."""
         if not looks_right(generation, "gen"):
             raise not_found("generation")
-        found = self._places.get(generation)
+        found = await self.places.find(generation)
         if found is None:
-            found = await self.store.find_key(GENERATION_SCOPE, generation)
-            if found is None:
-                raise not_found("generation")
-            self.remember(generation, found)
+            raise not_found("generation")
         return found
 
     def remember(self, generation: str, place: Place) -> None:
-        """A place never changes; the oldest remembered one goes when there are too many."""
-        if len(self._places) >= PLACES_KEPT:
-            self._places.pop(next(iter(self._places)))
-        self._places[generation] = place
+        """A generation was requested there."""
+        self.places.remember(generation, place)
+
+    def ended_at(self, generation: str) -> int | None:
+        """The position of its terminal event, if this process knows it. It never changes."""
+        known = self.places.end(generation)
+        place = self.places.known(generation)
+        if known is None and place is not None:
+            state = self.states.known(place.stream)
+            found = state.generation(generation) if state is not None else None
+            if found is not None and found.ended:
+                self.saw_end(generation, found.position)
+                return found.position
+        return known
+
+    def saw_end(self, generation: str, position: int) -> None:
+        """Its terminal event stands there: told by whoever has read it."""
+        self.places.ended(generation, position)
+
+    async def ended_by(self, generation: str, position: int) -> bool:
+        """Whether its terminal event stands at a position that is known to be in the log, or in front of it.
+
+        What lies there never changes, so this is answered from memory where it can be, and else by a look at that
+        very event: one of the generation's own that is not its end comes before the end. Where it is an event of
+        others, the generation's writer says whether it is open; only for one that was closed, and of which nothing
+        is at hand, is the conversation folded. `Problem` 404.
+        """
+        place = await self.place(generation)
+        if position <= place.last:
+            return False
+        end = self.ended_at(generation)
+        if end is not None:
+            return end <= position
+        state = self.states.known(place.stream)
+        if state is not None and state.position >= position:
+            return False  # else its end would be known by now
+        event = await self._event(place.stream, position)
+        if event is not None and event.tag == generation:
+            if event.type in TERMINAL:
+                self.saw_end(generation, position)
+            return event.type in TERMINAL
+        writer = await self.store.writer(place.stream, generation)
+        if writer is not None and not writer.closed:
+            return False
+        _, found, _ = await self.look(generation)
+        return found.ended and found.position <= position
+
+    async def _event(self, conversation: str, position: int) -> Event | None:
+        """The event at a position; None where it is not there any more."""
+        recent = self.store.recent(conversation, position - 1, 1)
+        if recent:
+            return recent[0]
+        try:
+            return await self.store.read_one(conversation, position)
+        except Trimmed:
+            return None
 
     async def generation(self, name: str) -> tuple[Conversation, Generation]:
         """A generation and its conversation at the primary's head. `Problem` 404."""
@@ -141,10 +200,12 @@ async def open_runtime(
     registry: Registry | None = None,
     webhooks: WebhookOptions | None = None,
     ephemeral_seconds: float = 600.0,
+    public: PublicUrl | None = None,
 ) -> AsyncIterator[Runtime]:
     """The runtime at work on an open store. At its end all its tasks are cancelled; drain it first.
 
-    `metrics` are the process's; without, it counts for itself. `registry`: what apps declared.
+    `metrics` are the process's; without, it counts for itself. `registry`: what apps declared. `public`: where
+    clients find this server.
     """
     async with trio.open_nursery() as nursery:
         runtime = Runtime(
@@ -156,10 +217,12 @@ async def open_runtime(
             metrics or Metrics(),
             registry or Registry(),
             webhooks or WebhookOptions(),
+            public or PublicUrl(),
         )
         nursery.start_soon(runtime.supervisor.watch)
         nursery.start_soon(runtime.supervisor.pace.run)
         nursery.start_soon(runtime.sweep)
+        nursery.start_soon(drain.serve)
         nursery.start_soon(expire, store, runtime.folds, ephemeral_seconds)
         yield runtime
         nursery.cancel_scope.cancel()

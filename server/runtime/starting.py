@@ -21,7 +21,7 @@ from server.generation.scripts import Agent, Answer, Play, Script
 from server.generation.state import Conversation, Generation
 from server.generation.states import Status
 from server.generation.supervisor import Supervisor
-from server.runtime.state_cache import Folds
+from server.runtime.state_cache import StateCache
 from server.upstream import BadParameters, Prompt, UnknownModel, Upstream, Upstreams
 from server.workflows import AnyTool, BadInput, ClientTool, Registry
 
@@ -34,7 +34,7 @@ ATTEMPT: str = "attempt"
 class Starting:
     """One process's knowledge of what it can run."""
 
-    def __init__(self, store: EventStore, folds: Folds, upstreams: Upstreams, registry: Registry) -> None:
+    def __init__(self, store: EventStore, folds: StateCache, upstreams: Upstreams, registry: Registry) -> None:
         self._store = store
         self._folds = folds
         self._upstreams = upstreams

@@ -1,18 +1,21 @@
-"""Folds at hand: the state of a conversation, at its head or at any position.
+"""The states of conversations that this process has at hand: at their heads, and at positions that were asked for.
 
-The state is kept per conversation and moved on by the events since, so a poll costs those and nothing more.
-Every answer rests on a read of the primary made after the asking: "nothing new" is never said from memory.
-Cold, it starts from the newest stored snapshot; it stores one itself when the log has grown by a part.
+A state at the head is moved on by the events since, so a look costs those and nothing more. Every answer about
+the head rests on a read of the primary that was made after the asking: "nothing new" is never said from memory.
+A state that is not at hand is made once for all who ask for it: from the newest stored snapshot and the events
+behind it. It knows no HTTP and no transport.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import msgspec
 import trio
 
 from eventstore import (
     Appended,
+    Event,
     EventStore,
     Head,
     NewEvent,
@@ -24,30 +27,54 @@ from eventstore import (
 )
 from server import logs
 from server.errors import not_found
-from server.generation.fold import fold
-from server.generation.state import FORM, Conversation
+from server.generation.fold import Folding, fold
+from server.generation.state import FORM, Conversation, from_stored, to_stored
+from server.runtime.keyed_locks import KeyedLocks
+from server.runtime.past_states import PastStates
 
 log = logs.get("folds")
 
 PAGE = 2_000
+"""Events of one read, where many are to be folded."""
+FEW = 256
+"""And where few are expected. Whoever is further behind waits for the one task that catches up for all."""
+PIECE, PIECE_BYTES = 500, 256 * 1024
+"""Events, and characters of them, that are folded without a checkpoint."""
+MARK_EVERY = 500
+"""On the way to a position in the past a state is kept after so many events: the next one may be asked there."""
+NEAR = 2_000
+"""Behind a state at hand so many events are folded rather than to look for a stored snapshot."""
+REPLAYS = 4
+"""States in the past that are made at the same time: the others wait, and live readers do not."""
 STORE_EVERY = 500
-"""A snapshot is stored after this many events, or an eighth of the log if that is more: so the snapshots of a
-long conversation take a multiple of its text, not its square."""
+"""A snapshot is stored after this many events, or up to an eighth of the log if that is more: so the snapshots of
+a long conversation take a multiple of its text, not its square. All processes store at the same positions
+(`_mark`), and of one position the log keeps one."""
 KEPT_BYTES = 64 * 1024 * 1024
+"""What the states at the heads may take in memory."""
+PAST_BYTES = 32 * 1024 * 1024
+"""And those at other positions."""
+ENTRY_BYTES = 400
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Conversation).decode
 
-
-class Folds:
-    """The folds of one process. `nursery` is where snapshots are stored, off the readers' way."""
+class StateCache:
+    """The states of one process. `nursery` is where snapshots are stored, off the readers' way."""
 
     def __init__(self, store: EventStore, nursery: trio.Nursery) -> None:
         self._store = store
         self._nursery = nursery
-        self._kept: OrderedDict[str, tuple[Conversation, int]] = OrderedDict()
+        self._kept: OrderedDict[str, Conversation] = OrderedDict()
         self._size = 0
-        self._stored: dict[str, int] = {}
+        self._past = PastStates(PAST_BYTES)
+        self._locks = KeyedLocks()
+        self._replays = trio.CapacityLimiter(REPLAYS)
+
+    @property
+    def size(self) -> int:
+        """Bytes that all states here take in memory."""
+        return self._size + self._past.size
+
+    # -- at the head
 
     async def latest(self, conversation: str) -> Conversation:
         """The state at the primary's head. `Problem` 404 if there is no such conversation.
@@ -57,102 +84,222 @@ class Folds:
         state, _ = await self.look(conversation)
         return state
 
-    def follow(self, state: Conversation, new: Sequence[NewEvent], appended: Appended) -> None:
-        """These events were just appended, right behind this state: so much is known without a read."""
-        if appended.at is not None and appended.first == state.position + 1:
-            self._keep(fold(state, made(new, appended.first, appended.at)))
-
     async def look(self, conversation: str) -> tuple[Conversation, Head]:
-        """As `latest`, and where the log ended and began at the last read for it."""
-        state = self._known(conversation) or await self._load(conversation, None)
+        """As `latest`, and where the log ended and began at the last read for it.
+
+        While nothing is new the very same state comes back.
+        """
+        wanted = 0
         while True:
+            state = self.known(conversation)
+            if state is None or state.position < wanted:
+                state, head = await self._catch_up(conversation, wanted)
+                if head is not None:
+                    return state, head
             try:
-                found = await self._store.read(conversation, state.position, PAGE)
+                found = await self._store.look(conversation, state.position, FEW)
             except StreamUnknown:
                 raise not_found("conversation") from None
-            except Trimmed:
-                # What is kept here ends before what is left; somebody else may have stored a later fold.
-                stored = await self._load(conversation, None)
-                if stored.position <= state.position:
-                    raise
-                state = stored
+            except Trimmed as trimmed:
+                # What is kept here ends before what is left; somebody else may have stored a later state.
+                wanted = trimmed.earliest - 1
                 continue
-            # Another reader may have moved the kept state on meanwhile: start from whichever is further.
-            known = self._known(conversation)
+            known = self.known(conversation)
             if known is not None and known.position > state.position:
-                state = known
-            state = fold(state, (event for event in found.events if event.position > state.position))
-            self._keep(state)
+                state = known  # another reader has moved it on meanwhile
+            if state.position < found.head and found.events and found.events[-1].position >= found.head:
+                state = self._move(state, _behind(found.events, state.position))
             if state.position >= found.head:
                 return state, Head(state.position, found.earliest)
+            wanted = found.head
 
-    async def at(self, conversation: str, position: int) -> Conversation:
-        """The state at a position, which is known to be in the log."""
-        known = self._known(conversation)
-        if known is not None and known.position <= position:
-            state = known
-        else:
-            state = await self._load(conversation, position)
-        while state.position < position:
-            found = await self._store.read(conversation, state.position, min(PAGE, position - state.position))
-            state = fold(state, found.events)
-        return state
-
-    def forget(self, conversation: str) -> None:
-        """It was erased."""
-        gone = self._kept.pop(conversation, None)
-        if gone is not None:
-            self._size -= gone[1]
-        self._stored.pop(conversation, None)
-
-    def _known(self, conversation: str) -> Conversation | None:
+    def known(self, conversation: str) -> Conversation | None:
+        """The state that is at hand, as of the last look of anybody; there may be newer events."""
         found = self._kept.get(conversation)
         if found is None:
             return None
         self._kept.move_to_end(conversation)
-        return found[0]
+        return found
+
+    def follow(self, state: Conversation, new: Sequence[NewEvent], appended: Appended) -> None:
+        """A command was decided on this state, and these events appended: `at` them costs no read then."""
+        if appended.at is not None and appended.first == state.position + 1:
+            state = self._move(state, made(new, appended.first, appended.at))
+        if appended.stream == state.id:
+            self._past.add(state, held=self.known(state.id))
+
+    async def _catch_up(self, conversation: str, wanted: int) -> tuple[Conversation, Head | None]:
+        """A state that is at `wanted` or near the head. One task reads and folds, the others wait for it.
+
+        The head is that of a read that this task has made; None where another task has done the work.
+        """
+        async with self._locks.of(conversation):
+            state = self.known(conversation)
+            if state is not None and state.position >= wanted:
+                return state, None
+            if state is None:
+                state = await self._load(conversation, None)
+            folding = Folding(state)
+            while True:
+                try:
+                    found = await self._store.read(conversation, folding.position, PAGE)
+                except StreamUnknown:
+                    raise not_found("conversation") from None
+                except Trimmed:
+                    stored = await self._load(conversation, None)
+                    if stored.position <= folding.position:
+                        raise
+                    folding = Folding(stored)
+                    continue
+                mark = _mark(found.head)
+                for piece in _pieces(found.events):
+                    if folding.position < mark <= piece[-1].position:
+                        here = mark - folding.position
+                        folding.add(piece[:here])
+                        self._nursery.start_soon(self._save, folding.state())
+                        folding.add(piece[here:])
+                    else:
+                        folding.add(piece)
+                    await trio.lowlevel.checkpoint()
+                if folding.position >= found.head:
+                    break
+                if not found.events:
+                    raise RuntimeError(f"{conversation}: no event behind {folding.position} of {found.head}")
+            state = folding.state()
+            self._keep(state)
+            return state, Head(state.position, found.earliest)
+
+    def _move(self, state: Conversation, events: Sequence[Event]) -> Conversation:
+        """The state after these events, kept; on the way a snapshot is stored where one is due."""
+        mark = _mark(events[-1].position)
+        if mark > state.position:
+            here = mark - state.position
+            state = fold(state, events[:here])
+            self._nursery.start_soon(self._save, state)
+            events = events[here:]
+        state = fold(state, events)
+        self._keep(state)
+        return state
 
     def _keep(self, state: Conversation) -> None:
-        before = self._kept.get(state.id)
-        if before is not None:
-            if before[0].position >= state.position:
+        kept = self._kept.get(state.id)
+        if kept is not None:
+            if kept.position >= state.position:
                 return
-            self._size -= before[1]
-        size = _size(state)
-        self._kept[state.id] = (state, size)
+            self._size -= kept.size + ENTRY_BYTES
+        self._kept[state.id] = state
         self._kept.move_to_end(state.id)
-        self._size += size
+        self._size += state.size + ENTRY_BYTES
         while self._size > KEPT_BYTES and len(self._kept) > 1:
-            gone, (_, size) = self._kept.popitem(last=False)
-            self._size -= size
-            self._stored.pop(gone, None)
-        since = state.position - self._stored.setdefault(state.id, 0)
-        if since >= max(STORE_EVERY, state.position // 8):
-            self._nursery.start_soon(self._save, state, self._stored[state.id])
-            self._stored[state.id] = state.position
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, conversation: str) -> None:
+        gone = self._kept.pop(conversation, None)
+        if gone is not None:
+            self._size -= gone.size + ENTRY_BYTES
+        self._past.forget(conversation)  # what they share was counted here
+
+    def forget(self, conversation: str) -> None:
+        """It was erased."""
+        self._drop(conversation)
+
+    # -- at a position
+
+    async def at(self, conversation: str, position: int) -> Conversation:
+        """The state at a position, which is known to be in the log.
+
+        Made from the nearest state at hand, or from a stored snapshot that is nearer; what is made is kept for a
+        while, with states on the way. Raises `Trimmed` where the events are gone, `Erased`.
+        """
+        found = self._at_hand(conversation, position)
+        if found.position == position:
+            return found
+        async with self._locks.of(f"{conversation} at"), self._replays:
+            found = self._at_hand(conversation, position)
+            if not 0 < found.position >= position - NEAR:
+                found = await self._stored_behind(found, position) or found
+            try:
+                return await self._replay(found, position)
+            except Trimmed:
+                stored = await self._stored_behind(found, position)
+                if stored is None:
+                    raise
+                return await self._replay(stored, position)
+
+    async def _stored_behind(self, state: Conversation, position: int) -> Conversation | None:
+        stored = await self._load(state.id, position)
+        if stored.position <= state.position:
+            return None
+        self._past.add(stored)
+        return stored
+
+    def _at_hand(self, conversation: str, position: int) -> Conversation:
+        """The nearest state in front of a position, or at it."""
+        past = self._past.nearest(conversation, position)
+        known = self.known(conversation)
+        if known is not None and known.position <= position and (past is None or known.position > past.position):
+            return known
+        return past or Conversation(conversation)
+
+    async def _replay(self, state: Conversation, position: int) -> Conversation:
+        while state.position < position:
+            most = min(PAGE, position - state.position)
+            events = self._store.recent(state.id, state.position, most)
+            if not events:
+                try:
+                    events = (await self._store.read(state.id, state.position, most)).events
+                except StreamUnknown:
+                    raise not_found("conversation") from None
+            if not events:
+                raise RuntimeError(f"{state.id}: no event behind {state.position}, before {position}")
+            for piece in _pieces(events, MARK_EVERY):
+                base, state = state, fold(state, piece)
+                self._past.add(state, base)
+                await trio.lowlevel.checkpoint()
+        return state
+
+    # -- stored snapshots
 
     async def _load(self, conversation: str, at_most: int | None) -> Conversation:
         bound = 2**62 if at_most is None else at_most
         snapshot = await self._store.load_snapshot(conversation, FORM, bound)
         if snapshot is None:
             return Conversation(conversation)
-        if at_most is None:
-            self._stored[conversation] = max(self._stored.get(conversation, 0), snapshot.position)
-        return _decode(snapshot.data)
-
-    async def _save(self, state: Conversation, stored_before: int) -> None:
         try:
-            await self._store.save_snapshot(state.id, FORM, Snapshot(state.position, _encode(state).decode()))
-        except StoreError as error:
-            self._stored[state.id] = stored_before  # so that the next events try again
+            return from_stored(snapshot.data)
+        except msgspec.DecodeError as error:  # the events tell the same
+            log.warning("stored snapshot not readable", conversation=conversation, why=str(error))
+            return Conversation(conversation)
+
+    async def _save(self, state: Conversation) -> None:
+        try:
+            await self._store.save_snapshot(state.id, FORM, Snapshot(state.position, to_stored(state)))
+        except StoreError as error:  # the next one will do
             log.warning("snapshot not stored", conversation=state.id, why=str(error))
 
 
-def _size(state: Conversation) -> int:
-    """About the bytes it takes in memory. JSON values that clients send take some ten times their text."""
-    size = 2_000 + 10 * len(_encode(state.metadata))
-    size += sum(len(message.content) + 300 for message in state.messages)
-    for found in state.generations:
-        size += 1_000 + len(found.text)
-        size += 10 * len(_encode((found.parameters, found.input, found.tools, found.result, found.tool_calls)))
-    return size
+def _mark(position: int) -> int:
+    """The last position in front of this one, or this one, at which a snapshot is stored."""
+    step = STORE_EVERY
+    while step * 2 <= position // 8:
+        step *= 2
+    return position - position % step
+
+
+def _behind(events: Sequence[Event], position: int) -> Sequence[Event]:
+    """Those of consecutive events that stand behind a position."""
+    return events[max(0, position + 1 - events[0].position) :]
+
+
+def _pieces(events: Sequence[Event], most: int = PIECE) -> Iterator[Sequence[Event]]:
+    """The events, in pieces of bounded work."""
+    first = 0
+    while first < len(events):
+        last, size = first, 0
+        for event in islice(events, first, first + most):
+            size += len(event.data)
+            last += 1
+            if size > PIECE_BYTES:
+                break
+        yield events[first:last]
+        first = last

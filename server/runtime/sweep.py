@@ -16,9 +16,9 @@ from server.errors import Problem
 from server.events import EPHEMERAL
 from server.generation.supervisor import Supervisor
 from server.runtime.starting import Starting
-from server.runtime.state_cache import Folds
+from server.runtime.state_cache import StateCache
 from server.runtime.stream_drain import Drain
-from server.webhooks.facts import is_webhook
+from server.webhooks.webhook_events import is_webhook
 from server.webhooks.webhooks import Webhooks
 
 log = logs.get("sweep")
@@ -37,7 +37,7 @@ class Sweeping:
     """What a sweep works with."""
 
     store: EventStore
-    folds: Folds
+    folds: StateCache
     supervisor: Supervisor
     starting: Starting
     webhooks: Webhooks
@@ -101,7 +101,7 @@ async def _end(supervisor: Supervisor, writer: OpenWriter) -> None:
         log.warning("lost run ended", generation=writer.name, conversation=writer.stream, owner=writer.owner)
 
 
-async def expire(store: EventStore, folds: Folds, ephemeral_seconds: float) -> None:
+async def expire(store: EventStore, folds: StateCache, ephemeral_seconds: float) -> None:
     """Removes what has had its time: ephemeral conversations, and keys. Runs for ever."""
     keys_at = trio.current_time()
     while True:

@@ -12,7 +12,8 @@ from eventstore.postgres.columns import BETWEEN, NULL, append_columns, as_texts,
 OWNER = 2**62 + 1
 text = st.text(max_size=4)
 writers = st.builds(Writer, text, st.integers(0, 9), st.integers(1, 9))
-keys = st.builds(Key, text, text, st.none() | st.binary(max_size=3), st.none() | st.floats(0, 9))
+clean = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=4)
+keys = st.builds(Key, clean, clean, st.none() | st.binary(max_size=3), st.none() | st.floats(0, 9))
 events = st.builds(NewEvent, text, text, st.none() | text)
 
 

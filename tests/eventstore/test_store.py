@@ -200,3 +200,63 @@ async def test_at_its_end_nothing_is_under_way(shared: MemoryLog, autojump_clock
     assert answered == ["not known"]
     assert shared.streams == {}
     assert shared.living == {}
+
+
+async def test_many_who_ask_for_one_head_ask_once(
+    store: EventStore, shared: MemoryLog, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row for all of them, of a batch that leaves after their asking; other streams' heads come along."""
+    rows: list[list[str]] = []
+    heads = store._log.heads
+
+    async def noted(streams: Sequence[str]) -> Any:
+        rows.append(list(streams))
+        return await heads(streams)
+
+    monkeypatch.setattr(store._log, "heads", noted)
+    await store.append(note("s", 0))
+    await store.append(note("t", 0))
+    async with trio.open_nursery() as nursery:
+        for _ in range(200):
+            nursery.start_soon(store.head, "s")
+            nursery.start_soon(store.head, "t")
+    assert len(rows) <= 2
+    assert all(len(batch) == len(set(batch)) for batch in rows)
+    assert set(rows[-1]) == {"s", "t"}
+
+
+async def test_a_look_takes_from_the_tail_what_stands_there(
+    store: EventStore, silent: EventStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But whether there is more, and whether there is anything, the primary says each time."""
+    asked: list[str] = []
+    log = store._log
+    heads, read = log.heads, log.read
+
+    async def heads_noted(streams: Sequence[str]) -> Any:
+        asked.append("heads")
+        return await heads(streams)
+
+    async def read_noted(queries: Any) -> Any:
+        asked.append("read")
+        return await read(queries)
+
+    monkeypatch.setattr(log, "heads", heads_noted)
+    monkeypatch.setattr(log, "read", read_noted)
+
+    async def looked(after: int, limit: int = 10) -> tuple[list[str], int, list[str]]:
+        asked.clear()
+        found = await store.look("s", after, limit)
+        return names(found.events), found.head, list(asked)
+
+    await store.append(note("s", 0, 1, 2))
+    assert await looked(0) == (["0", "1", "2"], 3, ["heads"])
+    assert await looked(0, 2) == (["0", "1"], 3, ["heads"])
+    assert await looked(3) == ([], 3, ["read"])
+    assert names(store.recent("s", 1, 10)) == ["1", "2"]
+    await silent.append(note("s", 3))  # nobody here has heard of it
+    assert await looked(1) == (["1", "2", "3"], 4, ["heads", "read"])
+    assert await looked(1) == (["1", "2", "3"], 4, ["heads"]), "that read has brought it into the tail"
+    await silent.erase_streams("", -1.0)
+    with pytest.raises(Erased):
+        await store.look("s", 1, 10)

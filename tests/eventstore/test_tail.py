@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import Event
-from eventstore.tail_cache import Tails
+from eventstore.tail_cache import TAIL_BYTES, Tails
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 PLENTY = 10**9
+SMALL = Event(1, "noted", AT, None, "").size
 
 
 def event(position: int, size: int = 0) -> Event:
@@ -75,7 +76,7 @@ def test_what_is_offered(tails: Tails, first: int, last: int, left: list[int]) -
     tails.offer("s", events(first, last))
     assert positions(tails.after("s", left[0] - 1, 100)) == left
     assert list(tails.after("s", left[0] - 2, 100)) == []
-    assert tails.size == 400 * len(left)
+    assert tails.size == TAIL_BYTES + SMALL * len(left)
 
 
 def test_dropped_it_is_forgotten(tails: Tails) -> None:
@@ -85,7 +86,7 @@ def test_dropped_it_is_forgotten(tails: Tails) -> None:
 
 
 def test_the_oldest_events_go_first() -> None:
-    tails = Tails(stream_bytes=5 * 400, total_bytes=PLENTY)
+    tails = Tails(stream_bytes=TAIL_BYTES + 5 * SMALL, total_bytes=PLENTY)
     for position in range(1, 9):
         tails.offer("s", [event(position)])
     assert positions(tails.after("s", 3, 10)) == [4, 5, 6, 7, 8]
@@ -95,15 +96,45 @@ def test_the_oldest_events_go_first() -> None:
 
 
 def test_the_stream_that_was_quiet_longest_goes_first() -> None:
-    tails = Tails(PLENTY, total_bytes=6 * 400)
+    tails = Tails(PLENTY, total_bytes=3 * TAIL_BYTES + 6 * SMALL)
     for stream in "abc":
         tails.offer(stream, events(1, 2))
     tails.offer("a", [event(3)])
-    assert [stream for stream in "abc" if tails.after(stream, 0, 1)] == ["a", "c"]
-    assert tails.size == 5 * 400
-    tails.offer("c", [event(3)])
-    tails.offer("d", events(7, 9))
-    assert [stream for stream in "abcd" if tails.after(stream, 0, 1) or tails.after(stream, 6, 1)] == ["c", "d"]
+    assert [tails.last(stream) for stream in "abc"] == [3, 0, 2]
+    assert tails.size == 2 * TAIL_BYTES + 5 * SMALL
+    tails.offer("d", [event(7)])
+    assert [tails.last(stream) for stream in "abcd"] == [3, 0, 2, 7]
+    tails.after("a", 1, 1)
+    tails.offer("d", [event(8)])
+    assert [tails.last(stream) for stream in "abcd"] == [3, 0, 0, 8], "a was read after c was written"
+
+
+def test_what_readers_keep_at_events_counts() -> None:
+    tails = Tails(PLENTY, total_bytes=2 * TAIL_BYTES + 4 * SMALL + 5_000)
+    there = {stream: events(1, 2) for stream in "ab"}
+    for stream, some in there.items():
+        tails.offer(stream, some)
+    there["b"][0].keep("frame", bytes(1_000))
+    assert tails.size == 2 * TAIL_BYTES + sum(one.size for some in there.values() for one in some)
+    assert there["b"][0].size > SMALL + 1_000
+    there["b"][1].keep("frame", bytes(5_000))
+    assert [tails.last(stream) for stream in "ab"] == [0, 2]
+    assert tails.size == TAIL_BYTES + sum(one.size for one in there["b"])
+    there["a"][0].keep("frame", bytes(1_000))  # some reader has it still; the tails do not
+    assert tails.size == TAIL_BYTES + sum(one.size for one in there["b"])
+
+
+def test_one_stream_is_bounded_with_what_is_kept() -> None:
+    tails = Tails(stream_bytes=TAIL_BYTES + 5_000, total_bytes=PLENTY)
+    some = events(1, 8)
+    tails.offer("s", some)
+    for one in some:
+        one.keep("frame", bytes(1_000))
+    assert tails.size <= TAIL_BYTES + 5_000
+    assert tails.last("s") == 8
+    assert some[0].tail is None
+    tails.drop("s")
+    assert tails.size == 0
 
 
 stream = st.sampled_from("ab")
@@ -115,8 +146,8 @@ LOG = {(stream, position): event(position, position * 97 % 300) for stream in "a
 
 @given(
     st.lists(offer | offer | offer | drop, max_size=25),
-    st.integers(400, 3000),
-    st.integers(400, 5000),
+    st.integers(1400, 4000),
+    st.integers(1400, 7000),
     st.integers(1, 5),
 )
 def test_on_any_offers(acts: list[tuple[str, int, int]], stream_bytes: int, total_bytes: int, limit: int) -> None:
@@ -129,9 +160,9 @@ def test_on_any_offers(acts: list[tuple[str, int, int]], stream_bytes: int, tota
             tails.offer(stream, [LOG[stream, position] for position in range(first, first + count)])
             assert not count or held(tails, stream)[-1] >= first + count - 1  # what came last is kept
         sizes = {name: [LOG[name, position].size for position in held(tails, name)] for name in "ab"}
-        assert tails.size == sum(map(sum, sizes.values()))
+        assert tails.size == sum(TAIL_BYTES + sum(one) for one in sizes.values() if one)
         assert tails.size <= total_bytes or not all(sizes.values())
-        assert all(sum(one) <= stream_bytes or len(one) == 1 for one in sizes.values())
+        assert all(TAIL_BYTES + sum(one) <= stream_bytes or len(one) <= 1 for one in sizes.values())
     for stream in "ab":
         has = held(tails, stream)
         assert not has or has == list(range(has[0], has[-1] + 1))

@@ -6,7 +6,7 @@ import pytest
 from eventstore import NewEvent
 from server import events
 from server.generation.fold import OutOfOrder, fold
-from server.generation.state import Conversation, Generation, Message, Progress
+from server.generation.state import Conversation, Generation, Message, Progress, Text
 from server.generation.states import ImpossibleMove, Status
 
 from .rows import (
@@ -62,7 +62,7 @@ QUEUED = Generation("gen_A", "conv_1", Status.QUEUED, "demo", {"tokens": 3, "rat
 RUNNING = msgspec.structs.replace(
     QUEUED, status=Status.RUNNING, position=3, attempt=1, worker="worker-1", started_at=moment(3)
 )
-TALKING = msgspec.structs.replace(RUNNING, position=5, text="ab", tokens=2)
+TALKING = msgspec.structs.replace(RUNNING, position=5, said=Text("ab"), tokens=2)
 
 
 @pytest.mark.parametrize(

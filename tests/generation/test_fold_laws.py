@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from eventstore import Event
 from server.events import TERMINAL
 from server.generation.fold import OutOfOrder, fold
-from server.generation.state import Conversation
+from server.generation.state import Conversation, from_stored, to_stored
 from server.generation.states import ENDED
 
 from .drawn import logs
@@ -64,7 +64,7 @@ def test_the_status_is_that_of_the_last_word(log: list[Event]) -> None:
 @given(log=logs())
 def test_the_stored_form_comes_back_equal(log: list[Event]) -> None:
     state = fold(NEW, log)
-    assert msgspec.json.decode(msgspec.json.encode(state), type=Conversation) == state
+    assert from_stored(to_stored(state)) == state
 
 
 @patient
@@ -106,7 +106,61 @@ def test_the_wrong_start_is_refused(log: list[Event], data: st.DataObject) -> No
 @given(log=logs())
 def test_folding_changes_no_state_that_somebody_holds(log: list[Event]) -> None:
     held = [fold(NEW, log[:cut]) for cut in range(len(log) + 1)]
-    stored = [msgspec.json.encode(state) for state in held]
+    stored = [to_stored(state) for state in held]
     for cut, state in enumerate(held):
         fold(state, log[cut:])
-    assert [msgspec.json.encode(state) for state in held] == stored
+    assert [to_stored(state) for state in held] == stored
+
+
+@patient
+@given(log=logs(), data=st.data())
+def test_states_that_go_on_beside_each_other_keep_apart(log: list[Event], data: st.DataObject) -> None:
+    """Any of the states so far may be gone on from, in any order: each is the fold of its own events."""
+    states = [NEW]
+    for _ in range(data.draw(st.integers(1, 8))):
+        state = data.draw(st.sampled_from(states))
+        until = data.draw(st.integers(state.position, len(log)))
+        states.append(fold(state, log[state.position : until]))
+    for state in states:
+        expected = fold(NEW, log[: state.position])
+        assert state == expected
+        assert state.open == tuple(found for found in expected.generations if not found.ended)
+        assert [state.generation(found.id) for found in expected.generations] == list(expected.generations)
+        for event in log[state.position :]:
+            if event.type == "generation.requested":
+                assert state.generation(event.tag or "") is None
+
+
+@patient
+@given(log=logs(), data=st.data())
+def test_a_fold_that_fails_harms_no_state(log: list[Event], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(log) - 1))
+    state = fold(NEW, log[:cut])
+    with pytest.raises(OutOfOrder):
+        fold(state, [*log[cut:], log[cut]])
+    assert state == fold(NEW, log[:cut])
+    assert fold(state, log[cut:]) == fold(NEW, log)
+
+
+@patient
+@given(log=logs(), data=st.data())
+def test_the_newest_are_the_end_of_all(log: list[Event], data: st.DataObject) -> None:
+    state = fold(NEW, log)
+    limit = data.draw(st.integers(1, 6))
+    before = data.draw(st.none() | st.integers(0, len(log) + 2))
+    bound = 10**9 if before is None else before
+    messages = tuple(one for one in state.messages if one.position < bound)
+    generations = tuple(one for one in state.generations if one.requested_position < bound)
+    assert state.newest_messages(limit, before) == messages[-limit:]
+    assert state.newest_generations(limit, before) == generations[-limit:]
+    assert state.last_generation == (state.generations[-1] if state.generations else None)
+    assert (state.message_count, state.generation_count) == (len(state.messages), len(state.generations))
+
+
+@patient
+@given(log=logs(), data=st.data())
+def test_the_size_does_not_depend_on_the_way(log: list[Event], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(log)))
+    whole = fold(NEW, log)
+    assert fold(fold(NEW, log[:cut]), log[cut:]).size == whole.size
+    assert abs(from_stored(to_stored(whole)).size - whole.size) <= 64 + whole.size // 4

@@ -8,7 +8,7 @@ import pytest
 
 from server import ids
 from server.events import Type
-from server.generation import calls
+from server.generation import tool_call_fold
 from server.generation.toolwork import expiry, outcome_of, propose
 from server.upstream import ToolCall
 from server.workflows import AnyTool, ClientTool, digest, tool
@@ -124,11 +124,11 @@ def test_half_an_emoji_is_repaired_and_shown_so() -> None:
 
 
 def test_both_events_together_are_a_finished_call() -> None:
-    found: calls.Calls = ()
+    found: tool_call_fold.Calls = ()
     wanted = ToolCall("its_1", "nothing", "{}")
     call, news = propose(Nowhere(), "answer/1", wanted, TOOLS, NOW)  # type: ignore[arg-type]
     for position, new in enumerate(news, 1):
-        found = calls.after(found, Type(new.type), msgspec.json.decode(new.data), position)
+        found = tool_call_fold.after(found, Type(new.type), msgspec.json.decode(new.data), position)
     assert [one.call for one in found] == [call]
     assert found[0].status == "finished"
     assert outcome_of(found[0]) == {"error": found[0].error}

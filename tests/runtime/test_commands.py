@@ -4,12 +4,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore import Head, KeyReused, StoreUnavailable, StreamUnknown
+from eventstore import Head, KeyReused, StreamUnknown
 from eventstore.memory import MemoryLog
 from server.errors import Problem
 from server.generation.commands import StartConversation
 from server.ids import new as new_id
-from server.runtime import runtime as module
 from tests.generation.owning import the_end
 from tests.generation.wrapped_log import events_of
 
@@ -92,20 +91,3 @@ async def test_the_title_of_a_conversation_whose_first_event_is_gone(autojump_cl
         assert (await here.first(done.stream)).title == "Tea"
     async with process(log.process()) as cold:
         assert (await cold.first(done.stream)).title is None, "nothing tells it any more; a list goes on"
-
-
-async def test_more_generations_than_places_are_remembered(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "PLACES_KEPT", 3)
-    log = MemoryLog()
-    async with process(log.process()) as here:
-        runs = [await ask(here) for _ in range(6)]
-        for _ in range(2):
-            for conversation, generation in runs:
-                assert (await here.place(generation)).stream == conversation
-        log.available = False
-        for conversation, generation in runs[-3:]:
-            assert (await here.place(generation)).stream == conversation
-        with pytest.raises(StoreUnavailable):
-            await here.place(runs[0][1])

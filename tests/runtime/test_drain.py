@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from server.errors import Problem
-from server.runtime.stream_drain import Drain, Stay
+from server.runtime.stream_drain import LEAST_SHARE, Drain, Stay
 
 WINDOW = 2.0
 
@@ -24,11 +24,9 @@ async def test_streams_up_to_the_limit(autojump_clock: MockClock) -> None:
     drain = Drain(2, None)
     stays = []
     for _ in range(2):
-        assert drain.may_hold
         drain.refuse_stream()
         stays.append(drain.enter())
     assert len(drain) == 2
-    assert not drain.may_hold
     with pytest.raises(Problem) as caught:
         drain.refuse_stream()
     problem = caught.value
@@ -37,7 +35,6 @@ async def test_streams_up_to_the_limit(autojump_clock: MockClock) -> None:
     drain.refuse_if_begun()  # other work is not refused for that
     drain.leave(stays[0])
     drain.refuse_stream()
-    assert drain.may_hold
 
 
 async def test_leaving_twice_frees_one_place(autojump_clock: MockClock) -> None:
@@ -53,7 +50,6 @@ async def test_new_work_is_refused_once_the_drain_has_begun(autojump_clock: Mock
     drain.refuse_if_begun()
     drain.begin(WINDOW)
     assert drain.begun
-    assert not drain.may_hold
     for refuse in (drain.refuse_if_begun, drain.refuse_stream):
         with pytest.raises(Problem) as caught:
             refuse()
@@ -71,8 +67,18 @@ async def test_a_stay_is_for_ever_where_nothing_caps_it(autojump_clock: MockCloc
 async def test_a_capped_stay(autojump_clock: MockClock) -> None:
     """The wait is as long as was asked, until the stay is over."""
     stay = Drain(1, 100.0).enter()
-    assert [await held(stay, 30) for _ in range(5)] == pytest.approx([30, 30, 30, 10, 0])
+    stay.shorten(trio.current_time() + 70)
+    assert [await held(stay, 30) for _ in range(4)] == pytest.approx([30, 30, 10, 0])
     assert stay.over
+
+
+async def test_capped_stays_that_began_together_do_not_end_together(autojump_clock: MockClock) -> None:
+    """Nor later than they may: a host that caps streams would cut them."""
+    drain = Drain(1_000, 100.0)
+    ends = [drain.enter().end_at - trio.current_time() for _ in range(200)]
+    assert 100 * LEAST_SHARE <= min(ends) < 85
+    assert 95 < max(ends) <= 100
+    assert len({round(end, 3) for end in ends}) > 100
 
 
 async def test_the_stays_end_within_the_window_each_at_its_own_time(autojump_clock: MockClock) -> None:
@@ -113,12 +119,12 @@ async def test_a_stay_is_never_made_longer(autojump_clock: MockClock) -> None:
     """Neither the stay nor the wait that is under way."""
     stay = Drain(1, 10.0).enter()
     async with trio.open_nursery() as nursery:
-        start = trio.current_time()
+        start, end = trio.current_time(), stay.end_at
         nursery.start_soon(held, stay, 4)
         await wait_all_tasks_blocked()
         stay.shorten(start + 100)
     assert trio.current_time() - start == pytest.approx(4)
-    assert stay.end_at == start + 10
+    assert stay.end_at == end
 
 
 async def test_a_shortened_stay_leaves_later_waits_short(autojump_clock: MockClock) -> None:

@@ -9,14 +9,15 @@ import trio
 from trio.testing import MockClock
 
 from eventstore.memory import MemoryLog
-from server.events import generation_cancelled
+from server.events import MOST_EVENT_BYTES, generation_cancelled
 from server.generation.run import Run
+from server.generation.toolwork import MOST_ARGUMENTS
 from server.workflows import Tool, tool
 from tests.generation.owning import fields
 from tests.generation.wrapped_log import Slow
 
 from .playing import calls, ended, events, kinds, play, snapshot
-from .tooling import told, wants
+from .tooling import Till, told, wants
 from .world import app, process
 
 
@@ -150,3 +151,30 @@ async def test_a_tool_that_finds_its_run_overtaken_tells_nobody(autojump_clock: 
         assert here.supervisor.runs == {}
     assert kinds(log, run)[-1] == "generation.cancelled"
     assert "tool.finished" not in kinds(log, run)
+
+
+async def test_a_result_that_is_too_large_for_an_event(autojump_clock: MockClock) -> None:
+    """It took effect; the model hears that nobody can read what it gave."""
+
+    async def dump() -> str:
+        """Gives all there is."""
+        return "x" * MOST_EVENT_BYTES
+
+    outcome = await come_to(dump)
+    assert outcome["error"]["code"] == "result_too_large"
+    assert "the result of dump takes 1,0" in outcome["error"]["message"]
+    assert "1,048,576 at most" in outcome["error"]["message"]
+
+
+async def test_arguments_that_are_too_large(autojump_clock: MockClock) -> None:
+    """A model's: nothing runs."""
+    till = Till(approval="never")
+    log, agent = MemoryLog(), wants(("refund", '{"order": 7, "why": "' + "\u0001x" * MOST_ARGUMENTS + '"}'))
+    async with process(log.process(), agent, registry=app(till.tool)) as here:
+        run = await play(here, model="fake", tools=("refund",))
+        assert (await ended(here, run)).status == "completed"
+        (call,) = calls(log, run)
+    assert call.error is not None
+    assert call.error["code"] == "invalid_arguments"
+    assert till.done == []
+    assert max(len(event.data) for event in events(log, run, "tool.proposed")) < 1_000

@@ -1,6 +1,7 @@
 """Steps of a workflow: paid for once, whatever becomes of the process."""
 
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from eventstore.memory import MemoryLog
+from server.events import MOST_EVENT_BYTES, EventTooLarge
 from server.generation.run import Run
 from server.workflows import Workflow
 
@@ -123,3 +125,60 @@ async def test_a_steps_result_has_to_be_json(autojump_clock: MockClock) -> None:
         await run.step("x", thing)
 
     assert (await outcome(work))["error"]["code"] == "workflow_failed"
+
+
+LARGE = "x" * MOST_EVENT_BYTES
+WAYS: dict[str, Callable[[Run], Awaitable[Any]]] = {
+    "the text of run.token": lambda run: run.token(LARGE),
+    "run.progress": lambda run: run.progress(1, 2, LARGE),
+    "the result of step 's'": lambda run: run.step("s", lambda: [LARGE]),
+    "what run.approve asks": lambda run: run.approve("pay", {"to": LARGE}),
+}
+
+
+@pytest.mark.parametrize("what", WAYS)
+async def test_an_event_is_bounded(what: str, autojump_clock: MockClock) -> None:
+    """Whatever an app writes: it is told what was too large, by how much, and what to do; nothing is written."""
+
+    async def work(run: Run) -> str:
+        with pytest.raises(EventTooLarge) as caught:
+            await WAYS[what](run)
+        return str(caught.value)
+
+    log = MemoryLog()
+    async with process(log.process(), registry=app(Workflow("w", work))) as here:
+        run = await play(here)
+        found = await ended(here, run)
+    assert found.result is not None
+    assert found.result.startswith(f"{what} takes 1,048,")
+    assert "1,048,576 at most. Write it in parts, or keep it elsewhere" in found.result
+    assert kinds(log, run)[-2:] == ["result", "generation.completed"]
+    assert len(kinds(log, run)) == 4
+
+
+@pytest.mark.parametrize(("text", "fits"), [("x" * (MOST_EVENT_BYTES - 12), True), ("é" * 600_000, False)])
+async def test_the_bound_is_in_bytes(text: str, fits: bool, autojump_clock: MockClock) -> None:
+    async def work(run: Run) -> bool:
+        try:
+            await run.token(text)
+        except EventTooLarge:
+            return False
+        return True
+
+    log = MemoryLog()
+    async with process(log.process(), registry=app(Workflow("w", work))) as here:
+        found = await ended(here, await play(here))
+    assert found.result is fits
+
+
+async def test_a_result_that_is_too_large_ends_the_run(autojump_clock: MockClock) -> None:
+    async def work(run: Run) -> str:
+        return LARGE
+
+    log = MemoryLog()
+    async with process(log.process(), registry=app(Workflow("w", work))) as here:
+        run = await play(here)
+        found = await ended(here, run)
+    assert found.error is not None
+    assert found.error["code"] == "invalid_result"
+    assert "the workflow's result takes 1,048," in found.error["message"]

@@ -9,6 +9,7 @@ import pytest
 from eventstore import Event, EventStore, Key, StoreOptions
 from eventstore.log import Log
 from eventstore.memory import MemoryLog
+from server.config.public_url import PublicUrl
 from server.errors import Problem
 from server.generation.commands import CancelGeneration, PostMessage, RequestGeneration, Said, StartConversation
 from server.generation.fold import fold
@@ -31,6 +32,7 @@ async def process(
     most_runs: int = 100,
     registry: Registry | None = None,
     ephemeral_seconds: float = 600.0,
+    public: PublicUrl | None = None,
 ) -> AsyncIterator[Runtime]:
     """A process for as long as the context is open; then it is gone, as by a kill. `fake` is its model `fake`.
 
@@ -46,6 +48,7 @@ async def process(
             most_runs=most_runs,
             registry=registry,
             ephemeral_seconds=ephemeral_seconds,
+            public=public,
         ) as runtime,
     ):
         yield runtime

@@ -9,9 +9,11 @@ import pytest
 import trio
 
 from eventstore import Append, Appended, EventStore, Key, NewEvent, StoreError, Writer
+from eventstore.model import KEY_BYTES
 from tests.eventstore.making import names, note, take, whole
 
 NUL, LONE = "a\x00b", "a\ud800b"
+LONGEST = "".join(chr(33 + n * 7919 % 90) for n in range(KEY_BYTES - 1))
 STRANGE = {
     "nul in the stream": note(NUL, 1),
     "lone surrogate in the stream": note(LONE, 1),
@@ -22,13 +24,21 @@ STRANGE = {
     "no json": Append("bad", (NewEvent("x", "{}"), NewEvent("x", '{"a":'), NewEvent("x", "{}"))),
     "no text": Append("bad", (NewEvent("x", ""),)),
     "nul in the tag": Append("bad", (NewEvent("x", "{}", NUL),)),
-    "nul in the key": note("bad", 1, keys=(Key("k", NUL, b"1"),)),
+    "the longest key": note("bad", 1, keys=(Key("k", LONGEST, b"1"),)),
     "nul in the writer": note("bad", 1, writer=Writer(NUL, 1, 1)),
     "epoch out of range": note("bad", 1, writer=Writer("w", 2**40, 1)),
     "position out of range": note("bad", 1, expected=2**70),
     "key for ever and a day": note("bad", 1, keys=(Key("k", "k", b"1", seconds=1e300),)),
     "one key twice": note("bad", 1, keys=(Key("k", "k", b"1"), Key("k", "k", b"1"))),
 }
+
+
+@pytest.mark.parametrize("text", [NUL, LONE, "x" * KEY_BYTES, "é" * (KEY_BYTES // 2)])
+def test_what_no_key_can_be(text: str) -> None:
+    """Refused when it is made: whoever looks for it would have the database refuse the question."""
+    for scope, name in ((text, "x"), ("x", text)):
+        with pytest.raises(ValueError, match=r"surrogates|cannot be stored"):
+            Key(scope, name)
 
 
 @pytest.mark.parametrize("append", STRANGE.values(), ids=STRANGE.keys())

@@ -22,15 +22,32 @@ def after(calls: Calls, event: Type, fields: Fields, position: int) -> Calls:
 
     Raises `ImpossibleMove`.
     """
-    change = _CHANGES.get(event)
-    if event is Type.TOOL_PROPOSED:
-        return (*calls, _proposed(fields, position))
-    if change is None:
+    if event is not Type.TOOL_PROPOSED and event not in _CHANGES:
         return calls
-    changed = tuple(change(one, fields, position) if one.call == fields["call"] else one for one in calls)
-    if changed == calls:
-        raise ImpossibleMove(f"{event} of the call {fields['call']}, which was never proposed")
-    return changed
+    known = {call.call: call for call in calls}
+    apply(known, event, fields, position)
+    return tuple(known.values())
+
+
+def apply(
+    calls: dict[str, ToolCall], event: Type, fields: Fields, position: int
+) -> tuple[ToolCall | None, ToolCall]:
+    """Changes `calls`, by id and in the order of their proposals, by an event about one of them.
+
+    Returns that call as it was (None: it is new) and as it is. Raises `ImpossibleMove`.
+    """
+    name = fields["call"]
+    before = calls.get(name)
+    if event is Type.TOOL_PROPOSED:
+        if before is not None:
+            raise ImpossibleMove(f"the call {name} was proposed before")
+        changed = _proposed(fields, position)
+    elif before is None:
+        raise ImpossibleMove(f"{event} of the call {name}, which was never proposed")
+    else:
+        changed = _CHANGES[event](before, fields, position)
+    calls[name] = changed
+    return before, changed
 
 
 def _proposed(fields: Fields, position: int) -> ToolCall:

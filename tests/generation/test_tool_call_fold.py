@@ -9,10 +9,10 @@ import pytest
 from eventstore import NewEvent
 from server import events
 from server.events import Type
-from server.generation import calls
-from server.generation.calls import Calls
+from server.generation import tool_call_fold
 from server.generation.state import ToolCall
 from server.generation.states import CallStatus, ImpossibleMove
+from server.generation.tool_call_fold import Calls
 from server.workflows import digest
 
 from .rows import ARGUMENTS, decided, proposed, tool_ended
@@ -27,7 +27,7 @@ def after(*news: NewEvent) -> Calls:
     """The calls after these, at positions 1, 2, 3 …"""
     found: Calls = ()
     for position, new in enumerate(news, 1):
-        found = calls.after(found, Type(new.type), msgspec.json.decode(new.data), position)
+        found = tool_call_fold.after(found, Type(new.type), msgspec.json.decode(new.data), position)
     return found
 
 
@@ -119,7 +119,7 @@ def test_other_calls_are_left_alone() -> None:
 @pytest.mark.parametrize("kind", [Type.TOKEN, Type.STEP_FINISHED, Type.PROGRESS, Type.GENERATION_STARTED])
 def test_other_events_change_nothing(kind: Type) -> None:
     before = after(ASKED)
-    assert calls.after(before, kind, {}, 2) is before
+    assert tool_call_fold.after(before, kind, {}, 2) is before
 
 
 @pytest.mark.parametrize("new", [decided(G), STARTED, tool_ended(G)])

@@ -1,0 +1,194 @@
+"""States in the past: what is at hand, what a look near the last one costs, and that the bound is kept."""
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from eventstore import Append, EventStore, StoreError
+from eventstore.log import Log, ReadQuery
+from eventstore.memory import MemoryLog
+from eventstore.model import Slice, Snapshot
+from server import events
+from server.generation.fold import fold
+from server.generation.state import FORM, Conversation
+from server.runtime.past_states import MOST_STATES, PastStates
+from server.runtime.state_cache import StateCache
+from tests.generation.rows import requested, rows, said, started
+from tests.generation.wrapped_log import Wrapped
+
+from .world import folded
+
+C = "conv_1"
+LENGTH = 12_000
+LONG = rows([events.conversation_started("T", None), *(said(f"m{n}", "x" * 100) for n in range(400))])
+
+
+class Counting(Wrapped):
+    """Counts the events that were read and the snapshots that were loaded."""
+
+    def __init__(self, inside: Log) -> None:
+        super().__init__(inside)
+        self.events = self.loaded = 0
+
+    async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | StoreError | None]:
+        found = await super().read(queries)
+        self.events += sum(len(part.events) for part in found if isinstance(part, Slice))
+        return found
+
+    async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None:
+        self.loaded += 1
+        return await super().load_snapshot(stream, name, at_most)
+
+
+async def grow(log: MemoryLog, length: int = LENGTH) -> None:
+    """A long conversation, with stored snapshots."""
+    async with EventStore(log.process()).open() as store, trio.open_nursery() as nursery:
+        states = StateCache(store, nursery)
+        opening = (events.conversation_started("T", None), said("m1", "hi"), requested("gen_1"), started("gen_1"))
+        await store.append(Append(C, opening))
+        for number in range((length - 4) // 249 + 1):
+            tokens = [events.token("gen_1", f"{number}.{n} ") for n in range(248)]
+            await store.append(Append(C, (said(f"m{number}", "x"), *tokens)))
+            await states.latest(C)
+        await trio.sleep(1)
+
+
+async def test_a_slider_over_the_past_costs_little(autojump_clock: MockClock) -> None:
+    """The first look into a region reads what its stored snapshot lacks; the next ones near it 500 at most."""
+    log = MemoryLog()
+    await grow(log)
+    view = Counting(log.process())
+    async with EventStore(view).open() as store, trio.open_nursery() as nursery:
+        states = StateCache(store, nursery)
+        assert await states.at(C, 9_900) == folded(log, C, 9_900)
+        assert view.loaded == 1
+        first, view.events = view.events, 0
+        assert first <= LENGTH // 8 + 500
+        await states.at(C, 9_900)
+        assert view.events == 0
+        stored = max(at for at in log.streams[C].snapshots[FORM] if at <= 9_900)
+        assert stored < 9_100
+        for position in (9_901, 9_910, 9_890, 9_400, 9_100, 9_700, stored, stored + 1):
+            view.events = 0
+            assert await states.at(C, position) == folded(log, C, position)
+            assert view.events <= 500
+        assert view.loaded == 1
+
+
+async def test_many_who_look_at_one_position_cost_as_one(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    await grow(log, 5_000)
+    view = Counting(log.process())
+    found: list[Conversation] = []
+    async with EventStore(view).open() as store, trio.open_nursery() as nursery:
+        states = StateCache(store, nursery)
+
+        async def look() -> None:
+            found.append(await states.at(C, 4_900))
+
+        async with trio.open_nursery() as lookers:
+            for _ in range(200):
+                lookers.start_soon(look)
+    assert view.loaded == 1
+    assert view.events <= 4_900 // 8 + 500
+    assert all(one is found[0] for one in found)
+
+
+async def test_who_gives_up_leaves_the_others_their_answer(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    await grow(log, 5_000)
+    async with EventStore(log.process()).open() as store, trio.open_nursery() as nursery:
+        states = StateCache(store, nursery)
+        found: list[Conversation] = []
+
+        async def look() -> None:
+            found.append(await states.at(C, 4_900))
+
+        async with trio.open_nursery() as lookers:
+            with trio.CancelScope() as scope:
+                lookers.start_soon(look)
+                scope.cancel()
+                await states.at(C, 4_900)
+        assert found == [folded(log, C, 4_900)]
+        assert len(states._locks) == 0
+
+
+async def test_a_command_is_answered_by_the_state_that_decided(autojump_clock: MockClock) -> None:
+    """Also where a poller has moved on what is kept meanwhile."""
+    log = MemoryLog()
+    await grow(log, 5_000)
+    view = Counting(log.process())
+    async with EventStore(view).open() as store, trio.open_nursery() as nursery:
+        states = StateCache(store, nursery)
+        decided = await states.latest(C)
+        new = (said("m", "a command"),)
+        appended = await store.append(Append(C, new))
+        await store.append(Append(C, (events.token("gen_1", "more"),)))
+        assert (await states.latest(C)).position == appended.last + 1
+        view.events = view.loaded = 0
+        states.follow(decided, new, appended)
+        assert await states.at(C, appended.last) == folded(log, C, appended.last)
+        assert (view.events, view.loaded) == (0, 0)
+
+
+async def test_a_command_that_others_came_before(autojump_clock: MockClock) -> None:
+    """What lies between the decision and its events is folded from there on."""
+    log = MemoryLog()
+    await grow(log, 5_000)
+    view = Counting(log.process())
+    async with EventStore(view).open() as store, trio.open_nursery() as nursery:
+        states = StateCache(store, nursery)
+        decided = await states.latest(C)
+        await store.append(Append(C, (events.token("gen_1", "between"),)))
+        new = (said("m", "a command"),)
+        appended = await store.append(Append(C, new))
+        await store.append(Append(C, (events.token("gen_1", "behind"),)))
+        await states.latest(C)
+        view.events = view.loaded = 0
+        states.follow(decided, new, appended)
+        assert await states.at(C, appended.last) == folded(log, C, appended.last)
+        assert (view.events, view.loaded) == (0, 0)
+
+
+@pytest.fixture
+def along() -> list[Conversation]:
+    """A conversation's states at 0, 1, 2 …, made of each other."""
+    states = [Conversation(C)]
+    for event in LONG:
+        states.append(fold(states[-1], [event]))
+    return states
+
+
+def test_the_nearest_in_front_is_found(along: list[Conversation]) -> None:
+    past = PastStates(10**9)
+    assert past.nearest(C, 5) is None
+    for position in (10, 3, 20):
+        past.add(along[position])
+    for position, nearest in ((2, None), (3, 3), (9, 3), (10, 10), (19, 10), (300, 20)):
+        found = past.nearest(C, position)
+        assert (found.position if found else None) == nearest
+    assert past.nearest("conv_2", 5) is None
+    past.forget(C)
+    assert past.nearest(C, 300) is None
+    assert past.size == 0
+
+
+def test_states_of_one_history_count_for_what_they_add(along: list[Conversation]) -> None:
+    past = PastStates(10**9)
+    for state in along[200:300]:
+        past.add(state)
+    assert past.size < along[299].size + 100 * 2_000
+    for state in along:
+        past.add(state)
+    assert len(next(iter(past._groups.values())).states) <= MOST_STATES
+
+
+def test_the_bound_is_kept_and_the_least_used_go(along: list[Conversation]) -> None:
+    past = PastStates(3 * along[400].size + 10_000)
+    for name in "abcd":
+        past.add(fold(Conversation(name), LONG))
+        past.nearest("a", 10**6)
+    assert [past.nearest(name, 10**6) is not None for name in "abcd"] == [True, False, True, True]
+    assert past.size <= 3 * along[400].size + 10_000
