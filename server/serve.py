@@ -6,9 +6,11 @@ once. It decides nothing about requests.
 """
 
 import datetime
+import ipaddress
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import trio
 
@@ -16,10 +18,20 @@ from eventstore import EventStore, StoreOptions
 from eventstore.postgres import PostgresLog, PostgresOptions
 from server import collector, logs
 from server.config import BadSettings, Settings
+from server.config.public_url import PublicUrl
 from server.database import Database, StartStopped, open_database
 from server.embedded.folder import default_data_dir
-from server.http import BadCertificate, Host, Listener, Tls, listen, local_certificate, open_context
-from server.http.file_limit import raise_file_limit
+from server.http import (
+    BadCertificate,
+    Host,
+    HttpOptions,
+    Listener,
+    Tls,
+    listen,
+    local_certificate,
+    open_context,
+    raise_file_limit,
+)
 from server.metrics import Metrics
 from server.outages import StoreWatch
 from server.providers import upstreams_from
@@ -27,7 +39,8 @@ from server.runtime.runtime import Runtime, open_runtime
 from server.runtime.stream_drain import Drain
 from server.upstream import Upstreams
 from server.web.app import build
-from server.webhooks.options import WebhookOptions
+from server.web.edge.problems import encode
+from server.webhooks.options import WebhookOptions, parse_ports
 from server.workflows import BadModule, Registry, load
 
 log = logs.get("serve")
@@ -54,7 +67,9 @@ async def serve(settings: Settings, tell: Callable[[Listener], None]) -> None:
             root.start_soon(_heed, signals, stop, root.cancel_scope)
             try:
                 bound = settings.stop_timeout * DATABASE_SHARE
-                async with open_database(settings, stop=stop, stop_seconds=bound) as database:
+                async with open_database(
+                    settings, migrate=settings.migrate, stop=stop, stop_seconds=bound
+                ) as database:
                     await _serve(settings, database, upstreams, registry, listener, stop, tell)
             except StartStopped:
                 log.info("stopped while starting")
@@ -86,8 +101,10 @@ async def _serve(
         PostgresOptions(database.url, database.owner_url, program="tokentape", patience=settings.store_patience)
     )
     metrics = Metrics()
+    public = PublicUrl(settings.public_url)
     watched = StoreOptions(patience=settings.store_patience, observer=StoreWatch(metrics))
-    drain = Drain(raise_file_limit(settings.max_streams), settings.stream_max_seconds)
+    connections = raise_file_limit(settings.connections)
+    drain = Drain(min(settings.max_streams, connections), settings.stream_max_seconds)
     async with (
         EventStore(postgres, watched).open() as store,
         open_runtime(
@@ -97,13 +114,19 @@ async def _serve(
             most_runs=settings.max_runs,
             metrics=metrics,
             registry=registry,
-            webhooks=WebhookOptions(settings.webhook_secret, settings.webhook_allow_private),
+            webhooks=WebhookOptions(
+                settings.webhook_secret,
+                settings.webhook_allow_private,
+                parse_ports(settings.webhook_ports),
+                public=public,
+            ),
             ephemeral_seconds=settings.ephemeral_seconds,
+            public=public,
         ) as runtime,
         trio.open_nursery() as nursery,
     ):
         await nursery.start(upstreams.run)
-        host = Host(build(runtime, settings), listener, WEBSOCKET_BYTES)
+        host = Host(build(runtime, settings), listener, _http_options(settings, connections))
         await nursery.start(host.serve)
         collector.settle()
         tell(listener)
@@ -112,6 +135,19 @@ async def _serve(
         await _take_down(runtime, settings.stop_timeout)
         await host.close(settings.stop_timeout * CLOSE_SHARE)
         nursery.cancel_scope.cancel()
+
+
+def _http_options(settings: Settings, connections: int) -> HttpOptions:
+    return HttpOptions(
+        websocket_bytes=WEBSOCKET_BYTES,
+        keep_alive=settings.keep_alive,
+        stall_timeout=settings.stall_timeout,
+        max_connections=connections,
+        max_connections_per_address=settings.max_connections_per_address,
+        trusted_proxies=tuple(ipaddress.ip_network(network) for network in settings.trusted_proxies),
+        unsent_bytes=settings.max_unsent,
+        encode_problem=partial(encode, public=PublicUrl(settings.public_url)),
+    )
 
 
 async def _take_down(runtime: Runtime, bound: float) -> None:

@@ -1,10 +1,12 @@
-"""How connections come in: the listening socket, the accept loop, and what hypercorn needs around it.
+"""HTTP/1.1, HTTP/2 and WebSockets for an ASGI app, on one listening socket.
 
 Owns sockets and their ends. It serves any ASGI app and knows nothing of this one.
 """
 
 from server.http.accept_loop import Host
 from server.http.certificates import local_certificate
+from server.http.connection import HttpOptions
+from server.http.connection_limits import raise_file_limit
 from server.http.listener import CannotListen, Listener, listen
 from server.http.tls import BadCertificate, Tls, open_context
 
@@ -12,9 +14,11 @@ __all__ = [
     "BadCertificate",
     "CannotListen",
     "Host",
+    "HttpOptions",
     "Listener",
     "Tls",
     "listen",
     "local_certificate",
     "open_context",
+    "raise_file_limit",
 ]

@@ -1,142 +1,180 @@
-"""The accept loop: each connection is spoken by hypercorn, or by `http2.py`, and none can hurt another.
+"""The accept loop: connections come in, are counted, and are spoken to; none can hurt another.
 
-hypercorn's own loop lets whatever a connection's task raises (bytes in a header that are no text, say) end
-the whole server. Here it ends that connection and leaves one log line. And because the streams are known here,
-one that takes no byte can be cut when the server stops: hypercorn's sending is shielded and has no deadline.
+Whatever a connection's task raises ends that connection and leaves one log line. It knows of the protocols only
+which one begins how.
 """
 
-import logging
+import errno
 import socket
 
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.events import Closed
-from hypercorn.events import Event as HypercornEvent
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework
 
 from server import logs
-from server.http.direct_write import with_straight
-from server.http.http1 import install
+from server.errors import Problem
+from server.http.asgi import App, problem_headers, status_line
+from server.http.connection import Connection, HttpOptions, Serving
+from server.http.connection_limits import ByteBudget, ConnectionTable
+from server.http.http1 import PREFACE, Http1
+from server.http.http1_exchange import finish_head
 from server.http.http2 import Http2
 from server.http.listener import Listener
-from server.http.tls import shake_hands
+from server.http.tls import Tls, shake_hands
+from server.http.transport import ClientWatch, PlainTransport, TlsTransport
 
 log = logs.get("host")
 
-IDLE_SECONDS = 20
-"""Also the time a client has for its request's head: who sends it byte by byte is cut off."""
-WEBSOCKET_PING_SECONDS = 20.0
-HTTP2_STREAMS = 256
-"""At once on one connection: a hundred event streams, as many commands, and some. A browser has one connection."""
-
-
-class _Connection(TCPServer):
-    """hypercorn's connection, with its end mended.
-
-    It would keep its socket for the idle time though the client has gone, and raise when an answer meets the
-    close.
-    """
-
-    async def protocol_send(self, event: HypercornEvent) -> None:
-        try:
-            await super().protocol_send(event)
-        except trio.BusyResourceError:
-            # It is being closed at this moment, by the task that met the client's end.
-            await self.protocol.handle(Closed())
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
-
-    async def say_goodbye(self) -> None:
-        """Tells an HTTP/2 client that no more requests are taken. HTTP/1.1 has no word for it."""
-        protocol = getattr(getattr(self, "protocol", None), "protocol", None)
-        if isinstance(protocol, Http2):
-            await protocol.say_goodbye()
-
-    async def _initiate_server_close(self) -> None:
-        await self.say_goodbye()  # else a request that crosses the close is one that may have been served
-        await super()._initiate_server_close()
+ACCEPTS_AT_ONCE = 64
+"""After so many new connections, those that are there get their turn."""
+NO_FILES_SECONDS = 0.05
+_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Host:
     """Serves one app on one listening socket, until `close`."""
 
-    def __init__(self, app: ASGIFramework, listener: Listener, websocket_bytes: int) -> None:
-        install()
-        self._app = ASGIWrapper(app)
+    def __init__(self, app: App, listener: Listener, options: HttpOptions | None = None) -> None:
+        options = options or HttpOptions()
         self._listener = listener
-        self._config = _config(websocket_bytes)
-        self._context = WorkerContext(None)
-        self._streams: dict[trio.SocketStream, _Connection | None] = {}
+        self._table = ConnectionTable(
+            options.max_connections, options.max_connections_per_address, options.trusted_proxies
+        )
+        self._serving = Serving(app, options, self._table, ByteBudget(options.unsent_bytes))
+        self._watch = ClientWatch()
+        self._connections: set[Connection] = set()
         self._accepting = trio.CancelScope()
         self._over = trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accepts and serves. Returns when `close` was called and the last connection has ended."""
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener.sock))
-        async with trio.open_nursery() as connections:
-            task_status.started()
-            with self._accepting:
-                await trio.serve_listeners(self._connection, [listener], handler_nursery=connections)
-        self._over.set()
+        self._listener.sock.setblocking(False)
+        try:
+            async with trio.open_nursery() as helpers:
+                helpers.start_soon(self._watch.run)
+                helpers.start_soon(self._end_overdue)
+                async with trio.open_nursery() as connections:
+                    with self._accepting:
+                        task_status.started()
+                        await self._accept(connections)
+                    self._listener.sock.close()
+                helpers.cancel_scope.cancel()
+        finally:
+            self._listener.sock.close()
+            self._watch.close()
+            self._over.set()
 
     async def close(self, seconds: float) -> None:
         """Accepts no more, lets idle connections end, and after half of `seconds` cuts what is left."""
         self._accepting.cancel()
-        await self._context.terminated.set()
+        self._serving.closing = True
+        for connection in list(self._connections):
+            connection.begin_close()
+        self._table.end_waiting()
         with trio.move_on_after(seconds / 2):
-            async with trio.open_nursery() as nursery:
-                for connection in self._streams.values():
-                    if connection is not None:
-                        nursery.start_soon(connection.say_goodbye)
             await self._over.wait()
-        for stream in list(self._streams):
-            try:
-                stream.socket.shutdown(socket.SHUT_RDWR)
-            except OSError as error:
-                log.debug("connection was gone already", why=str(error))
+        for connection in list(self._connections):
+            connection.scope.cancel()
         with trio.move_on_after(seconds / 2):
             await self._over.wait()
 
-    async def _connection(self, stream: trio.SocketStream) -> None:
-        self._streams[stream] = None
+    # -- coming in
+
+    async def _accept(self, connections: trio.Nursery) -> None:
+        sock = self._listener.sock
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            for _ in range(ACCEPTS_AT_ONCE):
+                try:
+                    accepted, client = sock.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _NO_FILES:
+                        log.warning("cannot accept", why=error.strerror)
+                        self._table.make_room(trio.current_time())
+                        await trio.sleep(NO_FILES_SECONDS)
+                        break
+                    continue  # this one has gone already
+                self._admit(connections, accepted, client)
+
+    def _admit(self, connections: trio.Nursery, sock: socket.socket, client: tuple[str, int]) -> None:
+        sock.setblocking(False)
+        tls = self._listener.tls
+        connection = Connection(self._serving, (client[0], client[1]), self._address(sock), secure=tls is not None)
+        if self._table.admit(connection, client[0], trio.current_time()):
+            self._connections.add(connection)
+            connections.start_soon(self._serve, connection, sock, tls)
+        else:
+            if tls is None:
+                _refuse(sock, self._serving.options)
+            sock.close()
+
+    def _address(self, sock: socket.socket) -> tuple[str, int] | None:
         try:
-            await self._speak(stream)
+            host, port, *_ = sock.getsockname()
+        except OSError:
+            return None
+        return host, port
+
+    # -- being served
+
+    async def _serve(self, connection: Connection, sock: socket.socket, tls: Tls | None) -> None:
+        try:
+            with connection.scope:
+                await self._speak(connection, sock, tls)
         except Exception as error:
             log.warning("connection ended", why=_innermost(error))
         finally:
-            del self._streams[stream]
-            await trio.aclose_forcefully(stream)
+            self._watch.remove(sock.fileno())
+            self._table.forget(connection)
+            self._connections.discard(connection)
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
 
-    async def _speak(self, plain: trio.SocketStream) -> None:
-        tls = self._listener.tls
-        stream = plain if tls is None else await shake_hands(plain, tls.context)
-        if stream is not None:
-            state, straight = with_straight()
-            connection = _Connection(self._app, self._config, self._context, state, stream)  # type: ignore[arg-type]  # plain TCP
-            straight.attach(connection, stream)
-            self._streams[plain] = connection
-            await connection
+    async def _speak(self, connection: Connection, sock: socket.socket, tls: Tls | None) -> None:
+        http2 = False
+        if tls is None:
+            connection.transport = PlainTransport(sock, connection.client_gone)
+        else:
+            stream = await shake_hands(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), tls.context)
+            if stream is None:
+                return
+            connection.transport = TlsTransport(stream, connection.client_gone)
+            http2 = stream.selected_alpn_protocol() == "h2"
+        self._watch.add(connection.transport.fd, connection)
+        data = b""
+        if not http2:
+            http1 = Http1(connection)
+            connection.speaker = http1
+            await http1.run()
+            data = http1.preface
+        if http2 or data.startswith(PREFACE):
+            await Http2(connection).run(data)
+
+    async def _end_overdue(self) -> None:
+        options = self._serving.options
+        pause = min(1.0, options.keep_alive / 4, options.head_seconds / 4, options.stall_timeout / 4)
+        while True:
+            await trio.sleep(pause)
+            now = trio.current_time()
+            self._table.end_overdue(now, options.keep_alive, options.head_seconds)
+            if self._serving.budget.held:
+                for connection in list(self._connections):
+                    if isinstance(connection.speaker, Http2):
+                        connection.speaker.end_stalled(now)
+
+
+def _refuse(sock: socket.socket, options: HttpOptions) -> None:
+    """Says why, if the socket takes it at once; it will."""
+    problem = Problem(503, "overloaded", "This server has too many connections. Come back.", retry_after=2.0)
+    body = options.encode_problem(problem)
+    headers = [*problem_headers(problem, body), (b"connection", b"close")]
+    try:
+        sock.send(finish_head([status_line(503)], headers) + body)
+    except OSError as error:
+        log.debug("connection was gone already", why=str(error))
 
 
 def _innermost(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return repr(error)[:200]
-
-
-def _config(websocket_bytes: int) -> Config:
-    config = Config()
-    config.accesslog = None  # a query may hold a key
-    config.errorlog = logging.getLogger("hypercorn")
-    config.include_server_header = False
-    config.keep_alive_timeout = IDLE_SECONDS
-    config.keep_alive_max_requests = 100_000
-    config.h2_max_concurrent_streams = HTTP2_STREAMS
-    config.websocket_max_message_size = websocket_bytes
-    config.websocket_ping_interval = WEBSOCKET_PING_SECONDS
-    return config

@@ -5,16 +5,14 @@ task to write for itself, a cancelled one would take headers with it, and with t
 compression that all streams share. It decides nothing about streams.
 """
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 import trio
 from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
-from hypercorn.events import Event, RawData
 
 from server.http.h2_send_buffer import Side
-from server.http.h2_stream import Exchange
+from server.http.h2_stream import Http2Stream
 
 FRAME_BYTES = 16_384
 WRITE_BYTES = 4 * FRAME_BYTES
@@ -26,20 +24,20 @@ MOST_UNSENT = 65_536
 class Writer:
     """The way out of one connection. `run` is its task; all else only leaves it work."""
 
-    def __init__(self, h2: H2Connection, send: Callable[[Event], Awaitable[None]]) -> None:
+    def __init__(self, h2: H2Connection, send: Callable[[bytes], Awaitable[None]]) -> None:
         self._h2 = h2
         self._send = send
-        self._ready: deque[Exchange] = deque()
+        self._ready: list[Http2Stream] = []
         self._unsent = bytearray()
         self._wake = trio.Event()
         self._sent = trio.Event()
         self._closed = False
 
-    def queue(self, exchange: Exchange) -> None:
+    def queue(self, stream: Http2Stream) -> None:
         """A stream has something that may go out."""
-        if not exchange.outgoing.queued:
-            exchange.outgoing.queued = True
-            self._ready.append(exchange)
+        if not stream.outgoing.queued:
+            stream.outgoing.queued = True
+            self._ready.append(stream)
             self._wake.set()
 
     def flush(self, more: bytes = b"") -> None:
@@ -66,37 +64,37 @@ class Writer:
             while self._unsent and not self._closed:
                 await self._sent.wait()
 
-    async def run(self, over: Callable[[Exchange], Awaitable[None]]) -> None:
+    async def run(self, over: Callable[[Http2Stream], None]) -> None:
         """Writes until `close`. `over` is told of each stream whose last byte this was."""
         while not self._closed:
             ended = self._fill()
             if self._unsent:
                 data = bytes(self._unsent)
-                await self._send(RawData(data))
+                await self._send(data)
                 del self._unsent[: len(data)]  # only now: whoever waits for it to be sent may close the socket
                 self._sent.set()
                 self._sent = trio.Event()
             elif not ended:
                 await self._wake.wait()
                 self._wake = trio.Event()
-            for exchange in ended:
-                await over(exchange)
+            for stream in ended:
+                over(stream)
 
-    def _fill(self) -> list[Exchange]:
+    def _fill(self) -> list[Http2Stream]:
         """Frames of the streams that wait, in turn; which of them ended thereby."""
         self.flush()
-        ended: list[Exchange] = []
+        ended: list[Http2Stream] = []
         while self._ready and len(self._unsent) < WRITE_BYTES:
-            exchange = self._ready.popleft()
-            exchange.outgoing.queued = False
-            if exchange.outgoing.side is not Side.OVER and self._frame(exchange):
-                ended.append(exchange)
+            stream = self._ready.pop(0)
+            stream.outgoing.queued = False
+            if stream.outgoing.side is not Side.OVER and self._frame(stream):
+                ended.append(stream)
             self.flush()
         return ended
 
-    def _frame(self, exchange: Exchange) -> bool:
+    def _frame(self, stream: Http2Stream) -> bool:
         """One frame, as far as the client's windows let it go; whether the stream has ended."""
-        stream_id, outgoing = exchange.stream_id, exchange.outgoing
+        stream_id, outgoing = stream.stream_id, stream.outgoing
         try:
             window = self._h2.local_flow_control_window(stream_id)
             data = outgoing.take(max(0, min(window, self._h2.max_outbound_frame_size, FRAME_BYTES)))
@@ -109,5 +107,5 @@ class Writer:
         if ends:
             outgoing.close()
         elif data and len(outgoing):
-            self.queue(exchange)  # behind the others
+            self.queue(stream)  # behind the others
         return ends

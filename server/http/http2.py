@@ -1,12 +1,12 @@
-"""HTTP/2 (RFC 9113) for one connection: what its client sends told to the streams, what they say in frames.
+"""HTTP/2 (RFC 9113) on one connection: what its client sends told to the streams, what they say in frames.
 
-Instead of hypercorn's own (0.18), with which one stream could hurt the others: a header that is no text, or
-data behind an early answer, ended the connection; an app cut while it wrote took other streams' bytes with
-it; a stream without window had everything kept; a crash in the middle of an answer left its client waiting;
-a thousand unknown priorities ended it. Here a stream's trouble is its own. Parsing and state are h2's.
+A stream's trouble is its own: nothing that one client request or one app does may stop or end the others of its
+connection, and a malformed request ends its stream (RFC 9113 section 8.1.1). What breaks the framing or the header
+compression, which all streams share, ends the connection. Parsing and state are h2's. One task reads, one writes
+(`h2_writer.py`), and each stream has one.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
@@ -14,30 +14,28 @@ from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
+    Event,
     RemoteSettingsChanged,
     RequestReceived,
     StreamEnded,
     StreamReset,
+    TrailersReceived,
     WindowUpdated,
 )
-from h2.events import Event as FrameEvent
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
-from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import events as said
-from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup, WorkerContext
-from hypercorn.utils import filter_pseudo_headers
 from hyperframe.frame import GoAwayFrame
 
 from server import logs
-from server.http.h2_connection import new_connection
+from server.errors import Problem
+from server.http.asgi import Headers, date, http_scope
+from server.http.connection import Connection
+from server.http.connection_limits import TokenBucket
+from server.http.h2_connection import STREAMS, check_headers, new_connection
 from server.http.h2_send_buffer import Side
-from server.http.h2_stream import Exchange
+from server.http.h2_stream import Http2Stream
 from server.http.h2_writer import Writer
-from server.http.token_bucket import Allowance
-from server.http.websocket import MendedWSStream
+from server.http.http1_parser import check_head, check_method, check_size
 
 log = logs.get("host")
 
@@ -47,214 +45,264 @@ PARTING_SECONDS = 1.0
 
 
 class Http2:
-    """One connection. Takes hypercorn's arguments, for hypercorn makes it."""
+    """One connection. `run` returns when it has ended; the caller closes the socket."""
 
-    def __init__(
-        self,
-        app: AppWrapper,
-        config: Config,
-        context: WorkerContext,
-        task_group: TaskGroup,
-        connection_state: ConnectionState,
-        ssl: bool,
-        client: tuple[str, int] | None,
-        server: tuple[str, int] | None,
-        send: Callable[[Event], Awaitable[None]],
-    ) -> None:
-        self._app = app
-        self._config = config
-        self._context = context
-        self._tasks = task_group
-        self._state = connection_state
-        self._place = (ssl, client, server)
-        self._send = send
-        self._h2 = new_connection(config)
-        self._writer = Writer(self._h2, send)
-        self._exchanges: dict[int, Exchange] = {}
-        self._resets = Allowance(*RESETS)
-        self._reader: trio.lowlevel.Task | None = None
+    def __init__(self, connection: Connection) -> None:
+        self.serving = connection.serving
+        self._connection = connection
+        self._h2 = new_connection()
+        self._writer = Writer(self._h2, connection.transport.send)
+        self._streams: dict[int, Http2Stream] = {}
+        self._resets = TokenBucket(*RESETS)
+        self._nursery: trio.Nursery
         self._leaving = False
-        self._closed = False
+        self._ending = False
 
-    async def initiate(self) -> None:
-        """Says our settings and begins to write."""
+    async def run(self, data: bytes) -> None:
+        """Serves until either side ends it. `data` is what has been read already."""
         self._h2.initiate_connection()
         self._writer.flush()
-        self._tasks.spawn(self._writer.run, self._over)
-        await self._send(Updated(idle=True))  # the preface was a request to HTTP/1.1: without another, for ever
+        table = self.serving.table
+        table.idle(self._connection, trio.current_time())
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._connection.speaker = self
+                self._nursery.start_soon(self._writer.run, self._forget_sent)
+                try:
+                    if data:
+                        await self._take_bytes(data)
+                    while not self._ending and (data := await self._connection.transport.receive()):
+                        await self._take_bytes(data)
+                finally:
+                    self._ending = True  # whoever would still begin something here is too late
+                self._nursery.cancel_scope.cancel()
+        finally:
+            for stream in self._streams.values():
+                stream.outgoing.close()
 
-    async def handle(self, event: Event) -> None:
-        """Bytes from the client, or its end."""
-        if isinstance(event, Closed):
-            self._closed = True
-            self._writer.close()
-            for exchange in list(self._exchanges.values()):
-                await exchange.cut()
-        elif isinstance(event, RawData):
-            self._reader = trio.lowlevel.current_task()
-            try:
-                for came in self._h2.receive_data(event.data):
-                    if not self._closed:
-                        await self._take(came)
-            except ProtocolError as error:
-                log.debug("not HTTP/2", why=repr(error)[:200])
-                await self._part()
-            self._writer.flush()
-            await self._writer.not_behind()
+    # -- what ends it
 
-    async def say_goodbye(self) -> None:
-        """Tells the client that no more requests are taken (RFC 9113 section 6.8); those begun go on.
+    def client_finished(self) -> None:
+        """The client has sent its last byte: there is nobody who could take an answer and give window for more."""
+        self._connection.client_gone()
 
-        By hand: after h2's own it would send nothing more.
-        """
-        if not self._leaving and not self._closed:
+    def close_idle(self) -> None:
+        """Ends the connection in words, so that a request that crosses the end can safely be sent again."""
+        if not self._ending:
+            self._say_goodbye()
+            self._nursery.start_soon(self._end_when_sent)
+
+    def begin_close(self) -> None:
+        """No more requests; those begun go on."""
+        self._say_goodbye()
+        if not self._streams and not self._ending:
+            self._nursery.start_soon(self._end_when_sent)
+
+    def end_stalled(self, now: float) -> None:
+        """Ends the streams whose answers have an end, and whose client has taken nothing for too long."""
+        for stream in list(self._streams.values()):
+            if stream.stalled(now, self.serving.options.stall_timeout):
+                log.debug("stream ended", why="its client takes nothing")
+                self._reset(stream.stream_id, ErrorCodes.CANCEL)
+                stream.cut()
+                self.forget(stream)
+
+    def _say_goodbye(self) -> None:
+        """GOAWAY (RFC 9113 section 6.8). By hand: after h2's own it would send nothing more."""
+        if not self._leaving and not self._ending:
             self._leaving = True
             frame = GoAwayFrame(0, last_stream_id=self._h2.highest_inbound_stream_id)
             self._writer.flush(frame.serialize())
+
+    async def _end_when_sent(self) -> None:
         await self._writer.all_sent(PARTING_SECONDS)
+        self._ending = True
+        self._nursery.cancel_scope.cancel()
 
     async def _part(self) -> None:
         """Ends the connection; h2 says why."""
+        self._ending = True
         self._writer.flush()
         await self._writer.all_sent(PARTING_SECONDS)
-        await self._send(Closed())
 
-    async def _take(self, event: FrameEvent) -> None:
+    # -- from the client
+
+    async def _take_bytes(self, data: bytes) -> None:
+        try:
+            for event in self._h2.receive_data(data):
+                if not self._ending:
+                    await self._take(event)
+        except ProtocolError as error:
+            log.debug("not HTTP/2", why=repr(error)[:200])
+            await self._part()
+        self._writer.flush()
+        await self._writer.not_behind()
+
+    async def _take(self, event: Event) -> None:
         if isinstance(event, RequestReceived):
-            await self._requested(event.stream_id, event.headers)
+            await self._requested(event.stream_id, event.headers, ended=event.stream_ended is not None)
+        elif isinstance(event, TrailersReceived):
+            if not _well_formed(event.headers, trailers=True):
+                await self._malformed(event.stream_id)
         elif isinstance(event, ConnectionTerminated):
-            await self._send(Closed())
+            self._ending = True
         elif isinstance(event, RemoteSettingsChanged):
             if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
-                self._more_window(list(self._exchanges.values()))
+                self._more_window(list(self._streams.values()))
         elif isinstance(event, WindowUpdated) and event.stream_id == 0:
-            self._more_window(list(self._exchanges.values()))
+            self._more_window(list(self._streams.values()))
         elif isinstance(event, (DataReceived, StreamEnded, StreamReset, WindowUpdated)):
-            exchange = self._exchanges.get(event.stream_id)
-            if exchange is not None:
-                await self._guarded(exchange, self._take_for(exchange, event))
+            stream = self._streams.get(event.stream_id)
+            if stream is not None:
+                await self._take_for(stream, event)
             elif isinstance(event, DataReceived):
                 # Behind an early answer. Nobody reads it, but the connection's window is every stream's.
-                self._acknowledge(event.stream_id, event.flow_controlled_length)
+                self.acknowledge(event.stream_id, event.flow_controlled_length)
             if isinstance(event, StreamReset):
                 await self._count_reset()
 
     async def _take_for(
-        self, exchange: Exchange, event: DataReceived | StreamEnded | StreamReset | WindowUpdated
+        self, stream: Http2Stream, event: DataReceived | StreamEnded | StreamReset | WindowUpdated
     ) -> None:
         if isinstance(event, DataReceived):
-            await exchange.received(event.data, event.flow_controlled_length)
+            await stream.received(event.data, event.flow_controlled_length)
         elif isinstance(event, StreamEnded):
-            await exchange.request_ended()
+            stream.request_ended()
         elif isinstance(event, StreamReset):
-            await exchange.cut()
-            await self._over(exchange)
+            stream.cut()
+            self.forget(stream)
         else:
-            self._more_window([exchange])
+            self._more_window([stream])
+        if stream.malformed:
+            await self._malformed(stream.stream_id)
 
-    async def _requested(self, stream_id: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    async def _requested(self, stream_id: int, headers: Sequence[tuple[bytes, bytes]], *, ended: bool) -> None:
         named = dict(headers)
-        method, path = named.get(b":method", b""), named.get(b":path", b"")
-        if self._leaving or self._context.terminated.is_set():
+        method, target = named.get(b":method", b""), named.get(b":path", b"")
+        if self._leaving or self.serving.closing:
             self._reset(stream_id, ErrorCodes.REFUSED_STREAM)
-        elif len(self._exchanges) >= self._config.h2_max_concurrent_streams:
+        elif len(self._streams) >= STREAMS:
             # An app that is still ending counts: else requests taken back would start apps without bound.
             self._reset(stream_id, ErrorCodes.REFUSED_STREAM)
             await self._count_reset()
-        elif not (method.isascii() and path.isascii() and path):
-            self._reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
-        elif method == b"CONNECT" and named.get(b":protocol") != b"websocket":
-            self._h2.send_headers(stream_id, [(b":status", b"501")], end_stream=True)  # RFC 9220 section 3
+        elif not _well_formed(headers) or not (method.isascii() and target.isascii() and target):
+            await self._malformed(stream_id)
+        elif target == b"*" and method == b"OPTIONS":
+            self._answer(stream_id, b"204", (b"allow", b"GET, HEAD, OPTIONS, POST"))
         else:
-            request = said.Request(
-                stream_id=stream_id,
-                headers=filter_pseudo_headers(list(headers)),
-                http_version="2",
-                method=method.decode().upper(),
-                raw_path=path,
-                state=self._state,
-            )
-            await self._begin(request)
+            await self._begin(stream_id, named, headers, ended=ended)
 
-    async def _begin(self, request: said.Request) -> None:
-        exchange = Exchange(request.stream_id, self._tasks, self._acknowledge, self._over)
-        kind = MendedWSStream if request.method == "CONNECT" else HTTPStream
-        exchange.speaker = kind(
-            self._app,
-            self._config,
-            self._context,
-            exchange,  # type: ignore[arg-type]  # it has what a stream asks a task group for
-            *self._place,
-            self._stream_send,
-            request.stream_id,
+    async def _begin(
+        self, stream_id: int, named: dict[bytes, bytes], headers: Sequence[tuple[bytes, bytes]], *, ended: bool
+    ) -> None:
+        connection = self._connection
+        target = named[b":path"]
+        method = named[b":method"].decode()
+        upgrades = method == "CONNECT" and named.get(b":protocol") == b"websocket"  # else 501, RFC 9220 section 3
+        if upgrades:
+            method = "GET"
+        plain = plain_headers(headers)
+        problem = length = None
+        path, query, expects = b"/", b"", False
+        try:
+            check_method(method)
+            check_size(len(target), len(plain), sum(len(name) + len(value) + 4 for name, value in plain))
+            head = check_head(method, target, "2", plain)
+            path, query, expects = head.path, head.query, head.expects_continue
+            length = None if upgrades else head.length
+        except Problem as error:
+            problem, upgrades = error, False
+        if ended and length:
+            await self._malformed(stream_id)
+            return
+        scope = http_scope(
+            method,
+            path,
+            query,
+            "2",
+            plain,
+            secure=connection.secure,
+            client=connection.client,
+            server=connection.server,
         )
-        # Before the idle timer is stopped: whoever ends meanwhile starts it when there is none here.
-        self._exchanges[request.stream_id] = exchange
-        await self._send(Updated(idle=False))
-        await self._guarded(exchange, exchange.begin(request))
-        await self._over(exchange)  # if it was refused without the app
+        try:
+            stream = Http2Stream(
+                self, stream_id, scope, upgrades=upgrades, length=length, expects=expects, problem=problem
+            )
+        except ValueError as error:  # a header that is no text
+            log.debug("stream refused", why=repr(error)[:200])
+            await self._malformed(stream_id)
+            return
+        self._streams[stream_id] = stream
+        self.serving.table.busy(connection)
+        self._nursery.start_soon(stream.run)
         await trio.lowlevel.checkpoint()  # many requests in one packet: others get their turn between
 
-    async def _guarded(self, exchange: Exchange, doing: Awaitable[None]) -> None:
-        """What one stream makes of its bytes: if it cannot, that is its end and nobody else's."""
+    async def _malformed(self, stream_id: int) -> None:
+        """Ends the stream of a request that is none (RFC 9113 section 8.1.1), and no other.
+
+        It counts as one that is taken back: else a client could make the server do that for it, without end
+        (CVE-2025-8671).
+        """
+        self._reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.cut()
+            self.forget(stream)
+        await self._count_reset()
+
+    def _answer(self, stream_id: int, status: bytes, *headers: tuple[bytes, bytes]) -> None:
+        with suppress(ProtocolError):
+            self._h2.send_headers(stream_id, [(b":status", status), *headers, (b"date", date())], end_stream=True)
+        self._reset(stream_id, ErrorCodes.NO_ERROR)
+
+    async def _count_reset(self) -> None:
+        if not self._resets.spend(trio.current_time()) and not self._ending:
+            log.warning("connection ended", why="too many requests taken back")
+            with suppress(ProtocolError):
+                self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            await self._part()
+
+    # -- what the streams ask for
+
+    def send_head(self, stream: Http2Stream, status: int, headers: Headers, *, ended: bool) -> None:
+        """An answer's head. A stream that its client has taken back meanwhile is over."""
         try:
-            await doing
-        except Exception as error:
-            log.warning("stream ended", why=repr(error)[:200])
-            self._reset(exchange.stream_id, ErrorCodes.PROTOCOL_ERROR)
-            exchange.outgoing.close()
-            if exchange.running:
-                await exchange.closed()
-            await self._over(exchange)
+            self._h2.send_headers(stream.stream_id, [(b":status", b"%d" % status), *headers], end_stream=ended)
+        except ProtocolError:
+            stream.outgoing.close()
+        self._writer.flush()
 
-    async def _stream_send(self, event: said.Event) -> None:
-        """What hypercorn's stream says for the app."""
-        exchange = self._exchanges.get(event.stream_id)
-        if exchange is None or self._closed:
-            await trio.lowlevel.checkpoint()
-        elif isinstance(event, (said.Response, said.InformationalResponse)):
-            status = [(b":status", b"%d" % event.status_code)]
-            try:
-                headers = [*status, *event.headers, *self._config.response_headers("h2")]
-                self._h2.send_headers(event.stream_id, headers)
-            except ProtocolError:  # taken back meanwhile
-                exchange.outgoing.close()
-            self._writer.flush()
-        elif isinstance(event, (said.Body, said.Data)):
-            await self._say(exchange, event.data)
-        elif isinstance(event, (said.EndBody, said.EndData)):
-            exchange.outgoing.end()
-            self._writer.queue(exchange)
-            await exchange.outgoing.gone()
-        elif isinstance(event, said.StreamClosed):
-            await exchange.closed()
+    def queue(self, stream: Http2Stream) -> None:
+        """The stream has something that may go out, or has ended."""
+        self._writer.queue(stream)
 
-    async def _say(self, exchange: Exchange, data: bytes) -> None:
-        if trio.lowlevel.current_task() is not self._reader:
-            exchange.outgoing.add(data)
-            self._writer.queue(exchange)
-            await exchange.outgoing.room()
-        elif not exchange.outgoing.full:
-            # A pong. The reader must not wait for window that only it can bring; and of pings that nobody takes
-            # the answers of, some may stay without (RFC 6455 section 5.5.3).
-            exchange.outgoing.add(data)
-            self._writer.queue(exchange)
+    def acknowledge(self, stream_id: int, size: int) -> None:
+        """Gives the client window again for so many bytes."""
+        with suppress(ProtocolError):
+            self._h2.acknowledge_received_data(size, stream_id)
+        self._writer.flush()
 
-    async def _over(self, exchange: Exchange) -> None:
+    def forget(self, stream: Http2Stream) -> None:
         """Forgets a stream when its app and its answer have ended; until then it holds its place."""
-        if exchange.running or self._exchanges.get(exchange.stream_id) is not exchange:
+        if stream.running or self._streams.get(stream.stream_id) is not stream:
             return
-        if exchange.outgoing.side is Side.OPEN:  # the app crashed: cut off must not look like complete
-            self._reset(exchange.stream_id, ErrorCodes.INTERNAL_ERROR)
-            exchange.outgoing.close()
-        if exchange.outgoing.side is Side.ENDING:
-            self._writer.queue(exchange)  # who comes back here
+        if stream.outgoing.side is Side.OPEN:  # the app crashed: cut off must not look like complete
+            self._reset(stream.stream_id, ErrorCodes.INTERNAL_ERROR)
+            stream.outgoing.close()
+        if stream.outgoing.side is Side.ENDING:
+            self._writer.queue(stream)  # which comes back here
             return
-        del self._exchanges[exchange.stream_id]
-        exchange.settle()
-        self._reset(exchange.stream_id, ErrorCodes.NO_ERROR)  # the answer is complete: send no more (section 8.1)
-        if not self._exchanges and not self._closed:
-            await self._send(Updated(idle=True))
+        del self._streams[stream.stream_id]
+        stream.settle_window()
+        self._reset(stream.stream_id, ErrorCodes.NO_ERROR)  # the answer is complete: send no more (section 8.1)
+        if not self._streams and not self._ending:
+            self.serving.table.idle(self._connection, trio.current_time())
+            if self._leaving:
+                self._nursery.start_soon(self._end_when_sent)
+
+    def _forget_sent(self, stream: Http2Stream) -> None:
+        self.forget(stream)
 
     def _reset(self, stream_id: int, code: ErrorCodes) -> None:
         """Ends a stream that has not ended by itself."""
@@ -264,19 +312,30 @@ class Http2:
                 self._h2.reset_stream(stream_id, code)
         self._writer.flush()
 
-    async def _count_reset(self) -> None:
-        if not self._resets.spend(trio.current_time()) and not self._closed:
-            log.warning("connection ended", why="too many requests taken back")
-            with suppress(ProtocolError):
-                self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
-            await self._part()
+    def _more_window(self, streams: Sequence[Http2Stream]) -> None:
+        for stream in streams:
+            if len(stream.outgoing):
+                self._writer.queue(stream)
 
-    def _acknowledge(self, stream_id: int, size: int) -> None:
-        with suppress(ProtocolError):
-            self._h2.acknowledge_received_data(size, stream_id)
-        self._writer.flush()
 
-    def _more_window(self, exchanges: Sequence[Exchange]) -> None:
-        for exchange in exchanges:
-            if len(exchange.outgoing):
-                self._writer.queue(exchange)
+def _well_formed(headers: Sequence[tuple[bytes, bytes]], *, trailers: bool = False) -> bool:
+    try:
+        check_headers(headers, trailers=trailers)
+    except ProtocolError as error:
+        log.debug("stream refused", why=repr(error)[:200])
+        return False
+    return True
+
+
+def plain_headers(headers: Sequence[tuple[bytes, bytes]]) -> Headers:
+    """A request's headers as HTTP/1.1 has them: the authority is the host (RFC 9113 section 8.3.1)."""
+    plain: Headers = []
+    authority = None
+    for name, value in headers:
+        if name == b":authority":
+            authority = value
+        elif not name.startswith(b":"):
+            plain.append((bytes(name), bytes(value)))
+    if authority is not None:
+        plain = [(b"host", bytes(authority)), *(header for header in plain if header[0] != b"host")]
+    return plain

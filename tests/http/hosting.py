@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 
-from server.http import Host, Tls, listen
-from server.http.accept_loop import _Connection
+from server.http import Host, HttpOptions, Tls, listen
+from server.http.connection import Connection
 from server.http.http2 import Http2
 
-App = Callable[[Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
-MESSAGE_BYTES = 1_048_576
+App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 
 @dataclass
@@ -25,29 +24,31 @@ class Hosted:
     port: int
 
     @property
-    def connections(self) -> list[_Connection]:
+    def connections(self) -> list[Connection]:
         """Those that have come past their handshake."""
-        return [connection for connection in self.host._streams.values() if connection is not None]
+        return [connection for connection in self.host._connections if connection.speaker is not None]
 
     @property
     def sockets(self) -> int:
         """All of them."""
-        return len(self.host._streams)
+        return len(self.host._connections)
 
     @property
     def http2(self) -> Http2:
         """The one connection's protocol."""
         [connection] = self.connections
-        protocol = connection.protocol.protocol
+        protocol = connection.speaker
         assert isinstance(protocol, Http2)
         return protocol
 
 
 @asynccontextmanager
-async def hosting(app: App, tls: Tls | None = None, *, stop_seconds: float = 0.2) -> AsyncIterator[Hosted]:
+async def hosting(
+    app: App, tls: Tls | None = None, *, options: HttpOptions | None = None, stop_seconds: float = 0.2
+) -> AsyncIterator[Hosted]:
     """Serves on a port of its own, and stops."""
     listener = listen("127.0.0.1:0", 60, tls)
-    host = Host(app, listener, MESSAGE_BYTES)
+    host = Host(app, listener, options)
     async with trio.open_nursery() as nursery:
         await nursery.start(host.serve)
         try:

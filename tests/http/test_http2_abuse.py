@@ -20,7 +20,7 @@ from hyperframe.frame import (
 )
 
 from server.http import http2
-from server.http.token_bucket import Allowance
+from server.http.connection_limits import TokenBucket
 from tests.clients.http2 import Connection, connect
 from tests.http.hosting import Hosted, answer, hosting, until
 
@@ -88,7 +88,7 @@ async def test_requests_taken_back_at_once_are_bounded() -> None:
 
 
 def test_the_allowance_fills_again() -> None:
-    allowance = Allowance(3, 2.0)
+    allowance = TokenBucket(3, 2.0)
     assert [allowance.spend(100.0) for _ in range(4)] == [True, True, True, False]
     assert [allowance.spend(now) for now in (100.4, 100.5, 100.6, 101.0)] == [False, True, False, True]
     assert [allowance.spend(500.0) for _ in range(4)] == [True, True, True, False]
@@ -140,9 +140,9 @@ async def test_data_frames_of_nothing() -> None:
             await send(connection, *(DataFrame(upload.stream_id, b"") for _ in range(1_000)))
         connection.h2.ping(b"12345678")
         await connection.flush()
-        [exchange] = hosted.http2._exchanges.values()
+        [exchange] = hosted.http2._streams.values()
         await until(lambda: connection.h2.remote_settings is not None)
-        assert exchange._to_app.statistics().current_buffer_used == 0
+        assert not exchange._body
 
 
 async def sleeping(scope: Any, receive: Any, send: Any) -> None:
@@ -212,7 +212,7 @@ async def test_a_header_bomb() -> None:
 
 def test_the_numbers_hang_together() -> None:
     """A hundred event streams and as many commands fit; a client may begin and end all of them at once."""
-    from server.http.accept_loop import HTTP2_STREAMS
+    from server.http.h2_connection import STREAMS
 
-    assert HTTP2_STREAMS >= 200
-    assert http2.RESETS[0] >= 2 * HTTP2_STREAMS
+    assert STREAMS >= 200
+    assert http2.RESETS[0] >= 2 * STREAMS

@@ -9,7 +9,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, RstStreamFrame
 
-from server.http import accept_loop as host_module
+from server.http import HttpOptions
 from tests.clients.http2 import connect
 from tests.http.hosting import answer, hosting, until
 
@@ -35,16 +35,14 @@ class App:
             self.running -= 1
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Idle connections end after a moment."""
-    monkeypatch.setattr(host_module, "IDLE_SECONDS", 0.2)
+IMPATIENT = HttpOptions(keep_alive=0.2, head_seconds=0.2)
+"""Idle connections end after a moment."""
 
 
 @pytest.mark.parametrize("requests", [0, 1, 3])
-async def test_an_idle_connection_is_ended_in_words(impatient: None, requests: int) -> None:
+async def test_an_idle_connection_is_ended_in_words(requests: int) -> None:
     """With its last request named, so that one crossing the end can safely be sent again."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with hosting(App(), options=IMPATIENT) as hosted, connect(hosted.port) as connection:
         for _ in range(requests):
             assert await (await connection.request("GET", "/")).body() == b"ok"
         await connection.ended()
@@ -54,10 +52,10 @@ async def test_an_idle_connection_is_ended_in_words(impatient: None, requests: i
         await until(lambda: hosted.sockets == 0)
 
 
-async def test_a_connection_whose_requests_were_all_taken_back_is_idle(impatient: None) -> None:
-    """hypercorn never looked at it again."""
+async def test_a_connection_whose_requests_were_all_taken_back_is_idle() -> None:
+    """It is looked at again."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with hosting(app, options=IMPATIENT) as hosted, connect(hosted.port) as connection:
         stream = await connection.request("GET", "/held")
         await stream.receive()
         await stream.cancel()
@@ -66,10 +64,10 @@ async def test_a_connection_whose_requests_were_all_taken_back_is_idle(impatient
         assert connection.goaway is not None
 
 
-async def test_a_quiet_stream_is_not_idleness(impatient: None) -> None:
+async def test_a_quiet_stream_is_not_idleness() -> None:
     """Longer than the idle time without a byte, beside streams that come and go."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with hosting(app, options=IMPATIENT) as hosted, connect(hosted.port) as connection:
         held = await connection.request("GET", "/held")
         assert await held.receive() == b"first "
         async with connect(hosted.port) as other:  # its end is the time that has to pass

@@ -52,7 +52,7 @@ async def test_messages_go_to_and_fro_and_it_closes() -> None:
         await second.stream.cancel()
         await until(lambda: len(CODES) == 2)
         await quick(connection)
-        await until(lambda: not hosted.http2._exchanges)
+        await until(lambda: not hosted.http2._streams)
 
 
 async def test_an_end_without_a_close_frame_is_an_end() -> None:
@@ -63,7 +63,7 @@ async def test_an_end_without_a_close_frame_is_an_end() -> None:
         connection.h2.end_stream(socket.stream.stream_id)
         await connection.flush()
         await until(lambda: CODES == [1006])
-        await until(lambda: not hosted.http2._exchanges)
+        await until(lambda: not hosted.http2._streams)
 
 
 async def test_one_that_takes_nothing_stops_nobody() -> None:
@@ -71,15 +71,15 @@ async def test_one_that_takes_nothing_stops_nobody() -> None:
     async with hosting(echo) as hosted, connect(hosted.port, window=20_000) as connection:
         socket = await opened(connection)
         await socket.say(TextMessage(data="flood"))
-        await until(lambda: any(e.outgoing.full for e in hosted.http2._exchanges.values()))
+        await until(lambda: any(e.outgoing.full for e in hosted.http2._streams.values()))
         for _ in range(500):
             connection.h2.send_data(socket.stream.stream_id, socket.protocol.send(Ping(payload=b"p" * 50)))
         for _ in range(50):
             connection.h2.send_data(socket.stream.stream_id, socket.protocol.send(TextMessage(data="more")))
         await connection.flush()
         await quick(connection)
-        await until(lambda: len(hosted.http2._exchanges) == 1)  # an answer arrives a moment before its app ends
-        [exchange] = hosted.http2._exchanges.values()
+        await until(lambda: len(hosted.http2._streams) == 1)  # an answer arrives a moment before its app ends
+        [exchange] = hosted.http2._streams.values()
         assert len(exchange.outgoing) < 50_000
         await socket.hear()  # with window it goes on
         got = socket.stream.received
@@ -118,7 +118,7 @@ async def test_what_is_no_websocket_is_refused() -> None:
         with trio.fail_after(5):
             await gone.wait()
         await quick(connection)
-        await until(lambda: not hosted.http2._exchanges)
+        await until(lambda: not hosted.http2._streams)
 
 
 async def test_a_header_that_is_no_text_is_its_streams_end() -> None:

@@ -1,0 +1,458 @@
+"""HTTP/1.1 over a socket with apps that a real server's would never be: order, cuts, ends, what is counted."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import trio
+
+from server.http import HttpOptions
+from server.http import connection as connection_module
+from tests.http.hosting import answer, hosting, until
+
+
+def request(path: str = "/", *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: x", *headers, "", ""]).encode()
+
+
+async def read_all(stream: trio.SocketStream, seconds: float = 10) -> bytes:
+    """Until the server's end."""
+    got = b""
+    with trio.fail_after(seconds):
+        try:
+            while part := await stream.receive_some():
+                got += part
+        except trio.BrokenResourceError:
+            got += b"<reset>"
+    return got
+
+
+async def read_until(stream: trio.SocketStream, words: bytes, seconds: float = 10) -> bytes:
+    got = b""
+    with trio.fail_after(seconds):
+        while words not in got:
+            part = await stream.receive_some()
+            assert part, got
+            got += part
+    return got
+
+
+class App:
+    """By path. `running` counts those that are at it, `heard` what bodies there were."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.began: list[str] = []
+        self.heard: list[bytes] = []
+        self.let = trio.Event()
+        self.large_bytes = 20_000_000
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.running += 1
+        self.began.append(scope["path"])
+        try:
+            await getattr(self, scope["path"].removeprefix("/").partition("/")[0] or "quick")(scope, receive, send)
+        finally:
+            self.running -= 1
+
+    async def quick(self, scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, scope["path"].encode())
+
+    async def held(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.let.wait()
+        await answer(send)
+
+    async def stream(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await self.let.wait()
+
+    async def pour(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": bytes(20_000), "more_body": True})
+
+    async def large(self, scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, bytes(self.large_bytes))
+
+    async def cut(self, scope: Any, receive: Any, send: Any) -> None:
+        """Its own deadline cuts it in the middle of a chunk; and it goes on."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with trio.move_on_after(0.2):
+            await send({"type": "http.response.body", "body": b"a" * 20_000_000, "more_body": True})
+        await send({"type": "http.response.body", "body": b"b" * 100, "more_body": False})
+
+    async def body(self, scope: Any, receive: Any, send: Any) -> None:
+        got, more = b"", True
+        while more:
+            message = await receive()
+            assert message["type"] == "http.request"
+            got += message["body"]
+            more = message["more_body"]
+        self.heard.append(got)
+        await answer(send, b"%d" % len(got))
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def early(self, scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"no" if self.large_bytes == 20_000_000 else bytes(self.large_bytes), status=413)
+
+    async def missing(self, scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"none", status=404)
+
+    async def crash(self, scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("on purpose")
+
+    async def half(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half of", "more_body": True})
+        raise RuntimeError("on purpose")
+
+    async def short(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        await send({"type": "http.response.body", "body": b"short", "more_body": False})
+
+    async def split(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"b\r\nSet-Cookie: c")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    """One at a time, also when the first one takes long."""
+    app = App()
+    async with hosting(app) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        await stream.send_all(request("/held") + b"".join(request(f"/quick/{n}") for n in range(50)))
+        await until(lambda: app.running == 1)
+        assert app.began == ["/held"]
+        app.let.set()
+        got = await read_until(stream, b"/quick/49")
+        assert [got.index(b"/quick/%d" % n) for n in range(50)] == sorted(
+            got.index(b"/quick/%d" % n) for n in range(50)
+        )
+        assert got.count(b"HTTP/1.1 200 OK\r\n") == 51
+
+
+@pytest.mark.parametrize("extra", [b"", b"\r\n", b"x", request("/quick")], ids=["none", "crlf", "byte", "request"])
+@pytest.mark.parametrize("path", ["/held", "/stream", "/pour"])
+@pytest.mark.parametrize("end", ["fin", "rst"])
+async def test_a_client_that_leaves_ends_its_connection(
+    path: str, extra: bytes, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it sent ahead: the app is cancelled, the socket is closed."""
+    monkeypatch.setattr(connection_module, "GRACE_SECONDS", 0.3)
+    app = App()
+    async with hosting(app) as hosted:
+        stream = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+        await stream.send_all(request(path) + extra)
+        await until(lambda: app.running == 1)
+        if end == "rst":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        await stream.aclose()
+        await until(lambda: app.running == 0 and hosted.sockets == 0, 5)
+
+
+@pytest.mark.parametrize("path", ["/quick", "/body", "/large"])
+async def test_half_a_close_behind_a_request_is_no_end(path: str) -> None:
+    """`nc -N` closes its sending half and reads."""
+    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        await stream.send_all(request(path))
+        await stream.send_eof()
+        got = await read_all(stream)
+        assert got.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert not got.endswith(b"<reset>")
+        assert path != "/large" or len(got) > 20_000_000
+
+
+async def test_a_chunk_that_was_cut_is_the_last() -> None:
+    """What came behind its half would be taken for its other half."""
+    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        await stream.send_all(request("/cut"))
+        await trio.sleep(0.5)
+        got = await read_all(stream)
+        assert b"HTTP/1.1 200" in got
+        assert b"b" not in got.partition(b"\r\n\r\n")[2].partition(b"\r\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("path", "begins", "complete"),
+    [("/crash", b"HTTP/1.1 500 ", True), ("/split", b"HTTP/1.1 500 ", True), ("/half", b"HTTP/1.1 200 ", False)],
+)
+async def test_an_app_that_fails(path: str, begins: bytes, complete: bool) -> None:
+    """500 where nothing was said yet; else an end that does not look like one."""
+    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        await stream.send_all(request(path) + request())
+        got = await read_all(stream)
+        assert got.startswith(begins)
+        assert got.count(b"HTTP/1.1") == 1
+        assert (b"application/problem+json" in got) is complete
+        assert not got.endswith(b"0\r\n\r\n")
+
+
+async def test_an_answer_that_is_shorter_than_it_says() -> None:
+    """Is a failure of ours, and no answer."""
+    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        await stream.send_all(request("/short"))
+        assert (await read_all(stream)).startswith(b"HTTP/1.1 500 ")
+
+
+BODIES = [
+    (["Content-Length: 5"], b"hello", b"hello"),
+    (["Transfer-Encoding: chunked"], b"2\r\nhe\r\n3;x\r\nllo\r\n0\r\nA: b\r\n\r\n", b"hello"),
+    ([], b"", b""),
+]
+
+
+@pytest.mark.parametrize(("headers", "raw", "body"), BODIES, ids=["length", "chunked", "none"])
+@pytest.mark.parametrize("piece", [1, 10_000])
+async def test_bodies_in_pieces_and_the_request_behind_them(
+    headers: list[str], raw: bytes, body: bytes, piece: int
+) -> None:
+    app = App()
+    async with hosting(app) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        said = request("/body", *headers, method="POST") + raw + request("/quick/behind", "Connection: close")
+        for start in range(0, len(said), piece):
+            await stream.send_all(said[start : start + piece])
+        got = await read_all(stream)
+        assert app.heard == [body]
+        assert got.count(b"HTTP/1.1 200 OK\r\n") == 2
+        assert got.endswith(b"/quick/behind")
+
+
+async def test_chunks_that_are_malformed_are_told() -> None:
+    app = App()
+    async with hosting(app) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        await stream.send_all(request("/body", "Transfer-Encoding: chunked", method="POST") + b"zz\r\n")
+        got = await read_all(stream)
+        assert got.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"chunks" in got
+        assert not app.heard
+
+
+async def test_an_early_answer_reaches_who_is_still_sending() -> None:
+    """It says that the connection ends, and what is still on its way is read and thrown away."""
+    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        await stream.send_all(request("/early", "Content-Length: 5000000", method="POST"))
+        await stream.send_all(bytes(5_000_000))
+        got = await read_all(stream)
+        assert got.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in got
+        assert got.endswith(b"no")
+
+
+async def test_who_waits_to_be_asked_for_the_body() -> None:
+    """Is asked when the app wants it, and not where it answers first."""
+    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        await stream.send_all(request("/body", "Content-Length: 2", "Expect: 100-continue", method="POST"))
+        assert await read_until(stream, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await stream.send_all(b"hi")
+        await read_until(stream, b"\r\n\r\n2")
+        await stream.send_all(request("/early", "Content-Length: 2", "Expect: 100-continue", method="POST"))
+        assert (await read_all(stream)).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(("version", "headers"), [("1.0", []), ("1.0", ["Connection: keep-alive"]), ("1.1", [])])
+async def test_old_clients(version: str, headers: list[str]) -> None:
+    """Are not sent chunks; their connection goes on if they ask for that."""
+    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        await stream.send_all(request("/quick", *headers, version=version))
+        got = await read_until(stream, b"/quick")
+        assert (b"connection: close" in got) is (version == "1.0" and not headers)
+        assert (b"connection: keep-alive" in got) is bool(headers)
+        if not (version == "1.0" and not headers):
+            await stream.send_all(request("/half", version="1.0"))
+            assert b"chunked" not in await read_all(stream)
+
+
+async def test_what_is_held_is_bounded_and_given_back() -> None:
+    """A second large answer is refused while the first is not taken; and taken when it is."""
+    async with hosting(App(), options=HttpOptions(unsent_bytes=30_000_000)) as hosted:
+        budget = hosted.host._serving.budget
+        slow = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+        await slow.send_all(request("/large"))
+        await until(lambda: budget.held == 20_000_000)
+        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as other:
+            await other.send_all(request("/large", "Connection: close"))
+            got = await read_all(other)
+            assert got.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 2" in got
+        await slow.aclose()
+        await until(lambda: budget.held == 0)
+        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as other:
+            await other.send_all(request("/large", "Connection: close"))
+            assert len(await read_all(other)) > 20_000_000
+
+
+async def test_a_stop_lets_answers_finish_and_idle_connections_go() -> None:
+    app = App()
+    async with hosting(app) as hosted:
+        idle = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+        await idle.send_all(request())
+        await read_until(idle, b"\r\n\r\n/")
+        busy = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+        await busy.send_all(request("/held"))
+        await until(lambda: app.running == 1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hosted.host.close, 10)
+            assert await read_all(idle, 2) == b""
+            app.let.set()
+            got = await read_all(busy, 4)
+            assert b"connection: close" in got
+            assert got.endswith(b"ok")
+            await idle.aclose()
+            await busy.aclose()
+        assert hosted.sockets == 0
+
+
+HIDDEN = request("/quick/hidden")
+"""A request that is the body of another one."""
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (("*", "OPTIONS"), b"204 "),
+        (("no-slash", "GET"), b"400 "),
+        (("/missing", "POST"), b"404 "),
+        (("/quick", "GET"), b"200 "),
+        (("/crash", "GET"), b"500 "),
+    ],
+    ids=["options-all", "refused", "missing", "app", "crash"],
+)
+@pytest.mark.parametrize("body", ["same packet", "later", "chunked"])
+async def test_a_body_is_never_read_as_a_request(line: tuple[str, str], status: bytes, body: str) -> None:
+    """Whoever answers, with the app or without: the body is skipped, or the connection ends behind the answer."""
+    app = App()
+    async with hosting(app) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+        if body == "chunked":
+            framing, sent = "Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
+        else:
+            framing, sent = f"Content-Length: {len(HIDDEN)}", HIDDEN
+        head = request(line[0], framing, method=line[1])
+        behind = request("/quick/behind", "Connection: close")
+        got = b""
+        if body == "later":
+            await stream.send_all(head)
+            got = await read_until(stream, b"\r\n\r\n")
+            await stream.send_all(sent + behind)
+        else:
+            await stream.send_all(head + sent + behind)
+        got += await read_all(stream)
+        assert got.startswith(b"HTTP/1.1 " + status)
+        assert "/quick/hidden" not in app.began
+        followed = "/quick/behind" in app.began
+        assert got.count(b"HTTP/1.1 ") == 1 + followed
+        assert followed is (body == "same packet" and status in (b"204 ", b"404 ", b"200 "))
+        assert followed or b"connection: close" in got
+
+
+@pytest.mark.parametrize("behind", ["", "\r\n", "\r\n\r\n", "G", "\r\nG", "GET / HTTP/1.1\r\nHo"])
+@pytest.mark.parametrize("packets", [1, 2])
+@pytest.mark.parametrize("end", ["overdue", "room", "stop"])
+async def test_a_connection_that_waits_for_a_head_can_be_ended(behind: str, packets: int, end: str) -> None:
+    """Whatever of a head, or of nothing, came behind the last request, and in the same packet with it or not."""
+    options = HttpOptions(keep_alive=0.3, head_seconds=0.3) if end == "overdue" else HttpOptions(max_connections=1)
+    async with hosting(App(), options=options, stop_seconds=10) as hosted:
+        table = hosted.host._table
+        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+            await stream.send_all(request() + (behind.encode() if packets == 1 else b""))
+            await read_until(stream, b"\r\n\r\n/")
+            [connection] = hosted.connections
+            if packets == 2 and behind:
+                await stream.send_all(behind.encode())
+            state = "asking" if "G" in behind else "idle"
+            await until(lambda: end == "overdue" or table.state(connection) == state)
+            if end == "room":
+                table._make_room(trio.current_time() + 10, None)
+            elif end == "stop":
+                table.end_waiting()
+            assert await read_all(stream, 3) == b""
+            await until(lambda: hosted.sockets == 0)
+
+
+async def test_empty_lines_are_no_signs_of_life() -> None:
+    """A client that sends one now and then is idle all the same."""
+    async with hosting(App(), options=HttpOptions(keep_alive=0.4)) as hosted:
+        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+            await stream.send_all(request())
+            await read_until(stream, b"\r\n\r\n/")
+            with trio.fail_after(3), suppress(trio.BrokenResourceError):
+                while hosted.sockets:
+                    await stream.send_all(b"\r\n")
+                    await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", ["/large", "/early"])
+async def test_an_answer_that_nobody_takes_is_held_for_a_time(path: str) -> None:
+    """Idle or lingering: not longer than the stall timeout in all, and not renewed by what else comes."""
+    options = HttpOptions(keep_alive=0.2, stall_timeout=0.6)
+    app = App()
+    app.large_bytes = 1_500_000
+    async with hosting(app, options=options) as hosted:
+        stream = await narrow(hosted.port)
+        try:
+            headers = ["Content-Length: 9000000"] if path == "/early" else []
+            await stream.send_all(request(path, *headers, method="POST"))
+            await until(lambda: bool(app.began) and app.running == 0)
+            with trio.fail_after(5), suppress(trio.BrokenResourceError):
+                while hosted.sockets:
+                    await stream.send_all(b"\r\n")
+                    await trio.sleep(0.05)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+
+async def narrow(port: int) -> trio.SocketStream:
+    """A client that takes next to nothing of an answer: it does not read, and has no room."""
+    sock = trio.socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    await sock.connect(("127.0.0.1", port))
+    return trio.SocketStream(sock)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (request("no-slash"), 400),
+        (request("/" + "a" * 9_000), 414),
+        (request("/", "Expect: more"), 417),
+        (request("/", *["A: b"] * 200), 431),
+        (request("/crash"), 500),
+        (request("/large"), 503),
+        (request("/", "Connection: Upgrade", "Upgrade: websocket"), 400),
+    ],
+    ids=str,
+)
+async def test_the_layers_own_problems_are_json_and_nothing_else(raw: bytes, status: int) -> None:
+    """No browser guesses at them, and none is kept."""
+    async with hosting(App(), options=HttpOptions(unsent_bytes=100)) as hosted:
+        hosted.host._serving.budget.add(50)
+        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+            await stream.send_all(raw[:-2] + b"Connection: close\r\n\r\n" if status == 503 else raw)
+            got = await read_all(stream)
+        assert got.startswith(b"HTTP/1.1 %d " % status)
+        for header in (b"content-type: application/problem+json", b"x-content-type-options: nosniff", b"date: "):
+            assert got.count(b"\r\n" + header) == 1
+
+
+@pytest.mark.parametrize("end", ["time", "room"])
+async def test_a_client_that_goes_on_sending_does_not_linger_for_ever(end: str) -> None:
+    """It has our last words, and sends a byte now and then: soon it is closed, and sooner to make room."""
+    async with hosting(App()) as hosted:
+        table = hosted.host._table
+        stream = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+        try:
+            await stream.send_all(request("/early", "Content-Length: 9000000", method="POST"))
+            await read_until(stream, b"no")
+            [connection] = hosted.connections
+            await until(lambda: table.state(connection) == "idle")
+            if end == "room":
+                table.make_room(trio.current_time())
+            seconds = 1.0 if end == "room" else connection_module.LINGER_SECONDS + 2
+            with trio.fail_after(seconds), suppress(trio.BrokenResourceError):
+                while hosted.sockets:
+                    await stream.send_all(b"a")
+                    await trio.sleep(0.05)
+        finally:
+            await trio.aclose_forcefully(stream)
