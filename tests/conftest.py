@@ -1,8 +1,9 @@
-"""Fixtures for all rooms: the session's PostgreSQL and a database a test."""
+"""Fixtures for all rooms: the session's PostgreSQL and a database a test; and signals as children need them."""
 
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.harness.databases import Postgres, TestDatabase
+
+
+def _give_children_their_sigint() -> None:
+    """Lets what the tests start hear SIGINT, also where a script runs them in the background.
+
+    A shell without job control starts `make test &` with SIGINT ignored. What is ignored stays ignored in every
+    child (POSIX, exec), and a test that sends SIGINT to one waits for ever. What is *caught* becomes the default
+    again in a child; so each process that runs tests catches it, and does nothing then.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)
+
+
+_give_children_their_sigint()
 
 
 @contextmanager

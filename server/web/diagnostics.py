@@ -14,9 +14,19 @@ from quart import Blueprint, Response, request
 
 from server.errors import Problem
 from server.runtime.stream_drain import Drain, Stay
-from server.web.transports.read_params import NOW, read_count, read_cursor, read_seconds, read_stream_options
-from server.web.transports.sse_ndjson import NO_BUFFERING, RETRY_MS, nothing_follows, refusal, refuse
-from server.web.transports.stream_body import CountedBody, streamed
+from server.web.edge.http_messages import Reply
+from server.web.transports.get_routes import respond
+from server.web.transports.read_params import (
+    NOW,
+    Form,
+    cursor_text,
+    read_count,
+    read_cursor,
+    read_seconds,
+    read_stream_options,
+)
+from server.web.transports.sse_ndjson import HEADERS, RETRY_MS, nothing_follows, refusal, refuse
+from server.web.transports.stream_body import StreamBody, StreamReply
 from server.wire import sse
 
 CHUNKS_DEFAULT, CHUNKS_MOST = 20, 200
@@ -44,14 +54,14 @@ def routes(drain: Drain) -> Blueprint:
         pad = read_stream_options(request.args).pad
         after = read_cursor(request.headers, request.args)
         if after == NOW or after >= chunks:
-            return nothing_follows()  # an EventSource that comes back after the last one stops
+            return respond(nothing_follows())  # an EventSource that comes back after the last one stops
         if request.method == "HEAD":
-            return Response(b"", 200, headers=NO_BUFFERING, content_type=sse.MEDIA_TYPE)
+            return respond(Reply(200, HEADERS[Form.SSE]))
         try:
             drain.refuse_stream()
         except Problem as problem:
-            return refuse(problem)
-        return streamed(_Body(drain, after, chunks, interval, pad), NO_BUFFERING, sse.MEDIA_TYPE)
+            return respond(refuse(problem, cursor_text(request.headers, request.args)))
+        return respond(StreamReply(_Body(drain, after, chunks, interval, pad), HEADERS[Form.SSE]))
 
     return blue
 
@@ -69,7 +79,7 @@ def _interval() -> float:
     return interval
 
 
-class _Body(CountedBody):
+class _Body(StreamBody):
     def __init__(self, drain: Drain, sent: int, chunks: int, interval: float, pad: int) -> None:
         super().__init__(drain, refusal)
         self._sent = sent
@@ -82,17 +92,17 @@ class _Body(CountedBody):
     async def chunk(self, stay: Stay) -> bytes:
         if self._started is None:
             self._started = self._due = trio.current_time()
-            return sse.opening(self._sent, RETRY_MS, self._pad)
+            return sse.opening(RETRY_MS, pad=self._pad)
         if self._sent == self._chunks:
-            raise StopAsyncIteration
+            return b""
         with stay.scope(float("inf")):
             await trio.sleep_until(self._due)
         if stay.over:
-            raise StopAsyncIteration
+            return b""
         # Due from the last one's time, not its sending: a slow client shows as late chunks, not as a slow pace.
         self._due += self._interval
         self._sent += 1
         elapsed = round((trio.current_time() - self._started) * 1000, 3)
         told = DiagnosticChunk(self._sent, self._chunks, datetime.now(UTC), elapsed)
-        frame = b"id: %d\ndata: %b\n\n" % (self._sent, msgspec.json.encode(told))
+        frame = b"data: %b\nid: %d\n\n" % (msgspec.json.encode(told), self._sent)
         return frame + (sse.DONE if self._sent == self._chunks else b"")

@@ -4,17 +4,21 @@ Position, type, time and generation come from the store's columns, the rest is t
 event is parsed on its way out.
 """
 
+import re
+
 from eventstore import Event
+
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+"""Line ends to Unicode, and so to clients that split text at them; JSON lets them stand in a string as they
+are."""
 
 
 def encode(event: Event) -> bytes:
     """The event object as JSON, one line, UTF-8. Kept with the event, for all readers of the shared tail."""
-    memo = event.memo
-    if memo is None:
-        memo = event.memo = {}
-    found = memo.get("object")
+    found = event.memo.get("object") if event.memo is not None else None
     if found is None:
-        found = memo["object"] = _encode(event)
+        found = _encode(event)
+        event.keep("object", found)
     return found
 
 
@@ -22,5 +26,8 @@ def _encode(event: Event) -> bytes:
     at = event.at.isoformat(timespec="microseconds")[:26]  # without "+00:00"; strftime takes ten times as long
     # Types and ids are plain ASCII words of ours: no escaping is due.
     tag = f',"generation":"{event.tag}"' if event.tag is not None else ""
-    rest = "," + event.data[1:] if event.data != "{}" else "}"
+    data = event.data
+    if not data.isascii():
+        data = _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", data)
+    rest = "," + data[1:] if data != "{}" else "}"
     return f'{{"position":{event.position},"type":"{event.type}","at":"{at}Z"{tag}{rest}'.encode()

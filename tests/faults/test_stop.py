@@ -6,12 +6,19 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from server.client.websocket import open_websocket
+from tests.clients.http1 import Connection
 from tests.faults.readers import SseReader, ask, assert_whole, read_log, wait_closed
 from tests.faults.test_stalled import _open
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
 from tests.harness.servers import running
 
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 LONG = {"model": "demo", "parameters": {"tokens": 50_000, "rate": 200}}
 
 
@@ -55,7 +62,7 @@ async def test_a_short_run_finishes_during_the_stop(database: TestDatabase) -> N
 
 
 async def test_a_drain_refuses_in_words_each_client_understands(database: TestDatabase) -> None:
-    """200 and `retry:` for an EventSource, 503 and Retry-After for all others, 1012 for sockets."""
+    """200 and `retry:` for an EventSource, 503 and Retry-After for all others, new WebSockets too."""
     async with running(database.app_url, {"TOKENTAPE_STOP_TIMEOUT": "20"}) as server, http_client() as client:
         run = await ask(server.url, LONG)
         server.send_signal(15)
@@ -74,10 +81,15 @@ async def test_a_drain_refuses_in_words_each_client_understands(database: TestDa
         again = await client.post(f"{server.url}/v1/generations", json={"model": "demo"})
         assert again.status_code == 503
         assert again.json()["code"] == "draining"
+        wanted = {"Accept": "text/event-stream"}
+        again = await client.post(f"{server.url}/v1/generations", json={"model": "demo"}, headers=wanted)
+        assert (again.status_code, again.json()["code"]) == (503, "draining")
+        assert int(again.headers["Retry-After"]) >= 1
         assert (await client.get(f"{server.url}/healthz")).status_code == 200
-        codes: list[int] = []
-        await _socket(f"{server.ws_url}/v1/conversations/{run['conversation']}/ws", codes)
-        assert codes == [1012]
+        async with await Connection.open(server.port) as connection:
+            upgrade = await connection.ask("GET", f"/v1/conversations/{run['conversation']}/ws", UPGRADE)
+            assert (upgrade.status, upgrade.headers["content-type"]) == (503, "application/problem+json")
+            assert int(upgrade.headers["retry-after"]) >= 1
         await client.post(f"{server.url}/v1/generations/{run['id']}/cancel")
         assert await server.stop() == 0
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ class Server:
     port: int = 0
     process: "subprocess.Popen[bytes] | None" = None
     log: IO[bytes] = field(default_factory=lambda: tempfile.TemporaryFile())  # noqa: SIM115  # closed by running()
+    program: Sequence[str] = (sys.executable,)
+    arguments: Sequence[str] = ("-m", "server", "serve")
 
     @property
     def url(self) -> str:
@@ -56,7 +58,7 @@ class Server:
             self.port = free_port()
         env |= {"TOKENTAPE_BIND": f"127.0.0.1:{self.port}", "TOKENTAPE_LOG_FORMAT": "json", **self.env}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "server", "serve"], env=env, stdout=self.log, stderr=self.log, cwd=ROOT
+            [*self.program, *self.arguments], env=env, stdout=self.log, stderr=self.log, cwd=ROOT
         )
         await self.wait_ready()
 

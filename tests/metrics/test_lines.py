@@ -50,7 +50,7 @@ async def test_every_answer_has_an_id(database: TestDatabase) -> None:
             ("POST", "/v1/conversations", {"Content-Type": "text/plain"}, b"x", 415),
             ("POST", "/v1/conversations", JSON, b" " * 1_100_000, 413),
             ("POST", "/v1/conversations", {**JSON, "Origin": "https://evil.example"}, b"{}", 403),
-            ("GET", log, {"Host": "evil.example"}, None, 403),
+            ("GET", log, {"Host": "evil.example"}, None, 421),
         ]
         for method, path, headers, body, status in asked:
             name = secrets.token_hex(8)

@@ -8,15 +8,14 @@ from functools import partial
 
 import pytest
 import trio
-from quart_trio import QuartTrio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from eventstore.memory import MemoryLog
 from server.web.transports.log_reader import find_conversation
 from server.web.transports.read_params import Form
-from server.web.transports.sse_ndjson import stream
-from server.web.transports.stream_body import CountedBody
+from server.web.transports.sse_ndjson import open_stream
+from server.web.transports.stream_body import StreamReply
 from tests.clients.api import Api
 from tests.clients.http1 import Connection
 from tests.clients.ws import talk
@@ -141,7 +140,7 @@ async def test_requests_by_route_and_never_by_path(database: TestDatabase) -> No
     """A thousand wrong addresses and methods are one series each, not a thousand."""
     async with running(database.app_url) as server, scraping(server) as scraper, http_client(server.url) as client:
         for n in range(30):
-            assert (await client.get(f"/v1/generations/gen_{n}")).status_code == 404
+            assert (await client.get(f"/v1/generations/gen_{n:026}")).status_code == 404
             assert (await client.get(f"/v1/nothing/{n}?secret={n}")).status_code == 404
             assert (await client.request(f"BREW{n}", "/healthz")).status_code == 405
         assert (await client.post("/v1/generations", json={"model": "none"})).status_code == 422
@@ -252,15 +251,16 @@ async def test_a_stream_cut_by_an_outage_is_counted(autojump_clock: MockClock) -
         name = await start(writer)  # elsewhere: here nothing of it is in memory
         source = await find_conversation(runtime, name, 0)
         for form in (Form.SSE, Form.NDJSON):
-            async with QuartTrio("asks").test_request_context("/"):
-                body = stream(runtime, source, form, heartbeat=15.0).response
-            assert isinstance(body, CountedBody)
+            reply = open_stream(runtime, source, form, heartbeat=15.0)
+            assert isinstance(reply, StreamReply)
             log.available = False
-            async with body:
-                with capture_logs() as lines:
-                    chunks = [chunk async for chunk in body]
+            reply.body.begin()
+            with capture_logs() as lines:
+                opening, rest = await reply.body.next(), await reply.body.next()
+            reply.body.end()
             log.available = True
-            assert len(chunks) == 1, "the opening, and nothing more"
+            assert opening
+            assert rest == b"", "the opening, and nothing more"
             assert lines == []
         assert runtime.metrics.streams_cut.counts["store_away", "sse"] == 1
         assert runtime.metrics.streams_cut.counts["store_away", "ndjson"] == 1

@@ -37,7 +37,7 @@ def judge(method: str, path: str, status: int, headers: Mapping[str, str], body:
     media = told.get("content-type", "").split(";")[0]
     described = operation(method, path)
     if described is None:
-        assert method == "OPTIONS" or status in (400, 403, 404, 405, 413), (method, path, status)
+        assert method == "OPTIONS" or status in (400, 403, 404, 405, 413, 421), (method, path, status)
         if media == "application/problem+json" and body:
             validator("Problem").validate(json.loads(body))
         return

@@ -36,6 +36,7 @@ async def session(api: Api) -> None:
     conversation = await api.conversation(title="A title", metadata={"a": 1})
     await api.message(conversation)
     generation = await api.generate(conversation, tokens=50, rate=20, input="Hi")
+    assert (await get(generation, params={"pending": "202"})).status_code == 202
     assert (await post(f"{conversation}/generations", demo())).status_code == 409
     assert (await get(generation)).headers["Retry-After"]
     assert (await get(conversation)).headers["Retry-After"]

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
 
 from tests.clients.api import Api, demo, new_key
-from tests.clients.ws import Message, talk
+from tests.clients.ws import Message, Talk, talk
 
 PATIENCE = 30.0
 SHIP = {"name": "ship", "description": "Sends a parcel.", "approval": "never"}
@@ -76,11 +76,22 @@ def by_post(api: Api) -> Tell:
 
 
 @asynccontextmanager
-async def by_websocket(port: int, conversation: str) -> AsyncIterator[Tell]:
-    """On one WebSocket."""
-    async with talk(port, conversation, "now") as socket:
+async def by_websocket(api: Api, conversation: str) -> AsyncIterator[Tell]:
+    """On a WebSocket each of the conversations that the generations are in; where one is in none, on the first."""
+    async with AsyncExitStack() as stack:
+        sockets: dict[str, Talk] = {}
+
+        async def socket_of(generation: str) -> Talk:
+            answer = await api.http.get(generation)
+            there = (
+                f"/v1/conversations/{answer.json()['conversation']}" if answer.status_code == 200 else conversation
+            )
+            if there not in sockets:
+                sockets[there] = await stack.enter_async_context(talk(api.port, there, "now"))
+            return sockets[there]
 
         async def tell(do: str, generation: str, /, *, key: str | None = None, **fields: Any) -> Told:
+            socket = await socket_of(generation)
             return of_reply(await socket.command(key=key, **frame_of(do, generation, fields)))
 
         yield tell
@@ -92,7 +103,7 @@ async def telling(way: str, api: Api, conversation: str) -> AsyncIterator[Tell]:
     if way == "post":
         yield by_post(api)
     else:
-        async with by_websocket(api.port, conversation) as tell:
+        async with by_websocket(api, conversation) as tell:
             yield tell
 
 

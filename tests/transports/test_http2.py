@@ -198,7 +198,7 @@ async def test_hosts_and_origins_are_guarded_as_on_http11(place: Place) -> None:
     scheme = "http" if place.trust is None else "https"
     async with connect(place.port, place.trust) as connection:
         foreign = await connection.request("GET", "/v1/conversations", authority="evil.example")
-        assert (await foreign.head()).status == 403
+        assert (await foreign.head()).status == 421
         assert json.loads(await foreign.body())["code"] == "host_not_allowed"
         for origin, status in (
             (f"{scheme}://127.0.0.1:{place.port}", 201),

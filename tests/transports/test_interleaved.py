@@ -87,7 +87,7 @@ async def conversing(api: Api, seed: int) -> bool:
             nursery.start_soon(follow, read)
         nursery.start_soon(follow_pages, 0)
         nursery.start_soon(follow_pages, 20)
-        speech = {"words": rng.randint(2, 6), "pauses": [rng.random() * 0.01 for _ in range(3)]}
+        speech = {"words": rng.randint(2, 6), "pauses": [rng.random() * 0.05 for _ in range(3)]}
         generation = await begun(api, conversation, {"workflow": "duet", "input": speech})
         people = [trio.Event(), trio.Event()]
         for done in people:

@@ -161,7 +161,12 @@ async def test_an_ephemeral_result_is_gone(
                 await check_gone(client, "GET", events + query)
             for form in ("text/event-stream", "application/x-ndjson"):
                 await check_gone(client, "GET", events, {"Accept": form})
-        for post in (f"{path}/cancel", f"{path}/steer", f"{path}/decisions", f"{path}/tools/call_x/result"):
+        for post in (
+            f"{path}/cancel",
+            f"{path}/steer",
+            f"{path}/decisions",
+            f"{path}/tools/call_00000000000000000000000000/result",
+        ):
             await check_gone(client, "POST", post)
         await check_gone(client, "POST", f"{conversation}/messages")
         await check_gone(client, "POST", f"{conversation}/generations")

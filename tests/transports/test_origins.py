@@ -81,7 +81,7 @@ async def test_a_preflight(database: TestDatabase) -> None:
     """Says yes to allowed origins, and nothing to others; it appends nothing."""
     async with running(database.app_url, {"TOKENTAPE_ALLOWED_ORIGINS": APP}) as server:
         async with Api.open(server.port) as api:
-            for path in ("/v1/conversations", "/v1/generations", "/v1/generations/x/cancel"):
+            for path in ("/v1/conversations", "/v1/generations", f"/v1/generations/gen_{'0' * 26}/cancel"):
                 yes = await api.http.options(path, headers={**PREFLIGHT, "Origin": APP})
                 assert (yes.status_code, yes.headers["Access-Control-Allow-Origin"]) == (204, APP)
                 assert "POST" in yes.headers["Access-Control-Allow-Methods"]
@@ -91,7 +91,7 @@ async def test_a_preflight(database: TestDatabase) -> None:
                 no = await api.http.options(path, headers={**PREFLIGHT, "Origin": "http://evil.example"})
                 assert not [name for name in no.headers if name.lower().startswith("access-control")]
             foreign = await api.http.options("/v1/conversations", headers={**PREFLIGHT, "Host": "evil.example"})
-            assert foreign.status_code == 403
+            assert foreign.status_code == 421
             assert (await api.get("/v1/conversations"))["conversations"] == []
 
 

@@ -7,7 +7,7 @@ import pytest
 import structlog
 import trio
 
-from server.web.edge.request_ids import RequestIds, name_lines, request_id
+from server.web.edge.request_ids import RequestIds, answer_headers, name_lines, request_id
 
 CONV, GEN = "conv_01M8242TWS8ET8NCEDDW25YS37", "gen_01M8242TWSJW1PGP5MDGZMWZTS"
 
@@ -86,14 +86,14 @@ async def test_every_answer_carries_it(kind: str, first: str) -> None:
     body = {"type": f"{kind}.rest", "body": b"x"}
     app = App(start, body)
     sent = await call(app, kind, (b"x-request-id", b"mine"))
-    assert sent == [{"type": first, "headers": [(b"a", b"b"), (b"x-request-id", b"mine")]}, body]
+    assert sent == [{"type": first, "headers": [(b"a", b"b"), *answer_headers("mine")]}, body]
     assert start["headers"] == [(b"a", b"b")], "the app's own message is its own"
     assert app.bound == [{"request": "mine"}]
 
 
 async def test_an_accept_without_headers() -> None:
     (sent,) = await call(App({"type": "websocket.accept"}), "websocket", (b"x-request-id", b"mine"))
-    assert sent["headers"] == [(b"x-request-id", b"mine")]
+    assert sent["headers"] == [(b"x-request-id", b"mine"), (b"x-content-type-options", b"nosniff")]
 
 
 async def test_what_is_no_request_passes() -> None:

@@ -97,8 +97,8 @@ def test_a_cancelled_one_says_besides_whether_its_upstream_is_closed() -> None:
 
 
 def test_a_conversation_holds_the_snapshots_of_its_generations() -> None:
-    state = Conversation("conv_x", position=9, generations=(RUN, replace(RUN, id="gen_y", tool_calls=(CALL,))))
-    shown = msgspec.json.decode(views.encode(views.conversation(state)))
+    state = Conversation.of("conv_x", position=9, generations=(RUN, replace(RUN, id="gen_y", tool_calls=(CALL,))))
+    shown = msgspec.json.decode(views.conversation(state))
     assert shown["generations"] == [decoded(found) for found in state.generations]
 
 

@@ -18,29 +18,35 @@ OBJECT = b'{"position":1,"type":"token","at":"2026-01-01T00:00:01.123456Z","gene
 
 
 def test_an_sse_frame() -> None:
-    assert sse.frame(EVENT) == b"id: 1\ndata: " + OBJECT + b"\n\n"
+    assert sse.frame(EVENT) == b"data: " + OBJECT + b"\nid: 1\n\n"
 
 
 def test_a_named_frame_only_adds_its_name() -> None:
     assert sse.named_frame(EVENT) == b"event: token\n" + sse.frame(EVENT)
 
 
-def test_the_opening_is_a_retry_and_an_id_that_dispatches_nothing() -> None:
-    assert sse.opening(17, 1000) == b"retry: 1000\n\nid: 17\n\n"
-    client = SseParser()
-    client.feed(sse.opening(17, 1000))
-    assert (client.messages, client.last_event_id, client.retry) == ([], "17", 1000)
+def test_the_opening_is_one_block_that_dispatches_nothing() -> None:
+    """It names a cursor only to a client that cannot know it: some give out an empty message for each block."""
+    assert sse.opening(1000) == b"retry: 1000\n\n"
+    assert sse.opening(1000, 17) == b"retry: 1000\nid: 17\n\n"
+    assert sse.opening(1000, 0) == b"retry: 1000\nid: 0\n\n"
+    client = SseParser("5")
+    client.feed(sse.opening(1000))
+    assert (client.messages, client.last_event_id, client.retry) == ([], "5", 1000)
+    client.feed(sse.opening(1000, 17))
+    assert (client.messages, client.last_event_id) == ([], "17")
 
 
 @pytest.mark.parametrize("pad", [0, 1, 2, 3, 4, 100, 4096, 65_536])
 def test_padding_is_a_comment_of_that_size_before_everything(pad: int) -> None:
-    text = sse.opening(0, 1000, pad)
-    assert text.endswith(sse.opening(0, 1000))
-    assert len(text) - len(sse.opening(0, 1000)) == (pad if pad >= 3 else 0)
+    text = sse.opening(1000, 0, pad)
+    assert text.endswith(sse.opening(1000, 0))
+    assert len(text) - len(sse.opening(1000, 0)) == (pad if pad >= 2 else 0)
+    assert text.count(b"\n\n") == 1
     client = SseParser()
     client.feed(text)
     assert (client.messages, client.last_event_id) == ([], "0")
-    assert len(client.comments) == (pad >= 3)
+    assert len(client.comments) == (pad >= 2)
 
 
 def test_the_end_is_told_without_an_id() -> None:
@@ -54,15 +60,41 @@ def test_signs_of_life_dispatch_nothing() -> None:
     client = SseParser("5")
     client.feed(sse.HEARTBEAT * 3)
     assert (client.messages, client.last_event_id, len(client.comments)) == ([], "5", 3)
+    assert b"\n\n" not in sse.HEARTBEAT, "an empty line is an empty message to some clients"
     assert ndjson.HEARTBEAT == b"\n"
 
 
+def test_a_sign_of_life_that_a_page_can_see_moves_no_cursor() -> None:
+    client = SseParser("5")
+    client.feed(sse.frame(EVENT) + sse.HEARTBEAT_EVENT)
+    assert [(message.event, message.data) for message in client.messages[1:]] == [("heartbeat", "{}")]
+    assert client.last_event_id == "1"
+
+
+def test_a_cut_at_every_byte_of_a_frame_for_a_client_that_takes_the_id_when_its_line_ends() -> None:
+    """Such a client must never have the id of an event that it has not: the event would be lost."""
+    text = sse.frame(EVENT)
+    for cut in range(len(text)):
+        if b"\nid: 1\n" in text[:cut]:
+            assert OBJECT + b"\n" in text[:cut]
+
+
+@pytest.mark.parametrize("odd", ["\x85", "\u2028", "\u2029"])
+def test_line_ends_of_unicode_leave_escaped(odd: str) -> None:
+    (event,) = rows([events.token("gen_1", f"a{odd}b\u00fc")])
+    text = encode(event).decode()
+    assert len(text.splitlines()) == 1
+    assert json.loads(text)["delta"] == f"a{odd}b\u00fc"
+
+
 def test_a_refusal_that_passes() -> None:
-    """Nothing to dispatch, no id: the client comes back with the cursor it had."""
+    """Nothing to dispatch, and the cursor as it came: the client comes back with the one it had."""
     client = SseParser("5")
     client.feed(sse.refusal(1500, "draining: come back"))
     assert (client.messages, client.last_event_id, client.retry) == ([], "5", 1500)
     assert client.comments == [" draining: come back"]
+    client.feed(sse.refusal(1500, "draining", "17"))
+    assert (client.messages, client.last_event_id) == ([], "17")
 
 
 def test_a_line_of_ndjson() -> None:
@@ -84,7 +116,7 @@ def test_a_page(up_to_date: bool, closed: bool) -> None:
 
 def test_an_empty_page() -> None:
     assert page.page([], 0, up_to_date=True, closed=False) == (
-        b'{"events":[],"next":0,"up_to_date":true,"closed":false}'
+        b'{"events":[],"next":0,"up_to_date":true,"closed":false}\n'
     )
 
 

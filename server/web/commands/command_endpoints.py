@@ -1,14 +1,14 @@
 """Commands to answers: what POST and WebSocket share, so that a command means the same on both.
 
 An `Answer` is a status, a location and a JSON body; a repeated command gives the first one's again, made from
-the log: the fold at the position where it was appended then.
+the log: the fold at the position where it was appended then. It knows neither requests nor frames.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 from eventstore import Appended, Place
-from server.errors import Problem
+from server.errors import Problem, not_found
 from server.generation.commands import (
     CancelGeneration,
     DecideCall,
@@ -19,9 +19,12 @@ from server.generation.commands import (
     StartConversation,
     SteerGeneration,
 )
+from server.generation.state import Conversation
+from server.ids import looks_right
 from server.ids import new as new_id
 from server.runtime.runtime import Runtime
-from server.web.commands.request_body import CALLER, check, idempotency_key
+from server.web.commands.idempotency import CALLER, idempotency_key
+from server.web.commands.request_body import check
 from server.web.commands.request_models import (
     CancelAsk,
     ConversationAsk,
@@ -39,12 +42,18 @@ from server.wire.event_json import encode as encode_event
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a carried-out command is answered with. `generation`: the one it started."""
+    """What a carried-out command is answered with.
+
+    `location` is a path as clients have to ask for it. `generation`: the one it started; `repeated`: that it was
+    started before, by the same key; `retry_after`: seconds after which it is worth looking at `location`.
+    """
 
     status: int
-    location: str | None
+    location: str
     body: bytes
     generation: str | None = None
+    repeated: bool = False
+    retry_after: int | None = None
 
 
 Body = dict[str, Any]
@@ -55,8 +64,8 @@ async def start_conversation(runtime: Runtime, body: Body, key: str | None) -> A
     ask = check(ConversationAsk, body)
     claim = idempotency_key(key, "POST /v1/conversations", body)
     done = await runtime.commands.start_conversation(StartConversation(ask.title, ask.metadata), claim)
-    state = await runtime.folds.at(done.stream, done.last)
-    return Answer(201, f"/v1/conversations/{done.stream}", views.encode(views.conversation(state)))
+    state = await _state_then(runtime, done)
+    return Answer(201, runtime.public.path(f"/v1/conversations/{done.stream}"), views.conversation(state))
 
 
 async def post_message(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
@@ -68,7 +77,8 @@ async def post_message(runtime: Runtime, conversation: str, body: Body, key: str
     event = await runtime.store.read_one(done.stream, done.first)
     if event is None:
         raise RuntimeError(f"{done.stream} has no event at {done.first}, where one was appended")
-    return Answer(201, f"/v1/conversations/{done.stream}?at={done.first}", encode_event(event))
+    location = runtime.public.path(f"/v1/conversations/{done.stream}?at={done.first}")
+    return Answer(201, location, encode_event(event))
 
 
 async def request_generation(runtime: Runtime, conversation: str | None, body: Body, key: str | None) -> Answer:
@@ -93,10 +103,17 @@ async def request_generation(runtime: Runtime, conversation: str | None, body: B
         webhook=ask.webhook.url if ask.webhook is not None else None,
     )
     done = await runtime.commands.request_generation(conversation, command, claim)
-    state = await runtime.folds.at(done.stream, done.last)
+    state = await _state_then(runtime, done)
     found = state.generations[-1]
     runtime.remember(found.id, Place(done.stream, done.first, done.last))
-    return Answer(202, f"/v1/generations/{found.id}", views.encode(views.generation(found)), found.id)
+    return Answer(
+        202,
+        runtime.public.path(f"/v1/generations/{found.id}"),
+        views.encode(views.generation(found)),
+        found.id,
+        done.repeated,
+        views.retry_after(found),
+    )
 
 
 async def cancel_generation(runtime: Runtime, generation: str, body: Body, key: str | None) -> Answer:
@@ -107,7 +124,8 @@ async def cancel_generation(runtime: Runtime, generation: str, body: Body, key: 
     command = CancelGeneration(generation, ask.reason, CALLER)
     closed = await runtime.commands.cancel_generation(place.stream, command, claim)
     _, found = await runtime.generation(generation)
-    return Answer(200, f"/v1/generations/{generation}", views.encode(views.cancelled(found, closed)))
+    location = runtime.public.path(f"/v1/generations/{generation}")
+    return Answer(200, location, views.encode(views.cancelled(found, closed)))
 
 
 async def steer_generation(runtime: Runtime, generation: str, body: Body, key: str | None) -> Answer:
@@ -132,6 +150,8 @@ async def decide_call(runtime: Runtime, generation: str, body: Body, key: str | 
 
 async def finish_call(runtime: Runtime, generation: str, call: str, body: Body, key: str | None) -> Answer:
     """`POST …/tools/{call}/result`: 200 and the snapshot as it was when the result was durable."""
+    if not looks_right(call, "call"):  # on the WebSocket any text may stand there, and a key's scope has a bound
+        raise not_found("tool call")
     ask = check(ToolResultAsk, body)
     claim = idempotency_key(key, f"POST /v1/generations/{generation}/tools/{call}/result", body)
     place = await runtime.place(generation)
@@ -140,11 +160,23 @@ async def finish_call(runtime: Runtime, generation: str, call: str, body: Body, 
     return await _told(runtime, generation, await runtime.controls.finish_call(place.stream, command, claim))
 
 
+async def _state_then(runtime: Runtime, done: Appended) -> Conversation:
+    """The conversation as it was when the command was durable.
+
+    Of a repeated command the log is asked whether it is still there: what has been erased since must not be told
+    from what one process remembers. Raises `Erased`, `Trimmed`.
+    """
+    if done.repeated:
+        await runtime.head_of(done.stream)
+    return await runtime.states.at(done.stream, done.last)
+
+
 async def _told(runtime: Runtime, generation: str, done: Appended) -> Answer:
-    found = (await runtime.folds.at(done.stream, done.last)).generation(generation)
+    found = (await _state_then(runtime, done)).generation(generation)
     if found is None:
         raise RuntimeError(f"{done.stream} has no {generation} at {done.last}")
-    return Answer(200, f"/v1/generations/{generation}?at={done.last}", views.encode(views.generation(found)))
+    location = runtime.public.path(f"/v1/generations/{generation}?at={done.last}")
+    return Answer(200, location, views.encode(views.generation(found)))
 
 
 def _said(given: str | list[InputMessage] | None) -> tuple[Said, ...]:

@@ -4,47 +4,51 @@ Bad JSON is 400; JSON of the wrong shape, or with text that must never enter the
 surrogates), is 422 and names the field.
 """
 
-import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from quart import Request
 
-from eventstore import Key
 from server.errors import Problem
 from server.web.commands.request_models import BRANCHES
 
 M = TypeVar("M", bound=BaseModel)
 
+MEDIA_TYPE = "application/json"
 DEEPEST = 64
-KEY_SECONDS = 7 * 24 * 3600.0
-CALLER = "anonymous"
-"""Who calls, until there are keys."""
+"""Levels of a body."""
 
 _UNCLEAN = re.compile("[\x00\ud800-\udfff]")
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """The request's JSON object; an absent body is an empty one. Raises `Problem` 400, 413, 415, 422."""
-    body = await request.get_data(as_text=False)
+def read_body(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """A request's JSON object; an absent body is an empty one. Names of `headers` are in small letters.
+
+    Raises `Problem` 400, 415, 422.
+    """
     if not body:
         return {}
-    coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    check_media_type(headers)
+    return parse(body)
+
+
+def check_media_type(headers: Mapping[str, str]) -> None:
+    """Raises `Problem` 415 where a body is not JSON as it is. Names of `headers` are in small letters."""
+    coding = headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise Problem(
             415, "unsupported_media_type", f"A body has to come as it is, not in the coding {coding[:100]!a}."
         )
-    if request.mimetype != "application/json":
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != MEDIA_TYPE:
         raise Problem(
             415,
             "unsupported_media_type",
-            f"A body has to be application/json, not {request.mimetype[:100] or 'of no type'!a}.",
+            f"A body has to be application/json, not {kind[:100] or 'of no type'!a}.",
         )
-    return parse(body)
 
 
 def parse(text: bytes | str) -> dict[str, Any]:
@@ -143,18 +147,3 @@ def check(model: type[M], value: dict[str, Any]) -> M:
 
 def _field(place: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in place if part not in BRANCHES)
-
-
-def idempotency_key(name: str | None, method_path: str, body: dict[str, Any]) -> Key | None:
-    """The store's key for a client's: scoped to caller, method and path, with the digest of the parsed body.
-
-    Raises `Problem` 400 `invalid_idempotency_key`.
-    """
-    if name is None:
-        return None
-    if not _KEY.fullmatch(name):
-        raise Problem(
-            400, "invalid_idempotency_key", "An idempotency key has 1 to 255 printable ASCII characters."
-        )
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    return Key(f"{CALLER} {method_path}", name, hashlib.sha256(canonical).digest(), KEY_SECONDS)

@@ -5,7 +5,6 @@ with its trace.
 """
 
 import math
-from typing import Any
 
 import msgspec
 from quart import Response, has_request_context, request
@@ -15,32 +14,43 @@ from werkzeug.routing import WebsocketMismatch
 
 from eventstore import Erased, StoreUnavailable, Trimmed
 from server import logs
+from server.config.public_url import PublicUrl
 from server.errors import Problem, unavailable
 from server.web.edge import cors
+from server.web.edge.responses import Headers, Plain, end_line, from_plain
 
 log = logs.get("web")
 
 MEDIA_TYPE = "application/problem+json"
 
 
-def respond(problem: Problem) -> Response:
-    """The problem as a response."""
+def plain(problem: Problem, public: PublicUrl) -> Plain:
+    """The problem as status, headers and body."""
+    headers: Headers = ((b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store"))
+    if problem.retry_after is not None:
+        headers = (*headers, (b"retry-after", b"%d" % math.ceil(problem.retry_after)))
+    return problem.status, headers, encode(problem, public)
+
+
+def encode(problem: Problem, public: PublicUrl) -> bytes:
+    """The problem as JSON."""
     body = {
-        "type": f"urn:tokentape:problem:{problem.code}",
+        "type": public.path(f"/docs#problem-{problem.code}"),
         "title": problem.code.replace("_", " ").capitalize(),
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
         **problem.extra,
     }
-    response = Response(msgspec.json.encode(body), problem.status, content_type=MEDIA_TYPE)
-    response.headers["Cache-Control"] = "no-store"
-    if problem.retry_after is not None:
-        response.headers["Retry-After"] = str(math.ceil(problem.retry_after))
-    return response
+    return end_line(msgspec.json.encode(body))
 
 
-def from_store(error: Erased | StoreUnavailable | Trimmed) -> Problem:
+def respond(problem: Problem, public: PublicUrl) -> Response:
+    """The problem as a response of Quart's."""
+    return from_plain(plain(problem, public))
+
+
+def from_store(error: Erased | StoreUnavailable | Trimmed, public: PublicUrl) -> Problem:
     """The store's errors that a client may cause or has to wait for."""
     if isinstance(error, Trimmed):
         return Problem(
@@ -51,7 +61,7 @@ def from_store(error: Erased | StoreUnavailable | Trimmed) -> Problem:
             extra={
                 "earliest": error.earliest,
                 "head": error.head,
-                "snapshot": f"/v1/conversations/{error.stream}",
+                "snapshot": public.path(f"/v1/conversations/{error.stream}"),
             },
         )
     if isinstance(error, Erased):
@@ -59,17 +69,29 @@ def from_store(error: Erased | StoreUnavailable | Trimmed) -> Problem:
     return unavailable("The database does not answer. Nothing was lost; try again.", 2.0)
 
 
-def install(app: QuartTrio, max_body: int) -> None:
+def as_problem(error: Exception, public: PublicUrl) -> Problem:
+    """Any error that a request may end with; what is neither ours nor the store's is a fault, and is logged."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, Erased | StoreUnavailable | Trimmed):
+        return from_store(error, public)
+    log.error("request failed", exc_info=error)
+    return Problem(500, "internal_error", "The server failed; its log says why. The request may be sent again.")
+
+
+def body_too_slow() -> Problem:
+    """A body that does not come (RFC 9110 section 15.5.9)."""
+    return Problem(408, "body_too_slow", "The body did not arrive in time. Send it again.")
+
+
+def install(app: QuartTrio, max_body: int, public: PublicUrl) -> None:
     """Makes every error of the app a problem."""
 
-    async def on_problem(error: Problem) -> Response:
-        return respond(error)
-
-    async def on_store(error: Any) -> Response:
-        return respond(from_store(error))
+    async def on_error(error: Exception) -> Response:
+        return respond(as_problem(error, public), public)
 
     async def on_http(error: HTTPException) -> Response:
-        response = respond(_from_http(error, max_body))
+        response = respond(_from_http(error, max_body), public)
         if isinstance(error, MethodNotAllowed):
             response.headers["Allow"] = cors.allow(error)
         if (
@@ -81,17 +103,8 @@ def install(app: QuartTrio, max_body: int) -> None:
             response.headers["Connection"] = "Upgrade"
         return response
 
-    async def on_fault(error: Exception) -> Response:
-        log.error("request failed", exc_info=error)
-        detail = "The server failed; its log says why. The request may be sent again."
-        return respond(Problem(500, "internal_error", detail))
-
-    app.register_error_handler(Problem, on_problem)
-    app.register_error_handler(StoreUnavailable, on_store)
-    app.register_error_handler(Trimmed, on_store)
-    app.register_error_handler(Erased, on_store)
     app.register_error_handler(HTTPException, on_http)
-    app.register_error_handler(Exception, on_fault)
+    app.register_error_handler(Exception, on_error)
 
 
 def _from_http(error: HTTPException, max_body: int) -> Problem:
@@ -99,7 +112,7 @@ def _from_http(error: HTTPException, max_body: int) -> Problem:
         detail = f"The body is larger than {max_body} bytes. Send less, or raise TOKENTAPE_MAX_BODY."
         return Problem(413, "body_too_large", detail, extra={"limit": max_body})
     if isinstance(error, RequestTimeout):
-        return Problem(408, "body_too_slow", "The body did not arrive in time. Send it again.")
+        return body_too_slow()
     if isinstance(error, WebsocketMismatch) and has_request_context():
         return Problem(426, "upgrade_required", "This address speaks WebSocket only: ask for an upgrade.")
     status = error.code or 500
@@ -107,5 +120,5 @@ def _from_http(error: HTTPException, max_body: int) -> Problem:
     detail = {
         404: "There is nothing at this address; /docs lists what there is.",
         405: "This address does not take that method; see the Allow header.",
-    }.get(status, error.description or "The request could not be understood.")
+    }.get(status, "The request could not be understood. /docs says what this address takes.")
     return Problem(status, code, detail)

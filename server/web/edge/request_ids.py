@@ -1,7 +1,8 @@
 """A name for each request: `X-Request-ID`, the client's or a new one, on every answer and in every log line.
 
 Outermost, around everything that may answer. A WebSocket is one request; a run carries the id of the request that
-began it. It decides nothing else.
+began it. It decides nothing else: it is a label that anybody may choose, and choose again, so nothing may look
+anything up by it. Two requests of one name only share it in the log.
 """
 
 import re
@@ -11,8 +12,10 @@ from typing import Any
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable
 
 from server import ids, logs
+from server.web.edge.responses import Headers
 
 HEADER = b"x-request-id"
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 _USABLE = re.compile(rb"[\x21-\x7e]{1,128}")
 _ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
@@ -30,13 +33,23 @@ class RequestIds:
             return
         name = request_id(scope["headers"])
         logs.bind(request=name)
+        added = answer_headers(name)
 
         async def named(message: Any) -> None:
             if message["type"] in _ANSWERS:
-                message = {**message, "headers": [*message.get("headers", ()), (HEADER, name.encode("ascii"))]}
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
         await self._app(scope, receive, named)
+
+
+def answer_headers(name: str) -> Headers:
+    """What every answer has, whoever gives it: the request's name, and that its type is what it says it is.
+
+    Without the second (https://fetch.spec.whatwg.org/#x-content-type-options-header) a browser might take JSON
+    with markup in it for a page.
+    """
+    return ((HEADER, name.encode("ascii")), NOSNIFF)
 
 
 def name_lines(route_values: Mapping[str, Any] | None) -> None:

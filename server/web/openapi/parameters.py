@@ -1,5 +1,6 @@
 """What a request may carry besides its body, and what an answer's headers say: by name, with every bound."""
 
+import re
 from typing import Any
 
 from server.ids import shape
@@ -30,6 +31,8 @@ def _count(name: str, said: str, most: int, default: int | None = None) -> Part:
     return _query(name, said, type="integer", minimum=1, maximum=most, **known)
 
 
+_TYPE = "(" + "|".join(re.escape(name) for name in sorted(cursor.EVENT_TYPES)) + ")"
+_PAUSE = "([5-9]|[1-5][0-9]|60)"
 PARAMETERS: dict[str, Part] = {
     "conversation": _path("conversation", "conv"),
     "generation": _path("generation", "gen"),
@@ -44,10 +47,43 @@ PARAMETERS: dict[str, Part] = {
     "at": _query("at", "The snapshot as it was at this position: the fold of the events up to it.", **_POSITION),
     "after": _query(
         "after",
-        "The cursor: only events after this position. `0` or absent: from the start; `now`: only what comes.",
-        **_POSITION,
+        "The cursor: only events after this position. `0`, empty or absent: all; `now`: only what comes.",
+        type="string",
+        pattern="^([0-9]+|now)?$",
     ),
     "before": _query("before", "The `next` of the last page, unchanged.", type="string", pattern="^[0-9]{1,18}$"),
+    "before_position": _query(
+        "before",
+        "The `next` of a snapshot: its messages and generations in front of that position.",
+        type="integer",
+        minimum=1,
+        maximum=10**9 - 1,
+    ),
+    "lastEventId": _query(
+        "lastEventId",
+        "The cursor, as polyfills of `EventSource` send it: wins over `after`; an empty one counts as absent.",
+        pattern="^([0-9]+|now)?$",
+        type="string",
+    ),
+    "types": _query(
+        "types",
+        "Only events of these types, with commas between; or all but those that have a minus in front. `next` "
+        "and positions go on as if all had come. The types: " + ", ".join(sorted(cursor.EVENT_TYPES)),
+        type="string",
+        pattern=f"^({_TYPE}(,{_TYPE})*|-{_TYPE}(,-{_TYPE})*)$",
+    ),
+    "heartbeat": _query(
+        "heartbeat",
+        f"Seconds between signs of life on a quiet stream ({cursor.HEARTBEAT_LEAST} to {cursor.HEARTBEAT_MOST}). "
+        "SSE: `event` makes them frames that a page can see (`event: heartbeat`, no id); both: `event,5`.",
+        type="string",
+        pattern=f"^(event|{_PAUSE})(,(event|{_PAUSE}))?$",
+    ),
+    "pending": _query(
+        "pending",
+        "`202`: the status is 202 until the generation has ended, for clients that poll so.",
+        enum=["202"],
+    ),
     "format": _query("format", "The form, whatever `Accept` says.", enum=[str(form) for form in cursor.Form]),
     "limit": _count("limit", "JSON: events on a page, at most.", cursor.LIMIT_MOST, default=cursor.LIMIT_DEFAULT),
     "conversations": _count("limit", "Conversations on a page, at most.", reads.PAGE_MOST, reads.PAGE_DEFAULT),
@@ -79,7 +115,7 @@ PARAMETERS: dict[str, Part] = {
     "Prefer": _header(
         "Prefer",
         "`wait=20`: hold the request (RFC 7240); what was made of it is in `Preference-Applied`. Snapshots are "
-        "held only with `If-None-Match`.",
+        "held only with `If-None-Match`. `respond-async`: 202 until the end.",
     ),
     "Idempotency-Key": _header(
         "Idempotency-Key",
@@ -102,5 +138,6 @@ HEADERS: dict[str, Part] = {
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}},
     "Vary": _told("The form depends on `Accept`."),
     "X-Accel-Buffering": _told("Tells nginx not to hold the stream back.", const="no"),
+    "Incremental": _told("Asks intermediaries to pass bytes on as they come (RFC 10036).", const="?1"),
     "X-Request-ID": _told("The request's name in the server's log: the client's, or a new one."),
 }

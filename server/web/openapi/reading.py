@@ -4,14 +4,31 @@ from server.web.openapi.operation import JSON, NDJSON, SSE, Answer, Link, Operat
 from server.web.openapi.shapes import ref
 from server.wire.websocket import SUBPROTOCOL
 
-GUARDED = ("host_not_allowed", "internal_error", "unavailable")
+GUARDED = ("bad_request", "host_not_allowed", "internal_error", "unavailable")
 HELD = ("If-None-Match", "Prefer", "wait")
+SNAPSHOT_CODES = (
+    *("invalid_cursor", "cursor_ahead", "invalid_wait", "cursor_expired", "not_found", "gone", "draining"),
+    *("overloaded", *GUARDED),
+)
 SNAPSHOT = ("ETag", "Retry-After", "Preference-Applied")
 UNCHANGED = Answer("You have it already.", headers=SNAPSHOT)
-LOG = ("after", "Last-Event-ID", "format", "limit", "wait", "Prefer", "named", "pad")
+LOG = (
+    *("after", "Last-Event-ID", "lastEventId", "types", "format", "limit", "wait", "Prefer"),
+    *("named", "pad", "heartbeat"),
+)
 LOG_CODES = (
     *("invalid_cursor", "cursor_ahead", "invalid_format", "invalid_limit", "invalid_wait", "invalid_named"),
-    *("invalid_pad", "cursor_expired", "not_found", "gone", "draining", "overloaded", *GUARDED),
+    *(
+        "invalid_pad",
+        "invalid_types",
+        "invalid_heartbeat",
+        "cursor_expired",
+        "not_found",
+        "gone",
+        "draining",
+        "overloaded",
+        *GUARDED,
+    ),
 )
 LOG_SAID = (
     "The form is `?format=`, else what `Accept` asks for: `text/event-stream` and `application/x-ndjson` only if "
@@ -24,7 +41,7 @@ LOG_SAID = (
 EVENTS = Answer(
     "The events after the cursor.",
     {JSON: "EventPage", SSE: "Event", NDJSON: "Event"},
-    headers=("Vary", "X-Accel-Buffering", "Preference-Applied"),
+    headers=("Vary", "X-Accel-Buffering", "Incremental", "Preference-Applied"),
 )
 ENDED = Answer("A stream, at or past the end of the generation: nothing will follow.", headers=("Vary",))
 _CALL = "$response.body#/tool_calls/0/"
@@ -39,11 +56,12 @@ TO_CALL = (
 CLOSE_CODES = {
     "1003": "a frame that is not text",
     "1009": "a message over 1 MiB",
-    "1012": "the server is stopping, or the stream's time is up: come back with your cursor",
-    "1013": "no place, or the database is away: come back later",
-    "4400": "a cursor that is none, or ahead of the log; an author that is none",
-    "4404": "an unknown conversation",
-    "4410": "a cursor older than what is kept, or a conversation that was ephemeral",
+    "1012": "the server is stopping, or the connection's time is up: come back with your cursor",
+    "1013": "the database is away: come back later",
+    "4400": "final, do not come back: a cursor that is none, or ahead of the log; an author that is none",
+    "4404": "final, do not come back: an unknown conversation",
+    "4410": "final for this cursor: it is older than what is kept (begin again at the snapshot), or the "
+    "conversation was ephemeral",
 }
 
 READING = (
@@ -65,15 +83,17 @@ READING = (
         "getConversation",
         "Conversations",
         "A conversation's snapshot",
-        "The fold of all its events so far, or up to `at`. Its `ETag` is its position.",
+        "The fold of all its events so far, or up to `at`. Its `ETag` is its position. It has the newest messages "
+        "and generations, 100 of both together and some megabytes at most; `next` is the `before` that gives "
+        "those in front. A text of more than 64 KiB is left out, and its place says where its events are.",
         {
             200: Answer(
                 "The snapshot. `Retry-After` while a generation runs.", {JSON: "ConversationSnapshot"}, SNAPSHOT
             ),
             304: UNCHANGED,
         },
-        ("invalid_cursor", "cursor_ahead", "invalid_wait", "cursor_expired", "not_found", "gone", *GUARDED),
-        ("conversation", "at", *HELD),
+        ("invalid_before", *SNAPSHOT_CODES),
+        ("conversation", "at", "before_position", *HELD),
         examples=(
             ("Now", "curl -s $U/v1/conversations/$C"),
             ("As it was", 'curl -s "$U/v1/conversations/$C?at=3"'),
@@ -103,10 +123,12 @@ READING = (
         f"Upgrade to a WebSocket, with the subprotocol `{SUBPROTOCOL}` or none. The server sends the log "
         "after the cursor and then what comes (`x-websocket` has the frames), and between its events who is "
         "connected; the client sends commands, with the fields of the POST of the same meaning. `resync` rewinds "
-        "in place. What is wrong with the address is told after the upgrade: an `error` frame and a close code.",
+        "in place. What is wrong with the address is told after the upgrade: an `error` frame and a close code of "
+        "4400 to 4499, which are final: a page that asks again will be told the same. What passes (the server "
+        "stops, is full, its database is away) is a 503 with `Retry-After` instead of the upgrade.",
         {101: Answer("The WebSocket begins.")},
-        ("upgrade_required", "host_not_allowed", "origin_not_allowed", "internal_error"),
-        ("conversation", "after", "author"),
+        ("upgrade_required", "origin_not_allowed", "draining", "overloaded", *GUARDED),
+        ("conversation", "after", "types", "author"),
         examples=(("Look at it", "tokentape tail $C --url $U"),),
         more={
             "x-websocket": {
@@ -128,10 +150,15 @@ READING = (
             200: Answer(
                 "The snapshot. `Retry-After` while it runs.", {JSON: "GenerationSnapshot"}, SNAPSHOT, TO_CALL
             ),
+            202: Answer(
+                "The same, while it runs, for a client that asked for it by `pending` or `Prefer: respond-async`.",
+                {JSON: "GenerationSnapshot"},
+                SNAPSHOT,
+            ),
             304: UNCHANGED,
         },
-        ("invalid_cursor", "cursor_ahead", "invalid_wait", "cursor_expired", "not_found", "gone", *GUARDED),
-        ("generation", "at", *HELD),
+        ("invalid_pending", *SNAPSHOT_CODES),
+        ("generation", "at", "pending", *HELD),
         examples=(
             ("Now", "curl -s $U/v1/generations/$G"),
             (

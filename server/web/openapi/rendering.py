@@ -12,6 +12,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
+from server.web.openapi import problems
 from server.web.openapi.asked import PREFIX
 from server.web.openapi.document import document
 
@@ -33,8 +34,8 @@ class Page:
 
 
 @cache
-def docs() -> Page:
-    """`/docs`. Takes some hundredths of a second the first time."""
+def docs(prefix: str = "") -> Page:
+    """`/docs`. Takes some hundredths of a second the first time. `prefix`: what clients put before every path."""
     whole = document()
     parameters = whole["components"]["parameters"]
     operations = [
@@ -50,13 +51,21 @@ def docs() -> Page:
     tags = [
         {**tag, "operations": [one for one in operations if tag["name"] in one["tags"]]} for tag in whole["tags"]
     ]
-    return _page("docs.html", "docs.js", info=whole["info"], tags=tags, schemas=whole["components"]["schemas"])
+    return _page(
+        "docs.html",
+        "docs.js",
+        prefix=prefix,
+        info=whole["info"],
+        tags=tags,
+        schemas=whole["components"]["schemas"],
+        problems=problems.CODES,
+    )
 
 
 @cache
-def root() -> Page:
+def root(prefix: str = "") -> Page:
     """`/`, for browsers."""
-    return _page("root.html", None, info=document()["info"])
+    return _page("root.html", None, prefix=prefix, info=document()["info"])
 
 
 def _page(template: str, script: str | None, **values: Any) -> Page:

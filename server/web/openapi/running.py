@@ -13,7 +13,7 @@ RUNNING = (
         "[DONE]` is the last. Chunks that arrive together, or long after their `at`, were held back on the way. "
         "Come back with the last id and it goes on there; at the end it answers 204.",
         {
-            200: Answer("The chunks.", {SSE: "DiagnosticChunk"}, ("X-Accel-Buffering",)),
+            200: Answer("The chunks.", {SSE: "DiagnosticChunk"}, ("Vary", "X-Accel-Buffering", "Incremental")),
             204: Answer("All chunks were sent."),
         },
         (
@@ -75,7 +75,7 @@ RUNNING = (
             200: Answer("The document.", {JSON: ""}, ("ETag",)),
             304: Answer("You have it already.", headers=("ETag",)),
         },
-        ("internal_error",),
+        ("host_not_allowed", "internal_error"),
         ("If-None-Match",),
         examples=(("Read", "curl -s $U/openapi.json"),),
     ),
@@ -90,7 +90,7 @@ RUNNING = (
             200: Answer("The page.", {"text/html": "HTML."}, ("ETag",)),
             304: Answer("You have it already.", headers=("ETag",)),
         },
-        ("internal_error",),
+        ("host_not_allowed", "internal_error"),
         ("If-None-Match",),
     ),
     Operation(
@@ -101,7 +101,7 @@ RUNNING = (
         "What this is",
         "A few words with links: HTML for browsers (`Accept: text/html`), else JSON.",
         {200: Answer("The words.", {JSON: "", "text/html": "HTML."}, ("Vary",))},
-        ("internal_error",),
+        ("host_not_allowed", "internal_error"),
         examples=(("Ask", "curl -s $U/"),),
     ),
 )

@@ -12,7 +12,7 @@ from server.web import diagnostics
 from server.web.openapi import events, frames, problems
 from server.web.openapi.asked import PREFIX, requests
 from server.web.snapshots import snapshot_json as views
-from server.webhooks.facts import WebhookSnapshot
+from server.webhooks.webhook_events import WebhookSnapshot
 from server.wire.websocket import Person
 
 Schema = dict[str, Any]

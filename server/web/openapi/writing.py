@@ -15,8 +15,10 @@ RUN_CODES = (
     *POST_CODES,
     *("unknown_model", "invalid_parameters", "unknown_tool", "unknown_workflow", "invalid_input"),
     *("invalid_webhook", "webhooks_not_configured", "not_available", "invalid_pad", "invalid_named"),
+    *("invalid_cursor", "cursor_ahead", "cursor_expired", "invalid_types", "invalid_heartbeat"),
     *("draining", "overloaded"),
 )
+READ_HERE = ("Last-Event-ID", "lastEventId", "after", "types", "named", "pad", "heartbeat", "Prefer")
 TO_CONVERSATION = tuple(
     Link(name, {"conversation": "$response.body#/id"})
     for name in ("getConversation", "postMessage", "startGeneration", "readConversation")
@@ -31,14 +33,27 @@ RUN_SAID = (
     "the tools that it calls first: `name` and `arguments` each), or `openai/<name>`, `anthropic/<name>` where "
     "the server is set up for them; its `input` is posted as messages first. A workflow, and its `input`, are "
     "what the app declares that the server has loaded (`--workflows`).\n\n"
-    "With `Accept: text/event-stream` the answer is a 200 with the generation's events in it; then a refusal that "
-    "passes is a 200 that ends, too."
+    "With `Accept: text/event-stream` the answer is a 200 with the generation's events in it. Sent again with its "
+    "`Idempotency-Key` it attaches to the same run, and with `Last-Event-ID` it goes on behind that event; at or "
+    "past the end it answers `data: [DONE]` alone. (Without a key each POST starts another run, and "
+    "`Last-Event-ID` means nothing.) A refusal has its status in every form; only when the run is recorded "
+    "already, and no stream can be had for a moment, it is a 200 that says when to come back (`retry:`) and "
+    "ends.\n\n"
+    "With `Prefer: respond-async` the `Location` is one that answers 202 until the end, for clients that poll "
+    "until the status is another."
 )
 RUN_ANSWERS = {
     200: Answer(
-        "With `Accept: text/event-stream`: its events.", {SSE: "Event"}, ("Location", "X-Accel-Buffering")
+        "With `Accept: text/event-stream`: its events.",
+        {SSE: "Event"},
+        ("Location", "Vary", "X-Accel-Buffering", "Incremental"),
     ),
-    202: Answer("It is recorded, and will run.", {JSON: "GenerationSnapshot"}, ("Location",), TO_GENERATION),
+    202: Answer(
+        "It is recorded, and will run.",
+        {JSON: "GenerationSnapshot"},
+        ("Location", "Retry-After", "Preference-Applied"),
+        TO_GENERATION,
+    ),
 }
 DEMO: Body = {"model": "demo", "input": "Tell me about tapes.", "parameters": {"tokens": 100, "rate": 20}}
 CALLING: Body = {
@@ -100,7 +115,7 @@ WRITING = (
         RUN_SAID,
         RUN_ANSWERS,
         (*RUN_CODES, "not_found", "gone", "generation_running", "queue_full"),
-        ("conversation", "Idempotency-Key", "named", "pad"),
+        ("conversation", "Idempotency-Key", *READ_HERE),
         "GenerationAsk",
         body_required=True,
         body_examples=BODIES,
@@ -115,7 +130,7 @@ WRITING = (
         RUN_SAID,
         RUN_ANSWERS,
         (*RUN_CODES, "gone"),  # by its key: what it answered the first time was ephemeral
-        ("Idempotency-Key", "named", "pad"),
+        ("Idempotency-Key", *READ_HERE),
         "GenerationAsk",
         body_required=True,
         body_examples=BODIES,

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import replace
 
 from server.generation.state import Conversation, Generation, Message
 from server.generation.states import CallStatus, Status
@@ -25,6 +26,14 @@ CallId = Annotated[str, Meta(pattern=shape("call"))]
 
 LEAST_RETRY, MOST_RETRY, WAITING_RETRY = 1, 30, 5
 """Seconds of `Retry-After`: at the quickest, at the slowest, and while a person is asked."""
+
+
+MOST_ITEMS = 100
+"""Messages and generations of a conversation's snapshot."""
+PAGE_BYTES = 4 * 1024 * 1024
+"""A conversation's snapshot ends early behind so many bytes: `next` says where to go on."""
+LONG_TEXT = 64 * 1024
+"""A text of more bytes is left out of a conversation's snapshot, which then says where its events are."""
 
 
 class Failure(TypedDict):
@@ -76,7 +85,19 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     tools: Annotated[list[str | dict[str, Any]], Meta(description="Names, and those that a client declared.")]
     on_crash: Literal["fail", "restart"]
     ephemeral: bool
-    text: Annotated[str, Meta(description="All tokens so far, joined; those of the present attempt.")]
+    text: Annotated[
+        str | None,
+        Meta(
+            description="All tokens so far, joined; those of the present attempt. Null only in a conversation's "
+            "snapshot, where a text of more than 64 KiB is left out."
+        ),
+    ]
+    text_bytes: Annotated[int | UnsetType, Meta(description="Where the text is left out: its bytes in UTF-8.")] = (
+        UNSET
+    )
+    text_events: Annotated[
+        str | UnsetType, Meta(description="Where the text is left out: where its events are.")
+    ] = UNSET
     tokens: Annotated[int, Meta(ge=0, description="How many token events there are.")]
     progress: ProgressShown | None
     tool_calls: list[ToolCallShown]
@@ -102,16 +123,37 @@ class CancelledGeneration(GenerationSnapshot, frozen=True, kw_only=True):
     upstream_closed: Annotated[bool, Meta(description="Whether the connection to the upstream is closed.")]
 
 
+class MessageShown(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody spoke."""
+
+    id: str
+    role: str
+    content: Annotated[str | None, Meta(description="Null where a text of more than 64 KiB is left out.")]
+    position: int
+    at: datetime
+    by: str
+    author: str | UnsetType = UNSET
+    content_bytes: Annotated[int | UnsetType, Meta(description="Where it is left out: its bytes in UTF-8.")] = (
+        UNSET
+    )
+    content_events: Annotated[str | UnsetType, Meta(description="Where it is left out: where its event is.")] = (
+        UNSET
+    )
+
+
 class ConversationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation: the fold of all its events up to `position`."""
+    """A conversation: the fold of all its events up to `position`, with its newest messages and generations."""
 
     id: ConversationId
     title: str | None
     metadata: dict[str, Any] | None
     created_at: datetime | None
-    messages: tuple[Message, ...]
+    messages: list[MessageShown]
     generations: list[GenerationSnapshot]
     position: Position
+    next: Annotated[
+        int | None, Meta(description="The `before` that gives the ones before; null where there are none.")
+    ]
 
 
 class ConversationLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,17 +188,74 @@ def cancelled(found: Generation, upstream_closed: bool) -> CancelledGeneration:
     return CancelledGeneration(**_fields(found), upstream_closed=upstream_closed)
 
 
-def conversation(state: Conversation) -> ConversationSnapshot:
-    """A conversation's snapshot."""
-    return ConversationSnapshot(
-        id=state.id,
-        title=state.title,
-        metadata=state.metadata,
-        created_at=state.created_at,
-        messages=state.messages,
-        generations=[generation(found) for found in state.generations],
-        position=state.position,
+def conversation(state: Conversation, before: int | None = None) -> bytes:
+    """A conversation's snapshot as JSON: its newest messages and generations, or those before a position.
+
+    At most `MOST_ITEMS` of both together, and about `PAGE_BYTES`, but always at least one where there is one.
+    """
+    # One more than a page may hold: it says whether there are more.
+    messages = list(state.newest_messages(MOST_ITEMS + 1, before))
+    generations = list(state.newest_generations(MOST_ITEMS + 1, before))
+    size = 0
+    shown_messages: list[msgspec.Raw] = []
+    shown_generations: list[msgspec.Raw] = []
+    oldest: int | None = None
+    while messages or generations:
+        full = len(shown_messages) + len(shown_generations) >= MOST_ITEMS or size > PAGE_BYTES
+        if full:
+            break
+        if not generations or (messages and messages[-1].position > generations[-1].requested_position):
+            message = messages.pop()
+            oldest, encoded, shown = message.position, encode(_message(state.id, message)), shown_messages
+        else:
+            found = generations.pop()
+            oldest, encoded, shown = found.requested_position, encode(_short(found)), shown_generations
+        size += len(encoded)
+        shown.append(msgspec.Raw(encoded))
+    fields = {
+        "id": state.id,
+        "title": state.title,
+        "metadata": state.metadata,
+        "created_at": state.created_at,
+        "messages": shown_messages[::-1],
+        "generations": shown_generations[::-1],
+        "position": state.position,
+        "next": oldest if messages or generations else None,
+    }
+    return encode(fields)
+
+
+def _message(conversation: str, message: Message) -> MessageShown:
+    shown = MessageShown(
+        id=message.id,
+        role=message.role,
+        content=message.content,
+        position=message.position,
+        at=message.at,
+        by=message.by,
+        author=message.author if message.author is not None else UNSET,
     )
+    size = long_text(message.content)
+    if size is None:
+        return shown
+    events = f"/v1/conversations/{conversation}/events?after={message.position - 1}&limit=1"
+    return replace(shown, content=None, content_bytes=size, content_events=events)
+
+
+def _short(found: Generation) -> GenerationSnapshot:
+    size = long_text(found.text)
+    shown = generation(found)
+    if size is None:
+        return shown
+    return replace(shown, text=None, text_bytes=size, text_events=f"/v1/generations/{found.id}/events")
+
+
+def long_text(text: str) -> int | None:
+    """How many bytes of UTF-8 a text has, if it is too long for a conversation's snapshot; None if it is not."""
+    if len(text) * 4 <= LONG_TEXT or (text.isascii() and len(text) <= LONG_TEXT):
+        return None
+    size = len(text) if text.isascii() else len(text.encode())
+    return size if size > LONG_TEXT else None
 
 
 def retry_after(found: Generation) -> int:
@@ -184,7 +283,9 @@ def _picked(shape: type[msgspec.Struct], value: Any) -> dict[str, Any]:
 
 
 _SAME = tuple(
-    name for name in GenerationSnapshot.__struct_fields__ if name not in ("tools", "progress", "tool_calls")
+    name
+    for name in GenerationSnapshot.__struct_fields__
+    if name not in ("tools", "progress", "tool_calls", "text_bytes", "text_events")
 )
 
 

@@ -1,65 +1,122 @@
 """The log as JSON pages, held or not: polling and long polling."""
 
-from collections.abc import Mapping
+import math
 
-from quart import Response
+import trio
 
 from eventstore import Event
-from server.events import TERMINAL
 from server.runtime.runtime import Runtime
-from server.web.transports.log_reader import Reading, Source
+from server.web.edge.http_messages import Headers, Reply
+from server.web.transports.log_reader import SCAN, LogReader, Source
+from server.web.transports.read_params import Wait
 from server.wire.json_page import page
 
-SCAN = 500
 PAGE_BYTES = 4 * 1024 * 1024
-"""A page ends early behind this many characters of events: `next` says where to go on."""
-HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept"}
+"""A page ends early behind so many bytes of events: `next` says where to go on."""
+LARGE_BYTES = 256 * 1024
+"""From so many bytes on a page is made beside few others."""
+MOST_SCANNED = 20_000
+"""A page ends early behind so many events that were looked at, wanted or not."""
+HEADERS: Headers = [
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"private, no-cache"),
+    (b"vary", b"Accept"),
+]
 
 
-async def read_page(
-    runtime: Runtime, source: Source, limit: int, wait: float, applied: Mapping[str, str]
-) -> Response:
-    """At most `limit` events after the cursor; with none there, held up to `wait` seconds until one comes.
+class _Page:
+    """Events behind the source's cursor, gathered by one read after the other until the page is `full`.
 
-    `applied` are the headers that tell what was made of the client's wish to wait.
+    `following` is how far the log was scanned, `up_to_date` whether that is the primary's head. `closed`: nothing
+    can follow, for the generation's terminal event has been passed.
     """
-    if wait > 0 and source.behind is not None:
-        runtime.metrics.resumed("long_poll", source.behind)
-    events, following, up_to_date = await _scan(runtime, source, limit)
-    closed = source.over or _ends(source, events)
-    if not events and not closed and wait > 0 and runtime.drain.may_hold:
-        stay = runtime.drain.enter("long_poll")
-        try:
-            with Reading(runtime, source) as reading, stay.scope(wait):
-                await reading.next()
-        finally:
-            runtime.drain.leave(stay)
-        # What rang is read again as a page, so that "up to date" is said of one read of the primary.
-        events, following, up_to_date = await _scan(runtime, source, limit)
-        closed = _ends(source, events)
-    body = page(events, following, up_to_date=up_to_date or closed, closed=closed)
-    return Response(body, 200, headers={**HEADERS, **applied}, content_type="application/json")
 
+    def __init__(self, runtime: Runtime, source: Source, limit: int) -> None:
+        self.events: list[Event] = []
+        self.following = max(source.start, source.cursor)
+        self.closed = self.up_to_date = self.full = source.over
+        self.size = 0
+        self._store = runtime.store
+        self._source = source
+        self._limit = limit
+        self._scanned = 0
 
-async def _scan(runtime: Runtime, source: Source, limit: int) -> tuple[list[Event], int, bool]:
-    """Events, how far the log was scanned for them, and whether that is the primary's head."""
-    events: list[Event] = []
-    size = 0
-    position = max(source.start, source.cursor)
-    if source.over:
-        return events, position, True
-    while True:
-        found = await runtime.store.read(source.stream, position, limit if source.generation is None else SCAN)
+    async def read(self) -> None:
+        """One read more."""
+        source, left = self._source, self._limit - len(self.events)
+        whole = source.generation is None and source.types is None
+        found = await self._store.read(source.stream, self.following, left if whole else SCAN)
         for event in found.events:
-            position = event.position
-            if source.generation is None or event.tag == source.generation:
-                events.append(event)
-                size += len(event.data)
-                if len(events) == limit or size > PAGE_BYTES or _ends(source, events):
-                    return events, position, position >= found.head
-        if position >= found.head:
-            return events, position, True
+            self.following = event.position
+            if source.wants(event):
+                self.events.append(event)
+                self.size += len(event.data) if event.data.isascii() else len(event.data.encode())
+            self.closed = source.ends(event)
+            if self.closed or len(self.events) == self._limit or self.size > PAGE_BYTES:
+                self.full = True
+                break
+        self._scanned += len(found.events)
+        self.up_to_date = self.following >= found.head
+        self.full = self.full or self.up_to_date or self._scanned >= MOST_SCANNED
+
+    def encode(self) -> bytes:
+        """The page's JSON."""
+        return page(self.events, self.following, up_to_date=self.up_to_date or self.closed, closed=self.closed)
 
 
-def _ends(source: Source, events: list[Event]) -> bool:
-    return source.generation is not None and bool(events) and events[-1].type in TERMINAL
+async def read_page(runtime: Runtime, source: Source, limit: int, wait: Wait) -> Reply:
+    """At most `limit` events after the cursor; with none there, held for up to `wait` until one comes.
+
+    Raises `Problem` 503 where it would have to be held and may not (draining, full): an empty page at once would
+    make a client that loops ask again at once, just when the server has too much to do.
+    """
+    if wait.seconds > 0 and source.behind is not None:
+        runtime.metrics.resumed("long_poll", source.behind)
+    found = _Page(runtime, source, limit)
+    body = await _gather(runtime, found)
+    if not found.events and found.up_to_date and not found.closed and wait.seconds > 0:
+        wait = await hold(runtime, source, wait)
+        # What rang is read again as a page, so that "up to date" is said of one read of the primary.
+        body = await _gather(runtime, _Page(runtime, source, limit))
+    return Reply(200, [*HEADERS, *applied(wait)], body)
+
+
+async def _gather(runtime: Runtime, found: _Page) -> bytes:
+    """A page's JSON. Of large ones only a few are made at once.
+
+    Else hundreds of requests would each hold megabytes before the first of them is sent, and counted among the
+    bytes that wait for clients.
+    """
+    while not found.full and found.size < LARGE_BYTES:
+        await found.read()
+    if found.size < LARGE_BYTES:
+        return found.encode()
+    async with runtime.large_pages:
+        while not found.full:
+            await found.read()
+        return found.encode()
+
+
+async def hold(runtime: Runtime, source: Source, wait: Wait) -> Wait:
+    """Returns when the source has something newer or the time is over; how long it could have been at most.
+
+    That is less than was wished for where streams are capped. Raises `Problem` 503 where no request may be held,
+    or no longer: an answer without news, at once, would make a client that loops come back at once.
+    """
+    runtime.drain.refuse_stream()
+    stay = runtime.drain.enter("long_poll")
+    try:
+        now = trio.current_time()
+        seconds = min(wait.seconds, max(0.0, stay.end_at - now))
+        with LogReader(runtime, source) as reader:
+            if not await reader.next(stay, now + seconds):
+                runtime.drain.refuse_if_begun()
+    finally:
+        runtime.drain.leave(stay)
+    return Wait(seconds, wait.preferred)
+
+
+def applied(wait: Wait, *others: str) -> Headers:
+    """The header that tells which wishes were heeded (RFC 7240 section 3), and how far the one to wait."""
+    told = [*others, *([f"wait={math.floor(wait.seconds)}"] if wait.preferred else [])]
+    return [(b"preference-applied", ", ".join(told).encode())] if told else []

@@ -1,16 +1,21 @@
-"""What a reader asks for: the cursor, the form, how long to wait, how much. Pure: headers in, values out."""
+"""What a reader asks for: the cursor, the form, which types, how long to wait, how much. Pure: text in, values
+out.
+
+Headers and query parameters come as mappings with a `get`; names of headers are in small letters.
+"""
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
-from werkzeug.datastructures import Headers
 from werkzeug.http import parse_accept_header
 
 from server.errors import Problem
+from server.events import Type
 from server.wire import ndjson, sse
 
 NOW = -1
@@ -18,13 +23,18 @@ NOW = -1
 LIMIT_DEFAULT, LIMIT_MOST = 500, 5_000
 WAIT_MOST = 50.0
 PAD_MOST = 65_536
+HEARTBEAT_LEAST, HEARTBEAT_MOST = 5, 60
+EVENT_TYPES = frozenset({*(kind.value for kind in Type), "reasoning", "tool.arguments"})
+"""The types of the public contract. A reader may leave one out that this version does not write yet."""
 
 _DIGITS = re.compile(r"[0-9]+")
-_SECONDS = re.compile(r"-?[0-9]*\.?[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE)  # float() would take 1_0 and spaces too
+# float() would take 1_0 and spaces too. Each character can be matched in one way only: a pattern that tries
+# several takes seconds over thousands of digits, and everything else waits.
+_SECONDS = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
-class Args(Protocol):
-    """Query parameters."""
+class Params(Protocol):
+    """Query parameters, or headers."""
 
     def get(self, name: str, /) -> str | None: ...
 
@@ -37,12 +47,23 @@ class Form(StrEnum):
     JSON = "json"
 
 
-def read_cursor(headers: Headers, args: Args) -> int:
-    """Where to start: a position, or `NOW`. The header wins always; an empty one counts as absent.
+# -- the cursor
 
-    Raises `Problem` 400 `invalid_cursor`.
+
+def cursor_text(headers: Params, args: Params) -> str | None:
+    """The cursor as the client sent it: `Last-Event-ID`, else `?lastEventId=`, else `?after=`; an empty one is
+    absent.
+
+    The header wins: a browser that reconnects sends both, and only the header has moved on. `lastEventId` is
+    what the polyfills of EventSource append to an address whose `after` stays as it was.
     """
-    text = headers.get("Last-Event-ID") or args.get("after")
+    return headers.get("last-event-id") or args.get("lastEventId") or args.get("after") or None
+
+
+def read_cursor(headers: Params, args: Params) -> int:
+    """Where to start: a position, or `NOW`; 0 where the client names none. Raises `Problem` 400
+    `invalid_cursor`."""
+    text = cursor_text(headers, args)
     return parse_cursor(text) if text is not None else 0
 
 
@@ -72,14 +93,17 @@ def resolve_cursor(cursor: int, head: int) -> int:
     return cursor
 
 
-def read_form(headers: Headers, args: Args) -> Form:
+# -- the form
+
+
+def read_form(headers: Params, args: Params) -> Form:
     """`?format=`, else `Accept`: a stream only if named literally and not ranked below JSON.
 
     Raises `Problem` 400 `invalid_format`.
     """
     named = args.get("format")
     if named is None:
-        return accepted_form(headers.get("Accept", ""))
+        return accepted_form(headers.get("accept") or "")
     try:
         return Form(named)
     except ValueError:
@@ -88,6 +112,7 @@ def read_form(headers: Headers, args: Args) -> Form:
         ) from None
 
 
+@lru_cache(maxsize=256)  # a client sends the same one each time
 def accepted_form(accept: str) -> Form:
     """The form an `Accept` header (RFC 9110 section 12.5.1) asks for; wildcards mean JSON."""
     ranks: dict[str, float] = {}
@@ -100,12 +125,49 @@ def accepted_form(accept: str) -> Form:
     return form if rank > 0 and rank >= json else Form.JSON
 
 
-def read_limit(args: Args) -> int:
+# -- which events, and how many
+
+
+@dataclass(frozen=True, slots=True)
+class TypeFilter:
+    """Which types of events a reader wants: those in `types`, or with `excludes` all but those."""
+
+    types: frozenset[str]
+    excludes: bool
+
+    def __contains__(self, type_: str) -> bool:
+        return (type_ in self.types) is not self.excludes
+
+
+def read_types(args: Params) -> TypeFilter | None:
+    """`?types=token,result`, or `?types=-reasoning,-token`; None is all. Raises `Problem` 400 `invalid_types`."""
+    text = args.get("types")
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    left_out = [name for name in names if name.startswith("-")]
+    if left_out and len(left_out) < len(names):
+        raise _bad_types("names types to pick or, each with a minus, types to leave out: not both at once", text)
+    types = frozenset(name.removeprefix("-") for name in names)
+    if unknown := sorted(types - EVENT_TYPES):
+        raise _bad_types(f"holds {unknown[0][:100]!a}, which is no type of event", text)
+    return TypeFilter(types, bool(left_out))
+
+
+def _bad_types(why: str, text: str) -> Problem:
+    return Problem(
+        400,
+        "invalid_types",
+        f"types {why}; this one is {text[:100]!a}. The types are {', '.join(sorted(EVENT_TYPES))}.",
+    )
+
+
+def read_limit(args: Params) -> int:
     """How many events a page may hold. Raises `Problem` 400 `invalid_limit`."""
     return read_count(args, "limit", LIMIT_DEFAULT, LIMIT_MOST)
 
 
-def read_count(args: Args, name: str, default: int, most: int) -> int:
+def read_count(args: Params, name: str, default: int, most: int) -> int:
     """A whole number from 1 to `most`. Raises `Problem` 400 `invalid_<name>`."""
     text = args.get(name)
     if text is None:
@@ -120,27 +182,72 @@ def read_count(args: Args, name: str, default: int, most: int) -> int:
     return int(text)
 
 
+# -- how a stream is written
+
+
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What an SSE client may wish: a comment of `pad` bytes first, and each event's type as its name."""
+    """What a client of a stream may wish.
+
+    `pad`: bytes of comment first. `named`: each event's type as its name. `heartbeat`: seconds between signs of
+    life, None for the server's own. `heartbeat_event`: as a frame that a page can see.
+    """
 
     pad: int = 0
     named: bool = False
+    heartbeat: float | None = None
+    heartbeat_event: bool = False
 
 
 PLAIN = StreamOptions()
 
 
-def read_stream_options(args: Args) -> StreamOptions:
-    """`?pad=` and `?named=1`. Raises `Problem` 400 `invalid_pad`, `invalid_named`."""
-    pad = 0 if args.get("pad") is None else read_count(args, "pad", 0, PAD_MOST)
-    named = args.get("named") or "0"
-    if named not in ("0", "1"):
+def read_stream_options(args: Params) -> StreamOptions:
+    """`?pad=`, `?named=1`, `?heartbeat=event`, `?heartbeat=5` (or both: `?heartbeat=event,5`).
+
+    Raises `Problem` 400 `invalid_pad`, `invalid_named`, `invalid_heartbeat`.
+    """
+    padded, named, heartbeat = args.get("pad"), args.get("named"), args.get("heartbeat")
+    if padded is None and named is None and heartbeat is None:
+        return PLAIN
+    pad = 0 if padded is None else read_count(args, "pad", 0, PAD_MOST)
+    if named not in (None, "", "0", "1"):
         raise Problem(400, "invalid_named", f"named is 1 or 0; this one is {named[:100]!a}.")
-    return StreamOptions(pad, named == "1")
+    seconds, visible = _heartbeat(heartbeat.split(",")) if heartbeat is not None else (None, False)
+    return StreamOptions(pad, named == "1", seconds, visible)
 
 
-def read_seconds(args: Args, name: str, default: float, bound: str) -> float:
+def _heartbeat(wishes: Iterable[str]) -> tuple[float | None, bool]:
+    seconds, visible = None, False
+    for wish in wishes:
+        if wish == "event":
+            visible = True
+        elif _DIGITS.fullmatch(wish) and len(wish) < 4 and HEARTBEAT_LEAST <= int(wish) <= HEARTBEAT_MOST:
+            seconds = float(wish)
+        else:
+            raise Problem(
+                400,
+                "invalid_heartbeat",
+                f"heartbeat is a whole number of seconds from {HEARTBEAT_LEAST} to {HEARTBEAT_MOST}, or event "
+                f"(a frame that a page can see), or both with a comma between; this one is {wish[:100]!a}.",
+            )
+    return seconds, visible
+
+
+# -- waiting
+
+
+class Wait(NamedTuple):
+    """How many seconds a request may be held, and whether by a preference, which has to be answered."""
+
+    seconds: float = 0.0
+    preferred: bool = False
+
+
+NO_WAIT = Wait()
+
+
+def read_seconds(args: Params, name: str, default: float, bound: str) -> float:
     """A number of seconds, 0 or more. Raises `Problem` 400 `invalid_<name>`, whose text tells the `bound`."""
     text = args.get(name)
     if text is None:
@@ -153,17 +260,35 @@ def read_seconds(args: Args, name: str, default: float, bound: str) -> float:
     return seconds
 
 
-def read_wait(headers: Headers, args: Args) -> tuple[float, Mapping[str, str]]:
-    """How many seconds to hold the request, and the headers that say so (RFC 7240, at most 50 s).
+def read_wait(headers: Params, args: Params) -> Wait:
+    """How long to hold the request, by `?wait=` or else `Prefer: wait=` (RFC 7240), at most 50 s.
 
     A malformed preference is ignored, as the RFC has it; a malformed `?wait=` is 400 `invalid_wait`.
     """
     if args.get("wait") is not None:
-        return min(read_seconds(args, "wait", 0.0, "at most 50"), WAIT_MOST), {}
-    for preference in ",".join(headers.getlist("Prefer")).split(","):
+        return Wait(min(read_seconds(args, "wait", 0.0, f"at most {WAIT_MOST:g}"), WAIT_MOST))
+    value = preferences(headers.get("prefer") or "").get("wait")
+    if value is None or not _DIGITS.fullmatch(value) or len(value) > 9:
+        return NO_WAIT
+    seconds = min(float(value), WAIT_MOST)
+    return Wait(seconds, preferred=True)
+
+
+def wants_pending(headers: Params, args: Params) -> bool:
+    """Whether the client polls until the status is no longer 202: `?pending=202`, or `Prefer: respond-async`.
+
+    Raises `Problem` 400 `invalid_pending`.
+    """
+    text = args.get("pending")
+    if text not in (None, "202"):
+        raise Problem(400, "invalid_pending", f"pending is 202, or is left out; this one is {text[:100]!a}.")
+    return text is not None or "respond-async" in preferences(headers.get("prefer") or "")
+
+
+def preferences(prefer: str) -> dict[str, str]:
+    """The preferences of a `Prefer` header (RFC 7240 section 2) by name; of one said twice the first counts."""
+    found: dict[str, str] = {}
+    for preference in prefer.split(",") if prefer else ():
         name, _, value = preference.split(";")[0].partition("=")
-        value = value.strip().strip('"')
-        if name.strip().lower() == "wait" and _DIGITS.fullmatch(value) and len(value) < 10:
-            seconds = min(float(value), WAIT_MOST)
-            return seconds, {"Preference-Applied": f"wait={seconds:g}"}
-    return 0.0, {}
+        found.setdefault(name.strip().lower(), value.strip().strip('"'))
+    return found

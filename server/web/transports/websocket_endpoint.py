@@ -5,29 +5,30 @@ reads the log and sends; one tells who is there. A slow client slows only its ow
 position. Every frame goes out whole, under one lock, and what a frame holds is settled when the lock is had.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 import trio
 from quart import Blueprint, Websocket, websocket
 
-from eventstore import Erased, StoreUnavailable, Trimmed
-from server.errors import Problem
-from server.http.direct_write import texts_of
+from eventstore import Erased, Event, StoreUnavailable, Trimmed
+from server.errors import Problem, not_found
+from server.http.asgi import SEND_TEXTS
 from server.runtime.runtime import Runtime
 from server.runtime.stream_drain import Stay
 from server.web.commands import command_endpoints as answers
 from server.web.commands.command_endpoints import Answer
-from server.web.commands.request_body import CALLER, check_clean, decode
-from server.web.edge.problems import from_store
+from server.web.commands.idempotency import CALLER, check_command_key
+from server.web.commands.request_body import check_clean, decode
+from server.web.edge.problems import as_problem, from_store
 from server.web.transports.log_reader import Source, find_conversation
 from server.web.transports.presence import Presence, Present
-from server.web.transports.read_params import parse_cursor, resolve_cursor
+from server.web.transports.read_params import parse_cursor, read_cursor, read_types, resolve_cursor
+from server.web.transports.sse_ndjson import CHUNK_BYTES
 from server.wire import websocket as frames
 
 UNSUPPORTED, BAD_ADDRESS, UNKNOWN, EXPIRED, RESTART, LATER = 1003, 4400, 4404, 4410, 1012, 1013
-KEY_LEAST = 16
 AUTHOR_MOST = 200
 
 Body = dict[str, Any]
@@ -40,24 +41,27 @@ def routes(runtime: Runtime) -> Blueprint:
 
     @blue.websocket("/v1/conversations/<name>/ws")
     async def socket(name: str) -> None:
-        offered = frames.SUBPROTOCOL in websocket.requested_subprotocols
-        await websocket.accept(subprotocol=frames.SUBPROTOCOL if offered else None)
         client: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]  # a werkzeug proxy
-        try:
-            runtime.drain.refuse_stream()
-        except Problem as problem:
-            await _close_with(client, problem)
-            return
-        stay = runtime.drain.enter(
-            "websocket"
-        )  # at once: those that come while this one is looked up have to see it
+        # What passes is refused before the upgrade, by status: client libraries back off when a handshake fails,
+        # and come back at once, a hundred times a second, to a server that accepts and then closes.
+        runtime.drain.refuse_stream()
+        # At once: those that come while this one is looked up have to see it.
+        stay = runtime.drain.enter("websocket")
         try:
             try:
                 author = _author(client.args.get("author"))
-                source = await find_conversation(runtime, name, parse_cursor(client.args.get("after", "0")))
-            except (Problem, StoreUnavailable, Trimmed, Erased) as error:
-                await _close_with(client, error)
+                cursor, types = read_cursor({}, client.args), read_types(client.args)
+                source = await find_conversation(runtime, name, cursor, types)
+            except (Problem, Trimmed, Erased) as error:
+                problem = as_problem(error, runtime.public)
+                if problem.retry_after is not None:
+                    raise
+                # What is final is told after it: a page cannot see the status of a refused upgrade, and its
+                # library would ask for ever.
+                await _accept(client)
+                await _close_with(client, problem)
                 return
+            await _accept(client)
             if source.behind is not None:
                 runtime.metrics.resumed("websocket", source.behind)
             with presence.enter(name, author, CALLER) as present:
@@ -84,7 +88,7 @@ class _Socket:
         self._source = source
         self._stay = stay
         self._present = present
-        self._texts = texts_of(client.scope)
+        self._send_texts = client.scope["extensions"][SEND_TEXTS]["send"]
         self._sending = trio.Lock()
         self._wait = trio.CancelScope()
         self._rewind: tuple[Any, int] | None = None
@@ -94,7 +98,7 @@ class _Socket:
     async def serve(self) -> None:
         """Until the client goes, the server drains, or something is wrong with either."""
         hello = frames.hello(self._conversation, self._source.cursor, self._source.head)
-        await self._texts.send_texts([hello, self._present.frame()])
+        await self._send_texts([hello, self._present.frame()])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hear, nursery.cancel_scope)
             nursery.start_soon(self._tell, nursery.cancel_scope)
@@ -112,7 +116,7 @@ class _Socket:
             await trio.sleep(self._present.pause)
             await self._present.news()
             async with self._sending:
-                await self._texts.send_texts([self._present.frame()])
+                await self._send_texts([self._present.frame()])
 
     # -- the log, out
 
@@ -130,7 +134,7 @@ class _Socket:
             except (StoreUnavailable, Trimmed, Erased) as error:
                 if isinstance(error, StoreUnavailable):
                     self._runtime.metrics.streams_cut.add("store_away", "websocket")
-                problem = from_store(error)
+                problem = from_store(error, self._runtime.public)
                 await self._send(frames.error(None, problem.code, problem.detail, problem.extra))
                 return (LATER if isinstance(error, StoreUnavailable) else EXPIRED), problem.code
             if self._rewind is None:
@@ -151,11 +155,25 @@ class _Socket:
                 if self._wait.cancelled_caught:
                     continue
                 if events:
-                    async with self._sending:
-                        await self._texts.send_texts([frames.event(event) for event in events])
+                    await self._tell_events(event for event in events if self._source.wants(event))
                 else:
                     told = True
                     await self._send(frames.caught_up(subscription.position))
+
+    async def _tell_events(self, events: Iterable[Event]) -> None:
+        """Sends them in pieces of some size: what a reader that takes nothing holds besides the log."""
+        texts: list[str] = []
+        size = 0
+        for event in events:
+            texts.append(frames.event(event))
+            size += len(texts[-1])
+            if size >= CHUNK_BYTES:
+                async with self._sending:
+                    await self._send_texts(texts)
+                texts, size = [], 0
+        if texts:
+            async with self._sending:
+                await self._send_texts(texts)
 
     # -- commands, in
 
@@ -179,7 +197,7 @@ class _Socket:
             check_clean(body)
             answer = await self._do(command, body)
         except (Problem, StoreUnavailable, Trimmed, Erased) as error:
-            problem = error if isinstance(error, Problem) else from_store(error)
+            problem = as_problem(error, self._runtime.public)
             await self._send(
                 frames.error(command, problem.code, problem.detail, {"status": problem.status, **problem.extra})
             )
@@ -191,10 +209,6 @@ class _Socket:
     async def _do(self, command: Any, body: Body) -> Answer | None:
         verb = body.pop("do", None)
         key = body.pop("key", None)
-        if key is not None and not (isinstance(key, str) and len(key) >= KEY_LEAST):
-            raise Problem(
-                422, "invalid_request", f"key: it has to be a random string of {KEY_LEAST} characters or more."
-            )
         if verb == "resync":
             await self._resync(command, body)
             return None
@@ -203,12 +217,7 @@ class _Socket:
             raise Problem(
                 422, "unknown_command", f"do: one of {', '.join([*_VERBS, 'resync'])}; not {str(verb)[:100]!a}."
             )
-        if key is None and verb != "cancel":
-            raise Problem(
-                422,
-                "key_required",
-                "key: a random string, so that the command acts once when it is sent again after a cut.",
-            )
+        key = check_command_key(key, required=verb != "cancel")  # cancelling twice is cancelling once
         return await act(self._runtime, self._conversation, body, key)
 
     async def _resync(self, command: Any, body: Body) -> None:
@@ -232,14 +241,25 @@ def _of_generation(act: Act) -> Act:
     """A verb whose frame names its generation beside the fields of the POST."""
 
     async def do(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
-        return await act(runtime, _named(body, "generation"), body, key)
+        return await act(runtime, await _generation_here(runtime, conversation, body), body, key)
 
     return do
 
 
 async def _tool_result(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
-    generation, call = _named(body, "generation"), _named(body, "call")
+    generation, call = await _generation_here(runtime, conversation, body), _named(body, "call")
     return await answers.finish_call(runtime, generation, call, body, key)
+
+
+async def _generation_here(runtime: Runtime, conversation: str, body: Body) -> str:
+    """The generation that a command names. Raises `Problem` 404 for an unknown one.
+
+    One of another conversation is unknown here: who may talk in one conversation may not act in all of them.
+    """
+    generation = _named(body, "generation")
+    if (await runtime.place(generation)).stream != conversation:
+        raise not_found("generation")
+    return generation
 
 
 def _named(body: Body, field: str) -> str:
@@ -271,10 +291,11 @@ def _author(name: str | None) -> str | None:
     return name
 
 
-async def _close_with(client: Websocket, error: Problem | StoreUnavailable | Trimmed | Erased) -> None:
-    problem = error if isinstance(error, Problem) else from_store(error)
+async def _accept(client: Websocket) -> None:
+    offered = frames.SUBPROTOCOL in client.requested_subprotocols
+    await client.accept(subprotocol=frames.SUBPROTOCOL if offered else None)
+
+
+async def _close_with(client: Websocket, problem: Problem) -> None:
     await client.send(frames.error(None, problem.code, problem.detail, problem.extra))
-    code = {400: BAD_ADDRESS, 422: BAD_ADDRESS, 404: UNKNOWN, 410: EXPIRED}.get(problem.status, LATER)
-    if problem.code == "draining":
-        code = RESTART
-    await client.close(code, problem.code)
+    await client.close({404: UNKNOWN, 410: EXPIRED}.get(problem.status, BAD_ADDRESS), problem.code)

@@ -1,26 +1,29 @@
 """Who may call: Host and Origin, in tables; the same for a POST and for a WebSocket."""
 
+from contextlib import suppress
+
 import pytest
 
 from server.errors import Problem
-from server.web.edge.host_origin_check import Guard
-
-from .upgrades import request, websocket
+from server.web.edge.host_origin_check import LOGGED_SECONDS, MOST_LOGGED, HostOriginCheck
 
 HOSTS, ORIGINS = ("chat.example", "Tea.Example"), ("https://app.example", "https://Other.Example/")
-GUARD = Guard("127.0.0.1", HOSTS, ORIGINS)
+GUARD = HostOriginCheck("127.0.0.1", HOSTS, ORIGINS)
 
 
-def passes(guard: Guard, headers: dict[str, str], method: str = "POST") -> str | None:
-    """None if it passes, else the code of the refusal, which is always a 403 that names what was sent."""
+def passes(guard: HostOriginCheck, headers: dict[str, str], method: str = "POST") -> str | None:
+    """None if it passes, else the code of the refusal, which is final and names what was sent."""
     problem: Problem | None = None
     try:
-        guard.check(request(method, headers))
+        guard.check_request(
+            method, "/v1/conversations", headers.get("Host", ""), headers.get("Origin"), secure=False
+        )
     except Problem as refusal:
         problem = refusal
     if problem is None:
         return None
-    assert (problem.status, problem.retry_after) == (403, None)
+    assert problem.status == {"host_not_allowed": 421, "origin_not_allowed": 403}[problem.code]
+    assert problem.retry_after is None
     assert len(problem.detail) < 300
     assert problem.detail.isascii()
     return problem.code
@@ -182,7 +185,7 @@ def test_the_name_is_looked_at_first() -> None:
     ],
 )
 def test_the_bound_address_is_a_name_of_ours(bind: str, host: str) -> None:
-    guard = Guard(bind, (), ())
+    guard = HostOriginCheck(bind, (), ())
     assert passes(guard, {"Host": host}) is None
     assert passes(guard, {"Host": "localhost"}) is None
     assert passes(guard, {"Host": "evil.example"}) == "host_not_allowed"
@@ -197,7 +200,7 @@ def test_the_bound_address_is_a_name_of_ours(bind: str, host: str) -> None:
     ],
 )
 def test_ways_to_write_an_allowed_name(allowed: str, host: str) -> None:
-    assert passes(Guard("127.0.0.1", (allowed,), ()), {"Host": host}) is None
+    assert passes(HostOriginCheck("127.0.0.1", (allowed,), ()), {"Host": host}) is None
 
 
 @pytest.mark.parametrize(
@@ -214,10 +217,92 @@ def test_ways_to_write_an_allowed_name(allowed: str, host: str) -> None:
 )
 def test_a_websocket_is_guarded_like_a_post(headers: dict[str, str], code: str | None) -> None:
     """Though its upgrade is a GET: browsers let every page open one."""
-    upgrade = websocket(headers)
+    said = headers.get("Host", ""), headers.get("Origin")
     if code is None:
-        GUARD.check(upgrade)
+        GUARD.check_upgrade(*said, secure=False)
         return
     with pytest.raises(Problem) as caught:
-        GUARD.check(upgrade)
-    assert (caught.value.status, caught.value.code) == (403, code)
+        GUARD.check_upgrade(*said, secure=False)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("secure", "origin", "ours"),
+    [
+        (False, "http://localhost:8000", True),
+        (False, "https://localhost:8000", True),  # a proxy took the TLS off
+        (True, "https://localhost:8000", True),
+        (True, "http://localhost:8000", False),  # anybody on its way could have written that page
+    ],
+)
+def test_a_page_without_tls_is_not_ours_where_we_speak_it(secure: bool, origin: str, ours: bool) -> None:
+    assert GUARD.is_ours(origin, HOST, secure=secure) is ours
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
+@pytest.mark.parametrize(
+    ("path", "guarded"),
+    [
+        *[(path, False) for path in ("/healthz", "/readyz", "/metrics", "/healthz/")],
+        *[
+            (path, True)
+            for path in ("/", "/docs", "/openapi.json", "/v1", "/metrics/x", "//metrics", "/healthz/..")
+        ],
+    ],
+)
+def test_what_is_not_guarded(path: str, guarded: bool, method: str) -> None:
+    if not guarded:
+        GUARD.check_request(method, path, "evil.example", "http://evil.example", secure=False)
+        return
+    with pytest.raises(Problem) as caught:
+        GUARD.check_request(method, path, "evil.example", None, secure=False)
+    assert caught.value.code == "host_not_allowed"
+
+
+class Lines:
+    """The warnings of a check, and its clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.origins: list[str] = []
+        self.check = HostOriginCheck("127.0.0.1", (), ("https://app.example",), lambda: self.now)
+        monkeypatch.setattr("server.web.edge.host_origin_check.log", self)
+
+    def warning(self, _what: str, *, origin: str, allow_it: str) -> None:
+        """As the logger's."""
+        assert "TOKENTAPE_ALLOWED_ORIGINS" in allow_it
+        self.origins.append(origin)
+
+    def ask(self, method: str, origin: str) -> None:
+        """A request of a page."""
+        with suppress(Problem):
+            self.check.check_request(method, "/v1/conversations", HOST, origin, secure=False)
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST"])
+def test_a_foreign_origin_leaves_one_line_an_hour(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever way it first shows: the page's author is told "CORS" by the browser, and nothing else."""
+    lines = Lines(monkeypatch)
+    for origin in (
+        "http://localhost:3000",
+        "http://localhost:3000",
+        HOST,
+        "http://" + HOST,
+        "https://app.example",
+    ):
+        lines.ask(method, origin)
+    assert lines.origins == ["'http://localhost:3000'", f"'{HOST}'"]
+    lines.now += LOGGED_SECONDS
+    lines.ask(method, "http://localhost:3000")
+    assert lines.origins.count("'http://localhost:3000'") == 2
+
+
+def test_many_foreign_origins_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = Lines(monkeypatch)
+    for number in range(3 * MOST_LOGGED):
+        lines.ask("POST", f"http://{number}.example\r\n\x1b[31m" + "x" * 5_000)
+    assert len(lines.origins) == MOST_LOGGED
+    assert all(line.isascii() and line.isprintable() and len(line) < 500 for line in lines.origins)
+    lines.now += LOGGED_SECONDS
+    lines.ask("POST", "http://new.example")
+    assert lines.origins[-1] == "'http://new.example'"

@@ -1,0 +1,239 @@
+"""The whole web app in this process, asked as a host would ask it: requests and upgrades go in, answers come out.
+
+No socket and no server, so that a table of thousands of requests is a matter of seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trio
+from quart_trio import QuartTrio
+
+from eventstore.log import Log
+from eventstore.memory import MemoryLog
+from server.config import Settings
+from server.config.public_url import PublicUrl
+from server.http.asgi import SEND_TEXTS
+from server.runtime.runtime import Runtime
+from server.upstream import Upstream
+from server.web.app import build
+from server.workflows import Registry
+from tests.runtime.world import process
+
+PATIENCE = 10.0
+HOST = "localhost:8000"
+Headers = Mapping[str, str | bytes]
+
+
+@dataclass
+class Answered:
+    """What came back. `ended`: the body is whole. A WebSocket's texts are in `frames`, its close in `closed`."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    ended: bool = False
+    accepted: bool = False
+    frames: list[Any] = field(default_factory=list)
+    closed: int | None = None
+
+    @property
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str | None:
+        """Of a problem."""
+        problem = self.headers.get("content-type") == "application/problem+json"
+        code: str | None = self.json["code"] if problem else None
+        return code
+
+
+class Web:
+    """The app around one runtime."""
+
+    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+        self.runtime = runtime
+        self._app: Any = build(runtime, settings)
+
+    @property
+    def quart(self) -> QuartTrio:
+        """Quart's part of it, which knows the routes."""
+        app = self._app
+        while not isinstance(app, QuartTrio):
+            app = app._app
+        return app
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Headers | None = None,
+        body: object = None,
+        *,
+        query: str = "",
+        whole: bool = False,
+        version: str = "1.1",
+    ) -> Answered:
+        """One request. `body`: bytes as they are, anything else as JSON.
+
+        A stream is left at its first chunk, unless it is wanted `whole`.
+        """
+        sent = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        typed = {} if body is None else {"Content-Type": "application/json"}
+        if body is not None and version == "1.1" and "Transfer-Encoding" not in (headers or {}):
+            typed["Content-Length"] = str(len(sent))
+        scope = _scope("http", path, {"Host": HOST, **typed, **(headers or {})}, query)
+        scope |= {"method": method, "http_version": version}
+        incoming = [{"type": "http.request", "body": sent, "more_body": False}]
+        return await self._run(scope, incoming, whole=whole)
+
+    async def post(self, path: str, body: object, headers: Headers | None = None) -> Answered:
+        """A POST of JSON, with its answer to the end."""
+        return await self.ask("POST", path, headers, body, whole=True)
+
+    async def follow(self, path: str, headers: Headers, query: str, heard: Callable[[bytes], object]) -> None:
+        """A stream, chunk by chunk, until whoever waits for it has had enough."""
+
+        async def receive() -> dict[str, Any]:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body" and message["body"]:
+                heard(message["body"])
+
+        scope = _scope("http", path, {"Host": HOST, **headers}, query) | {"method": "GET"}
+        await self._app(scope, receive, send)
+
+    async def upgrade(
+        self, path: str, headers: Headers | None = None, *, query: str = "", texts: Sequence[object] = ()
+    ) -> Answered:
+        """A WebSocket that says these things and goes when the last of them was answered, or it was closed."""
+        scope = _scope("websocket", path, {"Host": HOST, **(headers or {})}, query)
+        scope |= {"scheme": "ws", "subprotocols": []}
+        incoming: list[dict[str, Any]] = [{"type": "websocket.connect"}]
+        incoming += [{"type": "websocket.receive", "text": json.dumps(text), "bytes": None} for text in texts]
+        return await self._run(scope, incoming, answers=len(texts))
+
+    async def _run(
+        self,
+        scope: dict[str, Any],
+        incoming: list[dict[str, Any]],
+        answers: int | None = None,
+        *,
+        whole: bool = False,
+    ) -> Answered:
+        answered, done = Answered(), trio.Event()
+        socket = scope["type"] == "websocket"
+
+        async def receive() -> dict[str, Any]:
+            if incoming:
+                await trio.lowlevel.checkpoint()
+                return incoming.pop(0)
+            await done.wait()
+            return {"type": "websocket.disconnect", "code": 1000} if socket else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            await trio.lowlevel.checkpoint()
+            kind = message["type"]
+            if kind in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
+                answered.status = message.get("status", 101)
+                answered.accepted = kind == "websocket.accept"
+                answered.headers = {
+                    name.decode().lower(): value.decode("latin-1") for name, value in message.get("headers", ())
+                }
+            elif kind in ("http.response.body", "websocket.http.response.body"):
+                answered.body += message.get("body", b"")
+                answered.ended = not message.get("more_body", False)
+                if answered.ended or (answered.body and not whole):
+                    done.set()
+            elif kind == "websocket.send":
+                answered.frames.append(json.loads(message["text"]))
+                replies = [one for one in answered.frames if one["kind"] in ("reply", "error")]
+                ready = bool(answered.frames) if answers == 0 else len(replies) == answers
+                if ready and (answers or answered.frames[-1]["kind"] == "caught_up"):
+                    done.set()
+            elif kind == "websocket.close":
+                answered.closed = message.get("code", 1000)
+                done.set()
+
+        async def send_texts(texts: Sequence[str]) -> None:
+            for text in texts:
+                await send({"type": "websocket.send", "text": text})
+
+        scope["extensions"][SEND_TEXTS] = {"send": send_texts}
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+
+                async def serve() -> None:
+                    await self._app(scope, receive, send)
+                    done.set()
+
+                nursery.start_soon(serve)
+                await done.wait()
+                nursery.cancel_scope.cancel()
+        return answered
+
+
+@asynccontextmanager
+async def web(
+    log: Log | None = None,
+    fake: Upstream | None = None,
+    *,
+    most_runs: int = 100,
+    registry: Registry | None = None,
+    patience: float = 30.0,
+    **settings: Any,
+) -> AsyncIterator[Web]:
+    """An app on an empty log in memory. Its model is called `fake`. No request may have been a fault of ours."""
+    faults: list[object] = []
+
+    class Log:
+        """Instead of the log of faults."""
+
+        def error(self, what: str, exc_info: object) -> None:
+            """Of a request."""
+            faults.append((what, exc_info))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.web.edge.problems.log", Log())
+        backend = log or MemoryLog().process()
+        known = Settings(**settings)
+        public = PublicUrl(known.public_url)
+        async with process(
+            backend, fake, most_runs=most_runs, patience=patience, registry=registry, public=public
+        ) as runtime:
+            yield Web(runtime, known)
+    assert faults == []
+
+
+def _scope(kind: str, path: str, headers: Headers, query: str) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "asgi": {"spec_version": "2.3", "version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode("utf-8", "surrogateescape"),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [
+            (
+                name.lower().encode(),
+                value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape"),
+            )
+            for name, value in headers.items()
+        ],
+        "client": ("127.0.0.1", 50_000),
+        "server": ("127.0.0.1", 8_000),
+        "state": {},
+        "extensions": {"websocket.http.response": {}},
+    }
