@@ -1,10 +1,34 @@
 // One conversation over a WebSocket, through any cut: it resumes behind its last position, and commands act once.
 // Knows the wire and no page. Copy it.
 
+// Servers that a link may name by `?server=`, such as "https://tape.example.org", besides the page's own origin and port
+// 8000 of its host. A link must not choose whom the page talks to, and gives its keys to: all others are refused.
+export const SERVERS = [];
+
 const FINAL = new Set([4400, 4404, 4410]); // the address is wrong, unknown, or too old: coming back does not help
 const FIRST_WAIT = 250, LONGEST_WAIT = 4000; // milliseconds
 
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+// The server that the page's address names, else port 8000 of the page's own host. Throws an Error on any other.
+export function serverOf(address, allowed = SERVERS) {
+  const usual = `${address.protocol}//${address.hostname}:8000`;
+  const named = address.searchParams.get("server");
+  if (named === null) return usual;
+  const { origin } = URL.canParse(named) ? new URL(named) : {};
+  if (![usual, address.origin, ...allowed].includes(origin)) {
+    throw new Error(`This page does not talk to ${origin ?? "that"}: it is not one of SERVERS in tape.js.`);
+  }
+  return origin;
+}
+
+// The conversation that the page's address names behind its #, or null. Whatever stands there goes into a path.
+export function conversationOf(address) {
+  const name = address.hash.slice(1);
+  if (!name) return null;
+  if (!/^conv_[0-9A-Za-z]{1,64}$/.test(name)) throw new Error("This address names no conversation: behind the # stands conv_…");
+  return name;
+}
 
 // A POST; its JSON. Throws an Error with the problem's `code` and its `detail` as the message.
 export async function post(server, path, body) {
@@ -22,16 +46,24 @@ export class Tape {
   #commands = new Map(); // sent and not answered yet, by id
   #count = 0;
   #rewinding = false;
+  #closed = false;
+  #online = () => this.connect(); // a phone that woke up does not know that its socket is dead
 
   // `on`: event(event) for each, in order, once; state("connecting" | "reading" | "live" | "away" | "over", why);
   // presence({you, count, people}).
   constructor(server, conversation, on, author = "") {
     Object.assign(this, { server, conversation, on, author, position: 0 });
-    addEventListener("online", () => this.connect()); // a phone that woke up does not know that its socket is dead
+    addEventListener("online", this.#online);
     this.connect();
   }
 
+  // For good: no event comes after it, no timer and no listener stays. What was sent and not answered is rejected.
+  close() {
+    this.#end("closed");
+  }
+
   connect() {
+    if (this.#closed) return;
     clearTimeout(this.#timer);
     this.#socket?.close();
     this.#rewinding = false;
@@ -46,6 +78,7 @@ export class Tape {
   // Sends a command: a promise of the reply's body. Sent again after a cut, with the same key, it acts once.
   send(verb, fields) {
     const command = { id: `c${++this.#count}`, key: newKey(), do: verb, ...fields };
+    if (this.#closed) return Promise.reject(new Error("The conversation is closed."));
     return new Promise((resolve, reject) => {
       this.#commands.set(command.id, { command, resolve, reject });
       if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(command));
@@ -53,10 +86,23 @@ export class Tape {
   }
 
   #lost(code, reason) {
-    if (FINAL.has(code)) return this.on.state("over", reason);
+    if (FINAL.has(code)) return this.#end(reason);
     this.on.state("away");
     const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failures++);
     this.#timer = setTimeout(() => this.connect(), wait * (0.5 + Math.random() / 2)); // not all pages at once
+  }
+
+  #end(why) {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    removeEventListener("online", this.#online);
+    const socket = this.#socket;
+    this.#socket = null; // what it still says is of no socket of ours
+    socket.close();
+    for (const { reject } of this.#commands.values()) reject(new Error(`Not answered: ${why}.`));
+    this.#commands.clear();
+    this.on.state("over", why);
   }
 
   #hear(frame) {
@@ -67,8 +113,11 @@ export class Tape {
       this.#failures = 0;
       this.on.state("reading");
       for (const { command } of this.#commands.values()) this.#socket.send(JSON.stringify(command));
-    } else if (frame.id === "resync") this.#rewinding = false;
-    else {
+    } else if (frame.id === "resync") {
+      // Refused, it would be refused again: each further event would ask anew, for ever.
+      if (frame.kind === "error") return this.#end(frame.code);
+      this.#rewinding = false;
+    } else {
       const asked = this.#commands.get(frame.id);
       this.#commands.delete(frame.id);
       if (frame.kind === "reply") asked?.resolve(frame.body);

@@ -15,6 +15,7 @@ import trio
 
 import migrations
 from eventstore.postgres import schema_revision
+from eventstore.postgres.bridge import Refused
 from server import logs
 from server.config import Settings
 from server.embedded import Embedded, EmbeddedError, acquire
@@ -42,26 +43,27 @@ class StartStopped(Exception):
 
 @asynccontextmanager
 async def open_database(
-    settings: Settings, *, migrate: bool = False, stop: trio.Event | None = None, stop_seconds: float = 60.0
+    settings: Settings, *, migrate: bool, stop: trio.Event | None = None, stop_seconds: float = 60.0
 ) -> AsyncIterator[Database]:
     """The database, up and at this version's schema, for as long as the context lasts.
 
-    The embedded one is migrated always, a given one only with `migrate`. `stop` gives the start up, and the
-    embedded database has `stop_seconds` to stop. Raises `EmbeddedError`, `NotMigrated`, `StoreUnavailable` or
-    `Refused`, each with a message for the person who starts the server, or `StartStopped`.
+    The embedded one is migrated always, a given one only with `migrate`, by one process at a time. `stop` gives
+    the start up; the embedded database has `stop_seconds` to stop. Raises `EmbeddedError`, `NotMigrated`,
+    `StoreUnavailable` or `Refused`, each with a message for the person who starts the server, or `StartStopped`.
     """
     if settings.database_url is not None:
         database = Database(settings.database_url, settings.database_owner_url or settings.database_url)
-        if migrate:
-            await _migrate(database)
-        else:
-            await _check(database)
+        found = await schema_revision(database.url)
+        if not migrate:
+            _judge(found)
+        elif found != migrations.HEAD:  # at it, the role that serves has all that it needs, and may hold no more
+            _log_migration(await migrate_database(database))
         yield database
         return
     stop = trio.Event() if stop is None else stop
     async with _embedded(settings.data_dir, stop, stop_seconds) as held:
         database = Database(held.app_url, held.owner_url)
-        await _migrate(database)
+        _log_migration(await migrate_database(database))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_keep_up, held, stop)
             yield database
@@ -111,22 +113,44 @@ async def _keep_up(held: Embedded, stop: trio.Event) -> None:
                 return
 
 
-async def _migrate(database: Database) -> None:
+async def migrate_database(database: Database) -> str | None:
+    """Brings the database to this version's schema; returns the revision it was at, None for an empty one.
+
+    Of several processes that do so at once one migrates, and the others wait for it. Raises `NotMigrated` when a
+    newer version has been at it or a right is missing, or `StoreUnavailable`.
+    """
+    _refuse_newer(await schema_revision(database.owner_url))
     role = unquote(urlsplit(database.url).username or "") or None
-    await migrations.upgrade(database.owner_url, app_role=role)
+    try:
+        found = await migrations.upgrade(database.owner_url, app_role=role)
+    except Refused as error:
+        raise NotMigrated(
+            f"The database could not be migrated: {error}. Set TOKENTAPE_DATABASE_OWNER_URL to a role that owns "
+            "the tables, or may make them, then start again."
+        ) from None
+    return found
 
 
-async def _check(database: Database) -> None:
-    found = await schema_revision(database.url)
-    if found == migrations.HEAD:
-        return
+def _log_migration(found: str | None) -> None:
+    if found != migrations.HEAD:
+        log.info("database migrated", before=found or "empty", after=migrations.HEAD)
+
+
+def _judge(found: str | None) -> None:
+    """Raises `NotMigrated` unless the database is at this version's revision."""
+    _refuse_newer(found)
+    if found != migrations.HEAD:
+        at = f"at revision {found}" if found else "empty"
+        raise NotMigrated(
+            f"The database is {at}; this version needs {migrations.HEAD}. Run `tokentape migrate` with the same "
+            "settings (and TOKENTAPE_DATABASE_OWNER_URL, if another role owns the tables), then start again; or "
+            "start with --migrate (TOKENTAPE_MIGRATE=true), which does that first."
+        )
+
+
+def _refuse_newer(found: str | None) -> None:
     if found is not None and found not in migrations.revisions():
         raise NotMigrated(
             f"The database is at revision {found}, which this version does not know: it has been migrated by a "
             f"newer Tokentape. Start that version, or use another database; this one needs {migrations.HEAD}."
         )
-    at = f"at revision {found}" if found else "empty"
-    raise NotMigrated(
-        f"The database is {at}; this version needs {migrations.HEAD}. Run `tokentape migrate` with the same "
-        "settings (and TOKENTAPE_DATABASE_OWNER_URL, if another role owns the tables), then start again."
-    )

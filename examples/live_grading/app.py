@@ -14,8 +14,10 @@ from pydantic import BaseModel, Field
 from tokentape import Run, workflow
 
 EMPTY_WORDS = {"very", "really", "quite", "just", "actually", "basically", "thing", "things", "stuff", "nice"}
-LONG = 18
-"""Words of a sentence that are read without effort."""
+WEAK_VERBS = {"is", "are", "was", "were", "be", "been", "has", "have", "had", "got", "did", "made"}
+USUAL_BEGINNINGS = {"the", "a", "an", "it", "he", "she", "they", "there", "this", "that"}
+PICKY, PEDANTIC = 6, 9
+"""The strictness from which more than mistakes is a fault."""
 
 
 class Essay(BaseModel):
@@ -73,7 +75,8 @@ def split(text: str) -> list[str]:
 
 
 def mark(sentence: str, strictness: int) -> Mark:
-    """Each fault costs some points; half of them at strictness 2 or 3, twice as many at 10."""
+    """Each fault costs points, more of them the stricter it is; and who is strict finds more faults."""
+    longest = 26 - 2 * strictness
     words = re.findall(r"[\w'’-]+", sentence.lower())
     empty = [word for word in words if word in EMPTY_WORDS]
     twice = [word for word, following in pairwise(words) if word == following]
@@ -82,12 +85,19 @@ def mark(sentence: str, strictness: int) -> Mark:
         faults.append((1.0 * len(empty), f"“{empty[0]}” says nothing."))
     if twice:
         faults.append((2.0, f"“{twice[0]}” stands there twice."))
-    if len(words) > LONG:
-        faults.append(((len(words) - LONG) / 4, f"{len(words)} words are long for one sentence."))
+    if len(words) > longest:
+        faults.append(((len(words) - longest) / 4, f"{len(words)} words are long: {longest} are enough."))
     if not sentence[0].isupper():
         faults.append((1.0, "It begins with a small letter."))
     if sentence[-1] not in '.!?…”"':
         faults.append((1.0, "It has no end."))
+    weak = [word for word in words if word in WEAK_VERBS]
+    if strictness >= PICKY and weak:
+        faults.append((1.0 * len(weak), f"“{weak[0]}” is a weak verb."))
+    if strictness >= PEDANTIC and len(words) < 5:
+        faults.append((1.5, f"{len(words)} words are hardly a sentence."))
+    if strictness >= PEDANTIC and words and words[0] in USUAL_BEGINNINGS:
+        faults.append((1.0, f"“{words[0].capitalize()}” begins every other sentence."))
     cost = sum(weight for weight, _ in faults) * strictness / 5
     given = max(1, round(10 - cost))
     remarks = [told for _, told in faults] or ["Good."]

@@ -1,12 +1,11 @@
 // Marks as they come, and a slider. A change counts from the next sentence on; the log says where both stand.
 
-import { post, Tape } from "../tape.js";
+import { conversationOf, post, serverOf, Tape } from "../tape.js";
 
 const $ = (id) => document.getElementById(id);
-const server = new URLSearchParams(location.search).get("server") ?? `http://${location.hostname}:8000`;
 const rows = []; // those that have a mark, in the order of the sentences
 const waiting = []; // changes that no sentence has begun with yet
-let tape, running;
+let server, tape, running;
 let current = 0; // the sentence that is being graded
 
 function tell(error) {
@@ -115,5 +114,11 @@ function state(name, why) {
 
 addEventListener("hashchange", () => location.reload());
 $("fresh").href = location.pathname + location.search;
-if (location.hash) follow(location.hash.slice(1));
-else $("essay").hidden = false;
+try {
+  server = serverOf(new URL(location));
+  const conversation = conversationOf(new URL(location));
+  if (conversation) follow(conversation);
+  else $("essay").hidden = false;
+} catch (error) {
+  tell(error);
+}

@@ -14,7 +14,7 @@ from tokentape import Run, tool, workflow
 from .shop import Order, open_shop
 
 LIMIT = 2_000
-"""Cents that are refunded without asking anybody."""
+"""Cents of one order that are refunded without asking anybody, in however many calls."""
 
 RULES = (
     "You are the service agent of a small shop. Look up the order first. Refund what is fair, tell the customer "
@@ -45,7 +45,21 @@ def look_up_order(order: str) -> Order:
         return shop.order(order)
 
 
-@tool(approval=lambda order, cents, reason: cents > LIMIT)
+def beyond_limit(order: str, cents: int, reason: str) -> bool:
+    """Whether somebody has to be asked; what passes is set aside at once.
+
+    A model may want three refunds in one turn, and each is judged before the first is made: with a limit of the
+    single call it could give back any sum, and nobody would be asked.
+    """
+    with open_shop() as shop:
+        found = shop.order(order)
+        if max(found.refunded, found.unasked) + cents > LIMIT:
+            return True
+        found.unasked += cents
+        return False
+
+
+@tool(approval=beyond_limit)
 def refund(order: str, cents: Annotated[int, Field(gt=0, le=1_000_000)], reason: str) -> Order:
     """Gives money back to the customer."""
     with open_shop() as shop:

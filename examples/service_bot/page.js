@@ -1,14 +1,15 @@
 // The operator's page: the log of one conversation made visible, event by event, and decisions sent back.
 // What is shown comes from the log alone, never from what was clicked: so every operator sees the same.
 
-import { post, Tape } from "../tape.js";
+import { conversationOf, post, serverOf, Tape } from "../tape.js";
+import { hasUnseen, visible } from "../visible.js";
 
 const $ = (id) => document.getElementById(id);
-const server = new URLSearchParams(location.search).get("server") ?? `http://${location.hostname}:8000`;
 const cards = new Map(); // a card and its proposal, by call
-let tape, running, paragraph;
+let server, tape, running, paragraph;
+let again = null; // behind a crash: what the run has said once more, until it says something new
 
-const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
+const pretty = (value) => visible(typeof value === "string" ? value : JSON.stringify(value, null, 2));
 const tell = (place, error) => { place.textContent = error ? error.message : ""; place.hidden = !error; };
 
 function add(element) {
@@ -35,16 +36,20 @@ const shown = {
   },
   "generation.started"(event) {
     if (event.attempt === 1) return;
-    for (const old of document.querySelectorAll(".says")) old.remove(); // said anew; calls and results stay
+    // It says once more what was said in the turns that it had finished: that stands there already.
+    for (const old of document.querySelectorAll(".says:not(.whole)")) old.remove();
+    again = "";
     line("happened", `Another server goes on (attempt ${event.attempt}).`);
   },
   "generation.interrupted": (event) => line("happened bad", `Interrupted: ${event.reason}.`),
   token(event) {
-    if (!event.delta) return;
+    const text = again === null ? event.delta : unsaid(event.delta);
+    if (!text) return;
     paragraph ??= line("says", "");
-    paragraph.append(event.delta);
+    paragraph.append(text);
   },
   "step.finished"() {
+    for (const said of document.querySelectorAll(".says")) said.classList.add("whole"); // kept, whatever happens
     paragraph = null; // the next turn's words are another paragraph
   },
   "tool.proposed": propose,
@@ -52,9 +57,10 @@ const shown = {
     const { card } = cards.get(event.call);
     set(card, event.decision);
     card.querySelector(".arguments").textContent = pretty(event.arguments);
+    if (hasUnseen(JSON.stringify(event.arguments))) card.querySelector(".unseen").hidden = false;
     card.querySelector(".digest").textContent = `SHA-256 ${event.arguments_digest}`;
     const decision = card.querySelector(".decision");
-    decision.textContent = `${event.decision} by ${event.by}${event.reason ? `: ${event.reason}` : ""}`;
+    decision.textContent = visible(`${event.decision} by ${event.by}${event.reason ? `: ${event.reason}` : ""}`);
     decision.hidden = false;
   },
   "tool.started": (event) => set(cards.get(event.call).card, "started"),
@@ -70,6 +76,16 @@ const shown = {
   "generation.failed": (event) => end(`Failed: ${event.error.message}`, "bad"),
   "generation.cancelled": (event) => end(`Stopped by ${event.by}.`, "bad"),
 };
+
+// What of a run's words behind a crash does not stand on the page yet.
+function unsaid(delta) {
+  again += delta;
+  const before = [...document.querySelectorAll(".says")].map((said) => said.textContent).join("");
+  if (before.startsWith(again)) return "";
+  const text = again.slice(again.startsWith(before) ? before.length : 0);
+  again = null;
+  return text;
+}
 
 function end(text, kind = "") {
   running = undefined;
@@ -94,7 +110,8 @@ function propose(event) {
   const proposed = pretty(event.arguments);
   cards.set(event.call, { card, event });
   card.id = event.call;
-  card.querySelector(".name").textContent = event.name;
+  card.querySelector(".name").textContent = visible(event.name);
+  card.querySelector(".unseen").hidden = !hasUnseen(event.name) && !hasUnseen(JSON.stringify(event.arguments));
   card.querySelector(".arguments").textContent = edit.value = proposed;
   card.querySelector(".digest").textContent = `SHA-256 ${event.arguments_digest}`;
   if (event.expires_at) card.querySelector(".until").textContent = `until ${new Date(event.expires_at).toLocaleTimeString()}`;
@@ -178,8 +195,10 @@ function state(name, why) {
 }
 
 function presence({ you, count, people }) {
-  const others = people.filter((person) => person.connection !== you).map((person) => person.author ?? "somebody");
-  $("people").textContent = count > 1 ? `with ${others.join(", ")}` : "";
+  const others = people.filter((person) => person.connection !== you).map((person) => person.author).filter(Boolean);
+  const nameless = count - 1 - others.length;
+  if (nameless > 0) others.push(nameless === 1 ? "one person without a name" : `${nameless} people without a name`);
+  $("people").textContent = others.length ? `Also here: ${others.join(", ")}` : "";
 }
 
 // Whoever reads at the end stays there; nobody is moved who reads further up, or writes in a card.
@@ -193,5 +212,11 @@ new ResizeObserver(() => {
 addEventListener("hashchange", () => location.reload());
 $("fresh").href = location.pathname + location.search;
 $("note").elements.author.value = localStorage.getItem("author") ?? "";
-if (location.hash) follow(location.hash.slice(1));
-else $("ticket").hidden = false;
+try {
+  server = serverOf(new URL(location));
+  const conversation = conversationOf(new URL(location));
+  if (conversation) follow(conversation);
+  else $("ticket").hidden = false;
+} catch (error) {
+  tell($("trouble"), error);
+}

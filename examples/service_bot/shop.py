@@ -21,6 +21,7 @@ class Order(BaseModel):
     item: str
     paid: int
     refunded: int = 0
+    unasked: int = 0  # of it, and of what is about to be refunded: that about which nobody was asked
     messages: list[str] = []
     closed: bool = False
 

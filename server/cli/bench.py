@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from server.cli.bench_report import as_fields, report
-from server.cli.connecting import connecting
-from server.cli.failing import FAILED, STATUSES, Failed
-from server.cli.paper import TICK_SECONDS, make_console, watched
+from server.cli.connection_options import connecting
+from server.cli.exit_codes import FAILED, STATUSES, Failed
+from server.cli.output import TICK_SECONDS, make_console, watched
 from server.client.address import Address
 from server.client.load import TRANSPORTS, Outcome, Plan, run_load
 

@@ -6,9 +6,9 @@ from typing import Any
 import click
 import msgspec
 
-from server.cli.connecting import connecting, patience_option, read_id
-from server.cli.conversing import Conversing
-from server.cli.failing import STATUSES
+from server.cli.chat_repl import Conversing
+from server.cli.connection_options import connecting, patience_option, read_id
+from server.cli.exit_codes import STATUSES
 from server.client.address import Address
 
 

@@ -8,10 +8,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from server.cli.failing import MISUSED, STATUSES, Failed
+from server.cli.config_sources import Row, rows
+from server.cli.exit_codes import MISUSED, STATUSES, Failed
 from server.cli.main import settings_options
-from server.cli.paper import make_console
-from server.cli.provenance import Row, rows
+from server.cli.output import make_console
 from server.config import OWN, BadSettings, load
 
 

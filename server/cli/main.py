@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from server import __version__
-from server.cli.failing import STATUSES, fail
+from server.cli.exit_codes import STATUSES, fail
 
 C = TypeVar("C", bound=Callable[..., Any])
 

@@ -9,13 +9,12 @@ import trio
 from rich.console import Console
 
 import migrations
-from eventstore.postgres import schema_revision
 from server import logs
-from server.cli.failing import STATUSES
+from server.cli.exit_codes import STATUSES
 from server.cli.main import read_settings, settings_options
-from server.cli.paper import watched
+from server.cli.output import watched
 from server.config import Settings
-from server.database import open_database
+from server.database import Database, migrate_database
 from server.embedded import acquire
 
 
@@ -52,17 +51,14 @@ def command(as_json: bool, **flags: Any) -> None:
 
 async def _migrate(settings: Settings, tell: Any) -> str | None:
     """The revision before; None when the database had no schema."""
-    held = None
-    url = settings.database_owner_url or settings.database_url
-    if url is None:
-        tell("starting the embedded PostgreSQL…")
-        held = await trio.to_thread.run_sync(acquire, settings.data_dir)
-        url = held.owner_url
+    if settings.database_url is not None:
+        tell(f"to revision {migrations.HEAD}…")
+        url = settings.database_url
+        return await migrate_database(Database(url, settings.database_owner_url or url))
+    tell("starting the embedded PostgreSQL…")
+    held = await trio.to_thread.run_sync(acquire, settings.data_dir)
     try:
-        before = await schema_revision(url)
-        tell(f"from revision {before or 'none'} to {migrations.HEAD}…")
-        async with open_database(settings, migrate=True):
-            return before
+        tell(f"to revision {migrations.HEAD}…")
+        return await migrate_database(Database(held.app_url, held.owner_url))
     finally:
-        if held is not None:
-            held.release()
+        held.release()

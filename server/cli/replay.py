@@ -3,9 +3,9 @@
 import click
 import trio
 
-from server.cli.connecting import connecting, patience_option, read_id
-from server.cli.failing import STATUSES
-from server.cli.playing import Player, Tempo
+from server.cli.connection_options import connecting, patience_option, read_id
+from server.cli.exit_codes import STATUSES
+from server.cli.replay_player import Player, Tempo
 from server.client.address import Address
 from server.client.patience import Patience
 

@@ -1,5 +1,7 @@
-"""`tokentape serve`."""
+"""`tokentape serve`: the command around the server, and what it says to the person who starts it."""
 
+import ipaddress
+import os
 from typing import Any
 
 import click
@@ -18,7 +20,7 @@ def command(**flags: Any) -> None:
     """Serve the API until SIGTERM or Ctrl-C.
 
     Without --database-url the server brings its own PostgreSQL, in --data-dir, and migrates it. With one,
-    run `tokentape migrate` first.
+    run `tokentape migrate` first, or give --migrate: one of all that start at once migrates, and all serve.
 
     With --tls it speaks HTTPS and HTTP/2, with a certificate that it makes for this machine; with --certfile
     and --keyfile, with yours.
@@ -29,6 +31,12 @@ def command(**flags: Any) -> None:
     """
     settings = read_settings(flags)
     logs.configure(settings.log_format)
+    if os.geteuid() == 0 and not is_loopback(settings.bind):
+        logs.get("serve").warning(
+            "running as root with a port on the network",
+            bind=settings.bind,
+            next_step="start it as a user of its own: it needs none of root's rights, and workflows have them",
+        )
 
     def tell(listener: Listener) -> None:
         click.echo(f"tokentape: serving on {listener.url}  (stop with Ctrl-C)")
@@ -36,3 +44,12 @@ def command(**flags: Any) -> None:
             click.echo(f"  clients trust {listener.tls.authority}: curl --cacert, tokentape chat --cacert")
 
     trio.run(serve, settings, tell)
+
+
+def is_loopback(bind: str) -> bool:
+    """Whether only this machine reaches an address to listen on, as `TOKENTAPE_BIND` has it."""
+    host = bind.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -9,11 +9,11 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, ConnectionTimeout, HandshakeError
 
-from server.cli.connecting import connecting, read_id
-from server.cli.failing import STATUSES
-from server.cli.lines import ENDS
-from server.cli.paper import Paper, keep_fresh, open_paper, reconnecting, tell_absence
-from server.cli.telling import JsonTeller, PeopleTeller, Teller
+from server.cli.connection_options import connecting, read_id
+from server.cli.event_format import ENDS
+from server.cli.event_printer import JsonTeller, PeopleTeller, Teller
+from server.cli.exit_codes import STATUSES
+from server.cli.output import Paper, keep_fresh, open_paper, reconnecting, tell_absence
 from server.client.address import Address
 from server.client.api import check, explain, open_api
 from server.client.errors import ClientError, Refused, Unreachable

@@ -51,13 +51,12 @@ class Following:
                 events: list[Event] = []
                 done = False
                 for frame in frames.feed(received):
-                    if frame.id is not None and self._retry is not None:
-                        # Only a stream has an id at its beginning; a refusal that passes has `retry:` alone.
-                        self.connections += 1
-                        self._retry = None
-                        self._api.patience.well()
-                    if frame.retry_ms is not None:
+                    if frame.retry_ms is not None and frame.id is not None:
+                        # A refusal that passes: it gives the cursor back, says when to come again, and ends.
                         self._retry = frame.retry_ms / 1000
+                    elif frame.retry_ms is not None:  # a stream: its ids come with its events
+                        self.connections += 1
+                        self._api.patience.well()
                     if frame.data == DONE:
                         done = True
                     elif frame.data is not None:

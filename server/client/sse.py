@@ -22,14 +22,18 @@ class Frames:
     """A parser for one response."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # pieces of a line that is not whole yet
         self._id: bytes | None = None
         self._data: list[bytes] = []
         self._retry: int | None = None
 
     def feed(self, received: bytes) -> list[Frame]:
         """The frames that are whole now. A frame that is cut by the end of the stream is dropped, as it must."""
-        *lines, self._rest = (self._rest + received).split(b"\n")
+        if b"\n" not in received:
+            self._rest.append(received)
+            return []
+        *lines, rest = b"".join([*self._rest, received]).split(b"\n")
+        self._rest = [rest]
         found = []
         for raw in lines:
             line = raw[:-1] if raw.endswith(b"\r") else raw

@@ -6,6 +6,7 @@ of secrets are never shown.
 
 import base64
 import difflib
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import EnvSettingsSource
 
+from server.config.public_url import PublicUrl
+from server.config.web_names import parse_host, parse_origin
+
 PREFIX = "TOKENTAPE_"
-LISTS = ("allowed_hosts", "allowed_origins", "workflows")
+LISTS = ("allowed_hosts", "allowed_origins", "trusted_proxies", "workflows", "webhook_ports")
 """Written with commas between."""
 PROVIDERS = ("openai_", "anthropic_")
 """How settings begin that providers' own variables name (`OPENAI_API_KEY`): they take no prefix and no flag."""
@@ -75,13 +79,40 @@ def _signing_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _ports(value: str) -> str:
+    first, dash, last = value.partition("-")
+    for port in (first, last) if dash else (first,):
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+            raise ValueError("it has to be a port or a range of ports, such as 443 or 8000-8999")
+    if dash and int(first) > int(last):
+        raise ValueError("the range ends before it begins")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; it has to look like 10.0.0.7 or 10.0.0.0/8, with commas between") from None
+    return value
+
+
 def _names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+def _public_url(value: str) -> str:
+    PublicUrl(value)
+    return value
 
 
 PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Names = Annotated[tuple[str, ...], NoDecode, Field(default=())]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(parse_host)], ...], NoDecode, Field(default=())]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(parse_origin)], ...], NoDecode, Field(default=())]
+Ports = Annotated[tuple[Annotated[str, AfterValidator(_ports)], ...], NoDecode, Field(default=())]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, Field(default=())]
 File = Annotated[Path, BeforeValidator(_file)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -106,12 +137,16 @@ class Settings(BaseSettings):
     database_owner_url: PostgresUrl | None = Field(
         None, repr=False, description="the same database as the role that owns the tables (migrations, retention)"
     )
+    migrate: bool = Field(False, description="bring --database-url to this version's schema first, then serve")
     data_dir: Annotated[Path | None, BeforeValidator(_folder)] = Field(
         None, description="where the embedded database lives; may not exist yet"
     )
-    allowed_hosts: Names = Field((), description="names clients may call this server by, besides the bind address")
-    allowed_origins: Names = Field(
+    allowed_hosts: Hosts = Field((), description="names clients may call this server by, besides the bind address")
+    allowed_origins: Origins = Field(
         (), description="origins of web pages that may post and read, besides the server's own"
+    )
+    public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
+        None, description="where clients find this server, behind a proxy: https://example.org/tape"
     )
     workflows: Names = Field((), description="modules with workflows and tools to load: package.module")
     ephemeral_seconds: Seconds = Field(600.0, description="seconds that ephemeral results live after their end")
@@ -126,18 +161,44 @@ class Settings(BaseSettings):
     store_patience: Seconds = Field(30.0, description="seconds to wait for a database that is away")
     max_runs: int = Field(500, ge=1, le=100_000, description="generations running in this process at once")
     max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open streams and WebSockets of this process")
+    max_connections: int | None = Field(
+        None, ge=1, le=2_000_000, description="open connections; default: a quarter more than streams, and 100"
+    )
+    max_connections_per_address: int = Field(
+        1_000, ge=1, le=2_000_000, description="open connections from one address, this machine's excepted"
+    )
+    trusted_proxies: Networks = Field(
+        (), description="addresses and networks that bring many clients' connections: 10.0.0.0/8"
+    )
+    keep_alive: Seconds = Field(75.0, description="seconds that a connection stays open between two requests")
+    max_unsent: int = Field(
+        64 * 1_048_576,
+        ge=1_048_576,
+        le=1 << 40,
+        description="bytes of answers held for slow clients, at most",
+    )
     max_body: int = Field(1_048_576, ge=1_024, le=64 * 1_048_576, description="bytes of a request body, at most")
     upstream_stall: Seconds = Field(60.0, description="seconds of silence after which an upstream is given up")
     webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(
         None, description="signs webhooks; without it none is taken"
     )
     webhook_allow_private: bool = Field(False, description="webhooks may go to addresses that are not public")
+    webhook_ports: Ports = Field(
+        (),
+        description="ports that webhooks may go to: 443,8000-8999; default: 80,443,8080,8443, and any port where "
+        "addresses that are not public are allowed",
+    )
     openai_base_url: HttpUrl = Field("https://api.openai.com/v1", repr=False, validation_alias="OPENAI_BASE_URL")
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
     anthropic_base_url: HttpUrl = Field(
         "https://api.anthropic.com", repr=False, validation_alias="ANTHROPIC_BASE_URL"
     )
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
+
+    @property
+    def connections(self) -> int:
+        """How many connections there may be: more than streams, for polls and commands come beside them."""
+        return self.max_connections or self.max_streams + self.max_streams // 4 + 100
 
     @classmethod
     def settings_customise_sources(

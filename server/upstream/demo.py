@@ -15,7 +15,7 @@ from itertools import islice, takewhile
 import trio
 
 from .demo_parameters import Parameters, parse
-from .demo_text import aside, story
+from .demo_text import aside, whole_story
 from .model import Answer, Finish, Message, Prompt, ToolCall
 
 __all__ = ["Demo"]
@@ -65,7 +65,7 @@ def _calling(parameters: Parameters, made: int, before: int, words: int) -> Answ
 
 
 def _telling(parameters: Parameters, words: int) -> Answer:
-    told = islice(story(parameters.seed), parameters.tokens)
+    told = whole_story(parameters.seed, parameters.tokens)
     usage = _usage(words, parameters.tokens)
     return _DemoAnswer(told, parameters.tokens, parameters.rate, Finish("stop", usage))
 

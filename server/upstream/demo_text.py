@@ -1,4 +1,4 @@
-"""The demo's story: endless, readable, the same for the same seed; and what it says before it calls a tool.
+"""The demo's story: readable, whole at any length, the same for a seed; and what it says before it calls a tool.
 
 Owns the words and the sentences. Deterministic over processes and Python versions, so it uses only
 `random.Random.random`, whose sequence for an int seed the standard library promises to keep; `choice` and
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from random import Random
 
-__all__ = ["aside", "story"]
+__all__ = ["aside", "story", "whole_story"]
 
 _WORDS: dict[str, Sequence[str]] = {
     name: words.split("|")
@@ -48,6 +48,14 @@ _ASIDES = (
     "The PERSON puts down the THING and looks it up.",
     "For this, the ADJ THING is not enough.",
 )
+_ENDINGS = (
+    "Enough.",
+    "All's well.",
+    "Nothing was lost.",
+    "The tape went on.",
+    "And then it was morning.",
+)
+"""Of one word, of two, and so on: they fill the room that no other sentence fits into."""
 _SLOT = re.compile("|".join(_WORDS))
 _PARAGRAPH = 0.18  # the chance that a sentence is its paragraph's last
 
@@ -58,7 +66,27 @@ def story(seed: int) -> Iterator[str]:
     while True:
         words = _sentence(rng, _SENTENCES)
         yield from (f"{word} " for word in words[:-1])
-        yield words[-1] + ("\n\n" if rng.random() < _PARAGRAPH else " ")
+        yield words[-1] + _between(rng)
+
+
+def whole_story(seed: int, count: int) -> Iterator[str]:
+    """As many chunks of the story, of which the last ends a sentence: an answer that breaks off looks like a loss.
+
+    It is `story` up to the first sentence that does not fit any more.
+    """
+    rng = Random(seed)
+    left = count
+    while left:
+        words = _sentence(rng, _SENTENCES)
+        if len(words) > left:
+            words = _ENDINGS[min(left, len(_ENDINGS)) - 1].split()
+        left -= len(words)
+        yield from (f"{word} " for word in words[:-1])
+        yield words[-1] + (_between(rng) if left else "")
+
+
+def _between(rng: Random) -> str:
+    return "\n\n" if rng.random() < _PARAGRAPH else " "
 
 
 def aside(seed: int, number: int) -> list[str]:

@@ -5,9 +5,9 @@ store, written by a fenced writer, so it outlives its process. The room must not
 generations.
 """
 
-from server.webhooks.facts import Try, WebhookSnapshot, is_webhook
 from server.webhooks.options import WebhookOptions
 from server.webhooks.sender import Sender
+from server.webhooks.webhook_events import Try, WebhookSnapshot, is_webhook
 from server.webhooks.webhooks import Webhooks
 
 __all__ = ["Sender", "Try", "WebhookOptions", "WebhookSnapshot", "Webhooks", "is_webhook"]

@@ -15,15 +15,17 @@ from eventstore import Append, Erased, Event, EventStore, NewEvent, StreamUnknow
 from server import logs
 from server.events import GENERATION_SCOPE
 from server.metrics.counting import Counter
-from server.webhooks import facts, message
-from server.webhooks.ending import find_end
-from server.webhooks.facts import Hook
+from server.webhooks import message, webhook_events
 from server.webhooks.options import WebhookOptions
-from server.webhooks.patience import insist
 from server.webhooks.sender import Outcome, Sender
+from server.webhooks.store_retry import insist
+from server.webhooks.wait_for_end import find_end
+from server.webhooks.webhook_events import Hook
 
 log = logs.get("webhooks")
 
+NAME_SECONDS = 5.0
+"""After which a try is recorded whose name leads nowhere, however soon that was known."""
 NEVER_REQUESTED = "never requested"
 EXPIRED = "the generation's events are not kept any more"
 GONE = "the receiver wants no more (410)"
@@ -38,7 +40,7 @@ async def read_hook(store: EventStore, stream: str) -> Hook | None:
             found = await store.read(stream, len(events))
             events += found.events
             if len(events) >= found.head or not found.events:
-                return facts.fold(events)
+                return webhook_events.fold(events)
     except (StreamUnknown, Erased):
         return None
 
@@ -79,7 +81,7 @@ class Delivery:
         if end is None:
             await self._give_up(hook, EXPIRED)
             return
-        body = message.body(hook.generation, place.stream, end)
+        body = message.body(hook.generation, place.stream, end, self._options.public)
         # How long ago the last try was is told by the store's clock alone: this process may be another one.
         passed = (hook.newest_at - hook.tries[-1].at).total_seconds() if hook.tries else 0.0
         for attempt in range(len(hook.tries) + 1, len(self._options.schedule) + 1):
@@ -94,11 +96,16 @@ class Delivery:
 
     async def _try(self, hook: Hook, attempt: int, body: bytes) -> bool:
         """One try and its record; whether it was the last."""
+        started = trio.current_time()
         async with self._limiter:
             outcome = await self._post(hook, body)
-        record = facts.tried(attempt, outcome.status, outcome.error, outcome.ms)
+        if outcome.error in webhook_events.NAMES_FAULTS:
+            log.warning("webhook has nowhere to go", attempt=attempt, why=outcome.error, ms=outcome.ms)
+            # The record's time is shown. An inside name is found at once, and a foreign one takes its time.
+            await trio.sleep_until(started + NAME_SECONDS)
+        record = webhook_events.tried(attempt, outcome.status, outcome.error, outcome.ms)
         if outcome.delivered:
-            await self._write((record, facts.delivered(attempt)), last=True)
+            await self._write((record, webhook_events.delivered(attempt)), last=True)
             self._counter.add("delivered")
             log.info("webhook delivered", attempt=attempt, status=outcome.status, ms=outcome.ms)
             return True
@@ -117,7 +124,7 @@ class Delivery:
 
     async def _give_up(self, hook: Hook, reason: str, attempts: int | None = None, *before: NewEvent) -> None:
         tries = len(hook.tries) if attempts is None else attempts
-        await self._write((*before, facts.gave_up(tries, reason)), last=True)
+        await self._write((*before, webhook_events.gave_up(tries, reason)), last=True)
         self._counter.add("gave_up")
         log.warning("webhook given up", attempts=tries, why=reason)
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from eventstore import Event
+from server.config.public_url import PublicUrl
 from server.wire.event_json import encode
 
 MOST_EVENT = 128 * 1024
@@ -23,8 +24,12 @@ def message_id(generation: str) -> str:
     return "msg_" + generation.partition("_")[2]
 
 
-def body(generation: str, conversation: str, event: Event) -> bytes:
-    """JSON: which end it was, when, and of what; `event` is the event object as every transport shows it."""
+def body(generation: str, conversation: str, event: Event, public: PublicUrl) -> bytes:
+    """JSON: which end it was, when, and of what; `event` is the event object as every transport shows it.
+
+    `snapshot` is a whole URL where the server knows its own: a receiver asked for nothing, and has no address to
+    resolve a path against.
+    """
     told = encode(event)
     return msgspec.json.encode(
         {
@@ -35,7 +40,7 @@ def body(generation: str, conversation: str, event: Event) -> bytes:
                 "conversation": conversation,
                 "position": event.position,
                 "event": msgspec.Raw(told) if len(told) <= MOST_EVENT else None,
-                "snapshot": f"/v1/generations/{generation}",
+                "snapshot": public.url(f"/v1/generations/{generation}"),
             },
         }
     )

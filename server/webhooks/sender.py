@@ -16,6 +16,7 @@ import trio
 from server import logs
 from server.upstream.address import Address
 from server.upstream.exchange import ResponseParser, encode_request
+from server.webhooks.options import ANY_PORT
 from server.webhooks.target import is_public, parse_target
 
 log = logs.get("webhooks")
@@ -29,6 +30,7 @@ MOST_READ, READ_SECONDS = 8_192, 0.5
 ERRORS: Mapping[str, str] = {
     "name_not_found": "the host's name cannot be resolved",
     "private_address": "the host has an address that is not public",
+    "port_not_allowed": "no webhook may go to this port any more",
     "cannot_connect": "none of the host's addresses accepts a connection",
     "tls_failed": "no TLS with a certificate that is valid for the host",
     "cut": "the connection ended before the answer's head",
@@ -36,7 +38,7 @@ ERRORS: Mapping[str, str] = {
     "timeout": "it took too long",
     "internal_error": "this server failed; its log says why",
 }
-"""The errors of a try, for programs, and what each means."""
+"""The errors of a try, for programs, and what each means. Clients are told of some by one code: `Try.shown`."""
 
 Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
@@ -75,18 +77,23 @@ def described(failure: Exception) -> dict[str, str]:
 
 
 class Sender:
-    """Posts. `timeout` in seconds, for all of a try up to the status; `connect` takes an IP address and a port."""
+    """Posts. `timeout` in seconds, for all of a try up to the status; `connect` takes an IP address and a port.
+
+    `ports`: where receivers may listen.
+    """
 
     def __init__(
         self,
         *,
         allow_private: bool,
         timeout: float,
+        ports: tuple[range, ...] = ANY_PORT,
         context: ssl.SSLContext | None = None,
         connect: Connect = trio.open_tcp_stream,
     ) -> None:
         self._allow_private = allow_private
         self._timeout = timeout
+        self._ports = ports
         self._context = context
         self._connect = connect
 
@@ -107,6 +114,8 @@ class Sender:
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
         target = parse_target(url)
+        if not any(target.address.port in ports for ports in self._ports):
+            raise Undelivered("port_not_allowed")  # taken when the setting was another one
         request = encode_request(target.address, target.path, headers, body)
         async with AsyncExitStack() as stack:
             with trio.fail_after(self._timeout):

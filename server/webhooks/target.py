@@ -14,6 +14,24 @@ from server.upstream.address import Address, parse_base_url
 MOST_URL = 2_000
 
 _NOT_V4 = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
+_CLOUD_V4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "168.63.129.16/32",  # Azure's WireServer, DNS and health probes, from inside of every virtual machine
+            "161.26.0.0/16",  # IBM Cloud's service network
+            "166.8.0.0/14",  # IBM Cloud's private endpoints of its services
+            "199.36.153.4/30",  # restricted.googleapis.com
+            "199.36.153.8/30",  # private.googleapis.com
+            "192.80.8.124/32",  # Equinix Metal's metadata
+        ),
+    )
+)
+"""Public by their number, but answered by the cloud that the server stands in: what is behind them is not public.
+
+The metadata addresses of the other clouds are private by their number: 169.254.169.254, 169.254.170.2 (AWS
+containers), fd00:ec2::254, fd20:ce::254 (Google), 100.100.100.200 (Alibaba), 192.0.0.192 (Oracle).
+"""
 _UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
 # In it, but tunnels to any IPv4 address at all (6to4, Teredo), and what is for documents only (RFC 9637).
 _NOT_V6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
@@ -97,4 +115,4 @@ def is_public(address: str) -> bool:
 def _is_public_v4(ip: ipaddress.IPv4Address) -> bool:
     # is_global says yes to multicast.
     plain = ip.is_global and not ip.is_multicast and not ip.is_reserved
-    return plain and not any(ip in network for network in _NOT_V4)
+    return plain and not any(ip in network for network in (*_NOT_V4, *_CLOUD_V4))

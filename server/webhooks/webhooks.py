@@ -25,12 +25,12 @@ from server import logs
 from server.errors import Problem
 from server.events import GENERATION_SCOPE
 from server.metrics.counting import Counter
-from server.webhooks import facts
+from server.webhooks import webhook_events
 from server.webhooks.delivery import NEVER_REQUESTED, Delivery, read_hook
-from server.webhooks.facts import CATEGORY, FIRST_EPOCH, TAKEOVER_SCOPE, Hook, WebhookSnapshot
 from server.webhooks.options import WebhookOptions
 from server.webhooks.sender import Sender, described
 from server.webhooks.target import BadTarget, is_private_by_name, parse_target
+from server.webhooks.webhook_events import CATEGORY, FIRST_EPOCH, TAKEOVER_SCOPE, Hook, WebhookSnapshot
 
 log = logs.get("webhooks")
 
@@ -56,7 +56,9 @@ class Webhooks:
         self._options = options
         self.counter = counter or Counter()
         self.counter.expect((outcome,) for outcome in OUTCOMES)
-        self._sender = sender or Sender(allow_private=options.allow_private, timeout=options.timeout)
+        self._sender = sender or Sender(
+            allow_private=options.allow_private, timeout=options.timeout, ports=options.allowed_ports
+        )
         self._limiter = trio.CapacityLimiter(options.most_at_once)
         self._registered: set[str] = set()
         self._driven: set[str] = set()
@@ -81,6 +83,10 @@ class Webhooks:
             target = parse_target(url)
             if not self._options.allow_private and is_private_by_name(target.address.host):
                 raise BadTarget("leads to no public address (TOKENTAPE_WEBHOOK_ALLOW_PRIVATE would allow it)")
+            if not any(target.address.port in ports for ports in self._options.allowed_ports):
+                allowed = ", ".join(map(_written, self._options.allowed_ports))
+                why = f"goes to port {target.address.port}; allowed are {allowed}"
+                raise BadTarget(f"{why} (TOKENTAPE_WEBHOOK_PORTS allows others)")
         except BadTarget as bad:
             detail = f"The webhook's URL {bad}."
             raise Problem(422, "invalid_webhook", detail, extra={"field": "webhook"}) from None
@@ -92,10 +98,10 @@ class Webhooks:
         it was made is not known, and the sweep sees to it.
         """
         self.check(url)
-        stream = facts.stream_of(generation)
+        stream = webhook_events.stream_of(generation)
         append = Append(
             stream,
-            (facts.requested(generation, conversation, url),),
+            (webhook_events.requested(generation, conversation, url),),
             NO_STREAM,
             Writer(stream, FIRST_EPOCH, 1),
             # A digest of its own: a repetition is then this very call's, whose answer got lost, and nobody else's.
@@ -110,7 +116,7 @@ class Webhooks:
 
     def start(self, generation: str) -> None:
         """Drives the webhook, if this process has made it. Its generation's request is in the log."""
-        stream = facts.stream_of(generation)
+        stream = webhook_events.stream_of(generation)
         if stream in self._registered:
             self._registered.discard(stream)
             self._drive(stream, FIRST_EPOCH)
@@ -120,7 +126,7 @@ class Webhooks:
 
         Raises nothing. Should the generation have been requested after all, it is as `start`.
         """
-        stream = facts.stream_of(generation)
+        stream = webhook_events.stream_of(generation)
         if stream not in self._registered:
             return
         try:
@@ -157,7 +163,9 @@ class Webhooks:
         self._driven.add(stream)
         try:
             if known:
-                await self._store.append(Append(stream, (facts.taken_over(epoch),), writer=writer, keys=(key,)))
+                await self._store.append(
+                    Append(stream, (webhook_events.taken_over(epoch),), writer=writer, keys=(key,))
+                )
             else:
                 await self._store.append(self._closing(stream, writer, key))
         except (KeyReused, Fenced):
@@ -175,11 +183,11 @@ class Webhooks:
 
     async def tries(self, generation: str) -> WebhookSnapshot | None:
         """How the generation's webhook stands; None if there is none. Raises `StoreUnavailable`."""
-        hook = await read_hook(self._store, facts.stream_of(generation))
+        hook = await read_hook(self._store, webhook_events.stream_of(generation))
         return hook.snapshot() if hook is not None else None
 
     def _closing(self, stream: str, writer: Writer, *keys: Key) -> Append:
-        events: tuple[NewEvent, ...] = (facts.gave_up(0, NEVER_REQUESTED),)
+        events: tuple[NewEvent, ...] = (webhook_events.gave_up(0, NEVER_REQUESTED),)
         return Append(stream, events, writer=writer, closes=stream, keys=keys)
 
     async def _age(self, hook: Hook) -> float:
@@ -203,3 +211,7 @@ class Webhooks:
             log.error("webhook crashed", **described(failure))
             return
         self._driven.discard(stream)
+
+
+def _written(ports: range) -> str:
+    return str(ports[0]) if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"

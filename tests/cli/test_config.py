@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from server.cli.provenance import without_password
+from server.cli.config_sources import without_password
 from server.config import Settings
 from tests.cli.commands import tokentape
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 import trio
 
-from server.cli.playing import Tempo
+from server.cli.replay_player import Tempo
 from tests.cli.commands import tokentape
 from tests.cli.terminal import on_terminal
 from tests.faults.readers import Event, ask, read_log, wait_closed

@@ -12,12 +12,17 @@ from tests.harness.fake_upstream import fake_upstream
 from tests.harness.servers import running
 
 
+@pytest.fixture(autouse=True)
+def _own_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "FILE", tmp_path / "shop.json")
+
+
 def test_who_is_asked_for_what() -> None:
     """Looking up never asks, a refund above the limit does, what reaches the customer always."""
     order = {"order": "1017"}
     assert not look_up_order.needs_approval(order)
-    assert not refund.needs_approval({**order, "cents": LIMIT, "reason": ""})
     assert refund.needs_approval({**order, "cents": LIMIT + 1, "reason": ""})
+    assert not refund.needs_approval({**order, "cents": LIMIT, "reason": ""})
     assert send_message.needs_approval({**order, "text": ""})
     assert close_ticket.needs_approval(order)
     assert [tool.idempotent for tool in (look_up_order, refund, send_message, close_ticket)] == [
@@ -28,9 +33,33 @@ def test_who_is_asked_for_what() -> None:
     ]
 
 
-def test_a_change_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("made", [True, False])
+def test_the_limit_is_the_orders(made: bool) -> None:
+    """Three refunds of 20 euros ask twice, in one turn or one after the other; another order has its own limit."""
+    asked = []
+    for _ in range(3):
+        wanted = {"order": "1017", "cents": LIMIT, "reason": "Dented"}
+        asked.append(refund.needs_approval(wanted))
+        if made and not asked[-1]:
+            refund.function(**wanted)
+    assert asked == [False, True, True]
+    assert not refund.needs_approval({"order": "1018", "cents": 500, "reason": ""})
+    assert not refund.needs_approval({"order": "1018", "cents": 500, "reason": ""})
+    assert refund.needs_approval({"order": "1018", "cents": 1_001, "reason": ""})
+
+
+def test_what_an_operator_approved_counts() -> None:
+    """Behind a large refund the next small one asks."""
+    refund.function("1017", 4_900, "Approved")
+    assert refund.needs_approval({"order": "1017", "cents": 1, "reason": ""})
+
+
+def test_an_order_that_is_none_asks() -> None:
+    assert refund.needs_approval({"order": "7", "cents": 1, "reason": ""})
+
+
+def test_a_change_is_whole_or_not_at_all() -> None:
     """More than was paid is never given back, and a failure in the middle leaves the shop as it was."""
-    monkeypatch.setattr(world, "FILE", tmp_path / "shop.json")
     refund.function("1018", 1800, "All of it")
     with pytest.raises(ValueError, match="0 cents are left of this order, not 1"):
         refund.function("1018", 1, "And one more")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.clients.api import Api
 from tests.examples.browsing import Browser, Page, browsing
+from tests.examples.conftest import ALLOWED
 from tests.harness.browser import CHROMIUM, NO_CHROMIUM
 from tests.harness.proxy import cuttable
 from tests.harness.servers import Server
@@ -81,6 +82,7 @@ async def test_a_decision_through_a_cut_and_a_killed_server(server: Server, page
     """Clicked while there is no network, it arrives when there is one, once; the answer outlives the server."""
     async with browsing() as browser, cuttable(server.port) as proxy, Api.open(server.port) as api:
         page = browser.desktop
+        ALLOWED.append(f"http://127.0.0.1:{proxy.port}")
         run = await _ticket(page, f"{pages}/service_bot/page.html?server=http://127.0.0.1:{proxy.port}", api)
         await page.see(WAITS)
         proxy.down = True
@@ -129,4 +131,8 @@ async def _shows_the_log(page: Page, browser: Browser, run: str, api: Api) -> No
     assert await page.text("#feed") == before
     said = await page.do("evaluate", "[...document.querySelectorAll('.says')].map(p => p.textContent).join('')")
     assert said == (await api.get(run))["text"]
+    paragraphs = await page.do(
+        "evaluate", "[...document.querySelectorAll('.says')].map(p => p.textContent.trim())"
+    )
+    assert len(set(paragraphs)) == len(paragraphs) > 3, "no sentence stands there twice, and turns are paragraphs"
     assert await browser.complaints() == []

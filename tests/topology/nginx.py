@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ START_SECONDS = 20.0
 
 
 class Nginx:
-    """nginx in front of servers; it runs until `close`."""
+    """nginx in front of servers; it runs until `close`. `changed`: what else of tokentape.conf is another."""
 
-    def __init__(self, server_ports: Sequence[int]) -> None:
+    def __init__(self, server_ports: Sequence[int], changed: Mapping[str, str] | None = None) -> None:
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="tokentape-nginx-"))
         first, second = server_ports
@@ -35,6 +35,7 @@ class Nginx:
                 "server-1:8000 resolve": f"127.0.0.1:{first}",
                 "server-2:8000 resolve": f"127.0.0.1:{second}",
                 "listen 8080;": f"listen 127.0.0.1:{self.port};",
+                **(changed or {}),
             },
         )
         paths = ("nginx.pid", "client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -44,11 +45,16 @@ class Nginx:
         self._process = self._start()
 
     @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        return self._folder
+
+    @property
     def url(self) -> str:
         """Where it answers."""
         return f"http://127.0.0.1:{self.port}"
 
-    def _install(self, name: str, replaced: dict[str, str]) -> None:
+    def _install(self, name: str, replaced: Mapping[str, str]) -> None:
         text = (SOURCE / name).read_text(encoding="utf-8")
         for old, new in replaced.items():
             assert text.count(old) == 1, f"{name} has no single {old!r}"

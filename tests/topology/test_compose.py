@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from server.config import Settings, load
-from server.http.accept_loop import IDLE_SECONDS
+from server.http import HttpOptions
 from server.web.transports.read_params import WAIT_MOST
 from tests.harness.servers import ROOT
 
@@ -91,6 +91,51 @@ def test_the_settings_are_ones_tokentape_knows(
         assert _seconds(services[name]["stop_grace_period"]) > settings.stop_timeout + 5
 
 
+OURS_TO_SAY = {
+    "bind": "the image's: all addresses of the container",
+    "database_url": "made of the password in .env",
+    "database_owner_url": "a server does not hold it; `migrate` does",
+    "migrate": "the service `migrate` does it, with the owner's login",
+    "data_dir": "the database is a service; servers keep nothing",
+    "tls": "nginx is what browsers reach, and has the certificate",
+    "certfile": "as tls",
+    "keyfile": "as tls",
+    "stop_timeout": "goes with stop_grace_period",
+}
+"""Settings that .env cannot change, each with its reason."""
+
+
+def test_every_setting_reaches_the_servers() -> None:
+    """A new one has to be passed on, or be put into the list above: else .env has it, and nothing happens."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    passed = dict(re.findall(r"^    (\w+): \$\{\1:-([\w./,]*)\}$", text, re.MULTILINE))
+    fields = Settings.model_fields
+    variables = {
+        name: str(field.validation_alias or f"TOKENTAPE_{name.upper()}") for name, field in fields.items()
+    }
+    assert OURS_TO_SAY.keys() <= fields.keys()
+    missing = {name for name, variable in variables.items() if variable not in passed} - OURS_TO_SAY.keys()
+    assert missing == set(), "neither in compose.yaml nor in OURS_TO_SAY"
+    assert not {variables[name] for name in OURS_TO_SAY} & passed.keys()
+    others = set(passed) - set(variables.values())
+    assert others == {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}
+    assert {name: default for name, default in passed.items() if default} == {
+        "TOKENTAPE_LOG_FORMAT": "json",
+        "TOKENTAPE_TRUSTED_PROXIES": "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
+    }
+
+
+def test_what_env_says_is_what_a_server_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variable's value arrives whole, on both servers."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    names = set(re.findall(r"\$\{(\w+):-", text)) - {"PUBLISH"}
+    values = {name: f"<{name}>" for name in names}
+    services = composed.read({**NAMES, **values})["services"]
+    for server in SERVERS:
+        got = services[server]["environment"]
+        assert {name: got[name] for name in names} == values
+
+
 def test_nothing_starts_before_what_it_needs(services: Mapping[str, Any]) -> None:
     """Database, then migration, then servers, then nginx."""
     needs = {name: service.get("depends_on", {}) for name, service in services.items()}
@@ -149,7 +194,7 @@ def test_nginxs_patience_fits_the_servers() -> None:
         return str(value)
 
     settings = Settings.model_fields
-    assert _seconds(said("keepalive_timeout")) < IDLE_SECONDS, "a POST would meet the server's close"
+    assert _seconds(said("keepalive_timeout")) < HttpOptions().keep_alive, "a POST would meet the server's close"
     assert _seconds(said("proxy_read_timeout")) > max(settings["heartbeat"].default, WAIT_MOST) + 15
     assert _seconds(said("send_timeout")) >= settings["stall_timeout"].default
     assert int(said("client_max_body_size").removesuffix("m")) * 2**20 > settings["max_body"].default

@@ -4,12 +4,17 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import trio
+import trustme
 
-from tests.clients.api import Api
-from tests.harness.servers import ROOT
+from tests.clients.api import Api, demo
+from tests.harness.databases import TestDatabase
+from tests.harness.http import http_client
+from tests.harness.servers import ROOT, free_port, running
 
 from . import composed, passwords
+from .nginx import NGINX, NO_NGINX, Nginx
 from .stack import Stack
 
 TEXT = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -34,6 +39,72 @@ def test_what_env_may_hold_is_what_compose_reads() -> None:
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     for name in sorted(set(re.findall(r"\$\{(\w+)", text)) - set(passwords.NAMES)):
         assert name in TEXT or name.startswith("ANTHROPIC_"), name
+
+
+def _block(behind: str) -> list[str]:
+    """The indented lines of the page's first block behind some words."""
+    found = re.search(r"\n\n((?:    .*\n)+)", TEXT[TEXT.index(behind) :])
+    assert found is not None
+    return [line[4:] for line in found[1].splitlines()]
+
+
+def test_the_lines_for_tls_are_ones_that_nginx_takes(tmp_path: Path) -> None:
+    """Each is a directive by itself, none behind another's comment; HTTP/2 is spoken then."""
+    if NGINX is None:
+        pytest.skip(NO_NGINX)
+    lines = _block("**TLS** is yours")
+    assert all(re.fullmatch(r"[a-z0-9_]+ [^#;]+;", line) for line in lines), lines
+    assert [line.split()[0] for line in lines] == ["listen", "http2", "ssl_certificate", "ssl_certificate_key"]
+    version = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr.rpartition("/")[2]
+    if tuple(map(int, version.split(".")[:3])) < (1, 25, 1):
+        assert "write `listen 8443 ssl http2;`" in TEXT
+        lines = ["listen 8443 ssl http2;", *lines[2:]]
+    port = free_port()
+    own = trustme.CA().issue_cert("localhost")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "chain.pem")
+    own.private_key_pem.write_to_path(tmp_path / "key.pem")
+    block = "\n".join(lines).replace("/etc/tls", str(tmp_path)).replace("8443", f"127.0.0.1:{port}")
+    nginx = Nginx((free_port(), free_port()), {"server_tokens off;": f"server_tokens off;\n{block}"})
+    try:
+        words = ["curl", "-sk", "--http2", "-w", " %{http_version} %{http_code}", f"https://localhost:{port}/v1/x"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)
+        assert done.stdout.endswith(" 2 503")
+    finally:
+        nginx.close()
+
+
+async def test_under_a_path(database: TestDatabase) -> None:
+    """The page's lines: `Location` and the links stay inside of it, streams and WebSockets pass."""
+    if NGINX is None:
+        pytest.skip(NO_NGINX)
+    lines = _block("**Under a path.**")
+    server_port, name = free_port(), "example.org"
+    public = {"TOKENTAPE_PUBLIC_URL": f"https://{name}/tape"}
+    block = "\n".join(lines).replace("127.0.0.1:8000", f"127.0.0.1:{server_port}")
+    nginx = Nginx((server_port, server_port), {"    location / {": f"{block}\n    location / {{"})
+    try:
+        async with running(database.app_url, public, port=server_port), http_client(nginx.url) as client:
+            head = {"Host": name, "Origin": f"https://{name}"}
+            made = await client.post("/tape/v1/generations", json=demo(tokens=3), headers=head)
+            assert made.status_code == 202, made.text
+            place = made.headers["Location"]
+            assert place.startswith("/tape/v1/generations/")
+            stream = await client.get(f"{place}/events", headers={**head, "Accept": "text/event-stream"})
+            assert stream.text.endswith("data: [DONE]\n\n")
+            docs = await client.get("/tape/docs", headers=head)
+            assert "/tape/openapi.json" in docs.text
+            conversation = made.json()["conversation"]
+            upgrade = {**head, "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+            upgrade["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+            request = f"GET /tape/v1/conversations/{conversation}/ws HTTP/1.1\r\n" + "".join(
+                f"{field}: {value}\r\n" for field, value in upgrade.items()
+            )
+            async with await trio.open_tcp_stream("127.0.0.1", nginx.port) as socket:
+                await socket.send_all(f"{request}\r\n".encode())
+                with trio.fail_after(10):
+                    assert b" 101 " in await socket.receive_some()
+    finally:
+        nginx.close()
 
 
 async def test_a_server_holds_as_many_connections_as_it_says(up: Stack) -> None:

@@ -139,6 +139,7 @@ async def test_nobody_answers(up: Stack) -> None:
         assert {answer.headers["Content-Type"] for answer in native} == {"text/event-stream"}
         assert native[0].headers["Access-Control-Allow-Origin"] == "*", "from afar it would give up"
         retries = {int(answer.text.splitlines()[0].removeprefix("retry: ")) for answer in native}
+        assert all(answer.text.count("\n\n") == 1 and "id:" not in answer.text for answer in native)
         assert min(retries) >= 1_000
         assert len(retries) > 1, "all would come back in the same moment"
         assert all(line.startswith(("retry:", ":")) for line in native[0].text.splitlines() if line)

@@ -5,15 +5,18 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+import trustme
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.harness.servers import ROOT, free_port
+from server.config import load
+from tests.harness.databases import TestDatabase
+from tests.harness.servers import ROOT, free_port, running
 
 from .dockerfile import Stage, read
 from .stack import Stack
@@ -138,10 +141,44 @@ async def test_the_health_check_asks_the_server(up: Stack) -> None:
     assert _health(f"[::]:{free_port()}")[0] == 1
 
 
-def _health(bind: str) -> tuple[int, str]:
+@pytest.mark.parametrize("setting", ["TOKENTAPE_TLS", "TOKENTAPE_CERTFILE"])
+async def test_the_health_check_asks_by_https_where_the_server_speaks_it(
+    setting: str, database: TestDatabase, tmp_path: Path
+) -> None:
+    """Whoever made the certificate. Asked by HTTP, the port answers 400: the container would never be healthy."""
+    env = {"TOKENTAPE_DATA_DIR": str(tmp_path / "data"), "TOKENTAPE_ALLOWED_HOSTS": "chat.example.org"}
+    if setting == "TOKENTAPE_TLS":
+        env[setting] = "true"
+    else:
+        own = trustme.CA().issue_cert("chat.example.org")
+        for name, blob in (("CERTFILE", own.cert_chain_pems[0]), ("KEYFILE", own.private_key_pem)):
+            blob.write_to_path(tmp_path / name)
+            env[f"TOKENTAPE_{name}"] = str(tmp_path / name)
+    async with running(database.app_url, env) as server:
+        assert _health(f"0.0.0.0:{server.port}", env) == (0, "")
+        assert _health(f"0.0.0.0:{server.port}") == (1, "/healthz answered 400\n")
+        await server.kill()
+        assert _health(f"0.0.0.0:{server.port}", env)[0] == 1
+
+
+@pytest.mark.parametrize("value", ["", "0", "false", "False", "no", "off", "n", "f"])
+async def test_tls_that_is_off_is_off_for_the_health_check_too(value: str, up: Stack) -> None:
+    """In every spelling that the settings take for no."""
+    if value:
+        assert load({"tls": value}).tls is False
+    assert _health(f"0.0.0.0:{up.servers[0].port}", {"TOKENTAPE_TLS": value}) == (0, "")
+
+
+def _health(bind: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, str(Path(ROOT, "deploy", "healthcheck.py"))],
-        env={"TOKENTAPE_BIND": bind, "http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"},
+        env={
+            "http_proxy": "http://127.0.0.1:9",
+            "HTTP_PROXY": "http://127.0.0.1:9",
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            **(env or {}),
+            "TOKENTAPE_BIND": bind,
+        },
         capture_output=True,
         text=True,
         timeout=20,

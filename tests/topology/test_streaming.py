@@ -170,7 +170,7 @@ async def test_the_clients_own_name_reaches_the_server(up: Stack) -> None:
 
         own = f"127.0.0.1:{up.nginx.port}"
         assert await status(Host="chat.example.org") == 201
-        assert await status(Host="evil.example") == 403
+        assert await status(Host="evil.example") == 421
         assert await status(Host=own, Origin=f"http://{own}") == 201
         assert await status(Host=own, Origin="http://evil.example") == 403
 

@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from server.upstream import BadParameters, Finish
 from server.upstream.demo import PACED_BATCH, UNPACED_BATCH, Demo
-from server.upstream.demo_text import story
+from server.upstream.demo_text import story, whole_story
 
 from .asking import Seen, ask, prompt
 
@@ -35,6 +35,20 @@ def test_fewer_tokens_are_the_prefix_of_more(seed: int, count: int) -> None:
     assert all(chunk.strip() and chunk.endswith((" ", "\n\n")) and not chunk.startswith(" ") for chunk in whole)
     assert not set(text) & set("_{}|")
     assert not any(slot in text for slot in ("ADJ", "THING", "PERSON", "PLACE", "WEATHER", "DID", "WHEN", "COUNT"))
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(1, 300))
+def test_an_answer_ends_with_its_sentence(seed: int, count: int) -> None:
+    """At any length, and has exactly so many tokens; up to its last sentences it is the story."""
+    told = list(whole_story(seed, count))
+    assert len(told) == count
+    assert told[-1][-1] in ".”"
+    assert all(
+        chunk.strip() and chunk.endswith((" ", "\n\n")) and not chunk.startswith(" ") for chunk in told[:-1]
+    )
+    longest = 20
+    assert told[: max(0, count - longest)] == list(islice(story(seed), max(0, count - longest)))
+    assert told == list(whole_story(seed, count))
 
 
 def digest(count: int) -> str:
@@ -67,7 +81,7 @@ async def test_defaults(autojump_clock: MockClock) -> None:
     start = trio.current_time()
     seen = await told()
     assert trio.current_time() - start == pytest.approx(199 / 50)
-    assert seen.texts == list(islice(story(1), 200))
+    assert seen.texts == list(whole_story(1, 200))
     assert seen.finish == Finish("stop", {"input_tokens": 5, "output_tokens": 200})
     assert seen.repaired == 0
 
@@ -105,7 +119,7 @@ async def test_rate_0_is_as_fast_as_it_goes_and_lets_others_run(nursery: trio.Nu
 
     nursery.start_soon(other)
     seen = await told(tokens=1000, rate=0, seed=7)
-    assert seen.texts == list(islice(story(7), 1000))
+    assert seen.texts == list(whole_story(7, 1000))
     assert {len(batch) for batch in seen.batches[:-1]} == {UNPACED_BATCH}
     assert turns >= len(seen.batches)
     nursery.cancel_scope.cancel()
@@ -120,7 +134,7 @@ def test_exactly_so_many_tokens_at_any_rate_for_any_reader(count: int, rate: flo
             while batch := await answer.receive():
                 texts += batch
                 await trio.sleep(naps[len(texts) % len(naps)])
-        assert texts == list(islice(story(1), count))
+        assert texts == list(whole_story(1, count))
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 

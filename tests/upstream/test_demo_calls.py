@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from trio.testing import MockClock
 from server.upstream import BadParameters, Finish, Message, Prompt, ToolCall, ToolSpec
 from server.upstream.demo import Demo
 from server.upstream.demo_parameters import MAX_CALLS
-from server.upstream.demo_text import aside, story
+from server.upstream.demo_text import aside, whole_story
 
 from .asking import Seen, ask, prompt
 
@@ -53,7 +52,7 @@ async def test_it_calls_one_after_the_other_and_then_tells_its_story() -> None:
     assert second.finish.tool_calls == (ToolCall("demo_1", "now", "{}"),)
 
     third = await ask(Demo(), after(asked, second))
-    assert third.texts == list(islice(story(7), 30))
+    assert third.texts == list(whole_story(7, 30))
     assert third.finish == Finish("stop", {"input_tokens": 4, "output_tokens": 30})
 
 

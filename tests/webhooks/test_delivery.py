@@ -2,22 +2,25 @@
 
 import json
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from eventstore import NewEvent
+from eventstore import Event, NewEvent
 from eventstore.memory import MemoryLog
 from server import events
-from server.webhooks import delivery
+from server.config.public_url import PublicUrl
+from server.webhooks import delivery, message
 from server.webhooks.options import SCHEDULE
 from server.wire.event_json import encode
 from tests.generation.wrapped_log import events_of
 
+from .posting import nowhere
 from .receiver import Receiver, silence
 from .world import (
     CONVERSATION,
@@ -67,6 +70,18 @@ async def test_the_end_is_told_signed(end: NewEvent, autojump_clock: MockClock) 
     }
     assert types(log) == ["webhook.requested", "webhook.tried", "webhook.delivered"]
     assert closed(log)
+
+
+def test_a_receiver_is_given_a_url_that_it_can_fetch() -> None:
+    """It asked for nothing, and so has no address to resolve a path against."""
+    event = Event(4, "generation.completed", datetime(2026, 11, 22, tzinfo=UTC), GENERATION, "{}")
+    for url, start in (
+        (None, ""),
+        ("https://example.org", "https://example.org"),
+        ("https://example.org/tape/", "https://example.org/tape"),
+    ):
+        told = json.loads(message.body(GENERATION, CONVERSATION, event, PublicUrl(url)))
+        assert told["data"]["snapshot"] == f"{start}/v1/generations/{GENERATION}"
 
 
 def closed(log: MemoryLog, stream: str = HOOK) -> bool:
@@ -174,14 +189,43 @@ async def test_gone_ends_it_at_once(autojump_clock: MockClock) -> None:
 
 
 async def test_a_name_that_leads_to_a_private_address_is_recorded_as_such(autojump_clock: MockClock) -> None:
-    Names(hooks_example=[["127.0.0.1"], [PUBLIC]])
+    names = Names(hooks_example=[["127.0.0.1"], [PUBLIC]])
     log = MemoryLog()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register(NAMED_URL)
         await here.end()
         found = await here.ended()
-    assert [(one.status, one.error) for one in found.tries] == [(None, "private_address"), (200, None)]
+    assert [(one.status, one.error) for one in found.tries] == [(None, "no_allowed_address"), (200, None)]
     assert receiver.connected == [(PUBLIC, 8080)]
+    assert len(names.asked) == 2
+
+
+async def test_clients_do_not_learn_which_names_the_inside_network_has(
+    autojump_clock: MockClock,
+) -> None:
+    """One that leads inside and one that is none: one code, no duration, the same time; our log has the cause."""
+    shown, causes = [], []
+    cases: list[dict[str, list[list[str]]]] = [
+        {},
+        {"hooks_example": [["10.0.0.1"]]},
+        {"hooks_example": [["168.63.129.16"]]},
+    ]
+    for answers in cases:
+        Names(**answers)
+        with capture_logs() as lines:
+            async with process(MemoryLog().process(), nowhere) as here:
+                start = trio.current_time()
+                await here.register(NAMED_URL)
+                await here.end()
+                with trio.fail_after(60):
+                    while not (found := await here.webhooks.tries(GENERATION)) or not found.tries:
+                        await trio.sleep(0.01)
+                first = found.tries[0]
+                shown.append((first.status, first.error, first.ms, round(trio.current_time() - start, 1)))
+        assert PATH_SECRET not in str(lines)
+        causes += [line["why"] for line in lines if line["event"] == "webhook has nowhere to go"]
+    assert shown == [(None, "no_allowed_address", 0, 5.0)] * 3
+    assert causes == ["name_not_found", "private_address", "private_address"]
 
 
 async def test_an_event_too_large_for_a_body_is_left_out(autojump_clock: MockClock) -> None:

@@ -11,7 +11,7 @@ from eventstore.memory import MemoryLog
 from server.errors import Problem
 from server.webhooks import WebhookOptions
 from server.webhooks.delivery import NEVER_REQUESTED
-from server.webhooks.options import SCHEDULE
+from server.webhooks.options import SCHEDULE, parse_ports
 from tests.generation.wrapped_log import Forgetful, events_of
 
 from .receiver import Receiver
@@ -22,6 +22,7 @@ from .world import (
     OPTIONS,
     PATH_SECRET,
     PLAIN_URL,
+    PUBLIC,
     URL,
     Process,
     process,
@@ -81,6 +82,29 @@ async def test_private_ones_are_taken_where_they_are_allowed() -> None:
         here.webhooks.check("http://127.0.0.1:9/x")
         here.webhooks.check("http://localhost:9/x")
         assert refused(here, "http://localhost/#x").code == "invalid_webhook"
+
+
+@pytest.mark.parametrize(
+    ("options", "ports", "others"),
+    [
+        (WebhookOptions(OPTIONS.secret), (80, 443, 8080, 8443), (25, 22, 6379, 8000, 8081, 65_535)),
+        (WebhookOptions(OPTIONS.secret, ports=parse_ports(["444", "8000-8002"])), (444, 8000, 8002), (443, 8003)),
+        (WebhookOptions(OPTIONS.secret, allow_private=True), (1, 25, 8002, 65_535), ()),
+        (WebhookOptions(OPTIONS.secret, True, parse_ports(["443"])), (443,), (25, 80)),
+    ],
+)
+async def test_ports(options: WebhookOptions, ports: tuple[int, ...], others: tuple[int, ...]) -> None:
+    """The usual ones, unless the operator says otherwise; a refusal names the setting."""
+    async with process(MemoryLog().process(), options=options) as here:
+        for port in ports:
+            here.webhooks.check(f"http://{PUBLIC}:{port}/x")
+        for port in others:
+            problem = refused(here, f"http://{PUBLIC}:{port}/{PATH_SECRET}")
+            assert problem.code == "invalid_webhook"
+            assert f"port {port}" in problem.detail
+            assert "TOKENTAPE_WEBHOOK_PORTS" in problem.detail
+        if options.ports == (range(444, 445), range(8000, 8003)):
+            assert "to port 443; allowed are 444, 8000-8002 (" in refused(here, "https://hooks.example/").detail
 
 
 async def test_none_is_taken_without_a_secret() -> None:

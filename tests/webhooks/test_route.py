@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from eventstore import Place
 from eventstore.memory import MemoryLog
+from server.config.public_url import PublicUrl
 from server.errors import not_found
 from server.events import GENERATION_SCOPE
 from server.ids import new as new_id
@@ -38,7 +39,7 @@ class Looking:
 def app_of(here: Process) -> QuartTrio:
     """The address, served."""
     app = QuartTrio(__name__)
-    problems.install(app, 1_000)
+    problems.install(app, 1_000, PublicUrl())
     app.register_blueprint(webhook.routes(cast(Runtime, Looking(here))))
     return app
 

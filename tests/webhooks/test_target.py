@@ -1,5 +1,7 @@
 """Which URLs a webhook may have, and which addresses are public."""
 
+import ipaddress
+
 import pytest
 
 from server.webhooks.target import BadTarget, is_private_by_name, is_public, parse_target
@@ -104,6 +106,33 @@ def test_public(address: str) -> None:
 )
 def test_not_public(address: str) -> None:
     assert not is_public(address)
+
+
+CLOUDS = [
+    *("168.63.129.16", "161.26.0.7", "161.26.255.254", "166.8.0.1", "166.11.255.254", "199.36.153.4"),
+    *("199.36.153.11", "192.80.8.124", "169.254.169.254", "169.254.170.2", "169.254.42.42", "100.100.100.200"),
+    *("192.0.0.192", "fd00:ec2::254", "fd20:ce::254", "fe80::a9fe:a9fe"),
+]
+
+
+@pytest.mark.parametrize("address", CLOUDS)
+def test_what_a_cloud_answers_itself_is_not_public(address: str) -> None:
+    """Metadata, wire servers, private endpoints, also where their number is a public network's; in every form."""
+    assert not is_public(address)
+    assert is_private_by_name(address)
+    if ":" not in address:
+        number = ipaddress.IPv4Address(address)
+        assert not is_public(f"::ffff:{address}")
+        assert not is_public(f"64:ff9b::{address}")
+        assert is_private_by_name(str(int(number)))
+        assert is_private_by_name(hex(int(number)))
+
+
+@pytest.mark.parametrize(
+    "address", ["168.63.129.15", "168.63.129.17", "161.25.255.255", "166.12.0.1", "199.36.153.12"]
+)
+def test_their_neighbours_are(address: str) -> None:
+    assert is_public(address)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import trio
 import trustme
 from trio.testing import MockClock
 
-from server.webhooks.sender import CONNECT_SECONDS
+from server.webhooks.sender import CONNECT_SECONDS, Sender
 
 from .posting import nowhere, post
 from .receiver import Answer, Receiver
@@ -76,6 +76,14 @@ async def test_the_real_way_out_asks_for_no_name_again() -> None:
         outcome = await post(f"http://hooks.example:{receiver.port}/", allow_private=True)
         assert outcome.delivered
         assert names.asked == ["hooks.example"]
+
+
+async def test_a_port_that_was_allowed_when_the_webhook_was_taken() -> None:
+    """The setting may have changed since; nothing is asked for a name then."""
+    names = Names(hooks_example=[[PUBLIC]])
+    sender = Sender(allow_private=False, timeout=15.0, ports=(range(443, 444),), connect=nowhere)
+    assert (await sender.post(NAMED_URL, {}, b"{}")).error == "port_not_allowed"
+    assert names.asked == []
 
 
 async def test_a_name_that_is_none() -> None:

@@ -15,8 +15,8 @@ from eventstore.memory import MemoryLog
 from server import events
 from server.events import GENERATION_SCOPE
 from server.webhooks import Sender, WebhookOptions, Webhooks, WebhookSnapshot
-from server.webhooks.facts import is_webhook, stream_of
 from server.webhooks.sender import Connect
+from server.webhooks.webhook_events import is_webhook, stream_of
 from tests.generation.wrapped_log import events_of
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from server.cli.doing import Doing
-from server.cli.lines import line_for, told
+from server.cli.event_format import line_for, told
+from server.cli.status_line import Doing
 
 CALL = "call_" + "0" * 26
 PROPOSED = {
@@ -28,6 +28,28 @@ DECIDED = {
     "reason": "typo",
     "by": "anonymous",
 }
+
+
+HIDDEN = "  ! HIDDEN CHARACTERS, shown as \\u…"
+
+
+@pytest.mark.parametrize(
+    "character", ["\u202e", "\u2066", "\u200b", "\u200d", "\ufeff", "\u00ad", "\ufe0f", "\x9b", "\U000e0041"]
+)
+def test_a_call_with_characters_that_nobody_sees_is_marked(character: str) -> None:
+    """In a name, a value, a nested name; proposed, and decided with other arguments. All of it can be read."""
+    for arguments in ({"to": f"a{character}b"}, {f"a{character}b": 1}, {"x": [{"y": character}]}):
+        for event in ({**PROPOSED, "arguments": arguments}, {**DECIDED, "arguments": arguments}):
+            words = told(event) or ""
+            assert words.endswith(HIDDEN)
+            assert character not in words
+            assert character not in line_for({**event, "position": 1}).plain
+    assert (told({**PROPOSED, "name": f"re{character}fund"}) or "").endswith(HIDDEN)
+
+
+@pytest.mark.parametrize("text", ["café", "日本", "שלום", "line\nbreak", "tab\t", "\\u202e"])
+def test_a_call_that_can_be_read_is_not(text: str) -> None:
+    assert HIDDEN not in (told({**PROPOSED, "arguments": {"to": text}}) or "")
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,16 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from server.cli.clean import clean
-from server.cli.paper import Footer
-from server.cli.rows import split_rows
+from server.cli.output import Footer
+from server.cli.terminal_escape import clean
+from server.cli.text_wrap import split_rows
 
 _FENCE = re.compile(r"^ {0,3}(```|~~~)", re.MULTILINE)
+
+
+def _markdown(text: str) -> Markdown:
+    """The text laid out, without hyperlinks of the terminal, which hide where they go: it shows the address."""
+    return Markdown(text, hyperlinks=False)
 
 
 class LivePaper:
@@ -52,7 +57,7 @@ class LivePaper:
     def line(self, text: Text) -> None:
         self._settle_all()
         text.plain = clean(text.plain)
-        self._console.print(text, soft_wrap=True)
+        self._console.print(text, no_wrap=False, overflow="fold", crop=False, soft_wrap=False)
 
     def note(self, text: str, style: str = "dim") -> None:
         self.line(Text(text, style))
@@ -64,13 +69,13 @@ class LivePaper:
         footer = self._footer()
         parts: list[RenderableType] = [footer] if footer is not None else []
         if self._open:
-            parts.insert(0, Markdown(self._open) if self._markdown else Text(self._open, no_wrap=True))
+            parts.insert(0, _markdown(self._open) if self._markdown else Text(self._open, no_wrap=True))
         return Group(*parts)
 
     def _settle_all(self) -> None:
         text, self._open = self._open, ""
         if text and self._markdown:
-            self._console.print(Markdown(text))
+            self._console.print(_markdown(text))
         elif text:
             self._print_rows([text])
 
@@ -80,7 +85,7 @@ class LivePaper:
         if end < 0 or len(_FENCE.findall(self._open, 0, end + 1)) % 2:
             return
         done, self._open = self._open[:end], self._open[end + 2 :]
-        self._console.print(Markdown(done))
+        self._console.print(_markdown(done))
         self._console.print()
 
     def _print_rows(self, rows: list[str]) -> None:

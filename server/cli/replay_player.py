@@ -10,9 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from server.cli.failing import MISUSED, Failed
-from server.cli.paper import Paper, keep_fresh, open_paper, reconnecting, tell_absence
-from server.cli.telling import JsonTeller, PeopleTeller, Teller
+from server.cli.event_printer import JsonTeller, PeopleTeller, Teller
+from server.cli.exit_codes import MISUSED, Failed
+from server.cli.output import Paper, keep_fresh, open_paper, reconnecting, tell_absence
 from server.client.address import Address
 from server.client.api import Api, open_api
 from server.client.errors import ClientError

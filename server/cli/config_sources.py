@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from server.cli.clean import clean_line
+from server.cli.terminal_escape import clean_line
 from server.client.address import DEFAULT
 from server.config import Settings
 from server.config.settings import CLIENTS, PREFIX

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
-from server.cli.clean import clean, clean_line
+from server.cli.terminal_escape import clean, clean_line, has_unseen
 
 Event = Mapping[str, Any]
 
@@ -59,11 +59,11 @@ def told(event: Event) -> str | None:
         case {"type": "tool.proposed", "name": name, "arguments": arguments}:
             waits = " waits for a decision" if event.get("needs_approval") else ""
             until = f" until {event['expires_at']}" if waits and event.get("expires_at") else ""
-            return clean_line(f"{name} {_json(arguments)}{waits}{until}")
+            return clean_line(f"{name} {_json(arguments)}{waits}{until}") + _warning(name, arguments)
         case {"type": "tool.decided", "decision": decision, "by": by}:
             instead = f" to {_json(event.get('arguments'))}" if decision == "modified" else ""
             why = f": {event['reason']}" if event.get("reason") else ""
-            return clean_line(f"{decision}{instead} by {by}{why}")
+            return clean_line(f"{decision}{instead} by {by}{why}") + _warning(event.get("arguments"))
         case {"type": "tool.started"}:
             return clean_line(f"{event.get('call')} runs")
         case {"type": "tool.finished", "error": {"code": code, "message": message}}:
@@ -126,6 +126,11 @@ def _flat(fields: Any, but: frozenset[str] = frozenset()) -> list[tuple[str, str
         for name, value in fields.items()
         if name not in but
     ]
+
+
+def _warning(*values: Any) -> str:
+    """A mark for a call that holds what nobody would see: it may be meant to be read as another one."""
+    return "  ! HIDDEN CHARACTERS, shown as \\u…" if any(has_unseen(_json(value)) for value in values) else ""
 
 
 def _json(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Where a command writes: an answer that streams, lines of ours, and notes about both.
 
-Two kinds: on a terminal (`live.py`) with a line at the bottom that says how things stand, and plain, where
+Two kinds: on a terminal (`live_output.py`) with a line at the bottom that says how things stand, and plain, where
 the answer goes to standard output as it comes and notes go to standard error.
 """
 
@@ -15,7 +15,7 @@ import trio
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from server.cli.clean import clean
+from server.cli.terminal_escape import clean
 from server.client.errors import ClientError
 from server.client.patience import Patience
 
@@ -97,7 +97,7 @@ def open_paper(footer: Footer, *, plain: bool = False, markdown: bool = False) -
     console = make_console()
     if plain or not console.is_terminal or console.is_dumb_terminal or not sys.stdout.isatty():
         return PlainPaper()
-    from server.cli.live import LivePaper
+    from server.cli.live_output import LivePaper
 
     return LivePaper(console, footer, markdown=markdown)
 

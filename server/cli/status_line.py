@@ -5,7 +5,7 @@ An answer may wait for its turn, for a person's decision or for a client's tool,
 
 from dataclasses import dataclass, field
 
-from server.cli.lines import Event, progress
+from server.cli.event_format import Event, progress
 
 
 @dataclass(slots=True)

@@ -14,11 +14,11 @@ import trio
 from rich.spinner import Spinner
 from rich.text import Text
 
-from server.cli.clean import clean_line
-from server.cli.doing import Doing
-from server.cli.lines import ENDS, summary, told
-from server.cli.paper import Paper, keep_fresh, open_paper, reconnecting, tell_absence
-from server.cli.telling import JsonTeller
+from server.cli.event_format import ENDS, summary, told
+from server.cli.event_printer import JsonTeller
+from server.cli.output import Paper, keep_fresh, open_paper, reconnecting, tell_absence
+from server.cli.status_line import Doing
+from server.cli.terminal_escape import clean_line
 from server.client.address import Address
 from server.client.api import Api, open_api
 from server.client.errors import ClientError

@@ -8,9 +8,9 @@ from typing import Any
 import click
 import trio
 
-from server.cli.answering import Answering, Ended
-from server.cli.clean import clean, clean_line
-from server.cli.failing import FAILED, INTERRUPTED, Failed
+from server.cli.answer_view import Answering, Ended
+from server.cli.exit_codes import FAILED, INTERRUPTED, Failed
+from server.cli.terminal_escape import clean, clean_line
 from server.client.address import Address
 from server.client.api import Body, open_api
 from server.client.patience import Patience

@@ -6,9 +6,9 @@ from typing import Protocol
 import click
 import msgspec
 
-from server.cli.clean import clean_json
-from server.cli.lines import Event, line_for
-from server.cli.paper import Paper
+from server.cli.event_format import Event, line_for
+from server.cli.output import Paper
+from server.cli.terminal_escape import clean_json
 
 
 class Teller(Protocol):

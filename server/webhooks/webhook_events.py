@@ -25,6 +25,10 @@ FIRST_EPOCH: Final = 1
 REQUESTED, TAKEN_OVER, TRIED = "webhook.requested", "webhook.taken_over", "webhook.tried"
 DELIVERED, GAVE_UP = "webhook.delivered", "webhook.gave_up"
 
+NAMES_FAULTS: Final = ("name_not_found", "private_address")
+NO_ALLOWED_ADDRESS: Final = "no_allowed_address"
+"""Said to clients for each of `NAMES_FAULTS`: the host's name leads to no address that webhooks may go to."""
+
 Status = Literal["pending", "delivered", "gave_up"]
 
 
@@ -35,7 +39,15 @@ class Try(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     status: int | None
     error: str | None
-    ms: Annotated[int, Meta(ge=0, description="How long it took.")]
+    ms: Annotated[int, Meta(ge=0, description="How long it took; 0 for `no_allowed_address`.")]
+
+    def shown(self) -> "Try":
+        """What a client may know of it.
+
+        A name that is not found and one that leads to a private address look the same, by the code and by the
+        time: else whoever may name URLs could ask which names our network has. Our log has the difference.
+        """
+        return replace(self, error=NO_ALLOWED_ADDRESS, ms=0) if self.error in NAMES_FAULTS else self
 
 
 class WebhookSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +76,8 @@ class Hook(msgspec.Struct, frozen=True):
     def snapshot(self) -> WebhookSnapshot:
         """What may be shown of it."""
         origin = parse_target(self.url).origin
-        return WebhookSnapshot(status=self.status, url=origin, reason=self.reason, tries=list(self.tries))
+        tries = [one.shown() for one in self.tries]
+        return WebhookSnapshot(status=self.status, url=origin, reason=self.reason, tries=tries)
 
 
 def stream_of(generation: str) -> str:

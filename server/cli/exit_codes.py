@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from server.cli.clean import clean
+from server.cli.terminal_escape import clean
 from server.client.errors import BadAddress, ClientError, Unreachable
 
 DONE, FAILED, MISUSED, AWAY, INTERRUPTED = 0, 1, 2, 3, 130

@@ -1,0 +1,119 @@
+"""`tokentape serve --migrate`: a database of one's own, empty or older, is brought up to date and then served."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+import migrations
+from tests.cli.commands import tokentape
+from tests.harness.databases import Postgres, TestDatabase
+from tests.harness.http import http_client
+from tests.harness.servers import Server, running
+
+MIGRATED = "database migrated"
+
+
+@pytest.fixture
+def empty(postgres: Postgres) -> Iterator[TestDatabase]:
+    """A database in which nothing is, not even the schema."""
+    name = f"empty_{secrets.token_hex(6)}"
+    postgres.sql(f"CREATE DATABASE {name} OWNER tokentape_owner")
+    try:
+        yield TestDatabase(
+            name,
+            postgres.embedded.app_url.replace("/tokentape?", f"/{name}?"),
+            postgres.embedded.owner_url.replace("/tokentape?", f"/{name}?"),
+        )
+    finally:
+        postgres.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _migrated(server: Server) -> list[tuple[object, object]]:
+    lines = [line for line in server.log_lines() if line["event"] == MIGRATED]
+    return [(line["before"], line["after"]) for line in lines]
+
+
+async def _works(server: Server) -> None:
+    async with http_client(server.url) as client:
+        assert (await client.post("/v1/conversations", json={"title": "t"})).status_code == 201
+
+
+async def test_without_it_an_empty_database_is_refused_with_both_remedies(empty: TestDatabase) -> None:
+    done = await tokentape("serve", "--bind", "127.0.0.1:0", "--database-url", empty.app_url)
+    assert done.status == 1
+    assert "The database is empty" in done.err
+    assert "`tokentape migrate`" in done.err
+    assert "--migrate (TOKENTAPE_MIGRATE=true)" in done.err
+
+
+@pytest.mark.parametrize("before", ["empty", "0001"])
+async def test_the_owner_migrates_and_the_app_serves(before: str, empty: TestDatabase) -> None:
+    """The role that serves gets its rights, and no others; a second start has nothing to do."""
+    if before != "empty":
+        await migrations.upgrade(empty.owner_url, app_role="tokentape_app", revision=before)
+    env = {"TOKENTAPE_DATABASE_OWNER_URL": empty.owner_url, "TOKENTAPE_MIGRATE": "true"}
+    async with running(empty.app_url, env) as server:
+        assert _migrated(server) == [(before, migrations.HEAD)]
+        await _works(server)
+        assert await server.stop() == 0
+        await server.start()
+        assert len(_migrated(server)) == 1
+        await _works(server)
+
+
+async def test_one_role_for_both(empty: TestDatabase) -> None:
+    async with running(empty.owner_url, {"TOKENTAPE_MIGRATE": "1"}) as server:
+        assert _migrated(server) == [("empty", migrations.HEAD)]
+        await _works(server)
+
+
+async def test_a_migrated_database_needs_no_right_to_migrate(database: TestDatabase) -> None:
+    """The setting may stay, where servers are given the login of the role that serves alone."""
+    async with running(database.app_url, {"TOKENTAPE_MIGRATE": "1"}) as server:
+        assert _migrated(server) == []
+        await _works(server)
+
+
+async def test_two_at_once(empty: TestDatabase) -> None:
+    """One migrates, the other waits for it, and both serve."""
+    env = {"TOKENTAPE_DATABASE_OWNER_URL": empty.owner_url, "TOKENTAPE_MIGRATE": "true"}
+    servers = [Server(empty.app_url, env), Server(empty.app_url, env)]
+    try:
+        async with trio.open_nursery() as nursery:
+            for server in servers:
+                nursery.start_soon(server.start)
+        assert sorted(len(_migrated(server)) for server in servers) == [0, 1]
+        for server in servers:
+            await _works(server)
+    finally:
+        for server in servers:
+            if server.process is not None:
+                server.process.kill()
+                server.process.wait()
+            server.log.close()
+
+
+async def test_a_right_that_is_missing_is_said(empty: TestDatabase) -> None:
+    done = await tokentape("serve", "--migrate", "--bind", "127.0.0.1:0", "--database-url", empty.app_url)
+    assert done.status == 1
+    assert "could not be migrated: permission denied" in done.err
+    assert "TOKENTAPE_DATABASE_OWNER_URL" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", [("serve", "--migrate", "--bind", "127.0.0.1:0"), ("migrate",)])
+async def test_a_newer_versions_database_is_left_alone(
+    command: tuple[str, ...], database: TestDatabase, postgres: Postgres
+) -> None:
+    """By the server and by `tokentape migrate`, in the same words."""
+    postgres.sql("UPDATE eventstore.revision SET version_num = '9999'", database.name)
+    done = await tokentape(
+        *command, "--database-url", database.app_url, "--database-owner-url", database.owner_url
+    )
+    assert done.status == 1
+    assert "revision 9999" in done.err
+    assert "newer Tokentape" in done.err
+    assert "Traceback" not in done.err
+    assert postgres.sql("SELECT version_num FROM eventstore.revision", database.name) == "9999"
