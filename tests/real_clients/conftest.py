@@ -1,0 +1,26 @@
+"""One server for all tests here that leave it alone, and a client of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.clients.api import Api
+from tests.harness.databases import Postgres
+from tests.harness.servers import Server
+from tests.transports.serving import serving
+
+
+@pytest.fixture(scope="session")
+def server(postgres: Postgres) -> Iterator[Server]:
+    """It."""
+    with postgres.clone() as database, serving(database.app_url) as server:
+        yield server
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[Api]:
+    """A JSON client of it."""
+    async with Api.open(server.port) as api:
+        yield api

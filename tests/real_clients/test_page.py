@@ -1,0 +1,54 @@
+"""docs/clients.md itself: none of its programs is untried, its table leads somewhere, its recipe counts right."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from tests.clients.api import Api
+from tests.clients.sse import Parser
+from tests.harness.servers import ROOT
+
+from . import scripts
+from .libraries import LIBRARIES
+from .test_browser import PROGRAMS
+
+TEXT = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+
+
+def test_every_program_is_tried() -> None:
+    """Each block of code is a program that a test runs."""
+    fences = re.findall(r"^```(\w*)$", TEXT, re.MULTILINE)[::2]
+    tried = {library.program for library in LIBRARIES} | set(PROGRAMS)
+    assert set(scripts.programs()) == tried
+    assert len(fences) == len([name for name in scripts.programs() if f" {name}" in TEXT])
+
+
+def test_every_link_of_the_page_leads_to_a_heading() -> None:
+    """As GitHub makes anchors of headings."""
+    headings = {
+        re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-")
+        for line in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    }
+    links = set(re.findall(r"\]\(#([^)]+)\)", TEXT))
+    assert links <= headings, links - headings
+    assert len(links) > 10
+
+
+async def test_an_id_counts_when_its_block_is_complete(api: Api, tmp_path: Path) -> None:
+    """The line of awk against a stream that ends anywhere: the place that an EventSource would come back to."""
+    (recipe,) = re.findall(r"last=\$\((awk .*) events\.txt\)", TEXT)
+    generation = await api.generate(tokens=3)
+    await api.finished(generation)
+    answer = await api.http.get(f"{generation}/events", headers={"Accept": "text/event-stream"})
+    found, expected = [], []
+    for end in range(len(answer.content) - 420, len(answer.content) + 1, 3):
+        heard = answer.content[:end]
+        parser = Parser()
+        parser.feed(heard)
+        expected.append(int(parser.last_event_id or 0))
+        done = subprocess.run(["sh", "-c", f"{recipe} -"], input=heard, capture_output=True, check=True)
+        found.append(int(done.stdout))
+    assert found == expected
+    assert len(set(expected)) > 2
