@@ -1,7 +1,8 @@
 """`python -m bench [NAME …]`: benchmarks on a PostgreSQL of their own, as a table, and as files in bench/results.
 
 `--list` names them, `--quick` runs them with tiny settings (to see that they work), and each setting of the
-named ones is an option. One fails, the others still run; the status is 1 then.
+named ones is an option. `--against REVISION` measures a former revision beside this checkout, in turns, where
+the benchmark can. One fails, the others still run; the status is 1 then.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from bench.results import announce, keep
 from bench.stand.database import open_postgres
 
 RESULTS = Path(__file__).parent / "results"
+PICTURES = Path(__file__).parent / "pictures"
 
 
 def main() -> None:
@@ -39,7 +41,8 @@ def main() -> None:
                     print(f"{one.name} failed: {error!r}", file=sys.stderr)
                     failed = True
                     continue
-                keep(one, settings, report, Path(wanted.out), quick=wanted.quick)
+                gallery = PICTURES if wanted.pictures else None
+                keep(one, settings, report, Path(wanted.out), quick=wanted.quick, gallery=gallery)
     except KeyboardInterrupt:
         sys.exit("stopped")
     sys.exit(1 if failed else 0)
@@ -55,12 +58,14 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[Benchmark[Any]
     parser.add_argument("--list", action="store_true", help="name them all")
     parser.add_argument("--quick", action="store_true", help="tiny settings: to see that they work")
     parser.add_argument("--out", default=str(RESULTS), help="folder for the results")
+    parser.add_argument("--pictures", action="store_true", help="put the pictures into bench/pictures too")
     kinds: dict[str, Any] = {}
     for one in ALL:
         for setting in dataclasses.fields(one.settings):
             kinds.setdefault(setting.name, setting.type)
     for name, kind in sorted(kinds.items()):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_parser_of(kind), metavar="N")
+        word = "REVISION" if kind is str else "N"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=_parser_of(kind), metavar=word)
     wanted = parser.parse_args(arguments)
     chosen = [one for one in ALL if one.name in wanted.name or not wanted.name]
     given = {name: value for name in kinds if (value := getattr(wanted, name)) is not None}
@@ -71,7 +76,7 @@ def _read(arguments: list[str]) -> tuple[argparse.Namespace, list[Benchmark[Any]
 
 
 def _parser_of(kind: Any) -> Any:
-    if kind in (int, float):
+    if kind in (int, float, str):
         return kind
     return lambda text: tuple(int(part) for part in text.split(","))
 

@@ -2,7 +2,23 @@
 
 from typing import Any
 
-from bench import append, cpu, disk, durability, fanout, jobs, load, memory, polls, replay, search
+from bench import (
+    alone,
+    append,
+    cpu,
+    disk,
+    durability,
+    edge,
+    fanout,
+    growth,
+    jobs,
+    load,
+    memory,
+    polls,
+    replay,
+    search,
+    storm,
+)
 from bench.benchmark import Benchmark
 
 ALL: tuple[Benchmark[Any], ...] = (
@@ -13,8 +29,12 @@ ALL: tuple[Benchmark[Any], ...] = (
     replay.BENCHMARK,
     polls.BENCHMARK,
     jobs.BENCHMARK,
+    edge.BENCHMARK,
+    storm.BENCHMARK,
+    alone.BENCHMARK,
     durability.BENCHMARK,
     cpu.BENCHMARK,
     memory.BENCHMARK,
+    growth.BENCHMARK,
     disk.BENCHMARK,
 )

@@ -9,9 +9,9 @@ import msgspec
 from bench.benchmark import Benchmark, Report
 from bench.figures import charts
 from bench.figures.percentiles import spread
-from bench.polls import Rows, poll
 from bench.stand.database import Postgres
 from bench.stand.http import ask
+from bench.stand.polling import Asking, Rows, poll
 from bench.stand.progress import bar
 from bench.traffic import Site, site
 
@@ -45,7 +45,7 @@ def measure(postgres: Postgres, settings: Settings) -> Report:
                 for crowd in crowds:
                     before = _asked(where)
                     path = _begin(where, settings, done)
-                    rows, _ = poll(where, path, crowd, settings.seconds, pause=pause, etag=etag)
+                    rows = poll(where.server, Asking(path, crowd, settings.seconds, pause, etag)).rows
                     ask(where.server, "POST", f"{path}/cancel", body={})
                     found.setdefault((crowd, name), []).extend(rows)
                     asked.setdefault((crowd, name), []).append(_asked(where) - before)

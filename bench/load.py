@@ -1,29 +1,44 @@
-"""Many generations at once, one reader each: is anything lost, how late is a token, what does it cost?"""
+"""Many generations at once, one reader each: is anything lost, how late is a token, what does it cost?
+
+With a former revision beside it, each turn of each has a server and a database of its own.
+"""
 
 from dataclasses import dataclass
+from itertools import product
 
 from bench.benchmark import Benchmark, Report
 from bench.figures import charts
+from bench.figures.comparison import Comparison, Measure
 from bench.figures.loss import total
 from bench.figures.percentiles import Spread, spread, steps
 from bench.figures.verdict import Verdict
 from bench.stand.database import Postgres
+from bench.stand.revision import NOW, revisions
 from bench.stand.watch import OTHERS
 from bench.traffic import Outcome, Traffic, run, site
 
 GOAL_MS = 100.0
+MEASURES = (
+    Measure("side by side: upstream to client, p50", "ms"),
+    Measure("side by side: upstream to client, p99", "ms"),
+    Measure("side by side: a generation's first token, p99", "ms"),
+    Measure("side by side: server CPU a token", "µs"),
+    Measure("side by side: Postgres CPU a token", "µs"),
+    Measure("side by side: server memory (PSS)", "MiB"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings(Traffic):
-    """As `Traffic`."""
+    """As `Traffic`; `against` is a former revision to measure beside, in `turns`."""
+
+    turns: int = 1
+    against: str = ""
 
 
 def measure(postgres: Postgres, settings: Settings) -> Report:
-    """One run."""
-    with postgres.database() as database, site(database) as where:
-        outcome = run(where, settings)
-    report = Report(data=data_of(outcome))
+    """A run a turn and revision; the rows with more detail are those of the present one's last."""
+    outcome, report = compare(postgres, settings, settings.turns, settings.against, "load")
     add_rows(report, outcome, settings, GOAL_MS)
     curves = {"all but the first": steps(outcome.verdict.between), "first tokens": steps(outcome.verdict.first)}
     report.pictures["load"] = charts.lines(
@@ -35,6 +50,32 @@ def measure(postgres: Postgres, settings: Settings) -> Report:
         log_x=True,
     )
     return report
+
+
+def compare(postgres: Postgres, traffic: Traffic, turns: int, against: str, what: str) -> tuple[Outcome, Report]:
+    """Runs of the same traffic in turns: the present revision's last, and a report of both side by side.
+
+    Without `against` the report has data, and no rows yet.
+    """
+    comparison = Comparison(MEASURES)
+    outcomes: list[Outcome] = []
+    for _, revision in product(range(turns), revisions(against, postgres.folder)):
+        with postgres.database(revision=revision) as database, site(database, None, revision) as where:
+            outcome = run(where, traffic, f"{what}, {revision.name}" if against else what)
+        between = spread(outcome.verdict.between)
+        first = spread(outcome.verdict.first)
+        costs = (outcome.cpu("server"), outcome.cpu("Postgres"), outcome.pss / 2**20)
+        for one, value in zip(MEASURES, (between.p50, between.p99, first.p99, *costs), strict=True):
+            if outcome.tokens or one.unit != "µs":  # too short for a steady part: CPU was not measured
+                comparison.note(revision.name, one.what, value)
+        if revision.name == NOW:
+            outcomes.append(outcome)
+    report = Report(data=data_of(outcomes[-1]))
+    if against:
+        report.add_comparison(comparison)
+    for earlier in outcomes[:-1]:
+        add_loss(report, earlier.verdict)
+    return outcomes[-1], report
 
 
 def data_of(outcome: Outcome) -> dict[str, object]:

@@ -3,11 +3,9 @@
 One generation grows all the time, one is silent; the second is what `If-None-Match` is for (304).
 """
 
-import tempfile
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -15,9 +13,9 @@ from bench.benchmark import Benchmark, Report
 from bench.figures import charts
 from bench.figures.percentiles import spread
 from bench.stand.database import Postgres
-from bench.stand.helper import helper
 from bench.stand.http import ask
-from bench.stand.proc import costs, descendants
+from bench.stand.polling import Asking, Rows, poll
+from bench.stand.proc import cpu_clock
 from bench.stand.progress import bar
 from bench.traffic import Site, site
 
@@ -33,7 +31,6 @@ class Settings:
     turns: int = 3
 
 
-Rows = list[tuple[int, float, int]]
 WAYS = tuple(
     (which, etag, patient)
     for which, etag in (("growing", False), ("growing", True), ("silent", True))
@@ -55,17 +52,17 @@ def measure(postgres: Postgres, settings: Settings) -> Report:
             "growing": _begin(where, {"rate": settings.rate, "tokens": 1_000_000, "delay": 0}),
             "silent": _begin(where, {"rate": 1, "tokens": 1, "delay": 86_400}),
         }
-        before = _cpu(where)
+        before = cpu_clock(where.server.pid)
         time.sleep(settings.seconds)
-        alone = _cpu(where) - before  # what the generations themselves cost in that time
+        alone = cpu_clock(where.server.pid) - before  # what the generations themselves cost in that time
         for _ in range(settings.turns):
             for which, etag, patient in WAYS:
                 pace = "once a second" if patient else "without a pause"
                 name = f"{which}, {'with' if etag else 'no'} ETag, {pace}"
                 crowd, pause = (settings.patient, 1.0) if patient else (settings.pollers, 0.0)
-                rows, used = poll(where, paths[which], crowd, settings.seconds, pause=pause, etag=etag)
-                found.setdefault(name, []).extend(rows)
-                cpu[name] += used - alone
+                polled = poll(where.server, Asking(paths[which], crowd, settings.seconds, pause, etag))
+                found.setdefault(name, []).extend(polled.rows)
+                cpu[name] += polled.server_cpu - alone
                 done += 1
                 show(done, name)
         for path in paths.values():
@@ -78,29 +75,6 @@ def _begin(where: Site, script: dict[str, object]) -> str:
     said = msgspec.json.encode({"run": "polls", "stream": script["delay"], **script}).decode()
     asked = ask(where.server, "POST", "/v1/generations", body={"model": "openai/bench", "input": said})
     return f"/v1/generations/{msgspec.json.decode(asked.body)['id']}"
-
-
-def poll(where: Site, path: str, pollers: int, seconds: float, *, pause: float, etag: bool) -> tuple[Rows, float]:
-    """So many ask for so long, each with a pause (seconds) between; what they got, and the server's CPU (s)."""
-    with tempfile.TemporaryDirectory() as folder, helper("poller") as poller:
-        before = _cpu(where)
-        poller.tell(
-            port=where.server.port,
-            path=path,
-            pollers=pollers,
-            pause=pause,
-            etag=etag,
-            seconds=seconds,
-            out=str(Path(folder) / "rows"),
-        )
-        poller.until("written", seconds + 30)
-        used = _cpu(where) - before
-        rows: Rows = msgspec.msgpack.decode((Path(folder) / "rows").read_bytes())
-    return rows, used
-
-
-def _cpu(where: Site) -> float:
-    return sum(one.cpu for one in costs(descendants(where.server.pid)).values())
 
 
 def _report(found: dict[str, Rows], cpu: dict[str, float], settings: Settings) -> Report:

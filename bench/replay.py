@@ -3,18 +3,20 @@
 Cold: server and PostgreSQL have just been started, nothing is in their memory (the machine's file cache is).
 """
 
-import statistics
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import msgspec
 
 from bench.benchmark import Benchmark, Report
 from bench.figures import charts, tape
-from bench.stand.database import Postgres
+from bench.figures.comparison import Comparison, Measure
+from bench.stand.database import Database, Postgres
 from bench.stand.http import Answer, ask
+from bench.stand.revision import Revision, revisions
 from bench.stand.server import Server, serving
-from bench.traffic import site
+from bench.traffic import Site, site
 
 GOAL = 50_000
 AROUND = 3  # requested, started, completed
@@ -23,10 +25,14 @@ Read = Callable[[Server, str], tuple[list[int], float]]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How long the answer is, in tokens, and how often it is read warm (the median counts)."""
+    """How long the answer is, in tokens, and how often it is read warm (the median counts).
+
+    `against` is a former revision to measure beside.
+    """
 
     tokens: int = 5_000
     turns: int = 7
+    against: str = ""
 
 
 class _Event(msgspec.Struct):
@@ -43,27 +49,40 @@ _LINE, _PAGE = msgspec.json.Decoder(_Event), msgspec.json.Decoder(_Page)
 
 
 def measure(postgres: Postgres, settings: Settings) -> Report:
-    """Writes one answer, then reads it again and again."""
-    report = Report()
-    rates: dict[str, float] = {}
-    with postgres.database() as database:
-        with site(database) as where:
-            path = _finished(where.server, settings.tokens)
+    """Writes one answer on each revision's server, then reads it again and again, the revisions taking turns."""
+    comparison = Comparison(
+        [
+            Measure(f"{name}, warm", "events/s", GOAL if "500" not in name else None, at_least=True)
+            for name in READS
+        ]
+        + [Measure(f"{name}, cold", "events/s") for name in COLD]
+    )
+    with ExitStack() as databases:
+        paths: list[tuple[Revision, Database, str]] = []
+        with ExitStack() as servers:
+            warm: list[tuple[Revision, Site, str]] = []
+            for revision in revisions(settings.against, postgres.folder):
+                database = databases.enter_context(postgres.database(revision=revision))
+                where = servers.enter_context(site(database, None, revision))
+                warm.append((revision, where, _finished(where.server, settings.tokens)))
+                paths.append((revision, database, warm[-1][2]))
             for name, read in READS.items():
-                found = [_rate(read, where.server, path, settings.tokens) for _ in range(settings.turns + 1)]
-                rates[f"{name}, warm"] = statistics.median(found[1:])
+                for turn in range(settings.turns + 1):
+                    for revision, where, path in warm:
+                        rate = _rate(read, where.server, path, settings.tokens)
+                        if turn:  # the first warms
+                            comparison.note(revision.name, f"{name}, warm", rate)
         for name in COLD:
-            postgres.restart()
-            with serving(database.app_url) as server:
-                rates[f"{name}, cold"] = _rate(READS[name], server, path, settings.tokens)
-    for name, rate in rates.items():
-        goal = name.endswith("warm") and "500" not in name
-        report.add(
-            name, f"{rate:,.0f} events/s", f"{GOAL:,} events/s" if goal else "", rate >= GOAL if goal else None
-        )
-    report.data["events_a_second"] = rates
+            for revision, database, path in paths:
+                postgres.restart()
+                with serving(database.app_url, None, revision) as server:
+                    rate = _rate(READS[name], server, path, settings.tokens)
+                comparison.note(revision.name, f"{name}, cold", rate)
+    report = Report()
+    report.add_comparison(comparison)
     title = f"{settings.tokens:,} tokens replayed to one reader"
-    report.pictures["replay"] = charts.bars(title, "events/s", rates)
+    whats = [f"{name}, warm" for name in READS] + [f"{name}, cold" for name in COLD]
+    report.pictures["replay"] = charts.bars(title, "events/s", comparison.medians(whats))
     return report
 
 

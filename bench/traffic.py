@@ -19,6 +19,7 @@ from bench.stand.database import Database
 from bench.stand.helper import Helper, helper
 from bench.stand.proc import pss
 from bench.stand.progress import bar
+from bench.stand.revision import PRESENT, Revision
 from bench.stand.server import Server, serving
 from bench.stand.watch import Look, Use, use, watching
 
@@ -83,12 +84,12 @@ class Site:
 
 
 @contextmanager
-def site(database: Database, env: Mapping[str, str] | None = None) -> Iterator[Site]:
+def site(database: Database, env: Mapping[str, str] | None = None, revision: Revision = PRESENT) -> Iterator[Site]:
     """Up for as long as the context."""
     with helper("upstream") as upstream:
         port = upstream.until("port", 10)["port"]
         own = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "bench"}
-        with serving(database.app_url, {**own, **(env or {})}) as server:
+        with serving(database.app_url, {**own, **(env or {})}, revision) as server:
             yield Site(server, upstream, database)
 
 

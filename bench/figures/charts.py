@@ -7,6 +7,7 @@ from bench.figures.svg import COLOURS, Canvas
 
 WIDTH, HEIGHT = 760, 380
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 60, 50
+MOST_TICKS = 10
 Points = Sequence[tuple[float, float]]
 
 
@@ -28,11 +29,11 @@ def lines(
         _, y = place(0, value)
         canvas.line(LEFT, y, WIDTH - RIGHT, y, "grid")
         canvas.text(LEFT - 8, y + 4, f"{value:,.4g}", "right small")
-    ticks = (0, 50, 90, 99, 99.9, 99.99) if log_x else sorted({x for x, _ in every})
+    ticks = (0, 50, 90, 99, 99.9, 99.99) if log_x else _ticks([x for x, _ in every])
     for tick in ticks:
         x, _ = place(tick, 0)
         if x <= WIDTH - RIGHT + 1:
-            canvas.text(x, HEIGHT - BOTTOM + 16, f"{tick:g}", "mid small")
+            canvas.text(x, HEIGHT - BOTTOM + 16, f"{tick:,g}", "mid small")
     canvas.text((LEFT + WIDTH) / 2, HEIGHT - 12, x_name, "mid")
     canvas.text(16, TOP - 16, y_name, "small")
     if goal:
@@ -90,6 +91,15 @@ def icicle(title: str, weights: Mapping[tuple[str, ...], int], colours: Mapping[
         if size > 40:
             canvas.text(start + 3, y + 12, frame[: int(size / 5.6)], "small on")
     return canvas.render()
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Where there are few values, the values; else round numbers up to the largest."""
+    several = sorted(set(values))
+    if len(several) <= MOST_TICKS:
+        return several
+    step = _round_up(several[-1] / MOST_TICKS)
+    return [step * n for n in range(int(several[-1] / step) + 1)]
 
 
 def _x(x: float, percentile: bool) -> float:

@@ -59,7 +59,7 @@ _STAGES = {
     "wire": "encoding",
     "web": "sending",
     "quart": "sending",
-    "host": "sending",
+    "http": "sending",
     "hypercorn and h11": "sending",
     "trio": "scheduling",
 }

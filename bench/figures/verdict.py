@@ -28,6 +28,7 @@ class Recording:
 class Verdict:
     """All readers together. Latencies in ms: of first tokens, from the request to them, of all others.
 
+    `between_sent` is when each of the others was sent (monotonic ns), in the order of `between`.
     `late_readers` asked for events only after the first token had been sent.
     """
 
@@ -36,6 +37,7 @@ class Verdict:
     first: list[float] = field(default_factory=list)
     asked: list[float] = field(default_factory=list)
     between: list[float] = field(default_factory=list)
+    between_sent: list[int] = field(default_factory=list)
     late_readers: int = 0
     frames_a_chunk: float = 0.0
 
@@ -64,6 +66,8 @@ def judge(recordings: Iterable[Recording], sent: Mapping[int, Sequence[int]], to
         arrived = [(event.at, at_of[event.text]) for event in read.events if event.text in at_of]
         for n, (at, left) in enumerate(arrived):
             (found.between if n else found.first).append((at - left) / 1e6)
+            if n:
+                found.between_sent.append(left)
         found.asked += [(at - one.asked_at) / 1e6 for at, _ in arrived[:1]]
     found.loss = loss.total(losses)
     found.frames_a_chunk = frames / chunks if chunks else 0.0

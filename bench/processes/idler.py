@@ -1,8 +1,9 @@
 """Clients that hold connections and do nothing with them: `python -m bench.processes.idler`.
 
-Commands: `{"do": "open", "kind", "count", "port", "conversation", "after"}` and `{"do": "close"}`; each is
-answered when it is done: all are open when each has got its first bytes (a long poll gets none before its end;
-for those the one who measures waits until the server is quiet).
+Commands: `{"do": "open", "kind", "count", "at_once", "port", "conversation", "after"}` and `{"do": "close"}`; each
+is answered when it is done: all are open when each has got its first bytes (a long poll gets none before its end;
+for those the one who measures waits until the server is quiet). `at_once` are opened before the first of them is
+waited for; of "HTTP/2 SSE" they are the streams of one connection.
 """
 
 import os
@@ -18,7 +19,6 @@ import h2.events
 from bench.processes import control
 
 SECONDS = 60.0
-STREAMS = 100  # of one HTTP/2 connection: what hypercorn allows, and browsers come near
 
 
 class Idlers:
@@ -28,10 +28,10 @@ class Idlers:
         self._held: list[socket.socket] = []
 
     def open(self, command: dict[str, Any]) -> None:
-        """Opens them, a few dozen at a time: the server's backlog is not what is measured."""
+        """Opens them, a few at a time: the server's backlog is not what is measured."""
         kind, count = command["kind"], command["count"]
         while count:
-            some = min(count, STREAMS)
+            some = min(count, command["at_once"])
             count -= some
             if kind == "HTTP/2 SSE":
                 self._held.append(_many(command, some))

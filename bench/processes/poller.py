@@ -1,8 +1,13 @@
-"""Clients that poll one address, in one cheap process: `python -m bench.processes.poller`.
+"""Clients that ask one thing again and again, in one cheap process: `python -m bench.processes.poller`.
 
 One command: `{"port", "path", "pollers", "pause", "etag", "seconds", "out"}`. Each poller asks, waits for the
-answer, pauses (0: not at all) and asks again, with the last ETag as If-None-Match where `etag`. Says
-`{"written": out}` at last: msgpack, [[asked_at, ms, status], …].
+answer, pauses (0: not at all) and asks again, with the last ETag as If-None-Match where `etag`. With a `body` it
+posts that; with a `count` it is over after so many answers, at the latest after `seconds`. Says `{"written": out}`
+at last: msgpack, `{"rows": [[asked_at, ms, status], …], "locations", "cpu", "reconnects"}`, `cpu` being this
+process's seconds while it asked.
+
+The requests are bytes that were made before; an answer is looked through for its length (and its ETag or Location
+where it counts) and for nothing else: on two cores a client that parses takes from the server what is measured.
 """
 
 import heapq
@@ -19,6 +24,8 @@ import msgspec
 from bench.processes import control
 
 END = b"\r\n\r\n"
+LENGTH, ETAG, LOCATION = b"\r\ncontent-length: ", b"\r\netag: ", b"\r\nlocation: "
+BODILESS = (204, 304)
 
 
 @dataclass(eq=False, slots=True)
@@ -27,74 +34,131 @@ class Poller:
 
     sock: socket.socket
     answer: bytes = b""
+    request: bytes = b""
     etag: bytes = b""
     asked_at: int = 0
+    answers: int = 0  # on this connection
 
 
 class Pollers:
     """All of them, and when each asks next."""
 
     def __init__(self, command: dict[str, Any]) -> None:
-        host = b"Host: 127.0.0.1:%d\r\n" % command["port"]
-        self._request = b"GET %b HTTP/1.1\r\n%b" % (command["path"].encode(), host)
+        self._address = ("127.0.0.1", command["port"])
+        self._first, self._rest = _request(command)
         self._pause = int(command["pause"] * 1e9)
         self._conditional: bool = command["etag"]
         self._until = time.monotonic_ns() + int(command["seconds"] * 1e9)
+        self._left: int = command.get("count") or sys.maxsize
+        self._to_ask = self._left
         self._epoll = select.epoll()
         self._epoll.register(0, select.EPOLLIN)
         self._by_number: dict[int, Poller] = {}
         self._due: list[tuple[int, int, Poller]] = []
-        self._rows: list[tuple[int, float, int]] = []
+        self.rows: list[tuple[int, float, int]] = []
+        self.locations: list[str] = []
+        self.reconnects = 0
         now = time.monotonic_ns()
         for n in range(command["pollers"]):
-            sock = socket.create_connection(("127.0.0.1", command["port"]))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            poller = Poller(sock)
-            self._by_number[sock.fileno()] = poller
-            self._epoll.register(sock, select.EPOLLIN)
+            poller = Poller(self._connect(), request=self._first)
+            self._watch(poller)
             # Spread over the pause: real ones do not ask all at once.
             heapq.heappush(self._due, (now + self._pause * n // command["pollers"], n, poller))
 
-    def run(self) -> list[tuple[int, float, int]]:
-        """Until the time is over, or the input."""
-        while (now := time.monotonic_ns()) < self._until:
+    def run(self) -> None:
+        """Until the time is over, or the count, or the input."""
+        poll, ready, by_number = self._epoll.poll, self._ready, self._by_number
+        while self._left and (now := time.monotonic_ns()) < self._until:
             while self._due and self._due[0][0] <= now:
                 self._ask(heapq.heappop(self._due)[2])
-            wait = max(0, self._due[0][0] - now) / 1e9 if self._due else 0.1
-            for number, _ in self._epoll.poll(min(wait, 0.1)):
-                if number == 0:
-                    if not os.read(0, 65_536):
-                        sys.exit(0)
-                else:
-                    self._ready(number)
-        return self._rows
+            wait = min(0.1, max(0, self._due[0][0] - now) / 1e9) if self._due else 0.1
+            for number, _ in poll(wait):
+                if number:
+                    ready(by_number[number])
+                elif not os.read(0, 65_536):
+                    sys.exit(0)
+
+    def _connect(self) -> socket.socket:
+        sock = socket.create_connection(self._address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def _watch(self, poller: Poller) -> None:
+        self._by_number[poller.sock.fileno()] = poller
+        self._epoll.register(poller.sock, select.EPOLLIN)
 
     def _ask(self, poller: Poller) -> None:
-        match = b"If-None-Match: %b\r\n" % poller.etag if self._conditional and poller.etag else b""
-        poller.asked_at = time.monotonic_ns()
-        poller.sock.sendall(self._request + match + b"\r\n")
+        if self._to_ask:
+            self._to_ask -= 1
+            poller.asked_at = time.monotonic_ns()
+            poller.sock.send(poller.request)
 
-    def _ready(self, number: int) -> None:
-        poller = self._by_number[number]
-        data = poller.sock.recv(1 << 18)
+    def _ready(self, poller: Poller) -> None:
+        try:
+            data = poller.sock.recv(1 << 18)
+        except ConnectionResetError:
+            data = b""
         if not data:
-            raise SystemExit(f"the server closed a poller's connection after {poller.answer[:200]!r}")
-        poller.answer += data
-        head, found, rest = poller.answer.partition(END)
-        if not found:
+            self._closed(poller)
             return
-        fields = {
-            name.lower(): value.strip()
-            for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
-        }
-        status = int(head[9:12])
-        if status != 304 and len(rest) < int(fields[b"content-length"]):
+        if poller.answer:
+            data = poller.answer + data
+        head = data.find(END)
+        if head < 0:
+            poller.answer = data
+            return
+        status = int(data[9:12])
+        fields = data[: head + 2].lower() if status not in BODILESS else b""
+        if fields and len(data) < head + 4 + int(_field(fields, LENGTH)):
+            poller.answer = data
             return
         poller.answer = b""
-        poller.etag = fields.get(b"etag", b"")
+        poller.answers += 1
         now = time.monotonic_ns()
-        self._rows.append((poller.asked_at, (now - poller.asked_at) / 1e6, status))
-        heapq.heappush(self._due, (now + self._pause, number, poller))
+        self.rows.append((poller.asked_at, (now - poller.asked_at) / 1e6, status))
+        self._left -= 1
+        if fields and self._conditional and (etag := _field(fields, ETAG)) != poller.etag:
+            poller.etag = etag
+            poller.request = b"%bif-none-match: %b\r\n%b" % (self._first[: -len(self._rest)], etag, self._rest)
+        if fields and status in (201, 202) and LOCATION in fields:
+            start = fields.find(LOCATION) + len(LOCATION)  # its case counts: from the data, not from `fields`
+            self.locations.append(data[start : data.find(b"\r\n", start)].decode())
+        if self._pause:
+            heapq.heappush(self._due, (now + self._pause, poller.sock.fileno(), poller))
+        else:
+            self._ask(poller)
+
+    def _closed(self, poller: Poller) -> None:
+        """A server may close a kept connection between two answers; the client then asks on a new one."""
+        if poller.answer or not poller.answers:
+            raise SystemExit(f"the server closed a poller's connection after {poller.answer[:200]!r}")
+        self._epoll.unregister(poller.sock)
+        del self._by_number[poller.sock.fileno()]
+        poller.sock.close()
+        asked, poller.asked_at = poller.asked_at, time.monotonic_ns()
+        poller.sock, poller.answers = self._connect(), 0
+        self._watch(poller)
+        self.reconnects += 1
+        if asked and not self._pause:
+            poller.sock.send(poller.request)
+
+
+def _request(command: dict[str, Any]) -> tuple[bytes, bytes]:
+    """The request without If-None-Match, and that part of it which stands behind that field."""
+    body = command.get("body", "").encode()
+    start = f"{'POST' if body else 'GET'} {command['path']} HTTP/1.1\r\nHost: 127.0.0.1:{command['port']}\r\n"
+    kind = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) if body else b""
+    rest = b"accept: application/json\r\n%b\r\n%b" % (kind, body)
+    return start.encode() + rest, rest
+
+
+def _field(fields: bytes, name: bytes) -> bytes:
+    """A field's value from a head in small letters. Exits when it is missing: all answers here have it."""
+    start = fields.find(name)
+    if start < 0:
+        raise SystemExit(f"no {name.strip().decode()} in {fields[:300]!r}")
+    start += len(name)
+    return fields[start : fields.find(b"\r\n", start)]
 
 
 if __name__ == "__main__":
@@ -105,7 +169,15 @@ if __name__ == "__main__":
         if not data:
             raise SystemExit(0)
         told += data
-    rows = Pollers(commands[0]).run()
+    began = time.process_time()
+    pollers = Pollers(commands[0])
+    pollers.run()
+    found = {
+        "rows": pollers.rows,
+        "locations": pollers.locations,
+        "cpu": time.process_time() - began,
+        "reconnects": pollers.reconnects,
+    }
     with open(commands[0]["out"], "wb") as file:
-        file.write(msgspec.msgpack.encode(rows))
+        file.write(msgspec.msgpack.encode(found))
     control.say(written=commands[0]["out"])

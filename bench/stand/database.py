@@ -1,7 +1,9 @@
 """A PostgreSQL of the benchmarks' own, fsync on, and an empty, migrated database for each of them."""
 
+import os
 import secrets
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,18 +16,21 @@ import trio
 
 import migrations
 from bench.stand.helper import Helper, helper
+from bench.stand.revision import PRESENT, Revision
 
 START_SECONDS, STOP_SECONDS = 300.0, 60.0
+MIGRATE_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class Postgres:
-    """A running one. `pid` is its main process."""
+    """A running one. `pid` is its main process; `folder` holds all that it has, and goes with it."""
 
     app_url: str
     owner_url: str
     superuser_url: str
     bin_dir: Path
+    folder: Path
     pid: int
     _keeper: Helper
 
@@ -56,15 +61,23 @@ class Postgres:
         self.pid = self._keeper.until("pid", START_SECONDS)["pid"]
 
     @contextmanager
-    def database(self, settings: Mapping[str, str] | None = None) -> "Iterator[Database]":
-        """A migrated, empty database, dropped at the end; `settings` are for all sessions in it."""
+    def database(
+        self, settings: Mapping[str, str] | None = None, revision: Revision = PRESENT
+    ) -> "Iterator[Database]":
+        """An empty database, migrated by a revision's own code, dropped at the end.
+
+        `settings` are for all sessions in it.
+        """
         name = f"bench_{secrets.token_hex(4)}"
         self.sql(f"CREATE DATABASE {name} OWNER tokentape_owner")
         try:
             for key, value in (settings or {}).items():
                 self.sql(f"ALTER DATABASE {name} SET {key} = '{value}'")
             found = Database(name, _in(self.app_url, name), _in(self.owner_url, name), self)
-            trio.run(partial(migrations.upgrade, found.owner_url, app_role="tokentape_app"))
+            if revision is PRESENT:
+                trio.run(partial(migrations.upgrade, found.owner_url, app_role="tokentape_app"))
+            else:
+                _migrate(found, revision)
             yield found
         finally:
             self.sql(f"DROP DATABASE {name} WITH (FORCE)")
@@ -91,7 +104,25 @@ def open_postgres() -> Iterator[Postgres]:
     folder = Path(tempfile.gettempdir()) / f"tokentape-bench-{secrets.token_hex(4)}"
     with helper("keeper", str(folder), end_seconds=STOP_SECONDS) as keeper:
         said = keeper.until("app", START_SECONDS)
-        yield Postgres(said["app"], said["owner"], said["superuser"], Path(said["bin"]), said["pid"], keeper)
+        where = Path(said["bin"])
+        yield Postgres(said["app"], said["owner"], said["superuser"], where, folder, said["pid"], keeper)
+
+
+def _migrate(database: Database, revision: Revision) -> None:
+    """By its own command."""
+    urls = {"TOKENTAPE_DATABASE_URL": database.app_url, "TOKENTAPE_DATABASE_OWNER_URL": database.owner_url}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("TOKENTAPE_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "migrate"],
+        env={**others, **urls},
+        cwd=revision.folder,
+        capture_output=True,
+        text=True,
+        timeout=MIGRATE_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the former revision's `migrate` failed: {done.stderr.strip()[-2_000:]}")
 
 
 def _in(url: str, database: str) -> str:

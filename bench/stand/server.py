@@ -14,9 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.stand.helper import ROOT
+from bench.stand.revision import PRESENT, Revision
 
 START_SECONDS, STOP_SECONDS = 60.0, 20.0
 LISTENING = re.compile(rb"serving on\W+http://127\.0\.0\.1:(\d+)|\"url\": ?\"http://127\.0\.0\.1:(\d+)\"")
+
+IF_KNOWN = {
+    # All clients of a benchmark come from this machine.
+    "TOKENTAPE_MAX_CONNECTIONS_PER_ADDRESS": "100000",
+}
+"""Settings that a former revision may not have."""
 
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the shell has set
 
@@ -39,7 +46,9 @@ class ServerFailed(Exception):
 
 
 @contextmanager
-def serving(database_url: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(
+    database_url: str, env: Mapping[str, str] | None = None, revision: Revision = PRESENT
+) -> Iterator[Server]:
     """A server process for as long as the context; SIGTERM at its end, and SIGKILL if that does not help."""
     strange = ("TOKENTAPE_", "OPENAI_", "ANTHROPIC_")  # what is measured does not depend on who measures it
     clean = {
@@ -54,15 +63,18 @@ def serving(database_url: str, env: Mapping[str, str] | None = None) -> Iterator
         "TOKENTAPE_MAX_RUNS": "10000",
         "TOKENTAPE_MAX_STREAMS": "100000",
         "TOKENTAPE_STOP_TIMEOUT": "5",
+        "PYTHONPATH": str(revision.folder),  # before what is installed, which is this checkout
+        **{name: value for name, value in IF_KNOWN.items() if revision.knows(name)},
     }
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.processes.launch", "serve"],
+            # By its path, and -P: the launcher is this checkout's, all that it imports the revision's.
+            [sys.executable, "-P", str(ROOT / "bench" / "processes" / "launch.py"), "serve"],
             env={**clean, **settings, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            cwd=ROOT,
+            cwd=revision.folder,
             process_group=0,
         )
         try:

@@ -71,7 +71,7 @@ def test_a_helper_that_ends_is_told_from_one_that_is_silent() -> None:
 
 
 def test_unknown_names_and_settings_are_refused() -> None:
-    for arguments in (["nonsense"], ["memory", "--generations", "3"]):
+    for arguments in (["nonsense"], ["memory", "--generations", "3"], ["disk", "--against", "HEAD"]):
         done = subprocess.run(
             [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
         )
@@ -84,5 +84,5 @@ def test_the_list_names_them_all() -> None:
         [sys.executable, "-m", "bench", "--list"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     names = [line.split()[0] for line in done.stdout.splitlines()]
-    measured = "append load search fanout replay polls jobs durability cpu memory disk"
+    measured = "append load search fanout replay polls jobs edge storm alone durability cpu memory growth disk"
     assert set(measured.split()) == set(names)

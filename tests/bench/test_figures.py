@@ -74,6 +74,10 @@ def test_the_innermost_known_room_pays(stack: list[str], room: str) -> None:
     assert rooms.room(stack) == room
 
 
+def test_the_time_in_our_connections_goes_to_the_sending() -> None:
+    assert rooms.stage(rooms.room(["/x/server/http/direct_write.py:send"])) == "sending"
+
+
 def test_a_task_is_what_the_scheduler_called() -> None:
     stack = ["/x/a.py:inner", "/x/b.py:outer", f"{SITE}/trio/_core/_run.py:unrolled_run", "/x/main.py:main"]
     assert rooms.task(stack) == ["/x/b.py:outer", "/x/a.py:inner"]
@@ -87,6 +91,7 @@ def test_a_task_is_what_the_scheduler_called() -> None:
         lambda: charts.lines("T", "x", "y", {"a": [(1, 2), (3, 4)]}, goal=10),
         lambda: charts.lines("T", "x", "y", {"a": steps([1.0, 2.0, 900.0])}, log_x=True),
         lambda: charts.lines("T", "x", "y", {"none": []}),
+        lambda: charts.lines("T", "answers", "MiB", {"a": [(float(n), 1) for n in range(0, 3_100, 100)]}),
         lambda: charts.icicle("T", {("a", "b"): 3, ("a", "<c>"): 5, ("d",): 1}, {"a": 1}),
         lambda: charts.icicle("T", {}, {}),
     ],
@@ -99,6 +104,13 @@ def test_pictures_are_well_formed_and_stay_inside(draw: Callable[[], str]) -> No
         assert min(x, y, w, h) >= 0
         assert x + w <= width + 0.5
         assert y + h <= height + 0.5
+
+
+def test_many_values_of_x_have_few_round_ticks() -> None:
+    drawn = charts.lines("T", "x", "y", {"a": [(float(n), 1.0) for n in range(0, 3_100, 100)]})
+    texts = [one.text for one in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"0", "400", "2,800"} <= set(texts)
+    assert "100" not in texts
 
 
 def test_an_icicle_gives_each_frame_its_share() -> None:
