@@ -40,8 +40,37 @@ async def test_the_tour_does_what_it_says(database: TestDatabase, tmp_path: Path
         assert cancelled["upstream_closed"] is True
 
 
+BLOCKS = (
+    b"retry: 1000\n\n:\n",
+    b'data: {"position":3}\nid: 3\n\n',
+    b":\n",
+    b'id: 17\ndata: {"position":17}\n\n',
+    b'data: {"position":118}\nid: 118\n\n',
+)
+IDS = ("", "3", "3", "17", "118")
+
+
+def test_the_last_id_is_that_of_the_last_whole_block(tmp_path: Path) -> None:
+    """Wherever the file was cut: an id whose block is incomplete was not given out, and half of one is another."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"^LAST=\$\((.*)\)", text, re.MULTILINE)
+    whole = b"".join(BLOCKS)
+    ends = [len(b"".join(BLOCKS[: count + 1])) for count in range(len(BLOCKS))]
+    script = "".join(f"cd {tmp_path}/{size} && {recipe}\n" for size in range(len(whole) + 1))
+    for size in range(len(whole) + 1):
+        (tmp_path / str(size)).mkdir()
+        (tmp_path / str(size) / "first.txt").write_bytes(whole[:size])
+    done = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True, timeout=60)
+    expected = []
+    for size in range(len(whole) + 1):
+        given = [name for name, end in zip(IDS, ends, strict=True) if end <= size]
+        expected.append(given[-1] if given else "")
+    assert done.stdout.split("\n")[:-1] == expected
+
+
 def _positions(path: Path) -> list[int]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    *whole, _cut = path.read_text(encoding="utf-8").split("\n\n")
+    lines = "\n".join(whole).splitlines()
     return [json.loads(line.removeprefix("data: "))["position"] for line in lines if line.startswith("data: {")]
 
 
