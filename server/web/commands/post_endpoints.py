@@ -15,7 +15,7 @@ from server.runtime.runtime import Runtime
 from server.web.commands import command_endpoints as commands
 from server.web.commands.command_endpoints import Answer, Body
 from server.web.commands.request_body import read_body
-from server.web.edge.http_messages import Headers, Reply, query_args
+from server.web.edge.http_messages import Headers, Reply, pick_headers, query_args
 from server.web.edge.problems import as_problem, plain
 from server.web.edge.responses import end_line
 from server.web.transports.log_reader import find_generation
@@ -34,9 +34,12 @@ from server.web.transports.sse_ndjson import HEADERS, open_stream, refuse
 from server.web.transports.stream_body import StreamReply
 from server.wire import sse
 
-_LISTS = frozenset((b"accept", b"prefer"))
-"""Headers that may come in several lines (RFC 9110 section 5.3). Of any other the first counts."""
-_WANTED = _LISTS | {b"host", b"origin", b"last-event-id", b"idempotency-key", b"content-type", b"content-encoding"}
+_WANTED = frozenset(
+    (
+        *(b"accept", b"prefer", b"host", b"origin", b"last-event-id"),
+        *(b"idempotency-key", b"content-type", b"content-encoding"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,7 @@ class PostRequest:
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> "PostRequest":
         """From an ASGI connection scope."""
-        headers: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            if name in _WANTED:
-                text, key = value.decode("latin-1"), name.decode()
-                if key not in headers:
-                    headers[key] = text
-                elif name in _LISTS:
-                    headers[key] = f"{headers[key]}, {text}"
+        headers = pick_headers(scope["headers"], _WANTED)
         return cls(headers, query_args(scope["query_string"]))
 
     @property

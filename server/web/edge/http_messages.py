@@ -27,15 +27,21 @@ class ReadRequest:
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> "ReadRequest":
         """From an ASGI connection scope. Of a parameter that is given twice the first counts."""
-        headers: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            if name in _WANTED:
-                text, key = value.decode("latin-1"), name.decode()
-                if key not in headers:
-                    headers[key] = text
-                elif name in _LISTS:
-                    headers[key] = f"{headers[key]}, {text}"
+        headers = pick_headers(scope["headers"], _WANTED)
         return cls(scope["method"], headers, query_args(scope["query_string"]))
+
+
+def pick_headers(headers: Iterable[tuple[bytes, bytes]], wanted: frozenset[bytes]) -> dict[str, str]:
+    """The wanted headers as text. Those that are lists are joined; of any other the first line counts."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name in wanted:
+            text, key = value.decode("latin-1"), name.decode()
+            if key not in found:
+                found[key] = text
+            elif name in _LISTS:
+                found[key] = f"{found[key]}, {text}"
+    return found
 
 
 def query_args(query: bytes) -> dict[str, str]:
