@@ -23,9 +23,12 @@ A = TypeVar("A")
 
 
 class _Waiter(Generic[Q, A]):
-    """One question and the task that asks it. `over`: it was answered, or its asker has left."""
+    """One question and the task that asks it. `over`: it was answered, or its asker has left.
 
-    __slots__ = ("answer", "error", "names", "over", "question", "task", "weight")
+    `tries`: how often it was asked and has to be asked again.
+    """
+
+    __slots__ = ("answer", "error", "names", "over", "question", "task", "tries", "weight")
 
     def __init__(self, question: Q, weight: int, names: Sequence[Hashable]) -> None:
         self.question = question
@@ -33,6 +36,7 @@ class _Waiter(Generic[Q, A]):
         self.names = names
         self.task = trio.lowlevel.current_task()
         self.over = False
+        self.tries = 0
         self.answer: A | None = None
         self.error: Exception | None = None
 
@@ -47,6 +51,9 @@ class _Waiter(Generic[Q, A]):
         self.over = True
         return trio.lowlevel.Abort.SUCCEEDED
 
+
+AGAIN_FIRST, AGAIN_MOST = 0.02, 0.5
+"""Seconds until a question is asked again that could not be answered: doubled each time, up to the second."""
 
 SPLIT = 16
 """From so many on, two idle lanes share what waits: each then works while the other's answer is on its way."""
@@ -68,7 +75,10 @@ class Batcher(Generic[Q, A]):
     asker alone. `StoreUnavailable` from `run` goes to every asker of that batch. Questions that share one of
     their `exclusive` values are never under way at once, and keep their order. With `shared`, equal questions
     of a batch are asked once: five hundred readers at one place cost one read.
-    """
+
+    With `again`, an element that is `StoreUnavailable` is no answer: its question is asked again after a pause,
+    until its asker's time is over. Meanwhile it keeps its place before those that share its `exclusive` values.
+    Questions that are asked again go in batches apart, one at a time, so that they hold up no others."""
 
     def __init__(
         self,
@@ -78,10 +88,12 @@ class Batcher(Generic[Q, A]):
         exclusive: Callable[[Q], Iterable[Hashable]] | None = None,
         weigh: Callable[[Q], int] = lambda _: 1,
         shared: bool = False,
+        again: bool = False,
         lanes: int = 1,
     ) -> None:
         self._run = run
         self._shared = shared
+        self._again = again
         self._lanes = lanes
         self._limits = limits
         self._exclusive = exclusive
@@ -89,11 +101,14 @@ class Batcher(Generic[Q, A]):
         # Who may go in the next batch; and, by name, those who stand in line for it, the first of them being
         # ready or asked. A waiter is ready when it is first in all its lines: nobody looks at the others.
         self._ready: deque[_Waiter[Q, A]] = deque()
+        self._ready_again: deque[_Waiter[Q, A]] = deque()
+        self._asking_again = False
         self._lines: dict[Hashable, deque[_Waiter[Q, A]]] = {}
         self._waiting = 0
         self._lateness = Lateness()
         self._idle = trio.lowlevel.ParkingLot()
         self._busy = 0
+        self._nursery: trio.Nursery
         self._closed = False
         self.refused = 0
 
@@ -134,6 +149,7 @@ class Batcher(Generic[Q, A]):
         """Runs for ever; owned by the store's nursery. At its end whoever still waits gets `StoreUnavailable`."""
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 nursery.start_soon(self._lateness.serve)
                 for _ in range(self._lanes):
                     nursery.start_soon(self._serve_lane)
@@ -145,11 +161,15 @@ class Batcher(Generic[Q, A]):
         while True:
             batch = self._take()
             if batch:
+                again = batch[0].tries > 0
+                self._asking_again = self._asking_again or again
                 self._busy += 1
                 try:
                     await self._answer(batch)
                 finally:
                     self._busy -= 1
+                    if again:
+                        self._asking_again = False
             else:
                 await self._idle.park()
 
@@ -166,9 +186,13 @@ class Batcher(Generic[Q, A]):
             self._make_ready(waiter)
 
     def _make_ready(self, waiter: _Waiter[Q, A]) -> None:
-        self._ready.append(waiter)
+        (self._ready_again if waiter.tries else self._ready).append(waiter)
         if self._idle:
             self._idle.unpark()
+
+    async def _make_ready_again(self, waiter: _Waiter[Q, A]) -> None:
+        await trio.sleep(min(AGAIN_FIRST * 2**waiter.tries, AGAIN_MOST))
+        self._make_ready(waiter)
 
     def _step_aside(self, waiter: _Waiter[Q, A]) -> None:
         """It is done with; whoever is first in all lines now may go."""
@@ -185,12 +209,15 @@ class Batcher(Generic[Q, A]):
         asked: set[Q] = set()  # with `shared`: who asks for what is in the batch comes along, and weighs nothing
         number = weight = 0
         most = self._limits.questions
-        if self._busy + 1 < self._lanes and len(self._ready) >= SPLIT:
-            most = min(most, (len(self._ready) + 1) // 2)
-        while self._ready and number < most:
-            waiter = self._ready[0]
+        ready = self._ready
+        if self._ready_again and not self._asking_again:
+            ready = self._ready_again
+        elif self._busy + 1 < self._lanes and len(ready) >= SPLIT:
+            most = min(most, (len(ready) + 1) // 2)
+        while ready and number < most:
+            waiter = ready[0]
             if waiter.over:
-                self._ready.popleft()
+                ready.popleft()
                 self._waiting -= 1
                 self._step_aside(waiter)
                 continue
@@ -201,9 +228,11 @@ class Batcher(Generic[Q, A]):
                 weight += waiter.weight
                 if self._shared:
                     asked.add(waiter.question)
-            self._ready.popleft()
+            ready.popleft()
             self._waiting -= 1
             batch.append(waiter)
+        if not batch and ready is self._ready_again:
+            return self._take()  # none of them is waited for any more
         return batch
 
     async def _answer(self, batch: list[_Waiter[Q, A]]) -> None:
@@ -214,14 +243,21 @@ class Batcher(Generic[Q, A]):
             places = [order[question] for question in questions]
             questions = list(order)
         answers: Sequence[A | Exception]
+        again = self._again
         try:
             answers = await self._run(questions)
         except StoreUnavailable as error:
             answers = [error] * len(questions)
+            again = False  # asked for as long as there was patience
         for waiter, place in zip(batch, places, strict=True):
-            self._step_aside(waiter)
             answer = answers[place]
-            if isinstance(answer, Exception):
-                waiter.settle(None, answer)
-            else:
+            if not isinstance(answer, Exception):
+                self._step_aside(waiter)
                 waiter.settle(answer, None)
+            elif again and isinstance(answer, StoreUnavailable) and not waiter.over:
+                waiter.tries += 1
+                self._waiting += 1
+                self._nursery.start_soon(self._make_ready_again, waiter)
+            else:
+                self._step_aside(waiter)
+                waiter.settle(None, answer)

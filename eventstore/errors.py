@@ -56,6 +56,21 @@ class Trimmed(StoreError):
         self.stream, self.after, self.earliest, self.head = stream, after, earliest, head
 
 
+class Rewound(Trimmed):
+    """The stream ends before what was read of it: the database has gone on from an earlier state (an asynchronous
+    standby was promoted, a backup was restored). What follows `head` may be read again, with other events in it.
+
+    A kind of `Trimmed`, for a reader does the same: it takes a snapshot and goes on behind it. `after` is the last
+    position that was known to be in the log.
+    """
+
+    def __init__(self, stream: str, after: int, earliest: int, head: int) -> None:
+        StoreError.__init__(
+            self, f"stream {stream} ends at position {head}, though {after} was in it: it went back"
+        )
+        self.stream, self.after, self.earliest, self.head = stream, after, earliest, head
+
+
 class Erased(StoreError):
     """The stream is gone, all of it, and does not come back: nothing is read from it or appended to it."""
 

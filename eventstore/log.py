@@ -41,6 +41,9 @@ class Verdict(StrEnum):
     FENCED_UNKNOWN = "fenced_unknown"
 
 
+KEYS_AT_ONCE: Final = 1_000
+"""How many keys one call removes, about: few enough that nobody waits long for one of them."""
+
 NEVER: Final = datetime.max
 """The time of the next event of a stream that was erased: in no time zone."""
 
@@ -97,7 +100,8 @@ class Log(Protocol):
 
     async def find_key(self, scope: str, name: str) -> Place | None: ...
 
-    async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None: ...
+    async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None:
+        """Nothing, where the stream is not there, or ends before the snapshot."""
 
     async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None: ...
 
@@ -109,7 +113,8 @@ class Log(Protocol):
     async def erase_streams(self, category: str, seconds: float, limit: int) -> Sequence[str]:
         """In one transaction, a short one: so maybe fewer than there are, but not none where there are any."""
 
-    async def expire_keys(self) -> int: ...
+    async def expire_keys(self) -> int:
+        """In one short transaction: so fewer than `KEYS_AT_ONCE` only where no more are due."""
 
     async def writer(self, stream: str, name: str) -> WriterState | None: ...
 
@@ -136,11 +141,13 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hear:
-    """What a backend calls when it hears of something. All three are hints and return at once.
+    """What a backend calls when it hears of something. All are hints and return at once.
 
     `newer(streams)`: those streams may have more; None means any (after a gap in hearing).
-    `closed()`: some writer was closed by another process.
+    `closed()`: some writer was closed by another process. `moved(why)`: the log is another one now, or has gone on
+    from an earlier state of itself; what was read of it before may not be in it.
     """
 
     newer: Callable[[Iterable[str] | None], None]
     closed: Callable[[], None]
+    moved: Callable[[str], None] = lambda _: None

@@ -189,7 +189,7 @@ class _Process:
     async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None:
         await self._reach()
         found = self._shared.streams.get(stream)
-        if found is not None and not found.erased:
+        if found is not None and not found.erased and snapshot.position <= found.head:
             found.snapshots.setdefault(name, {}).setdefault(snapshot.position, snapshot)
 
     async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None:

@@ -5,7 +5,13 @@ is plain numbers, counted where it happens and read when somebody looks (`EventS
 costs nothing. It knows no metrics library, no log lines and no backend.
 """
 
+from typing import Final
+
 import trio
+
+MAINTENANCE: Final = frozenset({"trim", "erase_streams", "expire_keys", "save_snapshot"})
+"""The calls that keep the log tidy. That one of them fails says nothing of the log's readers and writers: it
+may run as another role, on another address, or wait for a lock that only it needs."""
 
 FORGET_SECONDS = 8.0
 """A kind of call that failed and was not made again for so long, longer than one try takes, counts no more as
@@ -24,6 +30,16 @@ class Observer:
     def back(self, seconds: float, failures: int) -> None:
         """It answers again, after so many seconds and failed calls."""
 
+    def neglected(self, call: str, why: str) -> None:
+        """A call of `MAINTENANCE` fails. Said once, until it succeeds; the rest of the store may be well."""
+
+    def rewound(self, stream: str, seen: int, head: int) -> None:
+        """A stream ends at `head`, though `seen` was in it. Said at each look that meets it."""
+
+    def moved(self, why: str) -> None:
+        """The database is another one now, or has gone on from an earlier state: what was held of it is
+        forgotten."""
+
 
 class Health:
     """Whether the database answers, by the kind of call: one that fails is not made good by another's answer."""
@@ -31,6 +47,7 @@ class Health:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._failing: dict[str, float] = {}
+        self._neglected: set[str] = set()
         self._away_since = 0.0
         self._away_before = 0.0
         self._failed_now = 0
@@ -57,18 +74,31 @@ class Health:
 
     def failed(self, call: str, kind: str, why: str) -> None:
         """A call was not answered."""
+        self.failures[kind] = self.failures.get(kind, 0) + 1
+        if call in MAINTENANCE:
+            if call not in self._neglected:
+                self._neglected.add(call)
+                self._observer.neglected(call, why)
+            return
         now = trio.current_time()
         first = not self._failing
         self._failing[call] = now
-        self.failures[kind] = self.failures.get(kind, 0) + 1
         if first:
             self._away_since, self._failed_now = now, 0
             self.outages += 1
             self._observer.away(why)
         self._failed_now += 1
 
+    def put_off(self, call: str, kind: str) -> None:
+        """One of a batch was not answered, and is asked again; the database is there, for the others were."""
+        self.failures[kind] = self.failures.get(kind, 0) + 1
+        self.retries[call] = self.retries.get(call, 0) + 1
+
     def answered(self, call: str) -> None:
         """A call was answered, be it with a refusal."""
+        if call in MAINTENANCE:
+            self._neglected.discard(call)
+            return
         self._answered_at = now = trio.current_time()
         if not self._failing:
             return

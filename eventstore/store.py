@@ -15,9 +15,9 @@ import trio
 
 from eventstore.appending import check, exclusive_names, made, refusal, repeatable, weigh
 from eventstore.batcher import Batcher, Limits
-from eventstore.errors import Erased, StoreUnavailable, StreamUnknown, Trimmed
+from eventstore.errors import Erased, Rewound, StoreUnavailable, StreamUnknown, Trimmed
 from eventstore.figures import Figures, figures
-from eventstore.log import Hear, Log, Outcome, ReadQuery, Verdict
+from eventstore.log import KEYS_AT_ONCE, Hear, Log, Outcome, ReadQuery, Verdict
 from eventstore.model import (
     Append,
     Appended,
@@ -62,12 +62,19 @@ class EventStore:
             self.options.append_limits,
             exclusive=exclusive_names,
             weigh=weigh,
+            again=True,
             lanes=log.lanes,
         )
         self._reads: Batcher[ReadQuery, Slice | None] = Batcher(
             self._read_batch, self.options.read_limits, weigh=lambda query: query.limit, shared=True
         )
         self._heads: Batcher[str, Head | None] = Batcher(self._heads_batch, HEAD_LIMITS, shared=True)
+
+    @property
+    def incarnation(self) -> int:
+        """Grows when the log is another one now, or some stream was found to have gone back: what is held is
+        void."""
+        return self._tails.incarnation
 
     @property
     def owner(self) -> int:
@@ -77,7 +84,7 @@ class EventStore:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
         """The store at work. At its end nothing is under way any more; waiting appends are cancelled."""
-        hear = Hear(newer=self._heard_newer, closed=self._heard_closed)
+        hear = Hear(newer=self._heard_newer, closed=self._heard_closed, moved=self._heard_moved)
         async with self._log.open(hear), trio.open_nursery() as nursery:
             for batcher in (self._appends, self._reads, self._heads):
                 nursery.start_soon(batcher.serve)
@@ -110,13 +117,14 @@ class EventStore:
         self.options.observer.committed(len(batch), sum(len(append.events) for append in batch), seconds)
         for append, outcome in zip(batch, outcomes, strict=True):
             if not isinstance(outcome, Outcome) or outcome.verdict not in STANDS:
+                if isinstance(outcome, StoreUnavailable):
+                    self._health.put_off("append", outcome.kind)
                 continue
             appended = outcome.verdict is Verdict.APPENDED
             self._health.repeated += not appended
-            if appended:
-                self._tails.offer(append.stream, made(append.events, outcome.first, outcome.at))
+            in_tail = appended and self._tails.offer(append.stream, made(append.events, outcome.first, outcome.at))
             # A repetition may be the answer that got lost: then nobody has heard of these events yet.
-            self.wakeups.wake([outcome.stream], in_tail=appended)
+            self.wakeups.wake([outcome.stream], in_tail=in_tail)
             self._log.announce([outcome.stream])
             if append.closes is not None and append.writer is None:
                 self._log.announce_close(append.stream, append.closes)
@@ -125,35 +133,44 @@ class EventStore:
 
     # -- reading
 
-    async def read(self, stream: str, after: int = 0, limit: int | None = None) -> Slice:
+    async def read(self, stream: str, after: int = 0, limit: int | None = None, *, seen: int = 0) -> Slice:
         """At most `limit` events after a position, and the primary's head. Changes nothing.
 
-        Raises `StreamUnknown`, `Trimmed` or `Erased`. A position past the head gives no events: compare `head`.
+        `seen`: a position that the caller knows to have been in the log (an append's, or one that it has folded).
+        Raises `StreamUnknown`, `Trimmed`, `Erased`, or `Rewound` where the log ends before what was seen of it. A
+        position past the head gives no events: compare `head`.
         """
         limit = limit or self.options.read_limit
+        known = max(seen, self._tails.last(stream))  # before the asking: the answer cannot be older than that
         found = await self._reads.ask(ReadQuery(stream, after, limit), self.options.patience)
         if found is None:
-            raise StreamUnknown(stream)
+            raise self._rewound(stream, known, Head(0, 1)) if known else StreamUnknown(stream)
         if found.erased:
             self._tails.drop(stream)  # another process may have erased it: here its events end now
             raise Erased(stream)
+        if found.head < known:
+            raise self._rewound(stream, known, Head(found.head, found.earliest))
         if after < found.earliest - 1:
             raise Trimmed(stream, after, found.earliest, found.head)
-        if found.events and found.events[-1].position == found.head:
-            self._tails.offer(stream, found.events)
+        if (
+            found.events
+            and found.events[-1].position == found.head
+            and not self._tails.offer(stream, found.events)
+        ):
+            self.wakeups.wake([stream])  # whoever took events out of the tail has to look
         return found
 
-    async def look(self, stream: str, after: int, limit: int) -> Slice:
+    async def look(self, stream: str, after: int, limit: int, *, seen: int = 0) -> Slice:
         """As `read`. Where the shared tail holds newer events they come from there, and only the head is read."""
         if self._tails.last(stream) <= after:
-            return await self.read(stream, after, limit)
-        head = await self.head(stream)
+            return await self.read(stream, after, limit, seen=seen)
+        head = await self.head(stream, seen=seen)
         if head.position <= after:
             return Slice((), head.position, head.earliest)
         events = self._tails.after(stream, after, limit)
         if events and (events[-1].position >= head.position or len(events) == limit):
             return Slice(events, max(head.position, events[-1].position), head.earliest)
-        return await self.read(stream, after, limit)
+        return await self.read(stream, after, limit, seen=seen)
 
     def recent(self, stream: str, after: int, limit: int) -> Sequence[Event]:
         """At most `limit` events right after a position, from memory. None of them says nothing."""
@@ -164,9 +181,20 @@ class EventStore:
         events = (await self.read(stream, position - 1, 1)).events
         return events[0] if events else None
 
-    async def head(self, stream: str) -> Head:
-        """Where the stream ends, read from the primary. Raises `StreamUnknown` or `Erased`."""
-        return self._there(stream, await self._heads.ask(stream, self.options.patience))
+    async def head(self, stream: str, *, seen: int = 0) -> Head:
+        """Where the stream ends, read from the primary. Raises `StreamUnknown`, `Erased`, or `Rewound` as
+        `read`."""
+        known = max(seen, self._tails.last(stream))
+        head = await self._heads.ask(stream, self.options.patience)
+        if known and (head is None or (head.position < known and not head.erased)):
+            raise self._rewound(stream, known, head or Head(0, 1))
+        return self._there(stream, head)
+
+    def _rewound(self, stream: str, known: int, head: Head) -> Rewound:
+        self._tails.drop(stream)
+        self._tails.incarnation += 1  # where one stream went back, others may have gone back and on unnoticed
+        self.options.observer.rewound(stream, known, head.position)
+        return Rewound(stream, known, head.earliest, head.position)
 
     def _there(self, stream: str, head: Head | None) -> Head:
         if head is None:
@@ -175,11 +203,12 @@ class EventStore:
             raise Erased(stream)
         return head
 
-    def subscribe(self, stream: str, after: int = 0) -> Subscription:
-        """A subscription from a position on; a context manager."""
+    def subscribe(self, stream: str, after: int = 0, *, seen: int = 0) -> Subscription:
+        """A subscription from a position on; a context manager. `seen`: as of `read`."""
         return Subscription(
             stream,
             after,
+            seen=seen,
             limit=self.options.read_limit,
             read=self.read,
             tails=self._tails,
@@ -197,8 +226,18 @@ class EventStore:
     # -- snapshots
 
     async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None:
-        """Stores a fold. The first one stored at a position stays: folds are pure, so all are equal."""
-        await self._patiently(partial(self._log.save_snapshot, stream, name, snapshot), "save_snapshot")
+        """Stores a fold. The first one stored at a position stays: folds are pure, so all are equal.
+
+        One that the log does not reach is not stored, nor is one again that was tried before the log moved: it may
+        be of a past that the log has left, and would be wrong for ever.
+        """
+        of = self.incarnation
+
+        async def save() -> None:
+            if of == self.incarnation:
+                await self._log.save_snapshot(stream, name, snapshot)
+
+        await self._patiently(save, "save_snapshot")
 
     async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None:
         """The newest stored fold at or before a position."""
@@ -255,8 +294,12 @@ class EventStore:
         return names
 
     async def expire_keys(self) -> int:
-        """Removes keys whose time is over; returns how many."""
-        return await self._patiently(self._log.expire_keys, "expire_keys")
+        """Removes all keys whose time is over, a bounded number in each transaction; returns how many."""
+        removed = last = await self._patiently(self._log.expire_keys, "expire_keys")
+        while last >= KEYS_AT_ONCE:
+            last = await self._patiently(self._log.expire_keys, "expire_keys")
+            removed += last
+        return removed
 
     async def clock(self) -> datetime:
         """The clock that `Event.at` is taken from (UTC): for whoever judges whether a time has come."""
@@ -279,6 +322,13 @@ class EventStore:
         else:
             self.wakeups.wake(streams)
 
+    def _heard_moved(self, why: str) -> None:
+        self._tails.incarnation += 1
+        self._tails.clear()
+        self.options.observer.moved(why)
+        self.wakeups.wake_all()
+        self.closing.set()
+
     def _heard_closed(self) -> None:
         self.closing.set()
 
@@ -288,12 +338,14 @@ class EventStore:
             streams = self.wakeups.streams()
             for start in range(0, len(streams), HEAD_LIMITS.questions):
                 asked = streams[start : start + HEAD_LIMITS.questions]
+                before = [max(self._tails.last(stream), self.wakeups.furthest(stream)) for stream in asked]
                 try:
                     heads = await once(partial(self._log.heads, asked), "heads", self._health)
                 except StoreUnavailable:
                     break  # whoever reads hears of it there; the next round asks again
-                for stream, head in zip(asked, heads, strict=True):
-                    if isinstance(head, Head) and head.erased:
+                for stream, head, known in zip(asked, heads, before, strict=True):
+                    gone_back = known > (head.position if isinstance(head, Head) else 0)
+                    if not isinstance(head, Exception) and (gone_back or (head is not None and head.erased)):
                         self.wakeups.wake([stream])
                     elif isinstance(head, Head):
                         self.wakeups.wake_behind(stream, head.position)

@@ -34,6 +34,15 @@ class _Tail:
         self.events.extend(events)
         self._shrink(most)
 
+    def agrees(self, events: Sequence[Event]) -> bool:
+        """Whether the newest of these that the tail should hold too is the same there."""
+        position = min(events[-1].position, self.events[-1].position)
+        place = position - self.events[0].position
+        if place < 0:
+            return True
+        mine, theirs = self.events[place], events[position - events[0].position]
+        return mine.at == theirs.at and mine.data == theirs.data
+
     def _shrink(self, most: int) -> None:
         while self.size > most and len(self.events) > 1:
             gone = self.events.popleft()
@@ -70,16 +79,21 @@ class Tails:
         self.total_bytes = total_bytes
         self._tails: OrderedDict[str, _Tail] = OrderedDict()
         self.size = 0
+        self.incarnation = 0  # of the log that the events are of; see `EventStore.incarnation`
         self.hits = 0
         self.misses = 0
 
     def __len__(self) -> int:
         return len(self._tails)
 
-    def offer(self, stream: str, events: Sequence[Event]) -> None:
-        """Takes events that are known to be in the log, consecutive and oldest first."""
+    def offer(self, stream: str, events: Sequence[Event]) -> bool:
+        """Takes events that are known to be in the log, consecutive and oldest first.
+
+        False where the tail holds other events at their positions. One of both is of a past that the log has left:
+        then the tail is dropped, and its readers have to look into the log.
+        """
         if not events:
-            return
+            return True
         tail = self._tails.get(stream)
         if tail is not None:
             last = tail.events[-1].position
@@ -88,9 +102,12 @@ class Tails:
                 self.drop(stream)
                 tail = None
             elif first <= last:
+                if not tail.agrees(events):
+                    self.drop(stream)
+                    return False
                 events = events[last + 1 - first :]
                 if not events:
-                    return
+                    return True
         if tail is None:
             tail = self._tails[stream] = _Tail(self, stream)
             self.size += TAIL_BYTES
@@ -101,6 +118,7 @@ class Tails:
         self.size += tail.size - before
         if self.size > self.total_bytes:
             self.shrink(stream)
+        return True
 
     def shrink(self, used: str) -> None:
         """Drops tails until the bound is kept, but not the one that is used just now."""
@@ -132,6 +150,11 @@ class Tails:
             newest.reverse()
             return newest[:limit]
         return list(islice(tail.events, skip, skip + limit))
+
+    def clear(self) -> None:
+        """Forgets all tails."""
+        for stream in list(self._tails):
+            self.drop(stream)
 
     def drop(self, stream: str) -> None:
         """Forgets the stream's tail; its readers read the log."""

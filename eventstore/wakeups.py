@@ -104,6 +104,10 @@ class Wakeups:
             if waker.position < head:
                 waker.ring()
 
+    def furthest(self, stream: str) -> int:
+        """The highest position that anybody on this stream stands at."""
+        return max((waker.position for waker in self._wakers.get(stream, ())), default=0)
+
     def streams(self) -> list[str]:
         """The streams somebody sleeps on."""
         return list(self._wakers)

@@ -1,14 +1,20 @@
-"""Runs the revisions up and down on a database, as its owner, through the store's own bridge and driver.
+"""Runs the revisions up and down on a database, as its owner, beside the servers that work on it.
 
-Safe to call from many processes at once: the first one in holds an advisory lock, the others then find
-nothing left to do.
-"""
+Each revision is a transaction of its own, and none of them waits for a lock for longer than `LOCK_SECONDS`:
+whoever waits for a table stands in front of everybody who comes after it, appends too. It gives up, lets them
+pass, and tries again. So a revision may hold a strong lock only for a moment: what reads a table goes apart, as
+a constraint that is `NOT VALID` first and validated by the next revision (docs/deploy.md, upgrading).
 
-from collections.abc import Awaitable, Callable
+Safe to call from many processes at once: the first one in holds an advisory lock, the others then find nothing
+left to do. Must not know what a revision does."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
-import asyncpg
+import trio
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -16,15 +22,53 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from eventstore.postgres.bridge import open_bridge
+from eventstore.postgres.bridge import Bridge, Locked, open_bridge
+from eventstore.postgres.dialing import dial
+from migrations.known import HEAD
+
+T = TypeVar("T")
 
 _FOLDER = Path(__file__).parent
 _VERSION_TABLE = {"version_table_schema": "eventstore", "version_table": "revision"}
 _LOCK = 7_306_015_824_111_507  # any number, the same in every process
 # Not from the owner to itself: taking its own rights away first would lock it out.
 _GRANT = text("SELECT eventstore.grant_to(a) FROM (SELECT CAST(:role AS name) AS a) r WHERE a <> current_user")
+# Tried, not waited for: a statement that waits keeps a snapshot, and CREATE INDEX CONCURRENTLY waits for all of
+# those.
+_TRY_LOCK = text(f"SELECT pg_try_advisory_lock({_LOCK})")
+_HOLDERS = text(
+    """
+    SELECT DISTINCT c.relname || ' is held by ' || coalesce(nullif(a.application_name, ''), 'somebody')
+           || ' (pid ' || l.pid || ')'
+      FROM pg_locks l
+      JOIN pg_class c ON c.oid = l.relation
+      JOIN pg_stat_activity a ON a.pid = l.pid
+     WHERE c.relnamespace = to_regnamespace('eventstore') AND c.relkind = 'r'
+       AND l.granted AND l.pid <> pg_backend_pid()
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+     LIMIT 5
+    """
+)
+
+LOCK_SECONDS: Final = 2.0
+"""How long a revision waits for a lock, and whoever comes to the table behind it."""
+PATIENCE_SECONDS: Final = 600.0
+"""For how long it is tried again and again."""
+PAUSES: Final = (1.0, 5.0)
+"""Seconds between two tries, at least and at most: time for those who had to wait."""
+_CONNECT_SECONDS: Final = 10.0
+_CLOSE_SECONDS: Final = 5.0
+_STATEMENT_SECONDS: Final = 86_400.0
+_SETTINGS: Final = {
+    "lock_timeout": f"{LOCK_SECONDS:g}s",
+    "statement_timeout": "0",  # to validate a constraint takes as long as the table is large
+    "default_transaction_isolation": "read committed",
+    "synchronous_commit": "on",
+}
+
+Tell = Callable[[str], None]
 
 
 def _config() -> Config:
@@ -33,64 +77,135 @@ def _config() -> Config:
     return config
 
 
-HEAD: Final = ScriptDirectory(str(_FOLDER)).get_current_head() or ""
-"""The newest revision: what a database must be at to be served."""
-
-
-def revisions() -> frozenset[str]:
-    """All revisions this version knows."""
-    return frozenset(script.revision for script in ScriptDirectory(str(_FOLDER)).walk_revisions())
-
-
-async def upgrade(owner_url: str, *, app_role: str | None = None, revision: str = "head") -> str | None:
+async def upgrade(
+    owner_url: str, *, app_role: str | None = None, revision: str = "head", tell: Tell = lambda _: None
+) -> str | None:
     """Brings the database up to `revision` and gives `app_role` (if named) the rights to serve.
 
-    Returns the revision that was found under the lock, None for an empty database: of several processes that call
-    this at once, only the one that migrated is told of an old one. `owner_url`: a role that owns the schema or may
-    create it. Raises `StoreUnavailable` (not reachable) or `Refused` (a right is missing; the message is the
-    database's).
-    """
-
-    found: str | None = None
-
-    def act(config: Config, connection: Connection) -> None:
-        nonlocal found
-        found = MigrationContext.configure(connection, opts=_VERSION_TABLE).get_current_revision()
-        command.upgrade(config, revision)
+    Returns the revision that was found under the lock, None for an empty database: of several processes that
+    call this at once, only the one that migrated is told of an old one. `owner_url`: a role that owns the
+    schema or may create it. `tell` hears what is done and what is waited for. Raises `StoreUnavailable` (not
+    reachable, or a table was held by somebody for all of `PATIENCE_SECONDS`) or `Refused` (a right is missing;
+    the message is the database's)."""
+    until = HEAD if revision == "head" else revision
+    async with _alone(owner_url, tell) as database:
+        found = await database.run(_current)
+        for step in _steps(found, until):
+            tell(f"to revision {step}")
+            await database.insist(_upgrade_to(step), tell)
         if app_role is not None:
             # Under the same lock: two grants at once update one row of the catalogue, and one of them fails.
-            connection.execute(_GRANT, {"role": app_role})
-
-    await _run(owner_url, act)
-    return found
+            await database.insist(lambda connection: connection.execute(_GRANT, {"role": app_role}), tell)
+        return found
 
 
 async def downgrade(owner_url: str, revision: str = "base") -> None:
     """Takes the schema back to `revision`. `base` takes everything away, data included."""
-    await _run(owner_url, lambda config, _: command.downgrade(config, revision))
+    async with _alone(owner_url, _silent) as database:
+        await database.insist(lambda connection: command.downgrade(_with(connection), revision), _silent)
 
 
-async def _run(owner_url: str, act: Callable[[Config, Connection], None]) -> None:
-    def migrate(connection: Connection) -> None:
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        config = _config()
-        config.attributes["connection"] = connection
-        act(config, connection)
+def _silent(_: str) -> None:
+    pass
 
-    async def go() -> None:
-        engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: _connect(owner_url))
-        try:
-            async with engine.begin() as connection:
-                await connection.run_sync(migrate)
-        except DBAPIError as error:
-            # Inside SQLAlchemy's error is its dialect's, and its cause the driver's, which the bridge translates.
-            raise (error.orig and error.orig.__cause__) or error from None
-        finally:
-            await engine.dispose()  # noqa: ASYNC102  # asyncio's side: trio's cancellation ends the task
 
+def _upgrade_to(step: str) -> Callable[[Connection], None]:
+    return lambda connection: command.upgrade(_with(connection), step)
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection, opts=_VERSION_TABLE).get_current_revision()
+
+
+def _steps(found: str | None, until: str) -> list[str]:
+    """The revisions after `found`, up to `until`, in order."""
+    script = ScriptDirectory(str(_FOLDER))
+    return [one.revision for one in reversed(list(script.iterate_revisions(until, found or "base")))]
+
+
+def _with(connection: Connection) -> Config:
+    config = _config()
+    config.attributes["connection"] = connection
+    return config
+
+
+class _Database:
+    """The owner's connection, for one transaction after the other."""
+
+    def __init__(self, bridge: Bridge, connection: AsyncConnection) -> None:
+        self._bridge = bridge
+        self._connection = connection
+
+    async def run(self, act: Callable[[Connection], T]) -> T:
+        """One transaction. Raises `Locked` where somebody holds what it needs: nothing is done then."""
+
+        async def go() -> T:
+            try:
+                async with self._connection.begin():
+                    return await self._connection.run_sync(act)
+            except DBAPIError as error:
+                # Inside SQLAlchemy's error is its dialect's, and its cause the driver's, which the bridge
+                # translates.
+                raise (error.orig and error.orig.__cause__) or error from None
+
+        return await self._bridge.run(go)
+
+    async def insist(self, act: Callable[[Connection], object], tell: Tell) -> None:
+        """As `run`, again and again as long as somebody holds what it needs, up to `PATIENCE_SECONDS`."""
+        deadline = trio.current_time() + PATIENCE_SECONDS
+        while True:
+            try:
+                await self.run(act)
+            except Locked:
+                if trio.current_time() > deadline:
+                    raise
+            else:
+                return
+            holders = await self.run(lambda connection: connection.execute(_HOLDERS).scalars().all())
+            tell("waiting, and letting servers go on: " + ("; ".join(map(str, holders)) or "a table is held"))
+            await trio.sleep(random.uniform(*PAUSES))
+
+    async def close(self) -> None:
+        """Gives the connection up, and the lock with it."""
+
+        async def go() -> None:
+            await self._connection.close()
+            await self._connection.engine.dispose()
+
+        await self._bridge.run(go)
+
+
+@asynccontextmanager
+async def _alone(owner_url: str, tell: Tell) -> AsyncIterator[_Database]:
+    """The database, while no other process migrates it."""
     async with open_bridge() as bridge:
-        await bridge.run(go)
+        made, _ = await dial(
+            bridge,
+            owner_url,
+            "tokentape migrates",
+            _SETTINGS,
+            timeout=_CONNECT_SECONDS,
+            command_timeout=_STATEMENT_SECONDS,
+            probe=True,
+        )
 
+        async def connected() -> object:
+            return made.raw
 
-def _connect(url: str) -> Awaitable[Any]:
-    return asyncpg.connect(url)
+        async def begin() -> AsyncConnection:
+            return await create_async_engine("postgresql+asyncpg://", async_creator=connected).connect()
+
+        database = _Database(bridge, await bridge.run(begin))
+        try:
+            told = False
+            # It goes with the connection, not with a transaction.
+            while not await database.run(lambda connection: connection.execute(_TRY_LOCK).scalar()):
+                if not told:
+                    tell("waiting for another process that migrates this database")
+                    told = True
+                await trio.sleep(0.1)
+            yield database
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_SECONDS):
+                await database.close()
+            made.abort()

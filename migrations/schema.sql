@@ -1,6 +1,13 @@
 -- What all revisions together make. Never applied; refresh it: python -m tests.migrations.refresh
 CREATE SCHEMA eventstore;
 CREATE FUNCTION eventstore.append(a_stream text[], a_category text[], a_expected bigint[], a_count integer[], a_writer text[], a_epoch integer[], a_seq bigint[], a_closes boolean[], a_owner bigint, k_append integer[], k_scope text[], k_name text[], k_digest bytea[], k_seconds double precision[], e_append integer[], e_offset integer[], e_type text[], e_tag text[], e_data json[]) RETURNS TABLE(append integer, verdict text, stream text, first bigint, last bigint, at timestamp with time zone, head bigint)
+    LANGUAGE sql
+    SET search_path TO 'eventstore', 'pg_catalog'
+    AS $$
+    SELECT * FROM append_1(a_stream, a_category, a_expected, a_count, a_writer, a_epoch, a_seq, a_closes, a_owner,
+                           k_append, k_scope, k_name, k_digest, k_seconds, e_append, e_offset, e_type, e_tag, e_data)
+$$;
+CREATE FUNCTION eventstore.append_1(a_stream text[], a_category text[], a_expected bigint[], a_count integer[], a_writer text[], a_epoch integer[], a_seq bigint[], a_closes boolean[], a_owner bigint, k_append integer[], k_scope text[], k_name text[], k_digest bytea[], k_seconds double precision[], e_append integer[], e_offset integer[], e_type text[], e_tag text[], e_data json[]) RETURNS TABLE(append integer, verdict text, stream text, first bigint, last bigint, at timestamp with time zone, head bigint)
     LANGUAGE plpgsql
     SET search_path TO 'eventstore', 'pg_catalog'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -175,6 +182,7 @@ END $$;
 CREATE FUNCTION eventstore.erase_streams(a_category text, a_seconds double precision, a_limit integer) RETURNS SETOF text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'eventstore', 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_custom_plan'
     AS $$
 DECLARE
     one record;
@@ -219,6 +227,9 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT ON snapshots TO %I', app);
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA eventstore TO %I', app);
 END $$;
+CREATE TABLE eventstore.compatible (
+    since text NOT NULL
+);
 CREATE TABLE eventstore.events (
     stream bigint NOT NULL,
     "position" bigint NOT NULL,

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import trio
 
 import migrations
-from eventstore.postgres import schema_revision
+from eventstore.postgres import compatible_since, schema_revision
+from eventstore.postgres.address import parse
 from eventstore.postgres.bridge import Refused
 from server import logs
 from server.config import Settings
@@ -54,10 +54,12 @@ async def open_database(
     if settings.database_url is not None:
         database = Database(settings.database_url, settings.database_owner_url or settings.database_url)
         found = await schema_revision(database.url)
-        if not migrate:
+        if await _works_on(database.url, found):
+            log.info("database of a newer version", at=found, knows=migrations.HEAD)
+        elif not migrate:
             _judge(found)
         elif found != migrations.HEAD:  # at it, the role that serves has all that it needs, and may hold no more
-            _log_migration(await migrate_database(database))
+            _log_migration(await migrate_database(database, tell=log.info))
         yield database
         return
     stop = trio.Event() if stop is None else stop
@@ -113,16 +115,22 @@ async def _keep_up(held: Embedded, stop: trio.Event) -> None:
                 return
 
 
-async def migrate_database(database: Database) -> str | None:
+async def _works_on(url: str, found: str | None) -> bool:
+    """Whether a newer version has migrated the database, and left in it what this version needs."""
+    if found is None or found in migrations.revisions():
+        return False
+    return await compatible_since(url) in migrations.revisions()
+
+
+async def migrate_database(database: Database, *, tell: Callable[[str], None] = lambda _: None) -> str | None:
     """Brings the database to this version's schema; returns the revision it was at, None for an empty one.
 
-    Of several processes that do so at once one migrates, and the others wait for it. Raises `NotMigrated` when a
-    newer version has been at it or a right is missing, or `StoreUnavailable`.
-    """
+    Of several processes that do so at once one migrates, and the others wait for it; `tell` hears what is done
+    and waited for. Raises `NotMigrated` when a newer version has been at it or a right is missing, or
+    `StoreUnavailable`."""
     _refuse_newer(await schema_revision(database.owner_url))
-    role = unquote(urlsplit(database.url).username or "") or None
     try:
-        found = await migrations.upgrade(database.owner_url, app_role=role)
+        found = await migrations.upgrade(database.owner_url, app_role=parse(database.url).user, tell=tell)
     except Refused as error:
         raise NotMigrated(
             f"The database could not be migrated: {error}. Set TOKENTAPE_DATABASE_OWNER_URL to a role that owns "

@@ -36,7 +36,8 @@ ALTER ROLE tokentape_app LOGIN PASSWORD :'app_password';
 
 -- An administrator who is no superuser gives a database only to a role of which they are a member.
 SELECT format('GRANT tokentape_owner TO %I', current_user) WHERE NOT :'superuser' \gexec
-SELECT 'CREATE DATABASE tokentape OWNER tokentape_owner'
+-- From template0, which may be copied in another encoding than the server's own.
+SELECT 'CREATE DATABASE tokentape OWNER tokentape_owner ENCODING ''UTF8'' TEMPLATE template0'
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'tokentape') \gexec
 -- Everybody may connect to a new database, and make temporary tables in it; here only these two.
 REVOKE ALL ON DATABASE tokentape FROM PUBLIC;

@@ -4,15 +4,17 @@ One statement at a time: who asks meanwhile waits for its turn. It never sends a
 decides about that. It knows no SQL of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from eventstore.postgres.bridge import Bridge, Connection, Lost, Refused, Row
+from eventstore.postgres.bridge import Bridge, Connection, Locked, Lost, Refused, Row
+from eventstore.postgres.dialing import Identity, dial
 
-# The server gives up by itself before the client does, so that a paused or cut client holds no lock for long.
+# In force on every connection, and looked up after each is made (`dialing`). The server gives up by itself
+# before the client does, so that a paused or cut client holds no lock for long.
 GUARDS: Mapping[str, str] = {
     "search_path": "eventstore",
     "default_transaction_isolation": "read committed",  # append() needs a fresh snapshot for each statement
@@ -47,21 +49,37 @@ class Session:
     established: bool = False
     """Whether the database took us once. From then on a refused connection (a role that is being changed, a
     database that is being renamed) is one that is lost, and tried again."""
+    meet: Callable[["Session", Identity], None] | None = None
+    """Told what each new connection is a connection to. It may raise `Lost`: then another host is tried."""
+    identity: Identity | None = None
+    """What the connection is a connection to."""
     _turn: trio.Lock = field(default_factory=trio.Lock, init=False, repr=False)
 
     async def connected(self) -> Connection:
         """The connection, made anew where there is none. Raises `Lost`, or `Refused` (a wrong password, say)."""
         if self.connection is None or self.connection.ended.is_set():
-            settings = {**GUARDS, **self.settings, "application_name": self.purpose}
             try:
-                self.connection = await self.bridge.connect(
-                    self.dsn, settings, timeout=self.connect_timeout, command_timeout=self.command_timeout
+                made, identity = await dial(
+                    self.bridge,
+                    self.dsn,
+                    self.purpose,
+                    {**GUARDS, **self.settings},
+                    timeout=self.connect_timeout,
+                    command_timeout=self.command_timeout,
+                    probe=not self.established,
+                    accept=self._accept,
                 )
             except Refused as error:
                 if self.established:
                     raise Lost(f"the database does not take us any more: {error}") from error
                 raise
+            # Kept at once: whoever is cancelled from here on leaves a connection that is dropped with the session.
+            self.connection, self.identity = made, identity
         return self.connection
+
+    def _accept(self, identity: Identity) -> None:
+        if self.meet is not None:
+            self.meet(self, identity)
 
     async def fetch(self, sql: str, *values: Any) -> Sequence[Row]:
         """All rows. After `Lost` the connection is dropped: the next call makes a new one."""
@@ -72,6 +90,8 @@ class Session:
         try:
             connection = await self.connected()
             return await connection.fetch(sql, *values)
+        except Locked:
+            raise  # the server's answer, and the connection is as it was
         except (Lost, trio.Cancelled):
             # A cancelled statement may still be under way on the connection; nobody may meet its answer.
             self.drop()

@@ -1,9 +1,9 @@
--- Every statement of the Postgres log, by name. The appending itself is the function eventstore.append,
--- made by migrations/sql/0001_event_log.up.sql.
+-- Every statement of the Postgres log, by name. The appending itself is the function eventstore.append_1, made by
+-- migrations/sql/0001_event_log.up.sql and named by 0004_versioned_append.up.sql.
 
 -- name: append
 SELECT append, verdict, stream, first, last, at, head
-  FROM append($1::text[], $2::text[], $3::bigint[], $4::integer[],
+  FROM append_1($1::text[], $2::text[], $3::bigint[], $4::integer[],
               $5::text[], $6::integer[], $7::bigint[], $8::boolean[], $9::bigint,
               $10::integer[], $11::text[], $12::text[], $13::bytea[], $14::double precision[],
               $15::integer[], $16::integer[], $17::text[], $18::text[], $19::json[]);
@@ -11,7 +11,7 @@ SELECT append, verdict, stream, first, last, at, head
 -- name: append_texts
 -- The same; but for those of keys, each array comes as one text: U+001F between its elements, U+001E for NULL.
 SELECT append, verdict, stream, first, last, at, head
-  FROM append(string_to_array($1::text, U&'\001F'), string_to_array($2::text, U&'\001F'),
+  FROM append_1(string_to_array($1::text, U&'\001F'), string_to_array($2::text, U&'\001F'),
               string_to_array($3::text, U&'\001F')::bigint[], string_to_array($4::text, U&'\001F')::integer[],
               string_to_array($5::text, U&'\001F', U&'\001E'),
               string_to_array($6::text, U&'\001F', U&'\001E')::integer[],
@@ -31,7 +31,7 @@ SELECT a.append,
        CASE WHEN $7[a.append] = 0 AND (a.verdict = 'fenced_sequence' OR a.verdict = 'wrong_position' AND a.head = 0)
             THEN 'fenced_unknown' ELSE a.verdict END AS verdict,
        a.stream, a.first, a.last, a.at, a.head
-  FROM append($1::text[], $2::text[], $3::bigint[], $4::integer[],
+  FROM append_1($1::text[], $2::text[], $3::bigint[], $4::integer[],
               $5::text[],
               (SELECT array_agg(CASE WHEN u.seq = 0 AND NOT EXISTS (
                                             SELECT FROM streams s JOIN writers w ON w.stream = s.id
@@ -73,28 +73,38 @@ SELECT q.n, s.head, s.earliest
   FROM unnest($1::text[]) WITH ORDINALITY AS q (stream, n)
   JOIN streams s ON s.name = q.stream;
 
--- name: find_key
-SELECT s.name AS stream, k.first, k.last, k.digest
-  FROM keys k JOIN streams s ON s.id = k.stream
- WHERE k.scope = $1 AND k.name = $2 AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp());
+-- name: find_keys
+SELECT q.n, s.name AS stream, k.first, k.last, k.digest
+  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q (scope, name, n)
+  JOIN keys k ON k.scope = q.scope AND k.name = q.name
+  JOIN streams s ON s.id = k.stream
+ WHERE k.expires_at IS NULL OR k.expires_at > clock_timestamp();
 
 -- name: save_snapshot
 -- The lock is one that appends do not mind: whoever erases the stream waits for it, or is waited for, and then
--- there is no stream to keep a fold of.
+-- there is no stream to keep a fold of. One that is ahead of the log is of a past that the log has left.
 INSERT INTO snapshots (stream, name, position, data)
-SELECT s.id, $2, $3, $4::json FROM streams s WHERE s.name = $1 AND s.head >= s.earliest FOR KEY SHARE
+SELECT s.id, $2, $3, $4::json
+  FROM streams s WHERE s.name = $1 AND s.head >= s.earliest AND s.head >= $3 FOR KEY SHARE
 ON CONFLICT DO NOTHING;
 
--- name: load_snapshot
-SELECT p.position, p.data
-  FROM streams s JOIN snapshots p ON p.stream = s.id
- WHERE s.name = $1 AND p.name = $2 AND p.position <= $3
- ORDER BY p.position DESC LIMIT 1;
+-- name: load_snapshots
+SELECT q.n, p.position, p.data
+  FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS q (stream, name, at_most, n)
+  JOIN streams s ON s.name = q.stream
+ CROSS JOIN LATERAL (
+        SELECT p.position, p.data
+          FROM snapshots p
+         WHERE p.stream = s.id AND p.name = q.name AND p.position <= q.at_most
+         ORDER BY p.position DESC LIMIT 1
+       ) p;
 
 -- name: list_streams
+-- Without `before` from the newest on. (A bound that is always there is a condition of the index; `$2 IS NULL OR …`
+-- would be none, and a page far back would walk over all that are newer.)
 SELECT name, id, head, created_at
   FROM streams
- WHERE category = $1 AND head >= earliest AND ($2::bigint IS NULL OR id < $2)
+ WHERE category = $1 AND head >= earliest AND id < coalesce($2::bigint, 9223372036854775807)
  ORDER BY id DESC LIMIT $3;
 
 -- name: trim
@@ -112,26 +122,36 @@ RETURNING s.head, s.earliest;
 SELECT stream FROM erase_streams($1, $2, $3) AS stream;
 
 -- name: expire_keys
+-- now(), not clock_timestamp(): only what is the same for a whole statement can be a condition of the index. A
+-- bounded number at a time, the oldest first; who gets fewer than the limit has removed all that were due.
 DELETE FROM keys k USING (
-    SELECT scope, name FROM keys WHERE expires_at < clock_timestamp()
-     ORDER BY scope, name LIMIT 10000 FOR UPDATE SKIP LOCKED
+    SELECT scope, name FROM keys WHERE expires_at < now()
+     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ) old WHERE k.scope = old.scope AND k.name = old.name
 RETURNING 1;
 
--- name: writer
-SELECT w.epoch, w.owner, w.closed, w.released, EXISTS (
-         SELECT FROM pg_locks l
+-- name: writers
+SELECT q.n, w.epoch, w.owner, w.closed, w.released, w.owner = ANY (ARRAY (
+         SELECT l.classid::bigint << 32 | l.objid::bigint
+           FROM pg_locks l
           WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND l.classid::bigint = (w.owner >> 32) AND l.objid::bigint = (w.owner & 4294967295)
-       ) AS owner_alive
-  FROM writers w JOIN streams s ON s.id = w.stream
- WHERE s.name = $1 AND w.name = $2;
+       )) AS owner_alive
+  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q (stream, name, n)
+  JOIN streams s ON s.name = q.stream
+  JOIN writers w ON w.stream = s.id AND w.name = q.name;
 
 -- name: release
-UPDATE writers w SET released = true
-  FROM unnest($1::text[], $2::text[]) AS q (stream, name) JOIN streams s ON s.name = q.stream
- WHERE w.stream = s.id AND w.name = q.name;
+-- The rows are locked in order of their streams, as append() locks them: two that lock in different orders end in a
+-- deadlock.
+WITH held AS MATERIALIZED (
+    SELECT w.stream, w.name
+      FROM unnest($1::text[], $2::text[]) AS q (stream, name)
+      JOIN streams s ON s.name = q.stream
+      JOIN writers w ON w.stream = s.id AND w.name = q.name
+     ORDER BY w.stream, w.name FOR NO KEY UPDATE OF w
+)
+UPDATE writers w SET released = true FROM held WHERE w.stream = held.stream AND w.name = held.name;
 
 -- name: closed_by_others
 SELECT s.name AS stream, w.name
@@ -139,13 +159,27 @@ SELECT s.name AS stream, w.name
  WHERE w.owner = $1 AND w.closed AND NOT w.released;
 
 -- name: open_writers
+-- First the owners that have open writers, each found by one step along the index; then the writers of those that
+-- are asked for. So the cost is that of the owners and of the answer, not of all writers that are open.
+WITH RECURSIVE owners (owner) AS (
+    VALUES (-1::bigint)
+    UNION ALL
+    SELECT (SELECT w.owner FROM writers w WHERE NOT w.closed AND w.owner > o.owner ORDER BY w.owner LIMIT 1)
+      FROM owners o
+     WHERE o.owner IS NOT NULL
+)
 SELECT s.name AS stream, w.name, w.epoch, w.owner
-  FROM writers w JOIN streams s ON s.id = w.stream
- WHERE NOT w.closed AND (w.owner = $1 OR NOT EXISTS (
-         SELECT FROM pg_locks l
+  FROM owners o
+ CROSS JOIN LATERAL (
+        -- OFFSET: asked for each owner by itself, rather than all writers that are open for all owners.
+        SELECT w.stream, w.name, w.epoch, w.owner FROM writers w WHERE w.owner = o.owner AND NOT w.closed OFFSET 0
+       ) w
+  JOIN streams s ON s.id = w.stream
+ WHERE o.owner = $1 OR o.owner <> ALL (ARRAY (
+         SELECT l.classid::bigint << 32 | l.objid::bigint
+           FROM pg_locks l
           WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND l.classid::bigint = (w.owner >> 32) AND l.objid::bigint = (w.owner & 4294967295)
        ));
 
 -- name: show_life
@@ -162,6 +196,31 @@ SELECT count(*)::integer
 -- name: clock
 SELECT clock_timestamp() AS at;
 
+-- name: settle
+-- After connecting, not as parameters of the first packet: a pooler takes only those that it knows.
+SELECT name, set_config(name, value, false) AS value
+  FROM unnest($1::text[], $2::text[]) AS wanted (name, value);
+
+-- name: facts
+-- What a connection has come to, and whether the settings still hold in another transaction than the one that made them.
+SELECT pg_is_in_recovery() AS standby, pg_backend_pid() AS pid, pg_encoding_to_char(d.encoding) AS encoding,
+       ARRAY (SELECT coalesce(current_setting(w.name, true), '')
+                FROM unnest($1::text[]) WITH ORDINALITY AS w (name, n) ORDER BY w.n) AS settings
+  FROM pg_database d WHERE d.datname = current_database();
+
+-- name: identity
+-- Which history of which cluster this is: a promoted standby goes on in a new timeline, the next higher one that it
+-- knows of. (The name of the newest WAL file begins with it; pg_control_checkpoint() says it only later.)
+SELECT (SELECT system_identifier FROM pg_control_system()) AS cluster,
+       (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database,
+       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint AS timeline;
+
+-- name: backend
+SELECT pg_backend_pid() AS pid;
+
+-- name: lock_patience
+SELECT set_config('lock_timeout', $1, false);
+
 -- name: alive
 SELECT 1;
 
@@ -169,4 +228,7 @@ SELECT 1;
 SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload;
 
 -- name: revision
-SELECT version_num FROM eventstore.revision;
+SELECT version_num AS revision FROM eventstore.revision;
+
+-- name: compatible
+SELECT since AS revision FROM eventstore.compatible;

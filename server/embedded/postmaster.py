@@ -38,6 +38,8 @@ _SETTINGS = {
     "shared_buffers": "128MB",
     "fsync": "on",
     "synchronous_commit": "on",
+    "max_wal_size": "2GB",  # at the defaults a busy log has a checkpoint every few minutes, and after each of them
+    "checkpoint_timeout": "15min",  # the first change of a page writes the whole page
     "logging_collector": "off",
     "log_destination": "stderr",
     "log_min_messages": "warning",

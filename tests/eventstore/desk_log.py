@@ -60,9 +60,10 @@ class DeskLog:
             hook()
         self.before_read = self.after_read = nothing
 
-    async def read(self, stream: str, after: int, limit: int) -> Slice:
+    async def read(self, stream: str, after: int, limit: int, *, seen: int = 0) -> Slice:
         """As the store reads, the head reached going into the tail."""
         assert stream == "s"
+        assert seen <= self.newest
         self.reads.append(after)
         hook, self.before_read = self.before_read, nothing
         hook()

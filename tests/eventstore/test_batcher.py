@@ -261,3 +261,75 @@ async def test_exclusive_ones_wait_for_other_lanes_too(
     await ask_all(desk, batcher, (1, 0.0), (11, 1.0), (2, 2.0), (21, 3.0), (12, 4.0))
     assert desk.batches == [[1], [2], [11], [12], [21]]
     assert desk.left_at == [0.0, 2.0, TAKES, TAKES + 2.0, 2 * TAKES]
+
+
+class Held:
+    """Answers all but those that are held, which it puts off; each batch takes a second."""
+
+    def __init__(self) -> None:
+        self.held: set[int] = set()
+        self.batches: list[list[int]] = []
+
+    async def run(self, questions: Sequence[int]) -> Sequence[int | Exception]:
+        self.batches.append(list(questions))
+        await trio.sleep(1.0)
+        return [StoreUnavailable("held") if question in self.held else question * 10 for question in questions]
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_what_is_put_off_is_asked_again_and_holds_up_nobody(
+    nursery: trio.Nursery, autojump_clock: MockClock, lanes: int
+) -> None:
+    held = Held()
+    held.held = {3, 13}
+    answered: dict[int, int] = {}
+    batcher: Batcher[int, int] = Batcher(
+        held.run, NO_LIMITS, exclusive=lambda question: [question % 10], again=True, lanes=lanes
+    )
+    nursery.start_soon(batcher.serve)
+
+    async def ask(question: int) -> None:
+        answered[question] = await batcher.ask(question, 1e6)
+
+    async with trio.open_nursery() as asking:
+        for question in (1, 2, 3, 13, 23):  # 13 and 23 stand behind 3
+            asking.start_soon(ask, question)
+            await wait_all_tasks_blocked()
+        await trio.sleep(10.0)
+        assert set(answered) == {1, 2}
+        asking.start_soon(ask, 4)
+        await trio.sleep(3.0)
+        assert answered[4] == 40
+        assert [batch for batch in held.batches if 3 in batch][1:4] == [[3]] * 3  # apart from the others
+        held.held.discard(3)
+        await trio.sleep(10.0)
+        assert answered[3] == 30
+        assert 23 not in answered  # its order is kept
+        held.held.clear()
+    assert answered == {question: question * 10 for question in (1, 2, 3, 4, 13, 23)}
+    assert batcher.waiting == 0
+
+
+async def test_who_is_put_off_and_leaves_or_is_late_makes_way(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    held = Held()
+    held.held = {3, 4}
+    batcher: Batcher[int, int] = Batcher(held.run, NO_LIMITS, exclusive=lambda question: [0], again=True)
+    nursery.start_soon(batcher.serve)
+    with trio.move_on_after(2.5) as left:
+        await batcher.ask(3, 1e6)
+    assert left.cancelled_caught
+    with pytest.raises(StoreUnavailable):
+        await batcher.ask(4, 3.0)
+    assert await batcher.ask(5, 1e6) == 50
+    assert batcher.waiting == 0
+
+
+async def test_without_again_it_is_its_askers_error(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    held = Held()
+    held.held = {3}
+    batcher: Batcher[int, int] = Batcher(held.run, NO_LIMITS)
+    nursery.start_soon(batcher.serve)
+    with pytest.raises(StoreUnavailable, match="held"):
+        await batcher.ask(3, 1e6)

@@ -1,10 +1,21 @@
-"""How the server goes about the log's statements: a plan made on empty tables is still good on large ones."""
+"""How the server goes about the log's statements: each by an index with a condition, whatever the tables hold.
 
+A plan that was made on empty tables has to be good on large ones; a statement that costs by the table and not
+by its answer is found here before its table is large."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 import trio
 
-from eventstore import Append, NewEvent, Writer
+from eventstore import Append, Key, NewEvent, Writer
 from eventstore.log import Hear, ReadQuery, Verdict
 from eventstore.postgres import PostgresLog, PostgresOptions
+from eventstore.postgres.columns import append_columns
+from eventstore.postgres.session import GUARDS
+from eventstore.postgres.statements import STATEMENTS
 from tests.eventstore.making import BOUND
 from tests.harness.databases import Postgres, TestDatabase
 
@@ -41,3 +52,117 @@ async def test_tables_that_grew_are_not_read_whole(postgres: Postgres, database:
         while postgres.sql(CONNECTED.format(database.name)) != "0":
             await trio.sleep(0.005)
     assert int(postgres.sql(READ_WHOLE, database.name)) - before < OTHERS
+
+
+# -- every statement, on tables with many rows of every kind
+
+TABLES = ("streams", "events", "writers", "keys", "snapshots")
+FILL = """
+INSERT INTO eventstore.streams (name, category, head, last_at)
+SELECT 's' || n, CASE WHEN n % 10 = 0 THEN 'ephemeral' ELSE 'talk' END, 1, now() FROM generate_series(1, {rows}) n;
+INSERT INTO eventstore.events SELECT n, 1, now(), 'token', NULL, '{{}}' FROM generate_series(1, {rows}) n;
+INSERT INTO eventstore.writers
+SELECT n, 'w', 0, 1, 1, 1, n % 40, n % 100 <> 0, n % 200 = 0 FROM generate_series(1, {rows}) n;
+INSERT INTO eventstore.keys
+SELECT 'generation', 'gen_' || n, '\\x00', n, 1, 1, CASE WHEN n % 10 = 0 THEN now() + interval '1 day' END
+  FROM generate_series(1, {rows}) n;
+INSERT INTO eventstore.snapshots SELECT n, 'f', 1, '{{}}' FROM generate_series(1, {rows}) n;
+ANALYZE eventstore.streams, eventstore.events, eventstore.writers, eventstore.keys, eventstore.snapshots
+"""
+SET = "; ".join(f"SET {name} = '{value}'" for name, value in GUARDS.items() if not name.startswith("tcp"))
+
+
+@pytest.fixture(
+    scope="module", params=[100_000, pytest.param(1_000_000, marks=pytest.mark.soak)], ids=["10^5", "10^6"]
+)
+def large(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[tuple[Postgres, str]]:
+    """A database with so many rows in each table."""
+    with postgres.clone() as database:
+        postgres.sql(FILL.format(rows=request.param), database.name)
+        yield postgres, database.name
+
+
+def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The nodes of a plan that read one of the tables, with the condition that an index is asked with."""
+    if plan.get("Relation Name") in TABLES or plan.get("Index Name") is not None:
+        yield plan
+    for inner in plan.get("Plans", ()):
+        yield from scans(inner)
+
+
+def complaints(plan: dict[str, Any]) -> list[str]:
+    """What in a plan costs by the size of a table."""
+    found = []
+    for node in scans(plan):
+        kind, where = node["Node Type"], node.get("Relation Name", node.get("Index Name"))
+        if kind in ("ModifyTable", "Bitmap Heap Scan"):
+            continue  # what they work on is found by the scan below them
+        if kind == "Seq Scan" or "Index Cond" not in node:
+            found.append(f"{kind} of {where}, index condition {node.get('Index Cond')}")
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in STATEMENTS if name not in ("revision", "compatible")])
+def test_every_statement_goes_by_an_index(large: tuple[Postgres, str], name: str) -> None:
+    postgres, database = large
+    explain = f"{SET}; EXPLAIN (GENERIC_PLAN, FORMAT JSON) {STATEMENTS[name]}"
+    ((top, *_),) = [json.loads(postgres.sql(explain, database))]
+    assert complaints(top["Plan"]) == []
+
+
+OLD_EXPIRY = """DELETE FROM keys k USING (
+    SELECT scope, name FROM keys WHERE expires_at < clock_timestamp()
+     ORDER BY scope, name LIMIT 10000 FOR UPDATE SKIP LOCKED
+) old WHERE k.scope = old.scope AND k.name = old.name"""
+
+
+@pytest.mark.parametrize(
+    "sql", [OLD_EXPIRY, "SELECT FROM events WHERE type = 'token'", "SELECT max(id) FROM streams"]
+)
+def test_one_that_walks_a_table_is_found(large: tuple[Postgres, str], sql: str) -> None:
+    postgres, database = large
+    (top,) = json.loads(postgres.sql(f"{SET}; EXPLAIN (GENERIC_PLAN, FORMAT JSON) {sql}", database))
+    assert complaints(top["Plan"])
+
+
+def literal(value: Any) -> str:
+    """A Python value in SQL."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        return "(ARRAY[" + ",".join(map(literal, value)) + "])"
+    if isinstance(value, bytes):
+        return f"'\\x{value.hex()}'"
+    return f"'{value}'" if isinstance(value, str) else str(value).lower()
+
+
+def called(name: str, *batch: Append) -> str:
+    """The statement with the batch's values in it."""
+    sql = STATEMENTS[name]
+    for n, value in reversed(list(enumerate(append_columns(batch, owner=1), 1))):
+        sql = sql.replace(f"${n}", literal(value))
+    return sql
+
+
+TOKEN = (NewEvent("token", "{}"),)
+NESTED = {
+    "one token": called("append", Append("s1", TOKEN, writer=Writer("w", 0, 2))),
+    "tokens": called("append", *(Append(f"s{n}", TOKEN, writer=Writer("w", 0, 2)) for n in (1, 2))),
+    "anything": called("append", Append("s1", TOKEN, keys=(Key("k", "k", b"1", 5.0),)), Append("new", TOKEN)),
+    "somebody speaks": called("append_during", Append("s1", TOKEN, during="w")),
+    "erasing": "SELECT erase_streams('ephemeral', 1e6, 100)",
+}
+
+
+@pytest.mark.parametrize("what", NESTED)
+def test_every_statement_inside_the_functions_goes_by_an_index(large: tuple[Postgres, str], what: str) -> None:
+    postgres, database = large
+    log = (
+        "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on; "
+        "SET auto_explain.log_format = json; SET client_min_messages = log; "
+        "SET plan_cache_mode = force_generic_plan"
+    )
+    told = postgres.said(f"{SET}; {log}; BEGIN; {NESTED[what]}; ROLLBACK", database)
+    plans = [json.JSONDecoder().raw_decode(part[part.index("{") :])[0] for part in told.split("  plan:")[1:]]
+    assert len(plans) > 1
+    assert {plan["Query Text"]: found for plan in plans if (found := complaints(plan["Plan"]))} == {}

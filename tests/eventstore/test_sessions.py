@@ -7,8 +7,8 @@ import pytest
 import trio
 
 from eventstore import EventStore, StoreOptions
-from eventstore.postgres import PostgresLog, PostgresOptions
-from eventstore.postgres.bridge import Bridge, Connection, Lost, open_bridge
+from eventstore.postgres import PostgresLog, PostgresOptions, dialing
+from eventstore.postgres.bridge import Bridge, Connection, Lost, Unfit, open_bridge
 from eventstore.postgres.hints import Company
 from eventstore.postgres.session import Session
 from tests.eventstore.making import BOUND, note, take
@@ -167,17 +167,74 @@ async def test_a_statement_that_takes_too_long_is_lost(database: TestDatabase) -
         session.drop()
 
 
+IN_FORCE = {
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
+    "transaction_isolation": "read committed",
+    "search_path": "eventstore",
+    "lock_timeout": "5000",
+    "statement_timeout": "20000",
+    "idle_in_transaction_session_timeout": "5000",
+}
+
+
+async def in_force(session: Session) -> dict[str, str]:
+    """What the server says of the settings that matter."""
+    rows = await session.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY ($1)", list(IN_FORCE))
+    return dict(map(tuple, rows))
+
+
 async def test_the_guards_are_in_force(database: TestDatabase) -> None:
     """A client that stands still holds no lock for long; no commit is acknowledged before it is durable."""
     async with open_bridge() as bridge:
         session = Session(bridge, database.app_url, "test", settings={"lock_timeout": "7s"})
-        in_force = {
-            "synchronous_commit": "on",
-            "default_transaction_isolation": "read committed",
-            "lock_timeout": "7000",
-            "statement_timeout": "20000",
-            "idle_in_transaction_session_timeout": "5000",
-        }
-        rows = await session.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY ($1)", list(in_force))
-        assert dict(map(tuple, rows)) == in_force
+        assert await in_force(session) == {**IN_FORCE, "lock_timeout": "7000"}
         session.drop()
+
+
+async def test_a_role_whose_settings_say_otherwise_is_overruled(
+    postgres: Postgres, database: TestDatabase
+) -> None:
+    for setting in (
+        "synchronous_commit = off",
+        "default_transaction_isolation = 'serializable'",
+        "lock_timeout = 0",
+    ):
+        postgres.sql(f"ALTER ROLE tokentape_app IN DATABASE {database.name} SET {setting}")
+    try:
+        async with open_bridge() as bridge:
+            session = Session(bridge, database.app_url, "test")
+            assert await in_force(session) == IN_FORCE
+            session.drop()
+    finally:
+        postgres.sql(f"ALTER ROLE tokentape_app IN DATABASE {database.name} RESET ALL")
+
+
+async def test_settings_that_do_not_hold_are_refused(
+    database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is in between forgets them: a commit would be acknowledged that is not durable."""
+    monkeypatch.setattr(dialing, "_SETTINGS", dialing._SETTINGS.replace("value, false)", "value, true)"))
+    async with open_bridge() as bridge:
+        with pytest.raises(Unfit, match="does not keep the setting"):
+            await Session(bridge, database.app_url, "test").connected()
+
+
+async def test_a_cancelled_statement_is_not_cancelled_on_the_server(
+    postgres: Postgres, database: TestDatabase
+) -> None:
+    """A cancel request that met a commit's wait for its standby would make it an acknowledged one without the
+    standby."""
+    running = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test' AND state = 'active'"
+    async with open_bridge() as bridge:
+        session = Session(bridge, database.app_url, "test")
+        await session.fetch(PID)
+        with trio.move_on_after(0.05):
+            await session.fetch("SELECT 2 FROM pg_sleep(0.5)")
+        assert session.connection is None
+        assert await trio.to_thread.run_sync(postgres.sql, running) == "1"
+        with trio.fail_after(BOUND):
+            while await trio.to_thread.run_sync(postgres.sql, running) != "0":
+                await trio.sleep(0.01)
+        log = (postgres.embedded.data_dir / "postgres.log").read_text(encoding="utf-8")
+        assert "due to user request" not in log

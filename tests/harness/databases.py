@@ -40,6 +40,11 @@ class Postgres:
         """Runs one statement as the superuser and returns its unadorned output."""
         return psql(self.embedded.bin_dir, _in(self.embedded.superuser_url, database), statement)
 
+    def said(self, statement: str, database: str = "postgres") -> str:
+        """Runs one as `sql` does, and returns the server's messages about it."""
+        done = _psql(self.embedded.bin_dir, _in(self.embedded.superuser_url, database), statement)
+        return done.stderr
+
     @contextmanager
     def clone(self) -> Iterator[TestDatabase]:
         """A database that is dropped again, whoever is still connected to it."""
@@ -57,6 +62,10 @@ class Postgres:
 
 def psql(bin_dir: Path, url: str, statement: str) -> str:
     """What `psql` prints for a statement."""
+    return _psql(bin_dir, url, statement).stdout.strip()
+
+
+def _psql(bin_dir: Path, url: str, statement: str) -> "subprocess.CompletedProcess[str]":
     done = subprocess.run(
         [bin_dir / "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement, url],
         capture_output=True,
@@ -66,7 +75,7 @@ def psql(bin_dir: Path, url: str, statement: str) -> str:
     )
     if done.returncode != 0:
         raise RuntimeError(f"psql: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return done
 
 
 def _in(url: str, database: str) -> str:

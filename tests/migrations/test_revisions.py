@@ -1,11 +1,16 @@
 """The revisions run: up, down and up again, from two tasks at once, by whoever may, and else with a plain word."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import trio
+from alembic.script import ScriptDirectory
 
 import migrations
 from eventstore import Erased, EventStore, StoreUnavailable
-from eventstore.postgres import PostgresLog, PostgresOptions, schema_revision
+from eventstore.postgres import PostgresLog, PostgresOptions, log, schema_revision
 from eventstore.postgres.bridge import Refused
 from tests.eventstore.making import names, note, whole
 from tests.harness.databases import Postgres, TestDatabase
@@ -20,6 +25,12 @@ async def works(database: TestDatabase, stream: str = "s") -> None:
         await store.append(note(stream, 1, 2))
         await store.trim(stream, 2)
         assert names(await whole(store, stream, 1)) == ["2"]
+
+
+def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers append as those did that knew no number of the function."""
+    for name in ("_APPEND", "_APPEND_TEXTS", "_DURING"):
+        monkeypatch.setattr(log, name, getattr(log, name).replace("append_1(", "append("))
 
 
 async def test_up_down_and_up_again(postgres: Postgres, empty: TestDatabase) -> None:
@@ -46,10 +57,15 @@ async def test_again_changes_nothing_and_keeps_all(empty: TestDatabase) -> None:
         assert names(await whole(store, "s", 1)) == ["2"]
 
 
-async def test_from_the_first_one_on_all_is_kept(postgres: Postgres, empty: TestDatabase) -> None:
+async def test_from_the_first_one_on_all_is_kept(
+    postgres: Postgres, empty: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_before(monkeypatch)
     await migrations.upgrade(empty.owner_url, app_role=APP, revision="0001")
     await works(empty)
-    for _ in range(2):
+    for again in (False, True):
+        if again:
+            monkeypatch.undo()
         await migrations.upgrade(empty.owner_url, app_role=APP)
         assert dumped(postgres.embedded.bin_dir, empty.owner_url) == SCHEMA.read_text(encoding="utf-8")
         async with EventStore(PostgresLog(PostgresOptions(empty.app_url, empty.owner_url))).open() as store:
@@ -97,7 +113,9 @@ async def test_without_a_role_to_serve_nobody_else_may(empty: TestDatabase) -> N
 async def test_a_role_that_may_not(empty: TestDatabase, migrated: bool) -> None:
     if migrated:
         await migrations.upgrade(empty.owner_url, app_role=APP)
-    for act in (migrations.upgrade, migrations.downgrade):
+    if migrated:
+        await migrations.upgrade(empty.app_url)  # there is nothing to do
+    for act in (migrations.downgrade,) if migrated else (migrations.upgrade, migrations.downgrade):
         with pytest.raises(Refused) as refusal:
             await act(empty.app_url)
         assert refusal.value.sqlstate == "42501"
@@ -128,3 +146,15 @@ async def test_what_fails_leaves_nothing_half_done(postgres: Postgres, empty: Te
         empty.name,
     )
     assert left == "snapshots"
+
+
+def test_the_revisions_that_a_server_knows_are_those_that_alembic_finds() -> None:
+    """By the names of their files; and a server that only compares loads nothing of what migrates."""
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    assert script.get_current_head() == migrations.HEAD
+    assert tuple(one.revision for one in script.walk_revisions()) == migrations.revisions()
+    program = (
+        "import sys, server.serve; print([name for name in ('alembic', 'sqlalchemy') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"

@@ -64,3 +64,11 @@ async def test_no_snapshot(store: EventStore, stream: str) -> None:
     await store.save_snapshot("nowhere", "fold", Snapshot(1, "{}"))
     await store.save_snapshot("s", "another", Snapshot(1, "{}"))
     assert await store.load_snapshot(stream, "fold", 100) is None
+
+
+async def test_a_snapshot_ahead_of_the_log_is_not_kept(store: EventStore) -> None:
+    """It is of a past that the log has left. Once the log is longer it would be taken for true."""
+    await store.append(note("s", 1, 2))
+    await store.save_snapshot("s", "fold", Snapshot(3, '"of another past"'))
+    await store.append(note("s", 3, 4))
+    assert await store.load_snapshot("s", "fold", 4) is None

@@ -22,10 +22,14 @@ class Pages(BaseModel):
 
 
 class Speech(BaseModel):
-    """What `duet` is given: how many words, and the pauses between them, in seconds."""
+    """What `duet` is given: how many words, and the pauses between them, in seconds.
+
+    `cue`: the last word is held back until somebody has said this.
+    """
 
     words: int = Field(ge=1, le=1_000)
     pauses: list[float] = Field(default_factory=list)
+    cue: str | None = None
 
 
 class Sliders(BaseModel):
@@ -144,6 +148,10 @@ async def duet(run: Run) -> int:
     for number in range(run.input.words):
         if pauses:
             await trio.sleep(pauses[number % len(pauses)])
+        while run.input.cue is not None and number == run.input.words - 1:
+            if run.input.cue in [turn.content for turn in await run.context()]:
+                break
+            await trio.sleep(0.01)
         strictness = run.steering.strictness
         heard = sum(turn.role == "user" for turn in await run.context())
         await run.token(f"{strictness}/{heard} ")

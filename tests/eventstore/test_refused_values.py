@@ -1,0 +1,144 @@
+"""A value that cannot be stored, beside good ones: it fails by itself, at once, and costs nobody the connection.
+
+What the driver cannot write down never leaves; what the server does not take comes back as an error of the batch.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+import trio
+
+from eventstore import Append, EventStore, Key, NewEvent, StoreOptions, StoreUnavailable, Writer
+from eventstore.postgres import PostgresLog, PostgresOptions, log
+from eventstore.postgres.bridge import Refused
+from tests.eventstore.making import BOUND, names, note, whole
+from tests.eventstore.test_sessions import named
+from tests.harness.databases import Postgres, TestDatabase
+
+SURROGATE = "\ud800"
+
+
+@pytest.fixture
+async def store(database: TestDatabase) -> AsyncIterator[EventStore]:
+    async with EventStore(
+        PostgresLog(PostgresOptions(database.app_url)), StoreOptions(patience=BOUND)
+    ).open() as store:
+        yield store
+
+
+def event(**changes: str) -> Append:
+    return Append("bad", (NewEvent(**{"type": "t", "data": "{}", **changes}),))
+
+
+BAD: dict[str, Append] = {
+    "a surrogate in the data": event(data=f'"{SURROGATE}"'),
+    "a surrogate in the type": event(type=SURROGATE),
+    "a surrogate in the tag": event(tag=SURROGATE),
+    "a surrogate in the stream": Append(SURROGATE, event().events),
+    "a surrogate in the category": Append("bad", event().events, category=SURROGATE),
+    "a surrogate in the writer": Append("bad", event().events, writer=Writer(SURROGATE, 1, 1)),
+    "U+0000 in the type": event(type="\0"),
+    "U+0000 in the stream": Append("\0", event().events),
+    "data that is no JSON": event(data="{"),
+    "an epoch of 65 bits": Append("bad", event().events, writer=Writer("w", 2**64, 1)),
+    "an epoch of 33 bits": Append("bad", event().events, writer=Writer("w", 2**32, 1)),
+    "a sequence of 65 bits": Append("bad", event().events, writer=Writer("w", 1, 2**64)),
+    "an expected position of 65 bits": Append("bad", event().events, expected=2**64),
+    "a key kept for ever and ever": Append("bad", event().events, keys=(Key("k", "k", b"", 1e300),)),
+}
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "among others"])
+@pytest.mark.parametrize("what", BAD)
+async def test_it_fails_alone(
+    store: EventStore, postgres: Postgres, database: TestDatabase, what: str, alone: bool
+) -> None:
+    neighbours = [] if alone else [f"s{n}" for n in range(20)]
+    await store.append(note("warm", 1))
+    before = named(postgres, database)["appends"]
+    async with trio.open_nursery() as nursery:
+        for stream in neighbours[:10]:
+            nursery.start_soon(store.append, note(stream, "good"))
+
+        async def bad() -> None:
+            with trio.fail_after(BOUND / 2), pytest.raises(Refused):
+                await store.append(BAD[what])
+
+        nursery.start_soon(bad)
+        for stream in neighbours[10:]:
+            nursery.start_soon(store.append, note(stream, "good"))
+    for stream in neighbours:
+        assert names(await whole(store, stream)) == ["good"]
+    assert before <= named(postgres, database)["appends"]  # the connection is the same: nothing was lost
+    assert store.figures().failures == {}
+
+
+async def test_the_one_among_many_is_found_by_halving(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    send = PostgresLog._send
+
+    async def counted(log: PostgresLog, session: object, batch: list[Append]) -> object:
+        sent.append(len(batch))
+        return await send(log, session, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PostgresLog, "_send", counted)
+    inner = store._log
+    batch = [*(note(f"s{n}", "good") for n in range(255)), event(data="{")]
+    answers = await inner.append(batch)
+    assert isinstance(answers[-1], Refused)
+    assert not any(isinstance(answer, Exception) for answer in answers[:-1])
+    assert len(sent) <= 2 * 8 + 1  # not one by one
+
+
+POINTS: dict[str, Callable[[EventStore], object]] = {
+    "find_key": lambda store: store.find_key("k", SURROGATE),
+    "load_snapshot": lambda store: store.load_snapshot("s", SURROGATE, 1),
+    "load_snapshot, a position": lambda store: store.load_snapshot("s", "f", 2**64),
+    "writer": lambda store: store.writer("s", SURROGATE),
+    "head": lambda store: store.head(SURROGATE),
+    "read": lambda store: store.read(SURROGATE),
+}
+
+
+@pytest.mark.parametrize("what", POINTS)
+async def test_a_question_that_cannot_be_asked_fails_alone(store: EventStore, what: str) -> None:
+    await store.append(note("s", 1))
+    good = {
+        "find_key": lambda: store.find_key("k", "k"),
+        "load_snapshot": lambda: store.load_snapshot("s", "f", 1),
+        "writer": lambda: store.writer("s", "w"),
+        "head": lambda: store.head("s"),
+        "read": lambda: store.read("s"),
+    }[what.partition(",")[0]]
+
+    async def bad() -> None:
+        with trio.fail_after(BOUND / 2), pytest.raises(Refused):
+            await POINTS[what](store)  # type: ignore[misc]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(good)
+        nursery.start_soon(good)
+        nursery.start_soon(bad)
+        nursery.start_soon(good)
+    assert store.figures().failures == {}
+
+
+async def test_a_verdict_that_is_not_known_ends_nobody_but_its_asker(
+    database: TestDatabase, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has changed the function under a running server: whether it appended is not known."""
+    monkeypatch.setattr(log, "_VERDICTS", {k: v for k, v in log._VERDICTS.items() if k != "wrong_position"})
+    options = replace(StoreOptions(), patience=1.0)
+    async with EventStore(PostgresLog(PostgresOptions(database.app_url)), options).open() as store:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.append, note("a", 1))
+
+            async def strange() -> None:
+                with pytest.raises(StoreUnavailable):
+                    await store.append(note("b", 1, expected=7))
+
+            nursery.start_soon(strange)
+            nursery.start_soon(store.append, note("c", 1))
+        await store.append(note("a", 2))
+        assert names(await whole(store, "a")) == ["1", "2"]
