@@ -24,12 +24,12 @@ def upstreams_from(settings: Settings, env: Mapping[str, str]) -> Upstreams:
     Raises `BadSettings`, which names the variable: whoever set it is to blame.
     """
     return Upstreams(
-        openai=_provider("openai", OpenAISettings, settings, env),
+        openai=_provider("openai", OpenAISettings, settings, env, dialect=settings.openai_dialect),
         anthropic=_provider("anthropic", AnthropicSettings, settings, env),
     )
 
 
-def _provider(name: str, kind: type[P], settings: Settings, env: Mapping[str, str]) -> P | None:
+def _provider(name: str, kind: type[P], settings: Settings, env: Mapping[str, str], **more: str) -> P | None:
     if not {f"{name}_base_url", f"{name}_api_key"} & settings.model_fields_set:
         return None
     url = getattr(settings, f"{name}_base_url")
@@ -41,8 +41,9 @@ def _provider(name: str, kind: type[P], settings: Settings, env: Mapping[str, st
         provider = kind(
             base_url=url,
             api_key=getattr(settings, f"{name}_api_key"),
-            limits=Limits(idle=settings.upstream_stall),
+            limits=Limits(first_byte=settings.upstream_first_byte, idle=settings.upstream_stall),
             proxy=choice.proxy,
+            **more,
         )
     except ValidationError as error:
         raise BadSettings("\n".join(_complaint(name, one, choice) for one in error.errors())) from None

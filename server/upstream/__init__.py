@@ -8,7 +8,19 @@ else of the server.
 from .anthropic import AnthropicSettings
 from .errors import CODES, BadParameters, UnknownModel, UpstreamError
 from .http import Limits
-from .model import TOOL_NAME, Answer, Finish, Message, Prompt, ToolCall, ToolSpec, Upstream
+from .model import (
+    TOOL_NAME,
+    Answer,
+    ArgumentsDelta,
+    Chunk,
+    Finish,
+    Message,
+    Prompt,
+    Reasoning,
+    ToolCall,
+    ToolSpec,
+    Upstream,
+)
 from .openai import OpenAISettings
 from .proxy import ProxyChoice, proxies_from
 from .registry import Upstreams
@@ -19,13 +31,16 @@ __all__ = [
     "TOOL_NAME",
     "Answer",
     "AnthropicSettings",
+    "ArgumentsDelta",
     "BadParameters",
+    "Chunk",
     "Finish",
     "Limits",
     "Message",
     "OpenAISettings",
     "Prompt",
     "ProxyChoice",
+    "Reasoning",
     "RetryPolicy",
     "ToolCall",
     "ToolSpec",

@@ -1,8 +1,8 @@
 """Where a provider is: a base URL taken apart, once, when the settings are read.
 
-Owns what a base URL may be (RFC 3986 section 3, RFC 9110 section 4.2): http or https, a host name or IP
-literal, maybe a port, maybe a path prefix (`http://127.0.0.1:1234/v1`). Pure: must not know sockets or providers.
-Its errors never repeat the URL, for people put passwords there.
+Owns what a base URL may be (RFC 3986 section 3, RFC 9110 section 4.2): http or https, a host name or IP literal,
+maybe a port, a path prefix (`http://127.0.0.1:1234/v1`), and Azure's `?api-version=…`. Pure: must not know sockets
+or providers. Its errors never repeat the URL, for people put passwords there.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ __all__ = ["Address", "parse_base_url"]
 
 _PORTS = {"http": 80, "https": 443}
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"  # RFC 1123 section 2.1, and the underscore of compose files
+_QUERY = re.compile(r"api-version=[A-Za-z0-9.-]{1,40}")
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to connect to, and what comes before every path; `host` is bare (no brackets), lower case."""
+    """Where to connect to, and what comes before every path; `host` is bare (no brackets), lower case.
+
+    `query` goes behind every path, without its `?`; empty: none.
+    """
 
     secure: bool
     host: str
     port: int
     prefix: str
+    query: str = ""
 
     @property
     def authority(self) -> str:
@@ -49,14 +54,19 @@ def parse_base_url(url: str) -> Address:
         raise ValueError("the base URL must begin with http:// or https://")
     if "@" in parts.netloc:
         raise ValueError("the base URL must hold no user or password; the key has a setting of its own")
-    if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise ValueError("the base URL must hold no query and no fragment")
+    if "#" in url:
+        raise ValueError("the base URL must hold no fragment")
+    if ("?" in url or parts.query) and not _QUERY.fullmatch(parts.query):
+        # Nothing else: people put keys there, and a query is written into every proxy's log.
+        raise ValueError("the base URL must hold no query but ?api-version=2024-10-21 or the like")
     if port == 0:
         raise ValueError("the base URL's port must be 1 to 65535")
     host = parts.hostname or ""
     if not _is_host(host):
         raise ValueError("the base URL names no valid host")
-    return Address(parts.scheme == "https", host, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
+    return Address(
+        parts.scheme == "https", host, port or _PORTS[parts.scheme], parts.path.rstrip("/"), parts.query
+    )
 
 
 def _is_host(host: str) -> bool:

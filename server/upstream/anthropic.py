@@ -12,7 +12,9 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from .messages import MESSAGES, encode_body
+from .fallback import Asking
+from .messages import MESSAGES
+from .messages_request import encode_body
 from .model import Prompt
 from .provider import Provider
 from .settings import ProviderSettings
@@ -53,5 +55,5 @@ class Anthropic(Provider):
         key = self._settings.key
         return {"anthropic-version": self._version, **({"x-api-key": key} if key else {})}
 
-    def _body(self, prompt: Prompt) -> bytes:
-        return encode_body(prompt, self._max_tokens)
+    def _asking(self, prompt: Prompt) -> Asking:
+        return Asking(encode_body(prompt, self._max_tokens))

@@ -30,9 +30,9 @@ def refuse(prompt: Prompt, ours: Collection[str]) -> None:
         raise BadParameters("input", NOTHING)
 
 
-def encoded(body: Mapping[str, Any], prompt: Prompt) -> bytes:
+def encoded(body: Mapping[str, Any], parameters: Mapping[str, Any]) -> bytes:
     """The body and the client's parameters as JSON. Raises `BadParameters`."""
     try:
-        return msgspec.json.encode({**body, **prompt.parameters})
+        return msgspec.json.encode({**body, **parameters})
     except (TypeError, ValueError, RecursionError) as error:
         raise BadParameters("parameters", "must be JSON without unpaired surrogates") from error

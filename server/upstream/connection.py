@@ -49,8 +49,8 @@ class Connection:
                 )
                 await tls.do_handshake()
         except trio.TooSlowError:
-            message = f"{first.authority}: accepting the connection took over {limit:g} s"
-            raise UpstreamError("upstream_timeout", message) from None
+            message = f"accepting the connection took over {limit:g} s"
+            raise UpstreamError("upstream_timeout", message, detail=first.authority) from None
         except (OSError, trio.BrokenResourceError) as error:
             raise self._unavailable(error) from error
 
@@ -102,9 +102,11 @@ class Connection:
             where += f" through the proxy {self._proxy.address.authority}"
         if isinstance(cause, ssl.SSLCertVerificationError):
             # Nobody mends a certificate within a retry's time.
-            message = f"the certificate of {where} is not valid: {cause.verify_message}"
-            return UpstreamError("upstream_unavailable", message, retryable=False)
-        return UpstreamError("upstream_unavailable", f"cannot connect to {where}")
+            # The reason may name the host that is expected, so it is not for every reader.
+            detail = f"{where}: {cause.verify_message}"
+            message = "the provider's certificate is not valid"
+            return UpstreamError("upstream_unavailable", message, detail=detail, retryable=False)
+        return UpstreamError("upstream_unavailable", "cannot connect to the provider", detail=f"{where}: {cause}")
 
 
 async def _dig(socket: trio.SocketStream, address: Address, proxy: Proxy) -> None:
@@ -113,13 +115,14 @@ async def _dig(socket: trio.SocketStream, address: Address, proxy: Proxy) -> Non
     parser, body = ResponseParser(), b""
     while not parser.head_done and not parser.failure and (data := await socket.receive_some(RECEIVE_SIZE)):
         body += parser.feed(bytes(data))
-    where = f"the proxy {proxy.address.authority}"
+    where = proxy.address.authority
     if parser.failure or not parser.head_done:
-        raise UpstreamError("upstream_unavailable", f"{where} does not answer as one")
+        raise UpstreamError("upstream_unavailable", "the proxy does not answer as one", detail=where)
     if not 200 <= parser.status < 300:
         # A name that it cannot find or reach (5xx) may pass; that it wants another password, or forbids, does not.
-        message = f"{where} answered {parser.status} to CONNECT"
+        message = f"the proxy answered {parser.status} to CONNECT"
         passing = parser.status >= 500 or parser.status in (408, 429)
-        raise UpstreamError("upstream_unavailable", message, retryable=passing)
+        raise UpstreamError("upstream_unavailable", message, detail=where, retryable=passing)
     if body:
-        raise UpstreamError("upstream_malformed", f"{where} put bytes of its own into the tunnel")
+        message = "the proxy put bytes of its own into the tunnel"
+        raise UpstreamError("upstream_malformed", message, detail=where)

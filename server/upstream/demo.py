@@ -16,7 +16,7 @@ import trio
 
 from .demo_parameters import Parameters, parse
 from .demo_text import aside, whole_story
-from .model import Answer, Finish, Message, Prompt, ToolCall
+from .model import Answer, Chunk, Finish, Message, Prompt, ToolCall
 
 __all__ = ["Demo"]
 
@@ -85,7 +85,7 @@ class _DemoAnswer:
         self._told = 0
         self._start = trio.current_time()
 
-    async def receive(self) -> Sequence[str]:
+    async def receive(self) -> Sequence[Chunk]:
         if self._told == self._count:
             await trio.lowlevel.checkpoint()
             self.finish = self._end

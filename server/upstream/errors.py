@@ -38,17 +38,30 @@ class UpstreamError(Exception):
     """The provider, the way to it or its settings failed this run; `CODES` says who and what.
 
     `retryable`: asking again later may succeed. `retry_after`: seconds the provider asked to wait, else None.
-    `message` may hold the provider's words, never a key, U+0000 or an unpaired surrogate.
+    `stall`: it took the request, and then was silent for as long as it may be, or until something on the way to
+    it gave up: it may have worked, for money.
+    `message` is for every reader of the run: it may hold the provider's words, but no address, host or proxy of
+    the operator's. `detail` is for the server's own log alone, and may name them; empty if nothing is left to say.
+    Neither holds a key, U+0000 or an unpaired surrogate.
     """
 
     def __init__(
-        self, code: str, message: str, *, retryable: bool | None = None, retry_after: float | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        detail: str = "",
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        stall: bool = False,
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+        self.detail = detail
         self.retryable = CODES[code].retryable if retryable is None else retryable
         self.retry_after = retry_after
+        self.stall = stall
 
 
 class BadParameters(ValueError):

@@ -2,7 +2,9 @@
 
 Owns the rules of the WHATWG HTML standard, section 9.2.6 "Interpreting an event stream": line ends CRLF, LF and
 CR, a leading byte order mark, comments, data over several lines, fields without a colon; all of it however the
-bytes were cut. `id` and `retry` are read over: nobody resumes at a provider. Pure: must not know HTTP or what data
+bytes were cut. `id` and `retry` are read over: nobody resumes at a provider. Beyond the standard, which drops
+unknown fields: a field `error` is a message of the type `error` (llama.cpp's way to fail), and other lines are
+kept for `outside`, for a body that is no event stream at all may say why. Pure: must not know HTTP or what data
 holds; lines are cut as bytes, so UTF-8 that is split over packets needs no care.
 """
 
@@ -13,6 +15,8 @@ from typing import NamedTuple
 __all__ = ["EventStream", "Message", "MessageTooLong"]
 
 MAX_MESSAGE = 1 << 20  # bytes; a chunk of text has a few hundred, a provider gone mad has no end
+MAX_OUTSIDE = 1 << 16  # bytes of lines that are no fields, kept to be quoted
+_READ_OVER = (b"", b"id", b"retry")  # a comment is a line whose name is empty
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -34,7 +38,7 @@ class MessageTooLong(ValueError):
 class EventStream:
     """One stream's parser: bytes in as they arrive, whole messages out. An unfinished last one is dropped."""
 
-    __slots__ = ("_after_cr", "_data", "_event", "_first", "_limit", "_rest", "_size")
+    __slots__ = ("_after_cr", "_data", "_event", "_first", "_limit", "_outside", "_outside_size", "_rest", "_size")
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._limit = limit
@@ -44,6 +48,26 @@ class EventStream:
         self._event = "message"
         self._after_cr = False
         self._first = True
+        self._outside: list[bytes] = []
+        self._outside_size = 0
+
+    def outside(self) -> bytes:
+        """What came so far that is part of no message and no comment, in lines; its end may not have come.
+
+        To be asked when the stream is over: an unfinished last line that could be a field is left out.
+        """
+        lines = list(self._outside)
+        if self._event == "error":
+            lines += self._data  # the message's own end never came
+        last = b"".join(self._rest)
+        if self._first:
+            last = last.removeprefix(_BOM)
+        name, colon, value = last.partition(b":")
+        if name == b"error" and colon:
+            lines.append(value.strip())
+        elif name not in (b"data", b"event", *_READ_OVER):
+            lines.append(last)
+        return b"\n".join(lines).strip()
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that these bytes complete. Raises `MessageTooLong`; after that, feed no more."""
@@ -76,6 +100,8 @@ class EventStream:
         size = len(line)
         if self._first:
             self._first = False
+            self._hold(size, messages)  # with the mark, as it was counted if it came in pieces
+            self._size -= size
             line = line.removeprefix(_BOM)
         if line.startswith(b"data: "):  # what every provider sends, so asked first
             self._data.append(line[6:])
@@ -91,11 +117,18 @@ class EventStream:
 
     def _field(self, line: bytes, size: int, messages: list[Message]) -> None:
         self._hold(size, messages)
-        name, _, value = line.partition(b":")  # a comment is a line whose name is empty
+        name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
             return
+        if name == b"error":
+            self._data.append(value)
+            self._event = "error"
+            return
         if name == b"event":
             self._event = value.decode(errors="replace") or "message"
-        self._size -= size  # not kept; held only to refuse it, whole or in pieces, past the limit
+        elif name not in _READ_OVER and self._outside_size + size <= MAX_OUTSIDE:
+            self._outside.append(line)
+            self._outside_size += size + 1
+        self._size -= size  # no part of the message; held only to refuse it, whole or in pieces, past the limit

@@ -42,7 +42,8 @@ def encode_request(
         **headers,
     }
     target = f"http://{address.authority}" if proxied else ""  # RFC 9112 section 3.2.2; https goes by a tunnel
-    lines = [f"POST {target}{address.prefix}{path} HTTP/1.1", *(f"{k}: {v}" for k, v in head.items())]
+    query = f"?{address.query}" if address.query else ""
+    lines = [f"POST {target}{address.prefix}{path}{query} HTTP/1.1", *(f"{k}: {v}" for k, v in head.items())]
     return "\r\n".join((*lines, "", "")).encode("ascii") + body
 
 

@@ -28,15 +28,15 @@ class Limits:
     """How long each phase may take, in seconds.
 
     `first_byte` is long because servers load models and read long prompts before they answer at all; `idle` is
-    longer, because reasoning models think without a word (the providers' SDKs wait 600 s). `tail` bounds what is
+    because reasoning models think without a word: the providers' SDKs wait 600 s for both. `tail` bounds what is
     of no use to the answer any more: the rest after its finish, the body of an error. `end` is how long the last
     bytes are waited for once the answer is over, which only serves to use the connection again.
     """
 
     connect: float = 10.0
     send: float = 30.0
-    first_byte: float = 120.0
-    idle: float = 180.0
+    first_byte: float = 600.0
+    idle: float = 600.0
     tail: float = 5.0
     end: float = 0.1
 
@@ -69,12 +69,15 @@ class Post:
     async def start(self, request: bytes) -> None:
         """Send the request and read the response's head (`status`, `headers`)."""
         connection = self._connection = self._pool.take()
+        began = trio.current_time()
         if connection is not None and await connection.is_quiet():
             try:
                 await self._exchange(connection, request)
             except UpstreamError as error:
-                # The provider closed it in the same moment, as it may at any time (RFC 9112 section 9.5).
-                if error.code != "upstream_cut" or self._parser.heard:
+                # The provider closed it in the same moment, as it may at any time (RFC 9112 section 9.5). One that
+                # is closed after a while had taken the request.
+                late = trio.current_time() - began > self._limits.connect
+                if error.code != "upstream_cut" or self._parser.heard or late:
                     raise
             else:
                 return
@@ -144,7 +147,7 @@ class Post:
                 await connection.send_all(request)
                 self._sent = True
         except trio.TooSlowError:
-            raise self._timeout("taking the request", self._limits.send) from None
+            raise self._timeout("taking the request", self._limits.send, stall=False) from None
         try:
             with trio.fail_after(self._limits.first_byte):
                 while True:
@@ -154,7 +157,7 @@ class Post:
                     if self._parser.failure:
                         raise self._parser.failure
         except trio.TooSlowError:
-            raise self._timeout("beginning to answer", self._limits.first_byte) from None
+            raise self._timeout("beginning to answer", self._limits.first_byte, stall=True) from None
 
     @property
     def _over(self) -> bool:
@@ -170,20 +173,22 @@ class Post:
                 if self._early or self._over:
                     return
         except trio.TooSlowError:
-            message = f"{self._where} sent nothing for {within:g} s"
-            raise UpstreamError("upstream_stalled", message) from None
+            message = f"the provider sent nothing for {within:g} s"
+            raise UpstreamError("upstream_stalled", message, detail=self._where, stall=True) from None
 
     async def _feed(self, connection: Connection) -> bytes:
         try:
             data = await connection.receive_some(RECEIVE_SIZE)
         except trio.BrokenResourceError as error:
-            raise UpstreamError("upstream_cut", f"{self._where} broke the connection") from error
+            raise UpstreamError("upstream_cut", "the provider broke the connection", detail=self._where) from error
         if data:
             return self._parser.feed(data)
         self._parser.feed_eof()
         if not self._parser.complete:
-            raise UpstreamError("upstream_cut", f"{self._where} closed the connection too early")
+            message = "the provider closed the connection too early"
+            raise UpstreamError("upstream_cut", message, detail=self._where)
         return b""
 
-    def _timeout(self, what: str, limit: float) -> UpstreamError:
-        return UpstreamError("upstream_timeout", f"{self._where}: {what} took over {limit:g} s")
+    def _timeout(self, what: str, limit: float, *, stall: bool) -> UpstreamError:
+        message = f"the provider: {what} took over {limit:g} s"
+        return UpstreamError("upstream_timeout", message, detail=self._where, stall=stall)

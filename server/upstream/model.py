@@ -11,7 +11,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["TOOL_NAME", "Answer", "Finish", "Message", "Prompt", "ToolCall", "ToolSpec", "Upstream"]
+__all__ = [
+    "TOOL_NAME",
+    "Answer",
+    "ArgumentsDelta",
+    "Chunk",
+    "Finish",
+    "Message",
+    "Prompt",
+    "Reasoning",
+    "ToolCall",
+    "ToolSpec",
+    "Upstream",
+]
 
 
 TOOL_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
@@ -30,11 +42,17 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool that the model wants called; `arguments` is the text it wrote, maybe no valid JSON."""
+    """A tool that the model wants called; `arguments` is the text it wrote, maybe no valid JSON.
+
+    `carry`: what the provider wants back with this call, as in `Finish`. `whole`: the provider closed the call,
+    and `arguments` are what the model wrote to its end; False: it must not run.
+    """
 
     id: str
     name: str
     arguments: str
+    carry: Any = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +60,15 @@ class Message:
     """One turn of the conversation; `role` is the provider's word (`system`, `user`, `assistant` …).
 
     `calls`: what an assistant's turn called, beside its text. `call`: for the role `tool`, the id of the call
-    whose result `content` is; None where somebody wrote the message and no call stands behind it.
+    whose result `content` is; None where somebody wrote the message and no call stands behind it. `carry`: an
+    assistant's turn gets the `Finish.carry` of the answer that it was.
     """
 
     role: str
     content: str
     calls: tuple[ToolCall, ...] = ()
     call: str | None = None
+    carry: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +86,54 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of what the model thought before it spoke; never empty. It is no part of the text."""
+
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsDelta:
+    """A piece of a tool call's arguments, while the model writes them; never empty.
+
+    `index`: the call's place in `Finish.tool_calls`, from 0. `name`: the tool's, as far as it has been told.
+    """
+
+    index: int
+    name: str
+    delta: str
+
+
+Chunk = str | Reasoning | ArgumentsDelta
+"""What an answer is made of, in the order of arrival: text (a `str`), thoughts, and pieces of calls."""
+
+ENDED_WELL = frozenset({"stop", "tool_calls"})
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """How an answer ended: the provider's reason, and what came beside the text.
 
     `reason`: in OpenAI's words where another provider's mean the same (`stop`, `length`, `tool_calls`, `refusal`).
     `usage`: `input_tokens` and `output_tokens` if the provider told both, and where told `cached_input_tokens`
-    and `reasoning_tokens`, which are part of these two. `reasoning` and `refusal`: whole texts, maybe long.
+    and `reasoning_tokens`, which are part of these two. `refusal`: the words with which the model refused.
+    `carry`: what the provider wants back, unchanged, with this turn in the next request (signed thoughts and the
+    like); JSON, to be kept with the turn, opaque to everybody but the adapter that made it, and for no client.
     """
 
     reason: str
     usage: Mapping[str, int] | None
     tool_calls: tuple[ToolCall, ...] = ()
-    reasoning: str = ""
     refusal: str = ""
+    carry: Any = None
+
+    @property
+    def ended_well(self) -> bool:
+        """The model said all that it wanted to. Only then may the answer's calls run.
+
+        False: the answer was ended for it (`length`, `content_filter`, `refusal`), or in a word not known here.
+        """
+        return self.reason in ENDED_WELL
 
 
 class Answer(Protocol):
@@ -92,11 +147,12 @@ class Answer(Protocol):
     def repaired(self) -> int:
         """How many characters were replaced by U+FFFD so far (U+0000, unpaired surrogates, broken UTF-8)."""
 
-    async def receive(self) -> Sequence[str]:
-        """Wait for text; an empty sequence means finished.
+    async def receive(self) -> Sequence[Chunk]:
+        """Wait for more of the answer; an empty sequence means finished.
 
-        One string for each chunk of the provider that carries a content string, empty ones too, never merged:
-        every chunk that has arrived by now. What arrived before a failure is returned before it is raised.
+        Everything that has arrived by now, in its order: one string for each chunk of the provider that carries a
+        content string, empty ones too, never merged; reasoning and arguments likewise, but for empty ones. What
+        arrived before a failure is returned before it is raised.
         Raises `UpstreamError` (the provider or the way to it). Always a checkpoint.
         """
 

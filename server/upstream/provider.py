@@ -18,9 +18,11 @@ from .address import parse_base_url
 from .attempt import HttpAttempt
 from .decoder import Decoder, Wire
 from .exchange import encode_request
+from .fallback import Asking
 from .http import Post
 from .model import Answer, Prompt
 from .pool import Pool
+from .quirks import is_public
 from .retry import RetriedAnswer
 from .settings import ProviderSettings
 from .wording import Quoter
@@ -29,7 +31,10 @@ __all__ = ["Provider"]
 
 
 class Provider(ABC):
-    """An `Upstream`. Makes the TLS context once; holds connections between answers only while its pool is run."""
+    """An `Upstream`. Makes the TLS context once; holds connections between answers only while its pool is run.
+
+    `unknown`: how many messages of all answers so far nobody understood.
+    """
 
     path: ClassVar[str]
     wire: ClassVar[Wire[Any]]
@@ -48,17 +53,25 @@ class Provider(ABC):
         secure = (context or ssl.create_default_context()) if self._address.secure else None
         self._proxy = settings.route()
         self.pool = Pool(self._address, secure, proxy=self._proxy)
+        self.unknown = 0
+        secrets, hosts = [settings.key], []
+        if self._proxy is not None:
+            secrets += self._proxy.secrets
+            hosts.append(self._proxy.address.host)
+        if not is_public(self._address.host):
+            hosts.append(self._address.host)
+        self._quote = Quoter(*secrets, hosts=hosts)
 
     @abstractmethod
     def _headers(self) -> Mapping[str, str]:
         """The provider's own headers, the key's among them."""
 
     @abstractmethod
-    def _body(self, prompt: Prompt) -> bytes:
-        """The request's JSON. Raises `BadParameters`."""
+    def _asking(self, prompt: Prompt) -> Asking:
+        """The request's body, and what follows if it is refused. Raises `BadParameters`."""
 
     def check(self, prompt: Prompt) -> None:
-        self._body(prompt)
+        self._asking(prompt)
 
     @asynccontextmanager
     async def open(self, prompt: Prompt) -> AsyncIterator[Answer]:
@@ -67,15 +80,18 @@ class Provider(ABC):
         proxied = self._proxy is not None and not self._address.secure  # else it sees the tunnel's request alone
         if self._proxy is not None and proxied:
             headers |= self._proxy.headers
-        body, keep = self._body(prompt), self.pool.keeping
-        request = encode_request(self._address, self.path, headers, body, keep=keep, proxied=proxied)
-        quote = Quoter(self._settings.key, *(self._proxy.secrets if self._proxy else ()))
+        asking, keep = self._asking(prompt), self.pool.keeping
+        made: list[HttpAttempt] = []
 
         def dial() -> HttpAttempt:
-            return HttpAttempt(Post(self.pool, limits), request, Decoder(self.wire, quote), limits, quote)
+            request = encode_request(self._address, self.path, headers, asking.body, keep=keep, proxied=proxied)
+            decoder = Decoder(self.wire, self._quote, carrying=bool(prompt.tools))
+            made.append(HttpAttempt(Post(self.pool, limits), request, decoder, limits, self._quote, asking))
+            return made[-1]
 
         answer = RetriedAnswer(dial, self._settings.retry, self._rng)
         try:
             yield answer
         finally:
+            self.unknown += sum(attempt.unknown for attempt in made)
             await answer.aclose()

@@ -44,6 +44,10 @@ class Upstreams:
                 await nursery.start(provider.pool.run)
             task_status.started()
 
+    def unknown(self) -> dict[str, int]:
+        """How many messages nobody understood, by provider."""
+        return {name: provider.unknown for name, provider in self._providers.items()}
+
     def available(self) -> list[str]:
         """The models one can ask for, as shown to people: `demo`, `openai/<name>`, `anthropic/<name>`."""
         return [*self._whole, *(f"{prefix}/<name>" for prefix in self._providers)]

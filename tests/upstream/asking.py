@@ -10,12 +10,15 @@ from pydantic import SecretStr
 
 from server.upstream import (
     AnthropicSettings,
+    Chunk,
     Finish,
     Limits,
     Message,
     OpenAISettings,
     Prompt,
+    Reasoning,
     RetryPolicy,
+    ToolCall,
     Upstream,
     UpstreamError,
 )
@@ -31,6 +34,19 @@ ONCE = RetryPolicy(attempts=1)
 def finish(count: int, reason: str = "stop") -> Finish:
     """The finish that the fake sends after so many tokens."""
     return Finish(reason, {"input_tokens": 7, "output_tokens": count})
+
+
+def called(provider: str, id: str, name: str, arguments: str) -> ToolCall:
+    """A whole call as an adapter tells it."""
+    return ToolCall(id, name, arguments, carry={provider: {"id": id}})
+
+
+def texts_of(chunks: Sequence[Chunk]) -> list[str]:
+    return [chunk for chunk in chunks if isinstance(chunk, str)]
+
+
+def thoughts_of(chunks: Sequence[Chunk]) -> list[str]:
+    return [chunk.delta for chunk in chunks if isinstance(chunk, Reasoning)]
 
 
 def prompt(model: str, *messages: str, **parameters: Any) -> Prompt:
@@ -54,14 +70,19 @@ def upstream(
 class Seen:
     """What a reader saw of an answer: the batches in order, then a finish or an error."""
 
-    batches: list[Sequence[str]] = field(default_factory=list)
+    batches: list[Sequence[Chunk]] = field(default_factory=list)
     finish: Finish | None = None
     error: UpstreamError | None = None
     repaired: int = 0
 
     @property
     def texts(self) -> list[str]:
-        return [text for batch in self.batches for text in batch]
+        return [chunk for batch in self.batches for chunk in batch if isinstance(chunk, str)]
+
+    @property
+    def beside(self) -> list[Chunk]:
+        """What came that is no text."""
+        return [chunk for batch in self.batches for chunk in batch if not isinstance(chunk, str)]
 
 
 async def ask(upstream: Upstream, prompt: Prompt) -> Seen:

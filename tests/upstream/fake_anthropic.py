@@ -54,7 +54,9 @@ class AnthropicWire:
     def finish(self, reason: str, count: int | None = None) -> bytes:
         usage = {} if count is None else {"usage": {"output_tokens": count}}
         end = {"stop_reason": REASONS.get(reason, reason), "stop_sequence": None}
-        return happening("content_block_stop", index=0) + happening("message_delta", delta=end, **usage)
+        blocks = [0, *(range(200, 204) if reason == "tool_calls" else ())]
+        closed = b"".join(happening("content_block_stop", index=index) for index in blocks)
+        return closed + happening("message_delta", delta=end, **usage)
 
     def ending(self, request: Request, count: int, reason: str = "stop") -> bytes:
         return self.finish(reason, count) + self.done()

@@ -169,7 +169,7 @@ async def _serve_one(fake: Fake, sock: trio.SocketStream, stream: trio.abc.Strea
         return False
     authorization = incoming.headers.pop("authorization", "") or incoming.headers.pop("x-api-key", "")
     right = "right" if authorization.removeprefix("Bearer ") == fake.key else "wrong"
-    wire = next((wire for path, wire in PATHS.items() if incoming.url.endswith(path)), None)
+    wire = next((wire for path, wire in PATHS.items() if incoming.url.partition("?")[0].endswith(path)), None)
     try:
         body = json.loads(incoming.body)
     except ValueError:

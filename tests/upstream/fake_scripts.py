@@ -25,6 +25,7 @@ reset-after-<n>         the same with a RST
 malformed-after-<n>     a chunk that is no JSON
 stall-after-<n>         silence until the client closes; stall-after-0 sends only the response's head
 finish-then-stall       3 tokens, the finish reason, then silence
+finish-then-signs       the same, then a sign of life each second, for ever
 silent                  not even a head, until the client closes
 drop-then-ok            the first request is closed unanswered, the second one is ok-3
 stall-then-ok           the first request stalls after the head, the second one is ok-3
@@ -36,6 +37,12 @@ tools                   a token, then two tool calls, their arguments in pieces 
 tools-bare              two calls of one tool: no text, no ids, no arguments
 agent                   a token and two calls; once results are among the messages, a token for each; 400 for what
                         a strict provider would refuse
+dialect-<name> the body of `dialects/<name>.body`; once results are among the messages, ok-1, or 400 if they
+                        are not what that file says has to come back
+refuses-<what>          400 or 422 as long as the request has it (see `_REFUSED`), then ok-3
+head-after-<seconds>    nothing for so long, then ok-3
+end-after-<seconds>     nothing for so long, then it closes: what sits between has a limit of its own
+status-<code>-after-<seconds>   nothing for so long, then that status with an error body
 quota                   429 with insufficient_quota
 leak-key                401 whose message repeats the key
 redirect, html          307 to another host; 200 with a web page
@@ -54,6 +61,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
+from .dialects import dialect, is_brought_back
 from .fake_tools import agent, tools_bare
 from .fake_wire import (
     CHUNKED,
@@ -182,6 +190,14 @@ def _finish_then_stall(request: Request) -> Iterator[Step]:
     yield Hang()
 
 
+def _finish_then_signs(request: Request) -> Iterator[Step]:
+    yield from begin(request, 3)
+    yield Send(framed(request.wire.finish("stop")), last=True)
+    while True:
+        yield Pause(1.0)
+        yield Send(framed(b": still here\n\n"))
+
+
 def _first(request: Request, what: str) -> Iterator[Step]:
     if request.turn % 2:
         yield from _ok(request, "3", None)
@@ -196,6 +212,64 @@ def _status(request: Request, code: str, then: str | None) -> Iterator[Step]:
         return _ok(request, "3", None)
     wait = "retry-after-ms: 20\r\n" if then else "Retry-After: 1\r\n"
     return iter([status(request.wire, int(code), head=wait if code in ("429", "503") else "")])
+
+
+def _dialect(request: Request, name: str) -> Iterator[Step]:
+    file = dialect(name)
+    back = file.expected.get("second")
+    messages = request.body["messages"]
+    if not back or len(messages) < len(back) + 1:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {file.content_type}\r\nContent-Length: {len(file.body)}\r\n\r\n"
+        yield Send(head.encode() + file.body, last=True)
+    elif is_brought_back(messages, back):
+        yield from _ok(request, "1", None)
+    else:
+        yield status(request.wire, 400, f"not what was sent: {json.dumps(messages)}", "invalid_request_error")
+
+
+def _sent(request: Request, name: str) -> bool:
+    messages = request.body["messages"]
+    if name == "developer":
+        return any(message["role"] == name for message in messages)
+    if name == "null_content":
+        return any(message["content"] is None for message in messages)
+    if name == "long_ids":
+        return any(len(message.get("tool_call_id", "123456789")) != 9 for message in messages)
+    return name in request.body or any(name in message for message in messages)
+
+
+_EXTRA = "Extra inputs are not permitted"
+_REFUSED: dict[str, tuple[int, str]] = {
+    "stream_options": (422, f"body.stream_options.include_usage: {_EXTRA}"),
+    "reasoning_content": (422, f"body.messages.1.assistant.reasoning_content: {_EXTRA}"),
+    "max_tokens": (400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
+    "max_completion_tokens": (400, "Unrecognized request argument supplied: max_completion_tokens"),
+    "developer": (400, "developer is not one of ['system', 'assistant', 'user'] - 'messages.[0].role'"),
+    "null_content": (400, "content field is a required field, got null"),
+    "long_ids": (400, "Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9."),
+    "temperature": (400, "Unsupported value: 'temperature' does not support 0.5 with this model."),
+}
+
+
+def _refuses(request: Request, name: str) -> Iterator[Step]:
+    code, message = _REFUSED[name]
+    if _sent(request, name):
+        return iter([status(request.wire, code, message, "invalid_request_error")])
+    return _ok(request, "3", None)
+
+
+def _head_after(request: Request, seconds: str) -> Iterator[Step]:
+    yield Pause(float(seconds))
+    yield from _ok(request, "3", None)
+
+
+def _end_after(request: Request, seconds: str) -> Iterator[Step]:
+    yield Pause(float(seconds))
+
+
+def _status_after(request: Request, code: str, seconds: str) -> Iterator[Step]:
+    yield Pause(float(seconds))
+    yield status(request.wire, int(code), "nothing came in time")
 
 
 def _quota(request: Request) -> Iterator[Step]:
@@ -254,11 +328,17 @@ _BY_NAME: dict[str, Callable[..., Iterator[Step]]] = {
     r"refused-object": _refused_object,
     r"(cut|reset|malformed|stall)-after-(\d+)": _after,
     r"finish-then-stall": _finish_then_stall,
+    r"finish-then-signs": _finish_then_signs,
     r"silent": lambda request: iter([Hang()]),
     r"(drop|stall)-then-ok": _first,
     r"status-(\d{3})(-then-ok|-twice-then-ok)?": _status,
     r"(reasoning|tools)": _beside,
     r"agent": agent,
+    r"dialect-(.+)": _dialect,
+    r"refuses-([a-z_]+)": _refuses,
+    r"head-after-(\d+)": _head_after,
+    r"end-after-(\d+)": _end_after,
+    r"status-(\d{3})-after-(\d+)": _status_after,
     r"tools-bare": tools_bare,
     r"quota": _quota,
     r"leak-key": _leak_key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,9 +12,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from server.upstream import Finish, Limits, ToolCall, UpstreamError
+from server.upstream import ArgumentsDelta, Finish, Limits, Reasoning, UpstreamError
 
-from .asking import ask, finish, prompt, upstream
+from .asking import ask, called, finish, prompt, upstream
 from .fake_openai import Fake
 from .fake_wire import words
 
@@ -69,8 +70,9 @@ async def test_whole_answers(
         ("status-503", [], "upstream_unavailable", True, "the fake says no"),
         ("status-529", [], "upstream_unavailable", True, "the fake says no"),
         ("quota", [], "upstream_rate_limited", False, "no money"),
-        ("redirect", [], "upstream_bad_request", False, "https://elsewhere.example/v1"),
-        ("html", [], "upstream_malformed", False, "text/html"),
+        ("redirect", [], "upstream_bad_request", False, "a redirect"),
+        ("html", [], "upstream_malformed", False, "text/html, no event stream"),
+        ("html", [], "upstream_malformed", False, "It begins: Welcome to nginx"),
         ("gzip", [], "upstream_malformed", False, "gzip"),
     ],
 )
@@ -82,6 +84,9 @@ async def test_failures(
     assert seen.error is not None
     assert (seen.error.code, seen.error.retryable) == (code, retryable)
     assert says in seen.error.message
+    assert not {"127.0.0.1", str(fake.port)} & set(re.split(r"[\s:/]", seen.error.message)), (
+        "it is for all readers"
+    )
     assert seen.error.retry_after == (1 if model in ("status-429", "status-503") else None)
 
 
@@ -92,6 +97,7 @@ async def test_failures(
         ("stall-after-0", 0, "upstream_stalled", Limits().idle),
         ("silent", 0, "upstream_timeout", Limits().first_byte),
         ("finish-then-stall", 3, None, Limits().tail),
+        ("finish-then-signs", 3, None, Limits().tail),
     ],
 )
 async def test_silence(
@@ -113,16 +119,22 @@ async def test_an_end_that_says_less(fake: Fake, provider: str, model: str) -> N
     assert seen.finish == Finish("stop", None if provider == "openai" else {"input_tokens": 7, "output_tokens": 1})
 
 
-async def test_reasoning_is_kept_beside_the_text(fake: Fake, provider: str) -> None:
+async def test_reasoning_comes_before_the_text(fake: Fake, provider: str) -> None:
     seen = await ask(upstream(fake, provider), prompt("reasoning"))
-    assert seen.texts == words(3)
-    assert seen.finish == replace(finish(3), reasoning="let me think")
+    chunks = [chunk for batch in seen.batches for chunk in batch]
+    assert chunks == [Reasoning("let me "), Reasoning("think"), *words(3)]
+    assert seen.finish == finish(3)
 
 
 async def test_tool_calls_are_put_together(fake: Fake, provider: str) -> None:
     seen = await ask(upstream(fake, provider), prompt("tools"))
-    calls = (ToolCall("call_a", "search", '{"q": "😀"}'), ToolCall("call_b", "now", "{}"))
+    calls = (called(provider, "call_a", "search", '{"q": "😀"}'), called(provider, "call_b", "now", "{}"))
     assert (seen.texts, seen.repaired) == (["t0 "], 0)
+    assert seen.beside == [
+        ArgumentsDelta(0, "search", '{"q": '),
+        ArgumentsDelta(1, "now", "{}"),
+        ArgumentsDelta(0, "search", '"😀"}'),
+    ]
     assert seen.finish == replace(finish(1, "tool_calls"), tool_calls=calls)
 
 

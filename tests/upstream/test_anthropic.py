@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from server.upstream import AnthropicSettings, BadParameters, Message, Prompt, Upstreams
 from server.upstream.anthropic import Anthropic
-from server.upstream.messages import encode_body
+from server.upstream.messages_request import encode_body
 
 from .asking import ask, prompt, upstream
 from .fake_openai import Fake

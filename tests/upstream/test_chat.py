@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.upstream import BadParameters, Finish, UpstreamError
-from server.upstream.chat import CHAT, encode_body
+from server.upstream import BadParameters, Chunk, Finish, UpstreamError
+from server.upstream.chat import CHAT
+from server.upstream.chat_request import encode_body
 from server.upstream.decoder import Decoder
 from server.upstream.wording import Quoter
 
@@ -25,15 +26,15 @@ DONE = event(b"[DONE]")
 USAGE = b'{"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 1}}'
 
 
-def decoded(body: bytes, cuts: list[int] | None = None) -> tuple[list[str], Decoder[Any]]:
-    """The texts and the decoder after all of the body; cut off at the end if it wants more."""
+def decoded(body: bytes, cuts: list[int] | None = None) -> tuple[list[Chunk], Decoder[Any]]:
+    """The chunks and the decoder after all of the body; cut off at the end if it wants more."""
     decoder = Decoder(CHAT, Quoter("sk-secret"))
-    texts: list[str] = []
+    chunks: list[Chunk] = []
     for start, end in pairwise([0, *sorted(cut % (len(body) + 1) for cut in cuts or []), len(body)]):
-        texts += decoder.feed(body[start:end])
+        chunks += decoder.feed(body[start:end])
         if decoder.finish or decoder.failure:
-            return texts, decoder
-    return texts + decoder.close(CUT), decoder
+            return chunks, decoder
+    return chunks + decoder.close(CUT), decoder
 
 
 def failure(body: bytes) -> UpstreamError:
@@ -51,7 +52,7 @@ def failure(body: bytes) -> UpstreamError:
         ([event(chunk({"content": None, "refusal": None, "tool_calls": None}))], [], Finish("stop", None)),
         ([event(b'{"choices": [{"delta": null}]}')], [], Finish("stop", None)),
         ([event(b'{"choices": [], "prompt_filter_results": [1]}')], [], Finish("stop", None)),
-        ([event(chunk({"content": "a"}, "length"))], ["a"], Finish("stop", None)),
+        ([event(chunk({"content": "a"}, "length"))], ["a"], Finish("length", None)),
         (
             [event(chunk({"content": "a"}, usage={"prompt_tokens": 3, "completion_tokens": 1}))],
             ["a"],
@@ -70,7 +71,6 @@ def test_what_a_chunk_gives(body: list[bytes], texts: list[str], finish: Finish)
     ("end", "finish"),
     [
         (STOP, Finish("stop", None)),  # no [DONE]
-        (DONE, Finish("stop", None)),  # no reason
         (STOP + DONE + b"data: junk\n\n" + contents("late")[0], Finish("stop", None)),
         (
             event(chunk({}, "length")) + event(USAGE),
@@ -84,23 +84,60 @@ def test_what_ends_an_answer(end: bytes, finish: Finish) -> None:
     assert (texts, decoder.finish) == (["a"], finish)
 
 
-def test_an_end_without_reason_and_without_done_is_a_cut() -> None:
+def test_an_end_without_reason_is_a_cut() -> None:
     assert failure(contents("a")[0]) is CUT
+    for before in (b"", contents("a")[0], call_begun()):
+        error = failure(before + DONE)
+        assert (error.code, error.retryable) == ("upstream_cut", True)
+        assert "without saying how" in error.message
+
+
+def test_one_choice_is_the_answer_s_whatever_its_index() -> None:
+    """Some servers count their chunks by it. Of several, those of another index are of an answer of their own."""
+
+    def of(*choices: tuple[int, str]) -> bytes:
+        told = [{"index": index, "delta": {"content": text}} for index, text in choices]
+        return event(json.dumps({"choices": told}).encode())
+
+    end = event(b'{"choices": [{"index": 3, "delta": {}, "finish_reason": "stop"}]}')
+    texts, decoder = decoded(of((0, "a")) + of((1, "b")) + of((0, "c"), (1, "never")) + end)
+    assert (texts, decoder.finish) == (["a", "b", "c"], Finish("stop", None))
+
+
+@pytest.mark.parametrize(
+    "word", ["timeout", "ERROR_TOXIC", "server_error", "failed", "function_call_filter: MALFORMED_FUNCTION_CALL"]
+)
+def test_a_word_for_a_failure_is_no_end_whoever_says_it(word: str) -> None:
+    error = failure(contents("a")[0] + event(chunk({}, word)) + DONE)
+    assert (error.code, error.retryable) == ("upstream_error", True)
+    assert word in error.message
+
+
+@pytest.mark.parametrize("word", ["null", "None", ""])
+def test_a_null_written_as_text_is_no_reason(word: str) -> None:
+    begun = event(chunk({"content": "a"}, word))
+    assert failure(begun) is CUT
+    assert "late" in failure(begun + event(b'{"error": {"message": "late"}}')).message
+    texts, decoder = decoded(begun + contents("b")[0] + event(chunk({}, "length")))
+    assert (texts, decoder.finish) == (["a", "b"], Finish("length", None))
+
+
+def test_thoughts_that_nobody_may_read_are_something_of_the_answer() -> None:
+    """Asked again, they would be paid for again."""
+    _, decoder = decoded(event(chunk({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]})))
+    assert (decoder.spoke, decoder.failure) == (True, CUT)
+
+
+def call_begun() -> bytes:
+    return event(chunk({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "x", "arguments": "{}"}}]}))
 
 
 @pytest.mark.parametrize(
     "data",
     [
         b'{"choices": [',
-        b"junk",
-        b"[1]",
-        b"{}",
-        b'{"type": "ping"}',
-        b'{"choices": [{"delta": {"content": 3}}]}',
-        b'{"choices": [{"delta": {"content": ["a"]}}]}',
-        b'{"choices": {"0": 1}}',
+        b'[{"choices"',
         b'{"choices": [{"delta": {"content": "\\ud83d", "x": }}]}',
-        b'{"choices": [{"delta": {"\\ud83d": 1, "content": "\\ud83d"}}]}',
         b'{"usage": ' + b"[" * 100_000,
         b'{"usage": "\\ud83d", "x": ' + b"[" * 100_000,
         b"x" * (1 << 21),
@@ -112,6 +149,43 @@ def test_what_is_malformed_says_so_after_the_text_before_it(data: bytes) -> None
     assert decoder.failure is not None
     assert (decoder.failure.code, decoder.failure.retryable) == ("upstream_malformed", False)
     assert len(decoder.failure.message) < 500
+
+
+@pytest.mark.parametrize(
+    ("data", "unknown"),
+    [
+        (b"junk", 1),
+        (b"[1]", 1),
+        (b"{}", 1),
+        (b"3", 1),
+        (b'{"type": "ping"}', 1),
+        (b'{"hook_results": {}}', 1),
+        (b'{"choices": null}', 1),
+        (b'{"choices": {"0": 1}}', 1),
+        (b'{"choices": ["x"]}', 1),
+        (b'{"choices": [{"delta": "x"}]}', 1),
+        (b'{"choices": [{"delta": {"content": 3}}]}', 0),
+        (b'{"error": null, "error_type": null, "choices": null}', 1),
+        (b"", 0),
+        (b"  ", 0),
+    ],
+)
+def test_what_is_not_known_is_counted_and_passed_by(data: bytes, unknown: int) -> None:
+    """Before the end and after it, where an error changes nothing, either."""
+    error = event(b'{"error": {"message": "late"}}')
+    late = event(data) + event(b'{"choices": [') + error + b"event: error\ndata: x\n\n"
+    body = contents("a")[0] + event(data) + contents("b")[0] + STOP
+    for end, more in ((DONE, 0), (late + DONE, unknown + 3)):
+        texts, decoder = decoded(body + end)
+        assert (texts, decoder.finish, decoder.failure) == (["a", "b"], Finish("stop", None), None)
+        assert decoder.unknown == unknown + more
+
+
+def test_the_known_parts_of_a_chunk_with_an_odd_part_are_kept() -> None:
+    choices = b'[{"delta": "x", "finish_reason": "length"}, 3]'
+    odd = b'{"choices": %b, "usage": {"prompt_tokens": 1, "completion_tokens": 2}}' % choices
+    _, decoder = decoded(event(odd) + DONE)
+    assert decoder.finish == Finish("length", {"input_tokens": 1, "output_tokens": 2})
 
 
 def test_a_quoted_chunk_shows_neither_the_key_nor_what_the_log_refuses() -> None:
@@ -144,7 +218,7 @@ def test_an_error_object(error: Any, message: str, retryable: bool) -> None:
     assert decoder.failure.retryable is retryable
 
 
-@pytest.mark.parametrize("end", [STOP, STOP + DONE, DONE, b"", event(b"junk")])
+@pytest.mark.parametrize("end", [STOP, STOP + DONE, DONE, b"", event(b"{junk")])
 def test_half_an_emoji_at_the_end_is_one_more_text(end: bytes) -> None:
     texts, decoder = decoded(b"".join(contents("a", "\ud83d")) + end)
     assert texts == ["a", "", "\ufffd"]
@@ -199,7 +273,7 @@ def test_the_body() -> None:
         ({"stream": False}, "parameters.stream"),
         ({"model": "x"}, "parameters.model"),
         ({"messages": []}, "parameters.messages"),
-        ({"stream_options": None}, "parameters.stream_options"),
+        ({"stream_options": True}, "parameters.stream_options"),
         ({"tools": []}, "parameters.tools"),
         ({"n": 2}, "parameters.n"),
         ({"n": True}, "parameters.n"),

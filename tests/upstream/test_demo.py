@@ -20,7 +20,7 @@ from server.upstream import BadParameters, Finish
 from server.upstream.demo import PACED_BATCH, UNPACED_BATCH, Demo
 from server.upstream.demo_text import story, whole_story
 
-from .asking import Seen, ask, prompt
+from .asking import Seen, ask, prompt, texts_of
 
 
 async def told(**parameters: Any) -> Seen:
@@ -132,7 +132,7 @@ def test_exactly_so_many_tokens_at_any_rate_for_any_reader(count: int, rate: flo
         texts: list[str] = []
         async with Demo().open(prompt("demo", tokens=count, rate=rate)) as answer:
             while batch := await answer.receive():
-                texts += batch
+                texts += texts_of(batch)
                 await trio.sleep(naps[len(texts) % len(naps)])
         assert texts == list(whole_story(1, count))
 

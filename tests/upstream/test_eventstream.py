@@ -75,6 +75,32 @@ def test_table(stream: bytes, expected: list[bytes]) -> None:
     assert [message.data for message in EventStream().feed(stream)] == expected
 
 
+@pytest.mark.parametrize(
+    ("stream", "messages", "outside"),
+    [
+        (b"data: a\n\n", [("message", b"a")], b""),
+        (b'error: {"code":400}\n\ndata: a\n\n', [("error", b'{"code":400}'), ("message", b"a")], b""),
+        (b'error: {"code":400}\n', [], b'{"code":400}'),  # its end never came
+        (b'error: {"code":400}', [], b'{"code":400}'),
+        (b"\xef\xbb\xbferror: x", [], b"x"),
+        (b'{"error":\n {"code": 400}\n}', [], b'{"error":\n {"code": 400}\n}'),
+        (b'{"a": 1}\n\ndata: b\n\nmore', [("message", b"b")], b'{"a": 1}\nmore'),
+        (b"data: a", [], b""),
+        (b"data: a\n", [], b""),
+        (b": comment\nid: 1\nretry: 2\nevent: x", [], b""),
+        (b"\xef\xbb\xbf<html>\r\n</html>", [], b"<html>\n</html>"),
+        (b"x" * 70_000 + b"\ny\n", [], b"y"),
+    ],
+)
+def test_what_is_no_event_stream_is_kept(stream: bytes, messages: list[tuple[str, bytes]], outside: bytes) -> None:
+    for cuts in ([], list(range(len(stream)))):
+        parser, found = EventStream(), []
+        for start, end in pairwise([0, *cuts, len(stream)]):
+            found += parser.feed(stream[start:end])
+        assert [(message.event, message.data) for message in found] == messages
+        assert parser.outside() == outside
+
+
 def test_the_type_is_the_last_named_and_holds_for_one_message() -> None:
     stream = b"event: a\nevent: b\ndata: 1\n\ndata: 2\n\nevent:\ndata: 3\n\nevent: \xff\ndata: 4\n\n"
     assert [message.event for message in EventStream().feed(stream)] == ["b", "message", "message", "\ufffd"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.upstream import Finish, ToolCall, UpstreamError
+from server.upstream import ArgumentsDelta, Chunk, Finish, Message, Prompt, Reasoning, UpstreamError
 from server.upstream.decoder import Decoder
-from server.upstream.messages import MESSAGES, REASONS
+from server.upstream.finish_reasons import REASONS
+from server.upstream.messages import MESSAGES
+from server.upstream.messages_request import encode_body
 from server.upstream.wording import Quoter
 
+from .asking import called, texts_of, thoughts_of
 from .fake_anthropic import AnthropicWire, block, delta, happening
 
 WIRE = AnthropicWire()
@@ -24,27 +28,27 @@ STOP = happening("message_stop")
 TOLD = {"input_tokens": 7, "output_tokens": 2}
 
 
-def decoded(body: bytes, cuts: list[int] | None = None) -> tuple[list[str], Decoder[Any]]:
-    """The texts and the decoder after all of the body; cut off at the end if it wants more."""
+def decoded(body: bytes, cuts: list[int] | None = None) -> tuple[list[Chunk], Decoder[Any]]:
+    """The chunks and the decoder after all of the body; cut off at the end if it wants more."""
     decoder = Decoder(MESSAGES, Quoter("sk-secret"))
-    texts: list[str] = []
+    chunks: list[Chunk] = []
     for start, end in pairwise([0, *sorted(cut % (len(body) + 1) for cut in cuts or []), len(body)]):
-        texts += decoder.feed(body[start:end])
+        chunks += decoder.feed(body[start:end])
         if decoder.finish or decoder.failure:
-            return texts, decoder
-    return texts + decoder.close(CUT), decoder
+            return chunks, decoder
+    return chunks + decoder.close(CUT), decoder
 
 
 @pytest.mark.parametrize(
-    ("body", "texts", "more"),
+    ("body", "chunks", "more"),
     [
         (WIRE.content("a") + WIRE.content("") + WIRE.content("b"), ["a", "", "b"], {}),
         (block(0, "text", text="a") + block(1, "text", text=""), ["a"], {}),
         (delta(0, "text_delta"), [""], {}),
         (
             block(1, "thinking", thinking="so ") + delta(1, "thinking_delta", thinking="be it"),
-            [],
-            {"reasoning": "so be it"},
+            [Reasoning("so "), Reasoning("be it")],
+            {},
         ),
         (block(1, "redacted_thinking", data="x") + delta(1, "signature_delta", signature="x"), [], {}),
         (delta(0, "citations_delta", citation={"type": "x"}) + WIRE.content("a"), ["a"], {}),
@@ -57,15 +61,22 @@ def decoded(body: bytes, cuts: list[int] | None = None) -> tuple[list[str], Deco
         ),
         (
             block(1, "tool_use", id="a", name="x", input={})
-            + block(2, "tool_use", id="b", name="y", input={"k": [1]}),
+            + happening("content_block_stop", index=1)
+            + block(2, "tool_use", id="b", name="y", input={"k": [1]})
+            + happening("content_block_stop", index=2),
             [],
-            {"tool_calls": (ToolCall("a", "x", "{}"), ToolCall("b", "y", '{"k":[1]}'))},
+            {"tool_calls": (called("anthropic", "a", "x", "{}"), called("anthropic", "b", "y", '{"k":[1]}'))},
+        ),
+        (  # never closed: nobody knows what its arguments would have been
+            block(1, "tool_use", id="a", name="x", input={}),
+            [],
+            {"tool_calls": (replace(called("anthropic", "a", "x", ""), whole=False),)},
         ),
     ],
 )
-def test_what_an_event_gives(body: bytes, texts: list[str], more: dict[str, Any]) -> None:
+def test_what_an_event_gives(body: bytes, chunks: list[Chunk], more: dict[str, Any]) -> None:
     got, decoder = decoded(WIRE.role() + body + END + STOP)
-    assert (got, decoder.finish, decoder.failure) == (texts, Finish("stop", TOLD, **more), None)
+    assert (got, decoder.finish, decoder.failure) == (chunks, Finish("stop", TOLD, **more), None)
     assert decoder.repaired == 0
 
 
@@ -112,9 +123,7 @@ def test_usage(start: Any, end: Any, usage: dict[str, int] | None) -> None:
     ("end", "finish"),
     [
         (END, Finish("stop", None)),  # the body ends without message_stop
-        (STOP, Finish("stop", None)),  # no reason
-        (happening("message_delta", delta={"stop_reason": None}) + STOP, Finish("stop", None)),
-        (b"data: [DONE]\n\n", Finish("stop", None)),  # as some gateways end every stream
+        (END + b"data: [DONE]\n\n", Finish("stop", None)),  # as some gateways end every stream
         (END + STOP + b"data: junk\n\n" + WIRE.content("late"), Finish("stop", None)),
     ],
 )
@@ -123,9 +132,15 @@ def test_what_ends_an_answer(end: bytes, finish: Finish) -> None:
     assert (texts, decoder.finish) == (["a"], finish)
 
 
-def test_an_end_without_reason_and_without_stop_is_a_cut() -> None:
+def test_an_end_without_reason_is_a_cut() -> None:
     texts, decoder = decoded(WIRE.role() + WIRE.content("a"))
     assert (texts, decoder.finish, decoder.failure) == (["a"], None, CUT)
+    unsaid = happening("message_delta", delta={"stop_reason": None})
+    for end in (STOP, unsaid + STOP, b"data: [DONE]\n\n"):
+        texts, decoder = decoded(WIRE.role() + WIRE.content("a") + end)
+        assert (texts, decoder.finish) == (["a"], None)
+        assert decoder.failure is not None
+        assert (decoder.failure.code, decoder.failure.retryable) == ("upstream_cut", True)
 
 
 @pytest.mark.parametrize(
@@ -138,18 +153,33 @@ def test_an_end_without_reason_and_without_stop_is_a_cut() -> None:
         '{"type": 3}',
         '{"type": "content_block_delta", "index": 0}',
         '{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 3}}',
-        '{"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}}',
-        '{"type": "content_block_start", "index": true, "content_block": {"type": "text"}}',
         '{"type": "content_block_start", "index": 0, "content_block": {}}',
-        '{"type": "message_start"}',
-        '{"type": "message_delta"}',
+        '{"type": "content_block_delta", "index": 0, "delta": "x"}',
+        '{"type": "news", "index": 0}',
     ],
 )
-def test_what_is_malformed_says_so_after_the_text_before_it(data: str) -> None:
-    texts, decoder = decoded(WIRE.content("a") + f"data: {data}\n\n".encode() + WIRE.content("never"))
-    assert texts == ["a"]
-    assert decoder.failure is not None
-    assert (decoder.failure.code, decoder.failure.retryable) == ("upstream_malformed", False)
+def test_what_is_not_known_is_counted_and_passed_by(data: str) -> None:
+    texts, decoder = decoded(WIRE.content("a") + f"data: {data}\n\n".encode() + WIRE.content("b") + END + STOP)
+    assert (texts, decoder.finish, decoder.unknown) == (["a", "b"], Finish("stop", None), 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "more"),
+    [
+        ('{"type": "message_start"}', []),
+        ('{"type": "message_start", "message": 3}', []),
+        ('{"type": "message_delta"}', []),
+        ('{"type": "message_delta", "delta": null, "usage": {"input_tokens": null}}', []),
+        ('{"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": null}}', []),
+        ('{"type": "content_block_start", "index": true, "content_block": {"type": "text"}}', []),
+        ('{"type": "content_block_delta", "delta": {"type": "text_delta", "text": "x"}}', ["x"]),
+        ('{"type": "content_block_delta", "index": 7, "delta": {"type": "news_delta"}}', []),
+        ('{"type": "content_block_stop"}', []),
+    ],
+)
+def test_what_is_missing_takes_nothing_else_with_it(data: str, more: list[str]) -> None:
+    texts, decoder = decoded(WIRE.content("a") + f"data: {data}\n\n".encode() + WIRE.content("b") + END + STOP)
+    assert (texts, decoder.finish, decoder.unknown) == (["a", *more, "b"], Finish("stop", None), 0)
 
 
 @pytest.mark.parametrize(
@@ -193,18 +223,98 @@ def test_any_cut_of_the_body_gives_the_same_answer(pieces: list[tuple[str, str]]
     body = WIRE.role() + WIRE.call(0, "call_a", "x")
     for what, text in pieces:
         body += WIRE.arguments(0, text) if what == "arguments" else getattr(WIRE, what)(text)
-    body += END + STOP
-    texts, decoder = decoded(body)
-    assert len(texts) - sum(what == "content" for what, _ in pieces) in (0, 1)
+    body += happening("content_block_stop", index=200) + END + STOP
+    chunks, decoder = decoded(body)
+    assert len(texts_of(chunks)) - sum(what == "content" for what, _ in pieces) in (0, 1)
     assert decoder.finish is not None
     whole = {what: "".join(text for kind, text in pieces if kind == what) for what in ("thought", "arguments")}
-    assert decoder.finish.reasoning == as_utf16(whole["thought"])
+    assert "".join(thoughts_of(chunks)) == as_utf16(whole["thought"])
     assert decoder.finish.tool_calls[0].arguments == (as_utf16(whole["arguments"]) or "{}")
+    told = [chunk for chunk in chunks if isinstance(chunk, ArgumentsDelta)]
+    assert "".join(chunk.delta for chunk in told) == as_utf16(whole["arguments"])
+    assert all((chunk.index, chunk.name) == (0, "x") and chunk.delta for chunk in told)
     for these in (cuts, list(range(len(body)))):
         again, other = decoded(body, these)
-        assert (again, other.finish, other.repaired) == (texts, decoder.finish, decoder.repaired)
+        assert (again, other.finish, other.repaired) == (chunks, decoder.finish, decoder.repaired)
 
 
 def as_utf16(text: str) -> str:
     """Python's own decoder as the judge of what is a pair."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").replace("\x00", "\ufffd")
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        delta(1, "input_json_delta", partial_json={"q": "b"}),
+        happening("content_block_delta", delta={"type": "input_json_delta", "partial_json": "b"}),
+        happening("content_block_delta", index=1, delta={"partial_json": "b"}),
+        happening("content_block_delta", index=1, delta=None),
+    ],
+)
+@pytest.mark.parametrize("pieces", [('{"q":"a', '"}'), ("", "")])
+def test_a_call_of_which_a_piece_was_lost_is_not_whole(pieces: tuple[str, str], lost: bytes) -> None:
+    """What is left of it may be JSON, of other arguments: or of none at all. A ping is no piece."""
+    before, after = (delta(1, "input_json_delta", partial_json=piece) for piece in pieces)
+    body = block(1, "tool_use", id="a", name="x", input={}) + before
+    for odd, whole in ((lost, False), (happening("ping"), True)):
+        _, decoder = decoded(body + odd + after + happening("content_block_stop", index=1) + END + STOP)
+        assert decoder.finish is not None
+        (found,) = decoder.finish.tool_calls
+        assert (found.arguments, found.whole) == ("".join(pieces) or "{}", whole)
+
+
+def test_the_input_of_a_call_that_is_no_object_is_not_taken_for_none() -> None:
+    call = {"type": "tool_use", "id": "a", "name": "x", "input": '{"q":"a"}'}
+    body = happening("content_block_start", index="1", content_block=call)
+    _, decoder = decoded(body + happening("content_block_stop", index="1") + END + STOP)
+    assert decoder.finish is not None
+    assert [found.whole for found in decoder.finish.tool_calls] == [False]
+
+
+@pytest.mark.parametrize(
+    ("body", "spoke"),
+    [
+        (block(0, "text", text=""), False),
+        (block(0, "thinking", thinking="", signature=""), False),
+        (block(0, "redacted_thinking", data="x"), True),
+        (delta(0, "signature_delta", signature="x"), True),
+    ],
+)
+def test_thoughts_that_nobody_may_read_are_something_of_the_answer(body: bytes, spoke: bool) -> None:
+    """Asked again, they would be paid for again."""
+    _, decoder = decoded(body)
+    assert (decoder.spoke, decoder.failure) == (spoke, CUT)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (("so ", "it is"), "so it is"),
+        (("so \ud83d", "", "\ude00!"), "so 😀!"),
+        (("\ud83d", "\ud83d\x00", "\ude00"), "\ufffd\ufffd\ufffd\ufffd"),
+    ],
+)
+def test_signed_thoughts_keep_their_places_however_the_text_was_cut(pieces: tuple[str, ...], text: str) -> None:
+    """Moved, the provider would take them for changed, and refuse the next turn."""
+    body = b""
+    for index in (0, 2):
+        body += block(index, "thinking", thinking=f"t{index}", signature="x")
+        body += happening("content_block_stop", index=index)
+        if not index:
+            body += block(1, "text", text="") + b"".join(delta(1, "text_delta", text=piece) for piece in pieces)
+            body += happening("content_block_stop", index=1)
+    body += block(3, "tool_use", id="theirs", name="x", input={}) + happening("content_block_stop", index=3)
+    decoder = Decoder(MESSAGES, Quoter(), carrying=True)
+    said = "".join(texts_of(decoder.feed(body + END + STOP)))
+    assert said == text
+    assert decoder.finish is not None
+    calls = tuple(replace(each, id="ours") for each in decoder.finish.tool_calls)
+    turns = (
+        Message("user", "u"),
+        Message("assistant", said, calls, carry=decoder.finish.carry),
+        Message("tool", "r", call="ours"),
+    )
+    sent = json.loads(encode_body(Prompt("m", turns, {}), 1))["messages"][1]["content"]
+    assert [each["type"] for each in sent] == ["thinking", "text", "thinking", "tool_use"]
+    assert (sent[1]["text"], sent[3]["id"]) == (text, "theirs")

@@ -15,7 +15,7 @@ from server.upstream.pool import IDLE_SECONDS, MOST_IDLE
 
 from .asking import ask, finish, prompt, upstream
 from .fake_openai import Fake
-from .fake_wire import CHUNKED, END, framed, words
+from .fake_wire import CHUNKED, END, OpenAIWire, framed, words
 from .raw_server import CancelAt, saying, silence
 
 
@@ -72,7 +72,10 @@ async def echoes(asked: object, text: str) -> None:
 
 async def test_a_body_that_goes_on_after_the_answer_is_read_past(nursery: trio.Nursery) -> None:
     server = saying(
-        CHUNKED + framed(b"data: [DONE]\n\n"), framed(b": bye\n\n"), framed(b": bye\n\n") + END, then=silence
+        CHUNKED + framed(OpenAIWire().finish("stop") + b"data: [DONE]\n\n"),
+        framed(b": bye\n\n"),
+        framed(b": bye\n\n") + END,
+        then=silence,
     )
     address = await server.listen(nursery)
     asked = OpenAI(OpenAISettings(base_url=f"http://127.0.0.1:{address.port}"))

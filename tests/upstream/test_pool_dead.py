@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 import trio
 import trustme
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from server.upstream import Limits, UpstreamError
 from server.upstream.address import Address
@@ -156,3 +156,23 @@ async def test_a_connection_that_is_not_open_cannot_be_used() -> None:
     connection.close()
     with pytest.raises(trio.ClosedResourceError):
         await connection.send_all(b"x")
+
+
+async def test_one_that_ends_after_a_while_took_the_request(nursery: trio.Nursery, clock: MockClock) -> None:
+    """What sits between has a limit of its own. The provider may have worked: it is no dead connection."""
+    count: list[int] = []
+
+    async def handler(stream: trio.SocketStream) -> None:
+        count.append(0)
+        await stream.receive_some(65536)
+        await stream.send_all(ABC)
+        if await stream.receive_some(65536):
+            count.append(0)
+            await trio.sleep(60)
+
+    pool = Pool(await Server(handler).listen(nursery))
+    await nursery.start(pool.run)
+    await post_abc(pool)
+    with pytest.raises(UpstreamError) as caught:
+        await post_abc(pool)
+    assert (caught.value.code, len(count)) == ("upstream_cut", 2)

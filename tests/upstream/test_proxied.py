@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from contextlib import suppress
 
@@ -126,7 +127,7 @@ async def test_what_no_proxy_has_is_reached_directly(fake: Fake) -> None:
         (b"HTTP/1.1 200", "upstream_unavailable", True, "does not answer as one"),
         (b"", "upstream_unavailable", True, "does not answer as one"),
         (ESTABLISHED + b"x", "upstream_malformed", False, "into the tunnel"),
-        (ESTABLISHED, "upstream_unavailable", True, "through the proxy"),
+        (ESTABLISHED, "upstream_unavailable", True, "cannot connect to the provider"),
     ],
 )
 async def test_what_a_proxy_can_answer(
@@ -138,6 +139,8 @@ async def test_what_a_proxy_can_answer(
     assert error is not None
     assert (error.code, error.retryable) == (code, retryable)
     assert says in error.message
+    assert "127.0.0.1" in error.detail
+    assert not {"127.0.0.1", "provider.example", str(address.port)} & set(re.split(r"[\s:/]", error.message))
     shown = [*traceback.format_exception(error), repr(asked), repr(vars(asked)), repr(vars(asked.pool))]
     assert "hunter2" not in "".join(shown)
 

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from server.upstream import CODES, Finish, RetryPolicy, UpstreamError
-from server.upstream.retry import RetriedAnswer, Schedule
+from server.upstream import CODES, ArgumentsDelta, Chunk, Finish, Reasoning, RetryPolicy, UpstreamError
+from server.upstream.retry import AskAgain, RetriedAnswer, Schedule
 
 
 class Low(Random):
@@ -45,6 +45,26 @@ def test_a_wait_that_was_asked_for_is_kept_and_never_shortened(asked: float, lea
         assert Schedule(RetryPolicy(), rng, 0).wait(failed(retry_after=asked), 0) == wait
 
 
+def stalled(code: str = "upstream_stalled") -> UpstreamError:
+    return UpstreamError(code, "x", stall=True)
+
+
+@pytest.mark.parametrize("then", [stalled(), stalled("upstream_timeout"), failed()])
+def test_after_a_stall_one_more_attempt_is_made_at_most(then: UpstreamError) -> None:
+    """Also when the budget is over, as it is after minutes of silence."""
+    schedule = Schedule(RetryPolicy(), High(), 0)
+    assert schedule.wait(failed(), 1) == 0.5
+    assert schedule.wait(stalled(), 601) == 0.5
+    assert schedule.wait(then, 1201) is None
+
+
+async def test_a_request_that_is_asked_otherwise_waits_for_nothing_and_costs_no_attempt() -> None:
+    attempts = [Scripted(AskAgain()), Scripted(AskAgain()), Scripted(["a"])]
+    answer = RetriedAnswer(dialling(*attempts), RetryPolicy(attempts=1), High(), sleep=trio.sleep_forever)  # type: ignore[arg-type]
+    assert await answer.receive() == ["a"]
+    assert [attempt.closed for attempt in attempts] == [True, True, False]
+
+
 def test_a_wait_over_the_cap_fails_at_once() -> None:
     assert Schedule(RetryPolicy(), Random(1), 0).wait(failed(retry_after=30.1), 0) is None
 
@@ -60,20 +80,22 @@ class Scripted:
 
     repaired = 0
 
-    def __init__(self, *results: Sequence[str] | UpstreamError) -> None:
+    def __init__(self, *results: Sequence[Chunk] | Exception, spoke: bool = False) -> None:
         self.results = list(results)
+        self.spoke = spoke
         self.finish: Finish | None = None
         self.closed = False
 
-    async def receive(self) -> Sequence[str]:
+    async def receive(self) -> Sequence[Chunk]:
         await trio.lowlevel.checkpoint()
         assert not self.closed
         if not self.results:
             self.finish = Finish("stop", None)
             return ()
         result = self.results.pop(0)
-        if isinstance(result, UpstreamError):
+        if isinstance(result, Exception):
             raise result
+        self.spoke = True
         return result
 
     async def aclose(self) -> None:
@@ -102,10 +124,17 @@ async def test_failures_before_the_first_token_are_waited_out_each_attempt_close
     assert attempts[2].closed
 
 
-@pytest.mark.parametrize("first", [["a"], [""]])
-async def test_nothing_is_retried_after_the_first_token(first: list[str]) -> None:
+@pytest.mark.parametrize("first", [["a"], [""], [Reasoning("a")], [ArgumentsDelta(0, "", "{")]])
+async def test_nothing_is_retried_after_the_first_chunk(first: list[Chunk]) -> None:
     answer = RetriedAnswer(dialling(Scripted(first, failed())), RetryPolicy(), High())
     assert await answer.receive() == first
+    with pytest.raises(UpstreamError):
+        await answer.receive()
+
+
+async def test_nothing_is_retried_after_a_piece_that_is_no_chunk_yet() -> None:
+    """The name of a call, half an emoji: it was heard, and is paid for."""
+    answer = RetriedAnswer(dialling(Scripted(failed(), spoke=True)), RetryPolicy(), High())
     with pytest.raises(UpstreamError):
         await answer.receive()
 

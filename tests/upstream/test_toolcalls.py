@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.upstream import Finish, ToolCall, draft
+from server.upstream import ArgumentsDelta, Chunk, Finish, Reasoning, ToolCall, draft
+from server.upstream.chat import CHAT
+from server.upstream.decoder import Decoder
+from server.upstream.messages import MESSAGES
 from server.upstream.toolcalls import ToolCalls
+from server.upstream.wording import Quoter
 
 from .fake_wire import chunk, event
 from .test_chat import DONE, STOP, decoded, failure
 
 Piece = tuple[int | None, str, str, str]
+
+
+def calls_of(found: ToolCalls) -> list[ToolCall]:
+    return [call for call, _ in found.finished()]
 
 
 @pytest.mark.parametrize(
@@ -33,25 +42,46 @@ Piece = tuple[int | None, str, str, str]
         ([(0, "a", "x", "1"), (0, "b", "y", "2"), (0, "", "", "3")], [("a", "x", "1"), ("b", "y", "23")]),
         # No index at all: by id, else by a second name.
         ([(None, "a", "x", "1"), (None, "", "", "2"), (None, "b", "y", "3")], [("a", "x", "12"), ("b", "y", "3")]),
-        ([(None, "", "x", "1"), (None, "", "x", "2")], [("", "x", "1"), ("", "x", "2")]),
+        ([(None, "", "x", "{}"), (None, "", "x", "{1}")], [("", "x", "{}"), ("", "x", "{1}")]),
+        ([(None, "", "x", '{"q"'), (None, "", "x", ":1}")], [("", "x", '{"q":1}')]),
+        (
+            [(None, "a", "x", "{"), (None, "b", "y", "{"), (None, "a", "", "}")],
+            [("a", "x", "{}"), ("b", "y", "{")],
+        ),
         ([(5, "", "", "1")], [("", "", "1")]),
+        # Another id with each piece, the name in the first alone, in each, empty in the others.
+        ([(0, "a", "x", ""), (0, "b", "", "{"), (0, "c", "", "}")], [("a", "x", "{}")]),
+        ([(0, "a", "x", ""), (0, "b", "x", "{"), (0, "c", "x", "}")], [("a", "x", "{}")]),
+        # Every call at index 0, of one tool, whole or without arguments.
+        ([(0, "a", "x", "{}"), (0, "b", "x", "{}")], [("a", "x", "{}"), ("b", "x", "{}")]),
+        ([(0, "", "x", "{}"), (0, "", "x", "{}")], [("", "x", "{}"), ("", "x", "{}")]),
+        ([(0, "a", "x", ""), (0, "b", "x", "")], [("a", "x", ""), ("b", "x", "")]),
+        # The name repeated without an id, or before there is one: nothing says that it is another call.
+        ([(0, "a", "x", ""), (0, "", "x", ""), (0, "", "", "{}")], [("a", "x", "{}")]),
+        ([(0, "", "x", ""), (0, "a", "x", ""), (0, "", "x", "{}")], [("a", "x", "{}")]),
+        ([(0, "", "x", "{}"), (0, "", "y", "{}")], [("", "x", "{}"), ("", "y", "{}")]),
+        # In doubt it is one call: what comes of it is no JSON, and does not run.
+        ([(0, "a", "x", "{}"), (0, "b", "", "{}")], [("a", "x", "{}{}")]),
     ],
 )
 def test_whose_a_piece_is(pieces: list[Piece], calls: list[tuple[str, str, str]]) -> None:
     found = ToolCalls()
     for piece in pieces:
         found.add(*piece)
-    assert found.finished() == tuple(ToolCall(*call) for call in calls)
+    found.close_all()
+    assert calls_of(found) == [ToolCall(*call) for call in calls]
 
 
 def test_more_arguments_are_only_for_a_call_that_began() -> None:
     found = ToolCalls()
     found.add(1, "a", "x", "", default="{}")
-    assert found.finished() == (ToolCall("a", "x", "{}"),)
-    assert found.extend(1, "[1]")
-    assert not found.extend(2, "[2]")
-    assert not found.extend(None, "[3]")
-    assert found.finished() == (ToolCall("a", "x", "[1]"),)
+    assert calls_of(found) == [ToolCall("a", "x", "", whole=False)]  # nobody knows what it would have been
+    found.close(1)
+    assert calls_of(found) == [ToolCall("a", "x", "{}")]
+    assert found.extend(1, "[1]") == ArgumentsDelta(0, "x", "[1]")
+    assert found.extend(2, "[2]") is None
+    assert found.extend(None, "[3]") is None
+    assert calls_of(found) == [ToolCall("a", "x", "[1]")]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.text("ab", max_size=3)), max_size=30))
@@ -59,7 +89,7 @@ def test_no_piece_is_lost_or_mixed(pieces: list[tuple[int, str]]) -> None:
     found = ToolCalls()
     for index, text in pieces:
         found.add(index, f"id{index}", "x", text)
-    assert {call.id: call.arguments for call in found.finished()} == {
+    assert {call.id: call.arguments for call in calls_of(found)} == {
         f"id{index}": "".join(text for i, text in pieces if i == index) for index, _ in pieces
     }
 
@@ -73,17 +103,18 @@ def call(**fields: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("body", "texts", "finish"),
+    ("body", "chunks", "finish"),
     [
         (
             delta(reasoning_content="a") + delta(reasoning_content="b", content=None),
-            [],
-            Finish("stop", None, (), "ab"),
+            [Reasoning("a"), Reasoning("b")],
+            Finish("stop", None),
         ),
-        (delta(reasoning="a", reasoning_content="a"), [], Finish("stop", None, (), "a")),
-        (delta(reasoning="a", content="b"), ["b"], Finish("stop", None, (), "a")),
+        (delta(reasoning="a", reasoning_content="a"), [Reasoning("a")], Finish("stop", None)),
+        (delta(reasoning="a", content="b"), [Reasoning("a"), "b"], Finish("stop", None)),
+        (delta(reasoning="", content="b"), ["b"], Finish("stop", None)),
         (delta(reasoning={"effort": 1}, refusal=3), [], Finish("stop", None)),
-        (delta(refusal="I ") + delta(refusal="won't"), [], Finish("refusal", None, (), "", "I won't")),
+        (delta(refusal="I ") + delta(refusal="won't"), [], Finish("refusal", None, (), "I won't")),
         (
             delta(content=[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]),
             ["ab"],
@@ -93,35 +124,37 @@ def call(**fields: Any) -> bytes:
         (
             delta(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "a"}]}])
             + delta(content=[{"type": "thinking", "thinking": "b"}, {"type": "text", "text": "c"}]),
-            ["c"],
-            Finish("stop", None, (), "ab"),
+            [Reasoning("a"), Reasoning("b"), "c"],
+            Finish("stop", None),
         ),
         (call(index=0), [], Finish("stop", None, (ToolCall("", "", ""),))),
+        (call(index="0") + call(index=0), [], Finish("stop", None, (ToolCall("", "", ""),))),
+        (call(index=0, function="x"), [], Finish("stop", None, (ToolCall("", "", "", whole=False),))),
+        (
+            call(index=0, function={"name": 1, "arguments": 2}),
+            [],
+            Finish("stop", None, (ToolCall("", "", "", whole=False),)),
+        ),
+        (delta(tool_calls={"0": 1}, content="a"), ["a"], Finish("stop", None)),
+        (delta(tool_calls=[None, 1], content="a"), ["a"], Finish("stop", None)),
+        (delta(content=["a", "b"]), ["ab"], Finish("stop", None)),
+        (delta(content={"type": "text", "text": "a"}), ["a"], Finish("stop", None)),
+        (delta(content=3), [], Finish("stop", None)),
+        (
+            delta(content=[{"type": "thinking", "thinking": 3}, {"type": "text", "text": "a"}]),
+            ["a"],
+            Finish("stop", None),
+        ),
         (
             call(id="a", function={"name": "x", "arguments": {"k": 1}}),
-            [],
-            Finish("stop", None, (ToolCall("a", "x", '{"k": 1}'),)),
+            [ArgumentsDelta(0, "x", '{"k": 1}')],
+            Finish("stop", None, (ToolCall("a", "x", '{"k": 1}', carry={"openai": {"id": "a"}}),)),
         ),
     ],
 )
-def test_what_stands_beside_the_text(body: bytes, texts: list[str], finish: Finish) -> None:
+def test_what_stands_beside_the_text(body: bytes, chunks: list[Chunk], finish: Finish) -> None:
     got, decoder = decoded(body + STOP + DONE)
-    assert (got, decoder.finish, decoder.failure) == (texts, finish, None)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        delta(content=["a"]),
-        delta(content=[{"type": "thinking", "thinking": 3}]),
-        delta(content={"text": "a"}),
-        call(index="0"),
-        call(index=0, function="x"),
-        delta(tool_calls={"0": 1}),
-    ],
-)
-def test_what_is_malformed(body: bytes) -> None:
-    assert failure(body + STOP).code == "upstream_malformed"
+    assert (got, decoder.finish, decoder.failure) == (chunks, finish, None)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +169,7 @@ def test_what_is_malformed(body: bytes) -> None:
 )
 def test_details_of_usage(told: dict[str, Any], usage: dict[str, int]) -> None:
     counts = {"prompt_tokens": 7, "completion_tokens": 5, **told}
-    _, decoder = decoded(event(json.dumps({"choices": [], "usage": counts}).encode()) + DONE)
+    _, decoder = decoded(STOP + event(json.dumps({"choices": [], "usage": counts}).encode()) + DONE)
     assert decoder.finish == Finish("stop", {"input_tokens": 7, "output_tokens": 5, **usage})
 
 
@@ -149,14 +182,123 @@ def test_what_is_kept_is_fit_for_the_log_and_what_was_repaired_is_counted() -> N
         + call(index=0, **half)
         + delta(tool_calls=[other])
     )
-    _, decoder = decoded(body + delta(refusal="\ude00") + STOP + DONE)
-    assert decoder.finish == Finish("refusal", None, (ToolCall("\ufffd", "\ufffd", "😀"),), "😀\ufffd", "\ufffd")
+    chunks, decoder = decoded(body + delta(refusal="\ude00") + STOP + DONE)
+    assert decoder.finish == Finish(
+        "refusal", None, (ToolCall("\ufffd", "\ufffd", "😀", {"openai": {"id": "\ufffd"}}, whole=False),), "\ufffd"
+    )
+    assert chunks == [Reasoning("😀\ufffd"), ArgumentsDelta(0, "\ufffd", "😀")]
     assert decoder.repaired == 4
 
 
-@pytest.mark.parametrize("piece", [delta(reasoning="12345"), delta(refusal="12345"), call(index=0, id="12345")])
+def test_calls_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without a word takes memory, too."""
+    monkeypatch.setattr(draft, "MAX_CALLS", 3)
+    body = b"".join(call(index=index) for index in range(4))
+    assert "more than 3 tool calls" in failure(body + STOP + DONE).message
+    _, decoder = decoded(call(index=0) * 4 + STOP + DONE)
+    assert decoder.finish is not None
+
+
+BEGUN = call(index=0, id="a", function={"name": "x", "arguments": '{"q":"a'})
+LOST = [
+    call(index=0, function='b"'),
+    call(index=0, function={"arguments": 3}),
+    delta(tool_calls={"index": 0, "function": {"arguments": "b"}}),
+    delta(tool_calls=["b"]),
+    event(b'{"choices": [{"index": 0, "delta": "b"}]}'),
+    event(b'{"choices": ["b"]}'),
+    event(b'{"choices": {"0": {"delta": {"tool_calls": []}}}}'),
+]
+"""Pieces of a call in shapes that nobody can read."""
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("before", [BEGUN, BEGUN.replace(b'{\\"q\\":\\"a', b"")])
+def test_a_call_of_which_a_piece_was_lost_is_not_whole(before: bytes, lost: bytes) -> None:
+    """What is left of it may be JSON, of other arguments: or of none at all."""
+    after = call(index=0, function={"arguments": '"}' if before is BEGUN else ""})
+    for odd, whole in ((lost, False), (event(b'{"type": "ping"}'), True)):
+        _, decoder = decoded(before + odd + after + STOP + DONE)
+        assert decoder.finish is not None
+        (found,) = decoder.finish.tool_calls
+        assert (found.arguments, found.whole) == ('{"q":"a"}' if before is BEGUN else "", whole)
+
+
+@pytest.mark.parametrize("piece", [delta(refusal="12345"), call(index=0, id="12345")])
 def test_what_is_held_is_bounded(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draft, "MAX_HELD", 14)
-    _, decoder = decoded(piece * 2 + DONE)
+    _, decoder = decoded(piece * 2 + STOP + DONE)
     assert decoder.finish is not None
     assert "more than 14 characters" in failure(piece * 3 + DONE).message
+
+
+@pytest.mark.parametrize(
+    ("piece", "whole"),
+    [
+        (call(index=0, function={"name": "x", "arguments": '{"q":"\ufffd"}'}), True),  # the model's own
+        (call(index=0, function={"name": "x", "arguments": '{"q":"a\x00"}'}), False),
+        (call(index=0, function={"name": "x", "arguments": '{"q":"\ud83d"}'}), False),
+        (call(index=0, function={"name": "x", "arguments": '{"q":"?"}'}).replace(b"?", b"\xff"), False),
+    ],
+)
+def test_a_call_that_had_to_be_repaired_is_not_what_the_model_wrote(piece: bytes, whole: bool) -> None:
+    _, decoder = decoded(piece + STOP + DONE)
+    assert decoder.finish is not None
+    assert [one.whole for one in decoder.finish.tool_calls] == [whole]
+    assert (decoder.repaired == 0) is whole
+
+
+WORD = st.sampled_from(["", "a", "0", "stop", "error", "\ud83d", "thinking", "text", "tool_use", "x" * 300])
+NAME = st.sampled_from(
+    [
+        *("choices", "delta", "message", "index", "finish_reason", "content", "reasoning", "reasoning_content"),
+        *("reasoning_details", "tool_calls", "id", "function", "name", "arguments", "extra_content", "usage"),
+        *("error", "type", "text", "data", "signature", "base_resp", "x_groq", "code", "status", "detail", "loc"),
+        *("content_block", "input", "partial_json", "thinking", "stop_reason", "refusal", "prompt_tokens"),
+    ]
+)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 10**20) | st.floats(allow_nan=False) | WORD,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAME, inner, max_size=5),
+    max_leaves=12,
+)
+KINDS = [
+    "message_start",
+    "content_block_start",
+    "content_block_delta",
+    "content_block_stop",
+    "message_delta",
+    "news",
+]
+PIECES = st.lists(st.dictionaries(NAME, ANY_JSON, max_size=6) | ANY_JSON, max_size=5)
+
+
+@settings(max_examples=150)
+@given(PIECES, st.sampled_from(KINDS), st.sampled_from([CHAT, MESSAGES]))
+def test_no_json_whatever_breaks_a_decoder(pieces: list[Any], kind: str, wire: Any) -> None:
+    """It is counted, or read, or fails the answer in an orderly way; what is kept may enter the log."""
+    decoder: Decoder[Any] = Decoder(wire, Quoter("sk"), carrying=True)
+    for piece in pieces:
+        told = {"type": kind, **piece} if isinstance(piece, dict) else piece
+        if decoder.failure is None and decoder.finish is None:
+            decoder.feed(event(json.dumps(told).encode()))
+    if decoder.failure is None and decoder.finish is None:
+        decoder.complete("text/event-stream")
+    assert (decoder.failure is None) is not (decoder.finish is None)
+    if decoder.finish is not None:
+        msgspec.json.encode(decoder.finish)
+
+
+@pytest.mark.parametrize("wire", [CHAT, MESSAGES])
+@pytest.mark.parametrize(
+    "place", ["error", "usage", "extra_content", "reasoning_details", "content_block", "message"]
+)
+def test_what_is_nested_without_an_end_breaks_nothing(place: str, wire: Any) -> None:
+    for depth in (40, 400, 900, 100_000):
+        nested = "[" * depth + "]" * depth
+        for data in (f'{{"{place}": {nested}}}', f'{{"choices": [{{"delta": {{"{place}": {nested}}}}}]}}'):
+            decoder: Decoder[Any] = Decoder(wire, Quoter("sk"), carrying=True)
+            decoder.feed(event(data.encode()) + call(index=0, id="a", function={"name": "x"}) + STOP + DONE)
+            assert decoder.finish is not None or decoder.failure is not None or wire is MESSAGES
+            if decoder.finish is not None:
+                msgspec.json.encode(decoder.finish)

@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 
-from server.upstream import TOOL_NAME, BadParameters, Finish, Message, Prompt, ToolCall, ToolSpec, chat, messages
+from server.upstream import (
+    TOOL_NAME,
+    BadParameters,
+    Finish,
+    Message,
+    Prompt,
+    ToolCall,
+    ToolSpec,
+    chat_request,
+    messages_request,
+)
 
-from .asking import ask, prompt, upstream
+from .asking import ask, called, prompt, upstream
 from .fake_openai import Fake
 from .fake_tools import CITY
 
@@ -110,18 +120,18 @@ USER = {"role": "user", "content": "u"}
 )
 def test_the_turns(turns: list[Message], openai: list[Any], anthropic: list[Any]) -> None:
     asked = Prompt("m", (Message("user", "u"), *turns), {})
-    assert json.loads(chat.encode_body(asked))["messages"] == [USER, *openai]
-    assert json.loads(messages.encode_body(asked, 1))["messages"] == [USER, *anthropic]
+    assert json.loads(chat_request.encode_body(asked))["messages"] == [USER, *openai]
+    assert json.loads(messages_request.encode_body(asked, 1))["messages"] == [USER, *anthropic]
 
 
 def test_what_somebody_posted_as_tool_is_sent_as_a_users() -> None:
     asked = Prompt("m", (Message("assistant", "a"), result(None, "t"), Message("user", "u")), {})
-    assert json.loads(chat.encode_body(asked))["messages"] == [
+    assert json.loads(chat_request.encode_body(asked))["messages"] == [
         {"role": "assistant", "content": "a"},
         {"role": "user", "content": "t"},
         USER,
     ]
-    assert json.loads(messages.encode_body(asked, 1))["messages"] == [
+    assert json.loads(messages_request.encode_body(asked, 1))["messages"] == [
         {"role": "assistant", "content": "a"},
         {"role": "user", "content": [text("t"), text("u")]},
     ]
@@ -129,7 +139,7 @@ def test_what_somebody_posted_as_tool_is_sent_as_a_users() -> None:
 
 def test_the_tools_and_the_parameters_beside_them() -> None:
     asked = replace(prompt("m", "u", tool_choice="auto", parallel_tool_calls=False), tools=(WEATHER, NOW))
-    assert json.loads(chat.encode_body(asked)) == {
+    assert json.loads(chat_request.encode_body(asked)) == {
         "model": "m",
         "messages": [USER],
         "stream": True,
@@ -145,7 +155,7 @@ def test_the_tools_and_the_parameters_beside_them() -> None:
         "parallel_tool_calls": False,
     }
     asked = replace(prompt("m", "u", tool_choice={"type": "any"}), tools=(WEATHER, NOW))
-    assert json.loads(messages.encode_body(asked, 9)) == {
+    assert json.loads(messages_request.encode_body(asked, 9)) == {
         "model": "m",
         "max_tokens": 9,
         "stream": True,
@@ -160,8 +170,8 @@ def test_the_tools_and_the_parameters_beside_them() -> None:
 
 def test_without_tools_none_are_sent() -> None:
     """An empty list would be refused (400)."""
-    assert "tools" not in json.loads(chat.encode_body(prompt("m")))
-    assert "tools" not in json.loads(messages.encode_body(prompt("m"), 1))
+    assert "tools" not in json.loads(chat_request.encode_body(prompt("m")))
+    assert "tools" not in json.loads(messages_request.encode_body(prompt("m"), 1))
 
 
 @pytest.mark.parametrize("tools", [[], [{"type": "function"}], None])
@@ -185,7 +195,8 @@ async def test_two_turns_of_an_agent(fake: Fake, provider: str) -> None:
     asked = replace(prompt("agent", "What's up?"), tools=(WEATHER, NOW))
     first = await ask(upstream(fake, provider), asked)
     assert first.texts == ["Let me see. "]
-    assert first.finish == Finish("tool_calls", {"input_tokens": 7, "output_tokens": 1}, (CALL_A, CALL_B))
+    calls = tuple(called(provider, call.id, call.name, call.arguments) for call in (CALL_A, CALL_B))
+    assert first.finish == Finish("tool_calls", {"input_tokens": 7, "output_tokens": 1}, calls)
 
     told = (Message("assistant", "".join(first.texts), first.finish.tool_calls), result("call_b", "noon"))
     meanwhile = (Message("user", "and hurry"), result("call_a", "sunny"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.upstream import Message, Prompt, ToolCall, ToolSpec, chat, messages
+from server.upstream import Message, Prompt, ToolCall, ToolSpec, chat_request, messages_request
 from server.upstream.turns import is_result, sent_arguments, turns
 
 from .strict import refusal
@@ -89,8 +89,8 @@ def test_arguments_that_are_no_object_are_sent_as_an_empty_one(arguments: str, s
     call = ToolCall("a", "x", arguments)
     assert sent_arguments(call) == (arguments if sent is None else sent)
     asked = Prompt("m", (Message("assistant", "", (call,)), result("a")), {})
-    assert refusal(json.loads(chat.encode_body(asked))) is None
-    assert refusal(json.loads(messages.encode_body(asked, 1))) is None
+    assert refusal(json.loads(chat_request.encode_body(asked))) is None
+    assert refusal(json.loads(messages_request.encode_body(asked, 1))) is None
 
 
 @given(st.text(max_size=30) | st.dictionaries(st.text(), st.integers() | st.text()).map(json.dumps))
@@ -122,10 +122,10 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 @given(conversations(), st.sampled_from([(), TOOLS]))
 def test_no_history_is_refused(history: list[Message], tools: tuple[ToolSpec, ...]) -> None:
     prompt = Prompt("m", tuple(history), {}, tools)
-    openai = json.loads(chat.encode_body(prompt))
+    openai = json.loads(chat_request.encode_body(prompt))
     assert refusal(openai) is None
-    assert len(openai["messages"]) == len(history)
-    anthropic = json.loads(messages.encode_body(prompt, 1))
+    assert len(openai["messages"]) == sum(bool(m.content.strip() or m.calls or m.call) for m in history)
+    anthropic = json.loads(messages_request.encode_body(prompt, 1))
     assert refusal(anthropic) is None
     for body in (openai, anthropic):  # nothing but blanks is lost
         text = json.dumps(body, ensure_ascii=False)
