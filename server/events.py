@@ -20,6 +20,8 @@ EPHEMERAL: Final = "ephemeral"
 """The category of those that are erased some time after their last event."""
 SERVER: Final = "tokentape"
 """Who acted where nobody did: the server itself, on a time that came."""
+CARRY: Final = "carry"
+"""The field of `step.finished` that no client is shown."""
 GENERATION_SCOPE: Final = "generation"
 """The scope of the keys by which a generation's id finds its conversation."""
 
@@ -33,7 +35,9 @@ class Type(StrEnum):
     GENERATION_STARTED = "generation.started"
     GENERATION_INTERRUPTED = "generation.interrupted"
     TOKEN = "token"
+    REASONING = "reasoning"
     STEP_FINISHED = "step.finished"
+    TOOL_ARGUMENTS = "tool.arguments"
     TOOL_PROPOSED = "tool.proposed"
     TOOL_DECIDED = "tool.decided"
     TOOL_STARTED = "tool.started"
@@ -48,6 +52,10 @@ class Type(StrEnum):
 
 TERMINAL: Final = frozenset({Type.GENERATION_COMPLETED, Type.GENERATION_FAILED, Type.GENERATION_CANCELLED})
 """Exactly one of these ends a generation."""
+
+LOSSES: Final = frozenset({"worker_lost", "internal_error"})
+"""The reasons of a `generation.interrupted` that may be the run's own doing. The others are `server_stopped` (it
+was handed over) and `store_unavailable` (the database was away)."""
 
 MOST_EVENT_BYTES: Final = 1024 * 1024
 """Of an event's JSON that an app writes: every reader takes an event whole."""
@@ -136,14 +144,32 @@ def token(generation: str, delta: str) -> NewEvent:
     return NewEvent("token", '{"delta":' + _encode(delta).decode() + "}", generation)
 
 
+def reasoning(generation: str, delta: str) -> NewEvent:
+    """One chunk of what the model thinks aloud, as the upstream sent it. It is no part of the answer's text."""
+    return NewEvent("reasoning", '{"delta":' + _encode(delta).decode() + "}", generation)
+
+
 def generation_interrupted(generation: str, attempt: int, reason: str) -> NewEvent:
     """Its worker is gone, or goes; another one takes it up. No end."""
     return _event(Type.GENERATION_INTERRUPTED, {"attempt": attempt, "reason": reason}, generation)
 
 
-def step_finished(generation: str, step: str, result: Any) -> NewEvent:
-    """Something that is not to be paid for again has a result: a later attempt takes it from here."""
-    return _exact(Type.STEP_FINISHED, {"step": step, "result": result}, generation)
+def step_finished(generation: str, step: str, result: Any, carry: Any = None) -> NewEvent:
+    """Something that is not to be paid for again has a result: a later attempt takes it from here.
+
+    `carry` is what an upstream wants back in its next request. It is for this server alone: whatever sends events
+    to clients leaves it out (`server.wire.event_json`).
+    """
+    fields = {"step": step, "result": result, **({CARRY: carry} if carry is not None else {})}
+    return _exact(Type.STEP_FINISHED, fields, generation)
+
+
+def tool_arguments(generation: str, call: str, delta: str, name: str | None = None) -> NewEvent:
+    """One chunk of the arguments of a call that the model is writing. `name`: the tool's, with the first chunk.
+
+    The call itself is `tool.proposed`, with the same id; without that it never was one.
+    """
+    return _event(Type.TOOL_ARGUMENTS, {"call": call, "delta": delta, "name": name}, generation)
 
 
 def tool_proposed(
@@ -157,8 +183,12 @@ def tool_proposed(
     step: str,
     client: bool = False,
     expires_at: datetime | None = None,
+    hidden_characters: Sequence[str] = (),
 ) -> NewEvent:
-    """A call is wanted. `step` says by which part of the run; `client`: a client runs it."""
+    """A call is wanted. `step` says by which part of the run; `client`: a client runs it.
+
+    `hidden_characters`: those in its name and arguments that nobody sees, as `U+202E`.
+    """
     fields = {
         "call": call,
         "name": name,
@@ -167,6 +197,7 @@ def tool_proposed(
         "needs_approval": needs_approval,
         "expires_at": expires_at,
         "client": client or None,
+        "hidden_characters": hidden_characters or None,
         "step": step,
     }
     return _event(Type.TOOL_PROPOSED, fields, generation)
@@ -182,6 +213,7 @@ def tool_decided(
     arguments_digest: str,
     reason: str | None,
     by: str,
+    hidden_characters: Sequence[str] = (),
 ) -> NewEvent:
     """Somebody saw the arguments of `proposed_digest`, and said so. `arguments` are those that run."""
     fields = {
@@ -190,6 +222,7 @@ def tool_decided(
         "proposed_digest": proposed_digest,
         "arguments": arguments,
         "arguments_digest": arguments_digest,
+        "hidden_characters": hidden_characters or None,
         "reason": reason,
         "by": by,
     }
@@ -223,16 +256,37 @@ def result(generation: str, value: Any) -> NewEvent:
 
 
 def generation_completed(
-    generation: str, finish_reason: str, usage: Mapping[str, int] | None, ttft_ms: int | None
+    generation: str,
+    finish_reason: str,
+    usage: Mapping[str, int] | None,
+    ttft_ms: int | None,
+    refusal: str | None = None,
 ) -> NewEvent:
-    """The end, well. `ttft_ms`: milliseconds from the start of the run to its first token, None without one."""
-    fields = {"finish_reason": finish_reason, "usage": usage or {}, "ttft_ms": ttft_ms}
+    """The end, well. `ttft_ms`: milliseconds from the start of the run to its first token, None without one.
+
+    `refusal`: the words with which the model refused to answer.
+    """
+    fields: dict[str, Any] = {"finish_reason": finish_reason, "usage": usage or {}, "ttft_ms": ttft_ms}
+    if refusal:
+        fields["refusal"] = refusal
     return _exact(Type.GENERATION_COMPLETED, fields, generation)
 
 
-def generation_failed(generation: str, code: str, message: str, *, retryable: bool) -> NewEvent:
+def failure(code: str, message: str, reference: str | None = None) -> dict[str, str]:
+    """What is told of a fault: a code for programs, a sentence for people. `reference` is in the server's log.
+
+    The log is read by everybody who may read the conversation, for ever: no address of the operator's network and
+    no text of an exception belongs into it.
+    """
+    told = {"code": code, "message": message}
+    return told if reference is None else {**told, "reference": reference}
+
+
+def generation_failed(
+    generation: str, code: str, message: str, *, retryable: bool, reference: str | None = None
+) -> NewEvent:
     """The end, badly. `retryable`: the same request may succeed."""
-    fields = {"error": {"code": code, "message": message}, "retryable": retryable}
+    fields = {"error": failure(code, message, reference), "retryable": retryable}
     return _event(Type.GENERATION_FAILED, fields, generation)
 
 

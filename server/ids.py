@@ -11,7 +11,7 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
 """The characters of ten bits at once: an id is made several times for each request."""
 _REST = "_[0-9A-HJKMNP-TV-Z]{26}"
-_SHAPE = re.compile("(conv|gen|msg|call)" + _REST)
+_SHAPE = re.compile("(conv|gen|msg|call|ref)" + _REST)
 
 
 def shape(prefix: str) -> str:
@@ -20,7 +20,7 @@ def shape(prefix: str) -> str:
 
 
 def new(prefix: str) -> str:
-    """A new id, `conv_…`, `gen_…`, `msg_…`, `call_…` or `req_…`."""
+    """A new id, `conv_…`, `gen_…`, `msg_…`, `call_…`, `req_…` or `ref_…`."""
     number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
     return f"{prefix}_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 

@@ -7,6 +7,6 @@ from server.generation.prompt import Turn
 from server.generation.run import Decision, Run
 from server.generation.turns import Generated
 from server.upstream import UpstreamError
-from server.workflows import tool, workflow
+from server.workflows import ToolError, tool, workflow
 
-__all__ = ["Decision", "Generated", "Run", "Turn", "UpstreamError", "tool", "workflow"]
+__all__ = ["Decision", "Generated", "Run", "ToolError", "Turn", "UpstreamError", "tool", "workflow"]

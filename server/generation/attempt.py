@@ -23,7 +23,7 @@ class Attempt:
     """`found` is the generation as it was requested or taken over. `turn` returns when it may start.
 
     `epoch` and `position` are those of its writer's last append: its request's, or the one with which it was
-    taken over. `begun`: its `generation.started` is in the log.
+    taken over. `begun`: its `generation.started` is in the log. `in_line`: it waits for its turn.
     """
 
     found: Generation
@@ -33,6 +33,7 @@ class Attempt:
     epoch: int = EPOCH
     position: int = 0
     begun: bool = False
+    in_line: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     done: trio.Event = field(default_factory=trio.Event)
     figures: Figures = field(default_factory=Figures)
@@ -47,6 +48,11 @@ class Attempt:
     def conversation(self) -> str:
         """Its stream."""
         return self.found.conversation
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is done for it just now: it waits for people, or for its turn."""
+        return self.in_line or self.figures.only_waits
 
     @property
     def resumable(self) -> bool:

@@ -14,8 +14,10 @@ from server.errors import Problem, not_found
 from server.generation.commands import DecideCall, FinishCall, SteerGeneration
 from server.generation.state import Conversation, Generation, ToolCall
 from server.generation.states import CallStatus
+from server.hidden_characters import hidden_characters
 from server.workflows import BadValue, NotCanonical, UnknownParameter, Workflow, digest
 
+Check = Callable[[ToolCall, Mapping[str, Any]], dict[str, Any]]
 DECISION: Final = "decision"
 """The scope of the keys that let a call be decided once."""
 OUTCOME: Final = "outcome"
@@ -43,9 +45,12 @@ def steer_generation(
 
 
 def decide_call(
-    state: Conversation, command: DecideCall, now: datetime, check: Callable[[ToolCall, Mapping[str, Any]], None]
+    state: Conversation,
+    command: DecideCall,
+    now: datetime,
+    check: Check,
 ) -> tuple[NewEvent, ...]:
-    """The decision. `check` raises a `Problem` for new arguments that do not fit the call's tool.
+    """The decision. `check` fills new arguments with the tool's defaults, or raises a `Problem`: they do not fit.
 
     `Problem` 404; 409 `generation_ended`, `no_decision_needed`, `already_decided`, `digest_mismatch`,
     `decision_expired`; 422.
@@ -83,8 +88,7 @@ def decide_call(
             extra={"field": "arguments"},
         )
     if command.arguments is not None:
-        check(call, command.arguments)
-        arguments = dict(command.arguments)
+        arguments = check(call, command.arguments)
         try:
             its_digest = digest(arguments)
         except NotCanonical as error:
@@ -98,6 +102,7 @@ def decide_call(
         arguments_digest=its_digest,
         reason=command.reason,
         by=command.by,
+        hidden_characters=hidden_characters(call.name, arguments) if command.arguments is not None else (),
     )
     return (decided,)
 

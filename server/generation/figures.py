@@ -4,7 +4,8 @@ It stands in the way of every token: a few additions, no call that waits, nothin
 nor an upstream's ways.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ class Figures:
     """One run's. Times are in seconds; `failure` is the code in its `generation.failed`.
 
     `outcome` is `cancelled` until the run itself had the last word: if it never has, it was ended from outside.
+    `waiting` of its tasks wait for what others write, `working` ask an upstream, run a tool or do a step.
     """
 
     meter: Meter = field(default_factory=Meter)
@@ -28,7 +30,23 @@ class Figures:
     repaired: int = 0
     finish: Finish | None = None
     usage: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    working: int = 0
     _since: float = 0.0
+
+    @property
+    def only_waits(self) -> bool:
+        """Whether it waits for others, and does nothing else meanwhile."""
+        return self.waiting > 0 and self.working == 0
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While an upstream is asked, a tool runs or a step is done: the run takes one of the process's places."""
+        self.working += 1
+        try:
+            yield
+        finally:
+            self.working -= 1
 
     def began(self, now: float) -> None:
         """The run has started: from here the first token is waited for. Times are on one clock, in seconds."""

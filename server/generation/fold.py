@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from eventstore import Event
-from server.events import Type
+from server.events import LOSSES, Type
 from server.generation import tool_call_fold
 from server.generation.state import (
     NO_TEXT,
@@ -32,10 +32,11 @@ Fields = Mapping[str, Any]
 
 class _Delta(msgspec.Struct):
     delta: str
+    """The one field of a `token` and of a `reasoning`."""
 
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_token = msgspec.json.Decoder(_Delta).decode
+_decode_delta = msgspec.json.Decoder(_Delta).decode
 
 
 class OutOfOrder(Exception):
@@ -79,6 +80,14 @@ class Folding:
                 draft = self._draft(event.tag)
                 if draft is not None:
                     draft.token(event)
+            elif event.type == "reasoning":
+                draft = self._draft(event.tag)
+                if draft is not None:
+                    draft.reasoning(event)
+            elif event.type == "tool.arguments":
+                draft = self._draft(event.tag)
+                if draft is not None:
+                    draft.speaks(Type.TOOL_ARGUMENTS, event)
             else:
                 step = _FOLDS.get(event.type)
                 if step is not None:
@@ -193,13 +202,18 @@ class Folding:
 class _Draft:
     """A generation while events are added to it. `grown`: by so many bytes."""
 
-    __slots__ = ("_calls", "_changes", "_found", "_pieces", "_said", "_status", "_tokens", "grown", "place")
+    __slots__ = (
+        *("_calls", "_changes", "_found", "_pieces", "_said", "_status", "_thought", "_thoughts", "_tokens"),
+        *("grown", "place"),
+    )
 
     def __init__(self, found: Generation, place: int) -> None:
         self._found = found
         self._changes: dict[str, Any] = {}
         self._said = found.said
         self._pieces: list[str] = []
+        self._thought = found.thought
+        self._thoughts: list[str] = []
         self._tokens = found.tokens
         self._status = found.status
         self._calls: dict[str, ToolCall] | None = None
@@ -210,8 +224,19 @@ class _Draft:
         """It speaks on. The one event that comes in thousands."""
         if self._status is not Status.RUNNING:
             self._status = move(self._status, Type.TOKEN, waits=self._status is Status.WAITING)
-        self._pieces.append(_decode_token(event.data).delta)
+        self._pieces.append(_decode_delta(event.data).delta)
         self._tokens += 1
+        self._changes["position"] = event.position
+
+    def reasoning(self, event: Event) -> None:
+        """It thinks on; these come in thousands, too."""
+        self.speaks(Type.REASONING, event)
+        self._thoughts.append(_decode_delta(event.data).delta)
+
+    def speaks(self, kind: Type, event: Event) -> None:
+        """It is at work, in words that are no token. Arguments are not kept: their call is proposed whole."""
+        if self._status is not Status.RUNNING:
+            self._status = move(self._status, kind, waits=self._status is Status.WAITING)
         self._changes["position"] = event.position
 
     def event(self, kind: Type, event: Event, fields: Fields) -> None:
@@ -249,8 +274,19 @@ class _Draft:
         self._changes |= {"attempt": fields["attempt"], "worker": intern(fields["worker"]), "started_at": event.at}
         if fields["attempt"] > 1:
             self._said, self._pieces, self._tokens = NO_TEXT, [], 0
+            self._thought, self._thoughts = NO_TEXT, []
             self._changes["progress"] = None
             self._set("result", None)
+
+    def interrupted(self, event: Event, fields: Fields) -> None:
+        """Its worker is gone. One that went without a word may have been taken down by this very run."""
+        if fields["attempt"] > 0 and fields["reason"] in LOSSES:
+            self._changes["losses"] = self._now("losses") + 1
+
+    def progressed_durably(self, event: Event, fields: Fields) -> None:
+        """What is done now is not done again: the attempts before this one were not in vain."""
+        if self._now("losses"):
+            self._changes["losses"] = 0
 
     def steered(self, event: Event, fields: Fields) -> None:
         """A parameter has another value now."""
@@ -278,6 +314,7 @@ class _Draft:
             "ttft_ms": fields.get("ttft_ms"),
         }
         self._set("usage", fields["usage"])
+        self._set("refusal", fields.get("refusal"))
 
     def failed(self, event: Event, fields: Fields) -> None:
         """It ended badly."""
@@ -304,6 +341,11 @@ class _Draft:
         if self._said is not self._found.said:
             changes["said"] = self._said
             self.grown += self._said.size - self._found.said.size
+        if self._thoughts:
+            self._thought = self._thought.plus("".join(self._thoughts))
+        if self._thought is not self._found.thought:
+            changes["thought"] = self._thought
+            self.grown += self._thought.size - self._found.thought.size
         if self._tokens != self._found.tokens:
             changes["tokens"] = self._tokens
         if self._status is not self._found.status:
@@ -316,6 +358,8 @@ class _Draft:
 _OF_CALLS: Final = frozenset({Type.TOOL_PROPOSED, Type.TOOL_DECIDED, Type.TOOL_STARTED, Type.TOOL_FINISHED})
 _CHANGES: Final[Mapping[Type, Callable[[_Draft, Event, Fields], None]]] = {
     Type.GENERATION_STARTED: _Draft.run_started,
+    Type.GENERATION_INTERRUPTED: _Draft.interrupted,
+    **dict.fromkeys((Type.STEP_FINISHED, Type.TOOL_DECIDED, Type.TOOL_FINISHED), _Draft.progressed_durably),
     Type.STEERING_CHANGED: _Draft.steered,
     Type.PROGRESS: _Draft.progressed,
     Type.RESULT: _Draft.resulted,
@@ -327,5 +371,5 @@ _FOLDS: Final[Mapping[str, Callable[[Folding, Event, Fields], None]]] = {
     Type.CONVERSATION_STARTED: Folding.started,
     Type.MESSAGE_POSTED: Folding.posted,
     Type.GENERATION_REQUESTED: Folding.requested,
-    **dict.fromkeys((*_OF_CALLS, *_CHANGES, Type.GENERATION_INTERRUPTED, Type.STEP_FINISHED), Folding.moved),
+    **dict.fromkeys((*_OF_CALLS, *_CHANGES), Folding.moved),
 }

@@ -9,7 +9,20 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from eventstore import Append, Appended, EventStore, Key, KeyReused, NewEvent, Writer
+from eventstore import (
+    Append,
+    Appended,
+    Erased,
+    EventStore,
+    Fenced,
+    Key,
+    KeyReused,
+    NewEvent,
+    StoreError,
+    StoreUnavailable,
+    Writer,
+    WrongExpectedPosition,
+)
 
 
 class Pen:
@@ -31,14 +44,14 @@ class Pen:
     async def write(self, new: Sequence[NewEvent], *, last: bool = False, keys: tuple[Key, ...] = ()) -> Appended:
         """Appends; `last` closes the writer in the same transaction; `keys` are claimed with it.
 
-        Raises `Fenced`, `KeyReused` (nothing was appended), `StoreUnavailable`. One that is cancelled stands in
-        front of the next, or in the log already; so does one of which the log has said nothing. The same events
-        again are the same write.
+        Raises `StoreUnavailable`, and any other `StoreError` where nothing was appended: `Fenced`, `KeyReused`, or
+        the database does not take these events. One that is cancelled stands in front of the next, or in the log
+        already; so does one of which the log has said nothing. The same events again are the same write.
         """
         if self._unsure is not None:
             again = self._unsure.events == tuple(new)
             try:
-                appended = await self._send(self._unsure)
+                appended = await self._send(self._unsure, again=True)
             except KeyReused:
                 if again:
                     raise
@@ -56,12 +69,18 @@ class Pen:
             )
         )
 
-    async def _send(self, append: Append) -> Appended:
+    async def _send(self, append: Append, *, again: bool = False) -> Appended:
         self._unsure = append
         try:
             appended = await self.store.append(append)
-        except KeyReused:
-            self._unsure = None
+        except StoreError as error:
+            # Nothing was appended: else the log would know it again, by its sequence and its key. Kept, it would
+            # be sent, and refused, in front of everything that follows, also of the event that ends the run.
+            # Only where the database did not come to judge it, an earlier sending may stand: its place must not
+            # be taken.
+            judged = isinstance(error, KeyReused | Fenced | WrongExpectedPosition | Erased)
+            if judged or not (again or isinstance(error, StoreUnavailable)):
+                self._unsure = None
             raise
         self._unsure = None
         self.closed = append.closes is not None

@@ -27,16 +27,16 @@ def turns_of(state: Conversation, but: str | None = None) -> tuple[Turn, ...]:
     """All that was said, oldest first; an answer stands where it was asked for. `but`: a generation to leave out.
 
     A cancelled answer's text is kept, for people saw it and go on from there; a failed one's is not, for it
-    is asked for again.
+    is asked for again. The words of a refusal are an answer, too; what a model thought is not.
     """
     turns = [
         Turn(message.role, message.content, message.position, message.author, message.by)
         for message in state.messages
     ]
     turns += [
-        Turn("assistant", found.text, found.requested_position)
+        Turn("assistant", said, found.requested_position)
         for found in state.generations
-        if found.status in _KEPT and found.text and found.id != but
+        if found.status in _KEPT and found.id != but and (said := found.text or found.refusal)
     ]
     return tuple(sorted(turns, key=lambda turn: turn.position))
 

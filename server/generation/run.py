@@ -6,13 +6,16 @@ workflow names them, and everything else happens anew. So what has an effect, or
 or `generate`. An app catches what it can mend (`UpstreamError`); what it lets through ends the run.
 """
 
+import hashlib
 import inspect
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import trio
 
@@ -24,6 +27,7 @@ from server.generation.prompt import Turn, turns_of
 from server.generation.state import QUESTION, Conversation, Generation
 from server.generation.toolwork import decided, expiry
 from server.generation.turns import Asking, Generated, generate
+from server.hidden_characters import hidden_characters
 from server.ids import new as new_id
 from server.upstream import Message, Prompt, Upstreams
 from server.workflows import AnyTool, RunHandle, Tool, Workflow, clean, digest, to_jsonable
@@ -109,22 +113,31 @@ class Run(RunHandle):
         event = events.progress(self.id, done, total, clean(unit), stage and clean(stage))
         await self._desk.write([events.bounded(event, "run.progress")])
 
-    async def step(self, name: str, do: Callable[[], Any]) -> Any:
-        """Does something once for all attempts: its result (JSON) is in the log before this returns.
+    async def step(self, name: str, do: Callable[..., Any]) -> Any:
+        """Does something at least once: its result (JSON) is in the log before this returns.
 
-        `do` takes nothing; it is async, or plain and then run in a thread. What it raises comes through, and
-        nothing is recorded. Steps of one name are told apart by their order, so those that are done side by side
-        need names of their own. `EventTooLarge`: the result is more than 1 MiB as JSON, and was not recorded.
+        An attempt that finds the result in the log takes it from there, and does not call `do`. Between the end
+        of `do` and the record of its result the process may die, or the database go away: then the next attempt
+        calls `do` again. So what must not happen twice (a payment, a mail) has to know its repetition: `do` is
+        called with an idempotency key if it takes one argument, else with nothing. The key is a text of ASCII
+        characters, the same in every attempt, and no other step's: `lambda key: pay(amount,
+        idempotency_key=key)`.
+
+        `do` is async, or plain and then run in a thread. What it raises comes through, and nothing is recorded.
+        Steps of one name are told apart by their order, so those that are done side by side need names of their
+        own. `EventTooLarge`: the result is more than 1 MiB as JSON, and was not recorded.
         """
         step = self._name("step", name)
         if step not in self._desk.steps:
-            if inspect.iscoroutinefunction(do):
-                value = await do()
-            else:
-                # In a tuple: trio takes a coroutine that comes out of a thread for a mistake.
-                (value,) = await trio.to_thread.run_sync(lambda: (do(),), abandon_on_cancel=True)
-                if inspect.isawaitable(value):
-                    value = await value
+            call = with_key(do, idempotency_key(self.id, step))
+            with self._desk.figures.at_work():
+                if inspect.iscoroutinefunction(do):
+                    value = await call()
+                else:
+                    # In a tuple: trio takes a coroutine that comes out of a thread for a mistake.
+                    (value,) = await trio.to_thread.run_sync(lambda: (call(),), abandon_on_cancel=True)
+                    if inspect.isawaitable(value):
+                        value = await value
             event = events.step_finished(self.id, step, to_jsonable(value))
             await self._desk.write([events.bounded(event, f"the result of step {name!r}")])
         return self._desk.steps[step]
@@ -179,6 +192,7 @@ class Run(RunHandle):
                 needs_approval=True,
                 step=step,
                 expires_at=expiry(now, expires) if now is not None else None,
+                hidden_characters=hidden_characters(name, given),
             )
             await self._desk.write([events.bounded(proposed, "what run.approve asks")])
         await decided(self._desk, call)
@@ -208,6 +222,33 @@ class Run(RunHandle):
             if found.setdefault(tool.name, tool) is not tool:
                 raise ValueError(f"two tools are called {tool.name}")
         return found
+
+
+def idempotency_key(generation: str, step: str) -> str:
+    """By which whoever is asked to do something by a step knows that it was asked before.
+
+    ASCII without spaces, and at most 150 characters, so that it may stand in a header: a step whose name is not of
+    that kind is named by a hash.
+    """
+    plain = step.isascii() and len(step) <= MOST_NAME and all(one.isalnum() or one in " ._-" for one in step)
+    named = quote(step) if plain else hashlib.sha256(step.encode()).hexdigest()
+    return f"{generation}/{named}"
+
+
+def with_key(do: Callable[..., Any], key: str) -> Callable[[], Any]:
+    """The call of a step's function: with the key, if there is one argument that it cannot be called without."""
+    try:
+        parameters = inspect.signature(do).parameters.values()
+    except (TypeError, ValueError):  # of a builtin, some of which have none
+        return do
+    given = [
+        one
+        for one in parameters
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    ]
+    if len(given) != 1:
+        return do
+    return partial(do, **{given[0].name: key}) if given[0].kind is given[0].KEYWORD_ONLY else partial(do, key)
 
 
 def _message(given: Message | Mapping[str, Any] | Turn) -> Message:

@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from eventstore import NewEvent, StoreError
-from server import events, logs
+from server import events
 from server.events import EventTooLarge
 from server.generation.answering import answer
 from server.generation.desk import Desk
-from server.generation.failing import RunFailed, fault_in, in_words, is_fault
+from server.generation.failing import RunFailed, fault_in, is_fault, refer, see, told
 from server.generation.figures import Figures
 from server.generation.pen import Pen
 from server.generation.run import Run, Surroundings
 from server.generation.state import Generation
 from server.generation.turns import Asking, generate
+from server.store_retry import insist
 from server.upstream import Prompt, Upstream, UpstreamError
 from server.workflows import AnyTool, BadInput, BadResult, Workflow
-
-log = logs.get("scripts")
 
 
 class Script(Protocol):
@@ -64,9 +63,9 @@ class Answer(_OfModel):
 
     async def play(self, pen: Pen, attempt: int, around: Surroundings) -> Sequence[NewEvent]:
         """Asks once."""
-        prompt = await self.prompt()
+        prompt = await insist(self.prompt)
         finish = await answer(pen.write, pen.generation, self.upstream, prompt, around.figures, around.pace)
-        return [_completed(pen.generation, finish.reason, finish.usage, around.figures)]
+        return [_completed(pen.generation, finish.reason, finish.usage, around.figures, finish.refusal)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +77,16 @@ class Agent(_OfModel):
 
     async def play(self, pen: Pen, attempt: int, around: Surroundings) -> Sequence[NewEvent]:
         """Asks as often as the model calls tools."""
-        desk = await _sit_down(pen, self.found)
+        desk = await _sit_down(pen, self.found, around)
         run = Run(desk, self.found, attempt, None, around)
         asking = Asking(desk, "answer", self.upstream, self.tools, run.inside, around.figures, around.pace)
         try:
-            said = await generate(asking, await self.prompt())
+            said = await generate(asking, await insist(self.prompt))
         except BaseExceptionGroup as group:
             if not is_fault(group):
                 raise
             raise fault_in(group) from group
-        return [_completed(pen.generation, said.finish_reason, said.usage, around.figures)]
+        return [_completed(pen.generation, said.finish_reason, said.usage, around.figures, said.refusal)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class Play:
 
     async def play(self, pen: Pen, attempt: int, around: Surroundings) -> Sequence[NewEvent]:
         """Calls the app's function; what that returns is the result."""
-        desk = await _sit_down(pen, self.found)
+        desk = await _sit_down(pen, self.found, around)
         try:
             run = Run(desk, self.found, attempt, self.workflow, around)
         except BadInput as error:  # the code has changed since it was asked for
@@ -119,25 +118,28 @@ class Play:
             fault = fault_in(error)
             if isinstance(fault, StoreError | UpstreamError | RunFailed):
                 raise fault from error
-            log.warning("workflow raised", workflow=self.workflow.name, exc_info=error)
-            raise RunFailed("workflow_failed", in_words(fault)) from error
+            failure = told("workflow_failed", "The workflow failed.", fault, error, workflow=self.workflow.name)
+            raise RunFailed(failure["code"], failure["message"], failure.get("reference")) from error
         try:
             result = self.workflow.make_result(value)
         except BadResult as error:
-            raise RunFailed("invalid_result", str(error)) from None
+            reference = refer("result does not fit", error, workflow=self.workflow.name)
+            raise RunFailed("invalid_result", f"{error} {see(reference)}", reference) from None
         usage = around.figures.usage
         try:
-            told = events.bounded(events.result(pen.generation, result), "the workflow's result")
+            event = events.bounded(events.result(pen.generation, result), "the workflow's result")
         except EventTooLarge as error:
             raise RunFailed("invalid_result", str(error)) from None
-        return [told, _completed(pen.generation, "stop", usage, around.figures)]
+        return [event, _completed(pen.generation, "stop", usage, around.figures)]
 
 
-async def _sit_down(pen: Pen, found: Generation) -> Desk:
-    desk = Desk(pen, found)
+async def _sit_down(pen: Pen, found: Generation, around: Surroundings) -> Desk:
+    desk = Desk(pen, found, around.figures)
     await desk.take_up(pen.position)
     return desk
 
 
-def _completed(generation: str, reason: str, usage: Mapping[str, int] | None, figures: Figures) -> NewEvent:
-    return events.generation_completed(generation, reason, usage, figures.ttft_ms)
+def _completed(
+    generation: str, reason: str, usage: Mapping[str, int] | None, figures: Figures, refusal: str = ""
+) -> NewEvent:
+    return events.generation_completed(generation, reason, usage, figures.ttft_ms, refusal or None)

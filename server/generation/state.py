@@ -3,7 +3,7 @@
 All are immutable. A conversation's states share what they have in common (`History`): the newest one writes into
 it, an older one sees its own part, so a step forward costs what is new and not what is there. `size` says what
 a state takes in memory; it is kept by the fold, never measured anew. Whoever changes a field changes the stored
-form: then `FORM` gets the next number, and snapshots of the old form are not read any more. No I/O, no clock.
+form: then `FORM` gets the next number, and `OLDER_FORMS` the name that it had. No I/O, no clock.
 """
 
 import sys
@@ -17,12 +17,19 @@ import msgspec
 
 from server.generation.states import ENDED, CallStatus, Status
 
-FORM: Final = "conversation.2"
+FORM: Final = "conversation.3"
 """The name under which states are stored."""
+OLDER_FORMS: Final = ("conversation.2",)
+"""Names of former versions that can still be read, the newest first: what they lack has its default.
+
+The events come first. A version that does not know a type folds over it, so a state that it stored while this
+version wrote may lack what those events said; it is read only where its events are gone.
+"""
 QUESTION: Final = "approve "
 """How the step of a workflow's own question begins."""
 MOST_ATTEMPTS: Final = 5
-"""A run that takes its process down with it is not to take down every one."""
+"""So often a run may be lost without a word, with nothing durable done in between, before it is ended: a run that
+takes its process down with it is not to take down every one."""
 MOST_PIECES: Final = 64
 """A text is joined at the latest when it consists of so many pieces."""
 
@@ -66,8 +73,8 @@ class Text:
 
     @property
     def size(self) -> int:
-        """Bytes in memory."""
-        return 160 + self.length * self._width
+        """Bytes in memory; an empty one is shared."""
+        return 160 + self.length * self._width if self.length else 0
 
     def __str__(self) -> str:
         if self._joined is None:
@@ -173,7 +180,12 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """One run of a model or a workflow. `position` is that of its own last event; `said` all its tokens so far."""
+    """One run of a model or a workflow. `position` is that of its own last event.
+
+    `said`: all tokens of the present attempt so far; `thought`: all its reasoning; `refusal`: the words with which
+    the model refused to answer. `losses` counts the attempts that were lost without a word since it last did
+    something durable: a step, a decision, a tool's end.
+    """
 
     id: str
     conversation: str
@@ -205,11 +217,19 @@ class Generation(msgspec.Struct, frozen=True):
     error: dict[str, Any] | None = None
     retryable: bool | None = None
     reason: str | None = None
+    thought: Text = msgspec.field(default=NO_TEXT, name="reasoning")
+    refusal: str | None = None
+    losses: int = 0
 
     @property
     def text(self) -> str:
         """All its tokens so far, joined."""
         return str(self.said)
+
+    @property
+    def reasoning(self) -> str:
+        """All its reasoning so far, joined."""
+        return str(self.thought)
 
     @property
     def text_length(self) -> int:
@@ -221,18 +241,22 @@ class Generation(msgspec.Struct, frozen=True):
         """Bytes in memory, all that is in it measured: the fold keeps count instead."""
         calls = sum(map(weigh, self.tool_calls))
         given = sum(map(weigh, (self.parameters, self.input, self.tools, self.steering)))
-        come = sum(map(weigh, (self.result, self.usage, self.error, self.reason)))
-        return _GENERATION_BYTES + self.said.size + calls + given + come
+        come = sum(map(weigh, (self.result, self.usage, self.error, self.reason, self.refusal)))
+        return _GENERATION_BYTES + self.said.size + self.thought.size + calls + given + come
 
     @property
     def ended(self) -> bool:
         """Whether its terminal event has happened."""
         return self.status in ENDED
 
-    def may_follow(self, attempt: int) -> bool:
-        """Whether another attempt may follow this one; 0: none has begun, and its place in the queue is kept."""
+    def may_follow(self, attempt: int, *, lost: bool = False) -> bool:
+        """Whether another attempt may follow this one; 0: none has begun, and its place in the queue is kept.
+
+        `lost`: this one was lost without a word, which its events do not say yet. A server that stops, or whose
+        database is away, says so: that counts nothing, however often it happens.
+        """
         queued = attempt == 0 and self.if_running == "queue"
-        return queued or (self.on_crash == "restart" and attempt < MOST_ATTEMPTS)
+        return queued or (self.on_crash == "restart" and self.losses + lost < MOST_ATTEMPTS)
 
     def call(self, name: str) -> ToolCall | None:
         """One of its calls by id."""
@@ -394,7 +418,7 @@ def _text_to_json(value: Any) -> str:
 
 def _text_from_json(kind: type, value: Any) -> Any:
     if kind is Text:
-        return Text(value)
+        return Text(value) if value else NO_TEXT
     raise NotImplementedError(kind.__name__)
 
 

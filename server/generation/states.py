@@ -42,10 +42,11 @@ _ENDS: Final[Moves] = {
 }
 _TOLD = (Type.TOOL_DECIDED, Type.TOOL_FINISHED, Type.STEERING_CHANGED)
 """What others tell a generation, whether a worker drives it just then or not."""
-_DONE = (Type.GENERATION_STARTED, Type.TOKEN, Type.STEP_FINISHED, Type.TOOL_PROPOSED, Type.TOOL_STARTED)
+_SAID = (Type.TOKEN, Type.REASONING, Type.TOOL_ARGUMENTS)
+_DONE = (Type.GENERATION_STARTED, Type.STEP_FINISHED, Type.TOOL_PROPOSED, Type.TOOL_STARTED)
 _SHOWN = (Type.PROGRESS, Type.RESULT)
 _DRIVEN: Final[Moves] = {
-    **dict.fromkeys((*_DONE, *_SHOWN, *_TOLD), Status.RUNNING),
+    **dict.fromkeys((*_SAID, *_DONE, *_SHOWN, *_TOLD), Status.RUNNING),
     Type.GENERATION_INTERRUPTED: Status.QUEUED,
     **_ENDS,
 }

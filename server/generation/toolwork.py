@@ -14,18 +14,26 @@ from typing import Any
 import trio
 
 from eventstore import Key, KeyReused, NewEvent, StoreError
-from server import events, logs
+from server import events
 from server.events import MOST_EVENT_BYTES, SERVER, EventTooLarge, bounded
 from server.generation.decide_controls import DECISION, OUTCOME
 from server.generation.desk import Desk
-from server.generation.failing import fault_in, in_words, is_fault
+from server.generation.failing import fault_in, is_fault, refer, see, told
 from server.generation.state import ToolCall
 from server.generation.states import CallStatus
+from server.hidden_characters import hidden_characters
 from server.ids import new as new_id
 from server.upstream import ToolCall as Wanted
-from server.workflows import AnyTool, BadArguments, RunHandle, Tool, clean, digest, to_jsonable
-
-log = logs.get("tools")
+from server.workflows import (
+    AnyTool,
+    BadArguments,
+    NotCanonical,
+    RunHandle,
+    Tool,
+    clean,
+    digest,
+    to_jsonable,
+)
 
 Outcome = Mapping[str, Any]
 Inside = Callable[[str], RunHandle]
@@ -33,6 +41,8 @@ Inside = Callable[[str], RunHandle]
 
 MOST_ARGUMENTS = MOST_EVENT_BYTES // 8
 """Characters of a model's arguments: written as JSON, with the rest of their event, they stay within its bound."""
+REJECTED_BEFORE = "rejected_before"
+"""The code of a call that a person rejected once, and is not asked about again."""
 SHOWN = 200
 """Characters of a model's broken arguments that it is told of."""
 CLIENT_SECONDS = 3600.0
@@ -40,28 +50,42 @@ CLIENT_SECONDS = 3600.0
 
 
 def propose(
-    desk: Desk, step: str, wanted: Wanted, tools: Mapping[str, AnyTool], now: datetime
+    desk: Desk,
+    step: str,
+    wanted: Wanted,
+    tools: Mapping[str, AnyTool],
+    now: datetime,
+    *,
+    call: str | None = None,
+    cut: str | None = None,
 ) -> tuple[str, tuple[NewEvent, ...]]:
-    """The proposal of a call that a model wants, and its id; with its end, where nothing can be run."""
-    call = new_id("call")
+    """The proposal of a call that a model wants, and its id; with its end, where nothing is to be run.
+
+    `call`: the id under which its arguments were told while they were written. `cut`: why the answer was cut, if
+    it was.
+    """
+    call = call or new_id("call")
     tool = tools.get(wanted.name)
-    arguments, code, message = _read_arguments(wanted, tool)
-    asks = code is None and tool is not None and tool.needs_approval(arguments)
+    arguments, error = _read_arguments(wanted, tool, cut)
+    its_digest, name = digest(arguments), clean(wanted.name)
+    if error is None and tool is not None:
+        error = _rejected_before(desk, name, its_digest)
+    asks = error is None and tool is not None and tool.needs_approval(arguments)
     proposed = events.tool_proposed(
         desk.generation,
         call,
-        name=clean(wanted.name),
+        name=name,
         arguments=arguments,
-        arguments_digest=digest(arguments),
+        arguments_digest=its_digest,
         needs_approval=asks,
         step=step,
         client=tool is not None and tool.client,
         expires_at=expiry(now, tool.expires) if asks and tool is not None else None,
+        hidden_characters=hidden_characters(name, arguments),
     )
-    if code is None:
+    if error is None:
         return call, (proposed,)
-    end = events.tool_finished(desk.generation, call, {"error": {"code": code, "message": clean(message)}})
-    return call, (proposed, end)
+    return call, (proposed, events.tool_finished(desk.generation, call, {"error": error}))
 
 
 def expiry(now: datetime, seconds: float | None) -> datetime | None:
@@ -69,29 +93,74 @@ def expiry(now: datetime, seconds: float | None) -> datetime | None:
     return None if seconds is None else now + timedelta(seconds=seconds)
 
 
-def _read_arguments(wanted: Wanted, tool: AnyTool | None) -> tuple[dict[str, Any], str | None, str]:
-    """The arguments; or a code and a message that say why there is nothing to run."""
+def _read_arguments(
+    wanted: Wanted, tool: AnyTool | None, cut: str | None
+) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """The arguments as they will run, defaults filled in; or the error that says why there is nothing to run.
+
+    Never arguments that the model did not write: "" is an empty object only where the provider closed the call.
+    """
+    truncated = _truncated(wanted, cut)
     try:
         # Not msgspec: it refuses half an emoji, which is to be repaired.
-        arguments = json.loads(wanted.arguments or "{}")
+        arguments = json.loads(wanted.arguments or ("{}" if truncated is None else ""))
     except (ValueError, RecursionError):
         arguments = None
     if len(wanted.arguments) > MOST_ARGUMENTS:
-        return {}, "invalid_arguments", f"the arguments are longer than {MOST_ARGUMENTS:,} characters"
+        arguments = None
+        error = _bad_arguments(f"the arguments are longer than {MOST_ARGUMENTS:,} characters")
+    else:
+        error = _bad_arguments(f"the arguments are no JSON object: {wanted.arguments[:SHOWN]!a}")
     if not isinstance(arguments, dict):
-        return {}, "invalid_arguments", f"the arguments are no JSON object: {wanted.arguments[:SHOWN]!a}"
+        return {}, truncated or error
     try:
         arguments = clean(arguments)
         digest(arguments)
-    except ValueError as error:
-        return {}, "invalid_arguments", str(error)
+    except ValueError as refused:
+        return {}, truncated or _bad_arguments(str(refused))
+    if truncated is not None:
+        return arguments, truncated
     if tool is None:
-        return arguments, "unknown_tool", f"there is no tool {wanted.name[:SHOWN]!a}"
+        return arguments, events.failure("unknown_tool", clean(f"there is no tool {wanted.name[:SHOWN]!a}"))
     try:
-        tool.check(arguments)
-    except BadArguments as error:
-        return arguments, "invalid_arguments", str(error)
-    return arguments, None, ""
+        filled = tool.check(arguments)
+        digest(filled)
+    except (BadArguments, NotCanonical) as refused:
+        return arguments, _bad_arguments(str(refused))
+    except Exception as fault:  # of the app's own types, which may raise anything
+        reference = refer("arguments could not be checked", fault, tool=tool.name)
+        return arguments, events.failure(
+            "invalid_arguments", f"The arguments could not be checked. {see(reference)}", reference
+        )
+    return filled, None
+
+
+def _truncated(wanted: Wanted, cut: str | None) -> dict[str, str] | None:
+    if cut is not None:
+        why = f"The answer was cut ({cut}), so none of its calls was run."
+    elif not wanted.whole:
+        why = "The answer ended before this call was complete, so it was not run. Call it again, whole."
+    else:
+        return None
+    return events.failure("answer_truncated", clean(why))
+
+
+def _bad_arguments(message: str) -> dict[str, str]:
+    return events.failure("invalid_arguments", clean(message))
+
+
+def _rejected_before(desk: Desk, name: str, its_digest: str) -> dict[str, str] | None:
+    """An error where a person has rejected this very call in this run: the same question is not put twice."""
+    for call in desk.calls:
+        same = (call.name, call.proposed_digest) == (name, its_digest) and not call.is_question
+        if same and call.decision == "rejected" and call.by != SERVER:
+            why = f" ({call.reason})" if call.reason else ""
+            return events.failure(
+                REJECTED_BEFORE,
+                f"A person has rejected this call with these arguments before{why}. It is not asked again; "
+                "do something else, or say that it cannot be done.",
+            )
+    return None
 
 
 async def carry_out(desk: Desk, call: str, tools: Mapping[str, AnyTool], inside: Inside) -> Outcome:
@@ -103,8 +172,7 @@ async def carry_out(desk: Desk, call: str, tools: Mapping[str, AnyTool], inside:
         await decided(desk, call)
     found = desk.call(call)
     if found.status is CallStatus.REJECTED:
-        code = "expired" if found.by == SERVER else "rejected"
-        return {"error": {"code": code, "message": found.reason or "a person rejected this call"}}
+        return {"error": _refused(found)}
     if found.status is CallStatus.FINISHED:
         return outcome_of(found)
     tool = tools.get(found.name)
@@ -113,6 +181,16 @@ async def carry_out(desk: Desk, call: str, tools: Mapping[str, AnyTool], inside:
     if found.status is not CallStatus.STARTED:
         await desk.write([events.tool_started(desk.generation, call)])
     return await _run_by_client(desk, call)
+
+
+def _refused(found: ToolCall) -> dict[str, str]:
+    """What the model is told of a call that was not approved: a person's no is not a fault worth another try."""
+    if found.by == SERVER:
+        return events.failure("expired", found.reason or "nobody decided on this call in time")
+    why = f" The reason: {found.reason}" if found.reason else ""
+    return events.failure(
+        "rejected", f"A person rejected this call; do not make it again with the same arguments.{why}"
+    )
 
 
 def outcome_of(found: ToolCall) -> Outcome:
@@ -166,7 +244,9 @@ async def _run_here(desk: Desk, found: ToolCall, tool: AnyTool | None, inside: I
         return await _finish(desk, found, {"error": {"code": "unknown_tool", "message": message}})
     if found.status is not CallStatus.STARTED:
         await desk.write([events.tool_started(desk.generation, found.call)])
-    return await _finish(desk, found, await _outcome(tool, found, inside(found.call)))
+    with desk.figures.at_work():
+        outcome = await _outcome(tool, found, inside(found.call))
+    return await _finish(desk, found, outcome)
 
 
 async def _finish(desk: Desk, found: ToolCall, outcome: Outcome) -> Outcome:
@@ -193,8 +273,7 @@ async def _outcome(tool: Tool, found: ToolCall, run: RunHandle) -> Outcome:
         fault = fault_in(error)
         if isinstance(fault, StoreError) or not is_fault(error):
             raise  # of the run itself: fenced off, or the database is away; or it is to end
-        log.warning("tool failed", tool=tool.name, why=type(fault).__name__)
-        return {"error": {"code": "tool_failed", "message": in_words(fault)}}
+        return {"error": told("tool_failed", "The tool failed.", fault, error, tool=tool.name)}
     return {"error": {"code": "tool_timeout", "message": f"it took longer than {tool.seconds:g} seconds"}}
 
 

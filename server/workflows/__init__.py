@@ -10,7 +10,7 @@ from .handle import RunHandle
 from .misfit import Misfit
 from .plain import NotJson, clean, to_jsonable
 from .registry import BadModule, Registry, load
-from .tools import AnyTool, BadArguments, ClientTool, Tool, tool
+from .tools import AnyTool, BadArguments, ClientTool, Tool, ToolError, tool
 from .workflow import BadInput, BadResult, BadValue, UnknownParameter, Workflow, workflow
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Registry",
     "RunHandle",
     "Tool",
+    "ToolError",
     "UnknownParameter",
     "Workflow",
     "clean",

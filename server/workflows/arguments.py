@@ -5,7 +5,9 @@ names the function, for later it would be a call that fails. Pure.
 """
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -39,13 +41,44 @@ class Arguments:
         fields = _Fields({name: (types[name], name not in self.defaults) for name in self.names})
         self._adapter: TypeAdapter[Any] = TypeAdapter(Annotated[dict[str, Any], fields])
         self.schema = self._adapter.json_schema(schema_generator=_Untitled)
+        # JSON of the defaults with which arguments are filled; and of those among them that no argument could be.
+        self._filled: dict[str, Any] = {}
+        self._stand_ins: dict[str, str] = {}
         for name, default in self.defaults.items():
             _tell_default(self.schema["properties"][name], default)
+            self._learn(name, default, adapter_of(types[name], where))
+
+    def _learn(self, name: str, default: Any, adapter: TypeAdapter[Any]) -> None:
+        """How a default stands among the arguments: as its JSON, where that means the same."""
+        try:
+            written = to_jsonable(default)
+        except NotJson:  # the function alone has it
+            return
+        try:
+            same = bool(read(adapter, written, Misfit) == default)
+        except Exception:  # `order: int = None`: no argument, so it can stand for the default
+            self._stand_ins[name] = json.dumps(written)
+            same = True
+        if same:
+            self._filled[name] = written
 
     def read(self, arguments: Mapping[str, Any], misfit: type[Misfit]) -> dict[str, Any]:
-        """The Python values of those that were given. Raises `misfit`."""
-        values: dict[str, Any] = read(self._adapter, dict(arguments), misfit)
+        """The Python values of those that were given. Raises `misfit`, and whatever the app's own types raise."""
+        given = {name: value for name, value in arguments.items() if not self._stands_in(name, value)}
+        values: dict[str, Any] = read(self._adapter, given, misfit)
         return values
+
+    def _stands_in(self, name: str, value: Any) -> bool:
+        return name in self._stand_ins and json.dumps(value) == self._stand_ins[name]
+
+    def fill(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments, with the defaults of those that did not come.
+
+        Defaults inside of an argument are left to its type: pydantic tells a field that was given from one that
+        was not. So is a default that JSON cannot say.
+        """
+        missing = {name: deepcopy(value) for name, value in self._filled.items() if name not in arguments}
+        return {**arguments, **missing}
 
 
 class _Fields:

@@ -99,7 +99,5 @@ def _convert(value: Any) -> Any:
         return to_jsonable_python(value)
     except UnicodeError:
         raise NotJson("bytes or names that are no Unicode text.") from None
-    except ValueError as error:  # pydantic's own words
-        raise NotJson(f"{error}.") from error
-    except Exception as error:  # it may call the app's own code, which may raise anything
-        raise NotJson(f"{type(error).__name__}: {error}.") from error
+    except Exception as error:  # it may call the app's own code, whose words are for the server's log alone
+        raise NotJson(f"a value of the type {type(value).__name__} cannot be written as JSON.") from error

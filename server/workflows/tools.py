@@ -17,9 +17,8 @@ from server.upstream import TOOL_NAME, ToolSpec
 from server.workflows.arguments import Arguments
 from server.workflows.handle import RunHandle
 from server.workflows.misfit import Misfit
-from server.workflows.plain import clean, to_jsonable
 
-__all__ = ["AnyTool", "BadArguments", "ClientTool", "RunHandle", "Tool", "clean", "to_jsonable", "tool"]
+__all__ = ["AnyTool", "BadArguments", "ClientTool", "RunHandle", "Tool", "ToolError", "tool"]
 
 log = logs.get("tools")
 
@@ -32,6 +31,14 @@ MOST_SECONDS = 366 * 24 * 3600.0
 EMPTY_SCHEMA: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 Policy: TypeAlias = Literal["always", "never"] | Callable[..., bool]
+
+
+class ToolError(Exception):
+    """An app's own words for whoever reads the conversation, and for the model: why a tool or a workflow failed.
+
+    Raise it with one sentence. The text of any other exception stays in the server's own log, for it may hold an
+    address, a path or a row that no reader is to see.
+    """
 
 
 class BadArguments(Misfit):
@@ -100,9 +107,13 @@ class Tool:
             return True
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The very same arguments, once they are known to fit. Raises `BadArguments`, naming the fields."""
+        """The very same arguments, once they are known to fit, with the function's defaults for those that did
+        not come: what a person decides on is all that the function is called with.
+
+        Raises `BadArguments`, naming the fields, and whatever the app's own types raise.
+        """
         self._arguments.read(arguments, BadArguments)
-        return dict(arguments)
+        return self._arguments.fill(arguments)
 
     def bind(self, arguments: Mapping[str, Any], run: RunHandle) -> Callable[[], Any]:
         """The call, ready to be made: the function with the Python values of its arguments, and the run.
@@ -143,12 +154,21 @@ class ClientTool:
         return self._asks
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments, whatever they are: who runs the tool holds them against its schema."""
-        return dict(arguments)
+        """The arguments, whatever they are: who runs the tool holds them against its schema. With the defaults
+        that its schema tells, for those that did not come.
+        """
+        properties = self.schema.get("properties")
+        fields = properties.items() if isinstance(properties, Mapping) else ()
+        told = {name: field["default"] for name, field in fields if _tells_default(field)}
+        return {**arguments, **{name: value for name, value in told.items() if name not in arguments}}
 
     def spec(self) -> ToolSpec:
         """What a model is told of it."""
         return ToolSpec(self.name, self.description, self.schema)
+
+
+def _tells_default(field: Any) -> bool:
+    return isinstance(field, Mapping) and "default" in field
 
 
 AnyTool: TypeAlias = Tool | ClientTool

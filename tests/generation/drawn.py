@@ -63,7 +63,15 @@ def _interrupt(draw: st.DrawFn, life: Life) -> list[NewEvent]:
 
 
 def _tell(draw: st.DrawFn, life: Life) -> list[NewEvent]:
-    return [events.token(life.name, delta) for delta in draw(st.lists(CLEAN, min_size=1, max_size=5))]
+    deltas = draw(st.lists(CLEAN, min_size=1, max_size=5))
+    kinds = draw(st.lists(st.sampled_from("ttra"), min_size=len(deltas), max_size=len(deltas)))
+    return [_said(life.name, kind, delta) for kind, delta in zip(kinds, deltas, strict=True)]
+
+
+def _said(name: str, kind: str, delta: str) -> NewEvent:
+    if kind == "t":
+        return events.token(name, delta)
+    return events.reasoning(name, delta) if kind == "r" else events.tool_arguments(name, f"call_{name}_x", delta)
 
 
 def _end(draw: st.DrawFn, life: Life) -> list[NewEvent]:

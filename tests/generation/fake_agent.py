@@ -14,10 +14,14 @@ USAGE = {"input_tokens": 1, "output_tokens": 2}
 
 @dataclass(frozen=True)
 class Say:
-    """One turn: what is said, and the calls that are wanted behind it, (name, arguments as text) each."""
+    """One turn: what is said, and the calls that are wanted behind it, (name, arguments as text) each.
+
+    `finish`: how it ends, where that is not simply well.
+    """
 
     steps: Sequence[Step] = (("ok",),)
     calls: Sequence[tuple[str, str]] = ()
+    finish: Finish | None = None
 
 
 class FakeAgent(FakeUpstream):
@@ -37,6 +41,6 @@ class FakeAgent(FakeUpstream):
         turn = self._turns[min(made, len(self._turns) - 1)]
         calls = tuple(ToolCall(f"its_{made}_{n}", *call) for n, call in enumerate(turn.calls))
         self._script = tuple(turn.steps)
-        self._finish = Finish("tool_calls" if calls else "stop", USAGE, calls)
+        self._finish = turn.finish or Finish("tool_calls" if calls else "stop", USAGE, calls)
         async with super().open(prompt) as answer:
             yield answer

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from server.upstream import Answer, BadParameters, Finish, Message, Prompt, Upstream, Upstreams
+from server.upstream import Answer, BadParameters, Chunk, Finish, Message, Prompt, Upstream, Upstreams
 
-Step = Sequence[str] | float | BaseException
+Step = Sequence[Chunk] | float | BaseException
 """A batch of chunks, seconds of silence (`inf`: for ever), or what is raised."""
 FOREVER = float("inf")
 FINISH = Finish("stop", {"input_tokens": 1, "output_tokens": 2})
@@ -67,7 +67,7 @@ class _FakeAnswer:
         self.finish: Finish | None = None
         self.repaired = repaired
 
-    async def receive(self) -> Sequence[str]:
+    async def receive(self) -> Sequence[Chunk]:
         await trio.lowlevel.checkpoint()
         for step in self._script:
             if isinstance(step, BaseException):

@@ -1,5 +1,6 @@
 """What people tell a generation that runs: every command on every state, and why it is refused."""
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -63,8 +64,9 @@ def fields(news: tuple[NewEvent, ...]) -> tuple[str, str | None, dict[str, Any]]
     return new.type, new.tag, msgspec.json.decode(new.data)
 
 
-def fits(call: ToolCall, arguments: Mapping[str, Any]) -> None:
+def fits(call: ToolCall, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Whatever it is."""
+    return dict(arguments)
 
 
 def decision(decision: str = "approved", **more: Any) -> DecideCall:
@@ -151,7 +153,7 @@ def test_a_decision(command: DecideCall, arguments: dict[str, Any], more: dict[s
         ([ASKED], decision("rejected", arguments=OTHER), (422, "invalid_request"), {"field": "arguments"}),
         (
             [ASKED],
-            decision("modified", arguments={"order": 2**53}),
+            decision("modified", arguments={"order": math.inf}),
             (422, "invalid_arguments"),
             {"field": "arguments"},
         ),
@@ -185,7 +187,7 @@ def test_only_new_arguments_are_held_against_the_tool() -> None:
     """The proposed ones were, when they were proposed; a bad digest is told before bad arguments."""
     checked: list[tuple[str, Any]] = []
 
-    def check(call: ToolCall, arguments: Mapping[str, Any]) -> None:
+    def check(call: ToolCall, arguments: Mapping[str, Any]) -> dict[str, Any]:
         checked.append((call.name, arguments))
         raise Problem(422, "invalid_arguments", "order: too large")
 

@@ -168,3 +168,58 @@ async def test_the_clock_is_the_logs(autojump_clock: MockClock) -> None:
     async with desks(log) as desk:
         await trio.sleep(1_000)
         assert await desk.clock() == log.now()
+
+
+async def test_a_write_that_stands_is_no_failure(autojump_clock: MockClock) -> None:
+    """The log goes away between its append and the reading of what lies in front of it: that is waited for."""
+    log = MemoryLog()
+    async with desks(log, patience=3.0) as desk:
+        await other(log, steered(7))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.write, [events.step_finished(G, "s", 1)])
+            while log.streams[CONVERSATION].events[-1].type != "step.finished":
+                await trio.lowlevel.checkpoint()
+            log.available = False
+            await trio.sleep(1_000)
+            assert desk.steps == {}
+            log.available = True
+        assert (desk.steps, desk.steering) == ({"s": 1}, {"a": 7})
+    assert [event.type for event in events_of(log, CONVERSATION)].count("step.finished") == 1
+
+
+async def test_one_that_is_cut_off_behind_its_append_is_not_written_twice(autojump_clock: MockClock) -> None:
+    """The same events again are the same write; and other ones hear of it all the same."""
+    log = MemoryLog()
+    for again in (True, False):
+        async with desks(log, patience=3.0) as desk:
+            await other(log, steered(7))
+            step = [events.step_finished(G, "s", 1)]
+            with trio.move_on_after(10):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(desk.write, step)
+                    while log.streams[CONVERSATION].events[-1].type != "step.finished":
+                        await trio.lowlevel.checkpoint()
+                    log.available = False
+            log.available = True
+            await desk.write(step if again else [events.token(G, "x")])
+            assert (desk.steps, desk.steering) == ({"s": 1}, {"a": 7})
+        assert [event.type for event in events_of(log, CONVERSATION)].count("step.finished") == 1
+        log.streams.clear()
+
+
+async def test_waiting_and_the_clock_outlast_an_outage(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    async with desks(log, patience=3.0) as desk:
+        await desk.write([proposed(G, asks=True)])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.until, lambda: not desk.call("call_1").waits)
+            await trio.sleep(1)
+            assert desk.figures.only_waits
+            log.available = False
+            nursery.start_soon(desk.clock)
+            desk.store.wakeups.wake_all()  # as when the connection for hints comes back, or goes
+            await trio.sleep(1_000)
+            log.available = True
+            await other(log, decided(G, "call_1"))
+        assert desk.call("call_1").status == "approved"
+        assert not desk.figures.only_waits

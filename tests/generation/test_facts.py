@@ -74,6 +74,20 @@ SEVEN = hashlib.sha256(b'{"order":7}').hexdigest()
         ),
         (events.step_finished(G, "s", None), "step.finished", G, {"step": "s", "result": None}),
         (
+            events.step_finished(G, "s", 1, {"theirs": [None]}),
+            "step.finished",
+            G,
+            {"step": "s", "result": 1, "carry": {"theirs": [None]}},
+        ),
+        (events.reasoning(G, "hm\n"), "reasoning", G, {"delta": "hm\n"}),
+        (events.tool_arguments(G, "c", "{"), "tool.arguments", G, {"call": "c", "delta": "{"}),
+        (
+            events.tool_arguments(G, "c", "{", "refund"),
+            "tool.arguments",
+            G,
+            {"call": "c", "delta": "{", "name": "refund"},
+        ),
+        (
             proposed(G, asks=True, expires_at=datetime(2026, 11, 22, 10, tzinfo=UTC)),
             "tool.proposed",
             G,
@@ -161,6 +175,18 @@ SEVEN = hashlib.sha256(b'{"order":7}').hexdigest()
             "generation.completed",
             G,
             {"finish_reason": "stop", "usage": {}, "ttft_ms": None},
+        ),
+        (
+            events.generation_completed(G, "refusal", None, None, "I will not."),
+            "generation.completed",
+            G,
+            {"finish_reason": "refusal", "usage": {}, "ttft_ms": None, "refusal": "I will not."},
+        ),
+        (
+            events.generation_failed(G, "c", "m", retryable=True, reference="ref_1"),
+            "generation.failed",
+            G,
+            {"error": {"code": "c", "message": "m", "reference": "ref_1"}, "retryable": True},
         ),
         (
             events.generation_failed(G, "c", "m", retryable=False),

@@ -1,12 +1,19 @@
 """How a run's failure is told: which fault of a group counts, and in which words."""
 
+from collections.abc import MutableMapping
+from typing import Any
+
+import asyncpg
 import pytest
 import trio
 import trio.testing
+from pydantic import BaseModel, ValidationError
 
 from eventstore import Fenced, KeyReused, StoreUnavailable
-from server.generation.failing import MOST_TOLD, RunFailed, failed, fault_in, in_words, is_fault
+from server import ids
+from server.generation.failing import MOST_TOLD, RunFailed, failed, fault_in, is_fault, told
 from server.upstream import BadParameters, UpstreamError
+from server.workflows import ToolError
 
 from .owning import fields
 from .rows import rows
@@ -65,20 +72,92 @@ async def test_what_has_to_go_on_upwards(autojump_clock: trio.testing.MockClock)
 def test_what_is_told(
     error: UpstreamError | BadParameters | RunFailed, code: str, message: str, retryable: bool
 ) -> None:
-    told, new = failed("gen_1", error)
-    assert (told, new.type, new.tag) == (code, "generation.failed", "gen_1")
+    named, new = failed("gen_1", error)
+    assert (named, new.type, new.tag) == (code, "generation.failed", "gen_1")
     (event,) = rows([new])
     assert fields(event) == {"error": {"code": code, "message": message}, "retryable": retryable}
 
 
+SECRET = "postgres://ada:pw@10.0.0.5/db"
+"""What an operator would not tell: an address, a name, a path, a row."""
+
+
+class Row(BaseModel):
+    email: int
+
+
+def invalid() -> ValidationError:
+    try:
+        Row.model_validate({"email": SECRET})
+    except ValidationError as error:
+        return error
+    raise AssertionError
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError(SECRET)
+
+
+FAULTS = [
+    OSError(111, "Connection refused", SECRET),
+    ConnectionRefusedError(SECRET),
+    asyncpg.UniqueViolationError(f"Key (email)=({SECRET}) already exists."),
+    invalid(),
+    KeyError(SECRET),
+    ValueError(SECRET),
+    AssertionError(SECRET),
+    RuntimeError("\0\udc00" + SECRET),
+    UnicodeDecodeError("utf-8", SECRET.encode(), 0, 1, SECRET),
+    SystemExit(SECRET),
+    Unspeakable(),
+    ExceptionGroup(SECRET, [ValueError(SECRET), KeyError(SECRET)]),
+    type(f"Of{SECRET}", (Exception,), {})(),
+]
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
+def test_no_word_of_an_exception_is_told(error: BaseException, lines: list[MutableMapping[str, Any]]) -> None:
+    """A reference stands for it, under which the server's own log has all of it."""
+    failure = told("tool_failed", "The tool failed.", fault_in(error), error, tool="refund")
+    assert failure["code"] == "tool_failed"
+    assert ids.looks_right(failure["reference"], "ref")
+    assert failure["message"] == f"The tool failed. The server's log says why, under {failure['reference']}."
+    (line,) = lines
+    assert (line["event"], line["reference"], line["tool"]) == ("the tool failed", failure["reference"], "refund")
+    assert line["exc_info"] is error
+
+
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("error", "words"),
     [
-        (BROKEN, "ValueError: broken"),
-        (ValueError(), "ValueError"),
-        (ValueError("\0\udc00"), "ValueError: \ufffd\ufffd"),
-        (ValueError("é" * 9_000), f"ValueError: {'é' * 9_000}"[:MOST_TOLD]),
+        (ToolError("No such order."), "No such order."),
+        (ToolError(), "The tool failed."),
+        (ToolError("\0\udc00"), "\ufffd\ufffd"),
+        (ToolError("é" * 9_000), "é" * MOST_TOLD),
+        (ExceptionGroup(SECRET, [ToolError("No such order.")]), "No such order."),
+        (UpstreamError("upstream_cut", "The provider hung up."), "The provider hung up."),
+        (RunFailed("too_many_turns", "Too many."), "Too many."),
     ],
 )
-def test_an_apps_fault_in_words(fault: BaseException, words: str) -> None:
-    assert in_words(fault) == words
+def test_words_that_are_meant_to_be_told(
+    error: Exception, words: str, lines: list[MutableMapping[str, Any]]
+) -> None:
+    assert told("tool_failed", "The tool failed.", fault_in(error), error) == {
+        "code": "tool_failed",
+        "message": words,
+    }
+    assert not lines
+
+
+def test_an_upstreams_detail_is_for_the_servers_log(lines: list[MutableMapping[str, Any]]) -> None:
+    """And found there by the reference."""
+    _, new = failed("gen_1", UpstreamError("upstream_unavailable", "It cannot be reached.", detail=SECRET))
+    (event,) = rows([new])
+    error = fields(event)["error"]
+    assert error.pop("reference") == lines[0]["reference"]
+    assert error == {"code": "upstream_unavailable", "message": "It cannot be reached."}
+    assert lines[0]["detail"] == SECRET
+    failure = told("tool_failed", "The tool failed.", UpstreamError("upstream_cut", "It hung up.", detail=SECRET))
+    assert failure == {"code": "tool_failed", "message": "It hung up.", "reference": lines[1]["reference"]}
+    assert lines[1]["detail"] == SECRET

@@ -195,18 +195,22 @@ def test_who_waits_is_shown_as_waiting() -> None:
 def test_an_attempt_speaks_anew_and_keeps_what_was_paid_for() -> None:
     first = [
         started("gen_A"),
+        events.reasoning("gen_A", "let me "),
         events.token("gen_A", "half a sen"),
+        events.tool_arguments("gen_A", "call_9", '{"half', "refund"),
         events.progress("gen_A", 1, 2, "pages", None),
         events.result("gen_A", 1),
         proposed("gen_A", asks=True),
     ]
     lost = grading(*first, events.generation_interrupted("gen_A", 1, "worker_lost"))
     assert (lost.status, lost.text, lost.attempt) == (Status.QUEUED, "half a sen", 1)
+    assert (lost.reasoning, [call.call for call in lost.tool_calls]) == ("let me ", ["call_1"])
     steered = events.steering_changed("gen_A", "strictness", 9, "Ada")
     told = [*first, events.generation_interrupted("gen_A", 1, "server_stopped"), steered, decided("gen_A")]
     assert grading(*told).status is Status.QUEUED
     again = grading(*told, started("gen_A", 2))
-    assert (again.status, again.attempt, again.started_at) == (Status.RUNNING, 2, moment(11))
+    assert (again.status, again.attempt, again.started_at) == (Status.RUNNING, 2, moment(13))
+    assert again.reasoning == ""
     assert (again.text, again.tokens, again.progress, again.result) == ("", 0, None, None)
     assert again.steering == {"strictness": 9}
     assert [call.status for call in again.tool_calls] == ["approved"]
@@ -222,6 +226,22 @@ def test_an_end_without_a_first_token_has_no_time_to_it() -> None:
 def test_empty_deltas_count() -> None:
     found = only(started("gen_A"), *(events.token("gen_A", delta) for delta in ("", "a", "")))
     assert (found.text, found.tokens) == ("a", 3)
+
+
+def test_reasoning_is_no_part_of_the_text() -> None:
+    """Nor is a call whose arguments are being written; both move the generation's position on."""
+    news = [events.reasoning("gen_A", "so "), events.token("gen_A", "a"), events.reasoning("gen_A", "what")]
+    found = only(started("gen_A"), *news, events.tool_arguments("gen_A", "call_1", "{"))
+    assert (found.text, found.reasoning, found.tokens, found.tool_calls) == ("a", "so what", 1, ())
+    assert found.position == 7
+    waiting = only(started("gen_A"), proposed("gen_A", asks=True), *news)
+    assert waiting.status is Status.WAITING
+
+
+def test_the_words_of_a_refusal() -> None:
+    end = events.generation_completed("gen_A", "refusal", None, None, "I will not.")
+    assert only(started("gen_A"), end).refusal == "I will not."
+    assert only(started("gen_A"), completed("gen_A")).refusal is None
 
 
 def test_two_generations_are_not_mixed() -> None:
@@ -248,6 +268,9 @@ def test_finding_a_generation() -> None:
         NewEvent("presence", '{"done":1}', "gen_A"),
         NewEvent("of a newer server", "not even JSON"),
         events.token("gen_nobody", "x"),
+        events.reasoning("gen_nobody", "x"),
+        events.tool_arguments("gen_nobody", "call_1", "x"),
+        NewEvent("reasoning", '{"delta":"x"}'),
         started("gen_nobody"),
         proposed("gen_nobody"),
         decided("gen_nobody"),
@@ -265,6 +288,10 @@ def test_what_it_does_not_know_leaves_only_the_position(stray: NewEvent) -> None
 def test_an_impossible_event_is_a_fault() -> None:
     with pytest.raises(ImpossibleMove):
         only(started("gen_A"), cancelled("gen_A"), events.token("gen_A", "late"))
+    with pytest.raises(ImpossibleMove):
+        only(events.reasoning("gen_A", "early"))
+    with pytest.raises(ImpossibleMove):
+        only(events.tool_arguments("gen_A", "call_1", "early"))
     with pytest.raises(ImpossibleMove):
         only(completed("gen_A"))
     with pytest.raises(ImpossibleMove):

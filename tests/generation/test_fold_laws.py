@@ -48,6 +48,8 @@ def test_the_text_is_its_deltas(log: list[Event]) -> None:
         deltas = [msgspec.json.decode(event.data)["delta"] for event in own if event.type == "token"]
         assert found.text == "".join(deltas)
         assert found.tokens == len(deltas)
+        thoughts = [msgspec.json.decode(event.data)["delta"] for event in own if event.type == "reasoning"]
+        assert found.reasoning == "".join(thoughts)
 
 
 @patient

@@ -53,6 +53,8 @@ def conversation(generations: int) -> Conversation:
 
 MOVES: dict[str, Callable[[str], NewEvent]] = {
     "a token": lambda name: events.token(name, "x"),
+    "a thought": lambda name: events.reasoning(name, "x"),
+    "a piece of a call": lambda name: events.tool_arguments(name, "call_y", "x"),
     "progress": lambda name: events.progress(name, 1, 2, "pages", None),
     "a message": lambda name: said("m", "hi"),
     "a decision's worth of calls": lambda name: proposed(name, "call_x"),

@@ -1,19 +1,29 @@
 """A writer's sequence: what was cut off in the middle is in the log once or not at all, and loses nothing else."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore import Append, EventStore, Fenced, Key, KeyReused, StoreOptions, StoreUnavailable, Writer
-from eventstore.log import Log
+from eventstore import (
+    Append,
+    EventStore,
+    Fenced,
+    Key,
+    KeyReused,
+    StoreError,
+    StoreOptions,
+    StoreUnavailable,
+    Writer,
+)
+from eventstore.log import Log, Outcome
 from eventstore.memory import MemoryLog
 from server import events
 from server.generation.pen import Pen
 
-from .wrapped_log import Forgetful, Slow, events_of
+from .wrapped_log import Forgetful, Slow, Wrapped, events_of
 
 C, G = "conv_1", "gen_1"
 KEY = Key("decision", "call_1")
@@ -129,3 +139,50 @@ async def test_the_last_word_comes_behind_what_was_cut_off(autojump_clock: MockC
         await pen.write([events.generation_completed(G, "stop", None, None)], last=True)
         assert pen.closed
     assert [event.type for event in events_of(log, C)] == ["generation.requested", "token", "generation.completed"]
+
+
+class Refusing(Wrapped):
+    """A database that does not take one text, nor come to judge anything while it is `broken`."""
+
+    broken = False
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
+        if self.broken or any("bad" in event.data for one in batch for event in one.events):
+            return [StoreError("54000: too large") for _ in batch]
+        return await super().append(batch)
+
+
+@pytest.mark.parametrize("again", ["bad", "next"])
+async def test_one_that_is_refused_stands_in_front_of_nothing(again: str, autojump_clock: MockClock) -> None:
+    """Nothing was appended: its place in the sequence is free, also for the event that ends the run."""
+    log = MemoryLog()
+    async with pens(Refusing(log.process())) as pen:
+        await write(pen, "a")
+        with pytest.raises(StoreError, match="too large"):
+            await write(pen, "bad")
+        if again == "bad":
+            with pytest.raises(StoreError, match="too large"):
+                await write(pen, "bad")
+        await write(pen, "next")
+        await pen.write([events.generation_completed(G, "stop", None, None)], last=True)
+        assert pen.closed
+    assert told(log) == ["a", "next"]
+
+
+async def test_the_place_of_one_that_may_stand_is_not_taken(autojump_clock: MockClock) -> None:
+    """Its answer was lost, and its second sending refused unseen: another event in its place would be lost."""
+    log = MemoryLog()
+    view = Refusing(Forgetful(log.process()))
+    inside = view._inside
+    assert isinstance(inside, Forgetful)
+    async with pens(view, patience=2.0) as pen:
+        inside.losing = 1_000
+        with pytest.raises(StoreUnavailable):
+            await write(pen, "a")
+        inside.losing = 0
+        view.broken = True
+        with pytest.raises(StoreError, match="too large"):
+            await write(pen, "b")
+        view.broken = False
+        await write(pen, "b")
+    assert told(log) == ["a", "b"]

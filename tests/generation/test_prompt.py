@@ -79,6 +79,13 @@ def test_an_answer_without_text_leaves_no_empty_turn() -> None:
     assert turns(*answer("gen_A", "", completed("gen_A"))) == []
 
 
+def test_the_words_of_a_refusal_are_an_answer_and_thoughts_are_not() -> None:
+    end = events.generation_completed("gen_A", "refusal", None, None, "I will not.")
+    news = [said("m1", "hi"), requested("gen_A"), started("gen_A"), events.reasoning("gen_A", "hm")]
+    assert turns(*news, end) == [("user", "hi"), ("assistant", "I will not.")]
+    assert turns(*news, completed("gen_A")) == [("user", "hi")]
+
+
 def test_the_input_comes_last() -> None:
     more = (Said("system", "in French"), Said("user", "again"))
     assert turns(said("m1", "hi"), *answer("gen_A", "hello", completed("gen_A")), more=more) == [

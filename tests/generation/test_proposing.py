@@ -46,6 +46,7 @@ class Nowhere:
     """All that proposing asks of a desk."""
 
     generation = G
+    calls: tool_call_fold.Calls = ()
 
 
 def proposed(name: str, arguments: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -65,7 +66,8 @@ def proposed(name: str, arguments: str) -> tuple[dict[str, Any], dict[str, Any] 
 @pytest.mark.parametrize(
     ("name", "arguments", "shown", "asks", "client", "seconds"),
     [
-        ("refund", '{"order": 7}', {"order": 7}, True, False, 3600),
+        ("refund", '{"order": 7}', {"order": 7, "why": ""}, True, False, 3600),
+        ("refund", '{"order": 9007199254740993}', {"order": 9007199254740993, "why": ""}, True, False, 3600),
         ("refund", '{"order":7,"why":"é"}', {"order": 7, "why": "é"}, True, False, 3600),
         ("look-up", '{"order": 7}', {"order": 7}, False, False, None),
         ("book", '{"amount": 50}', {"amount": 50}, False, False, None),
@@ -95,7 +97,6 @@ def test_one_that_can_be_run(
         ("refund", '"{}"', {}, "invalid_arguments", "no JSON object"),
         ("refund", "[" * 100_000, {}, "invalid_arguments", "no JSON object"),
         ("refund", "{" + "x" * 9_000, {}, "invalid_arguments", "no JSON object"),
-        ("refund", '{"order": 9007199254740992}', {}, "invalid_arguments", "order: an integer beyond"),
         ("refund", '{"order": 99999999999999999999999}', {}, "invalid_arguments", "64 bits"),
         ("refund", '{"order": NaN}', {}, "invalid_arguments", ""),
         ("refund", '{"order": 1e999}', {}, "invalid_arguments", ""),
@@ -121,6 +122,7 @@ def test_half_an_emoji_is_repaired_and_shown_so() -> None:
     """What people decide on is what the tool gets."""
     first, end = proposed("refund", '{"order": 7, "why": "\\ud83d"}')
     assert (first["arguments"], end) == ({"order": 7, "why": "\ufffd"}, None)
+    assert "hidden_characters" not in first, "it is seen"
 
 
 def test_both_events_together_are_a_finished_call() -> None:

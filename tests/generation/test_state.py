@@ -37,14 +37,14 @@ def test_finding_a_call() -> None:
 SHAPE = (
     "id conversation status model parameters requested_position position created_at workflow input tools on_crash "
     "if_running ephemeral text tokens progress tool_calls steering result attempt worker started_at finished_at "
-    "finish_reason usage ttft_ms error retryable reason"
+    "finish_reason usage ttft_ms error retryable reason reasoning refusal losses"
 )
 
 
 def test_the_stored_form_has_the_number_of_its_fields() -> None:
     """Whoever changes the fields gives `FORM` another number and then mends this: old folds read as new ones
     would be wrong without a word."""
-    assert FORM == "conversation.2"
+    assert FORM == "conversation.3"
     assert " ".join(field.encode_name for field in msgspec.structs.fields(Generation)) == SHAPE
 
 

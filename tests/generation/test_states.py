@@ -35,6 +35,8 @@ ALLOWED = {
             Type.GENERATION_STARTED: R,
             Type.GENERATION_INTERRUPTED: Q,
             Type.TOKEN: R,
+            Type.REASONING: R,
+            Type.TOOL_ARGUMENTS: R,
             Type.STEP_FINISHED: R,
             Type.TOOL_PROPOSED: R,
             Type.TOOL_DECIDED: R,

@@ -202,3 +202,34 @@ async def test_and_no_more_than_that(autojump_clock: MockClock) -> None:
         assert trio.current_time() - start == pytest.approx(5)
     assert fields(the_end(told(log)))["error"]["code"] == "server_stopped"
     assert the_end(told(log, "gen_2", "conv_2")).type == "generation.completed"
+
+
+class Stubborn(FakeUpstream):
+    """Takes its time to close, and lets nobody hurry it."""
+
+    def __init__(self) -> None:
+        super().__init__(("a",), FOREVER, closing=20.0)
+
+
+@pytest.mark.parametrize("stubborn", ["first", "last"])
+async def test_one_that_will_not_end_holds_up_no_other(stubborn: str, autojump_clock: MockClock) -> None:
+    """Others that are cancelled at another process are stopped, and said to be, within moments."""
+    log = MemoryLog()
+    names = [("gen_1", "conv_1"), ("gen_2", "conv_2"), ("gen_3", "conv_3")]
+    slow = names[0 if stubborn == "first" else -1]
+    async with owner(log.process()) as here, owner(log.process()) as there:
+        for name in names:
+            await here.request(*name)
+            upstream = Stubborn() if name == slow else FakeUpstream(("a",), FOREVER)
+            here.supervisor.start(run_of(upstream, *name))
+        await trio.sleep(1)
+        for name in names:
+            await there.cancel(*name)
+        with trio.fail_after(3):
+            for name in names:
+                if name != slow:
+                    await there.released(*name)
+        assert [*here.supervisor.runs] == [slow[0]]
+        assert not log.streams[slow[1]].writers[slow[0]].released
+        await there.released(*slow)
+        assert here.supervisor.runs == {}

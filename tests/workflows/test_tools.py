@@ -123,10 +123,11 @@ def test_what_is_declared_otherwise() -> None:
         {**GIVEN, "to": {"street": "Elm", "postcode": "1"}, "kind": "cash", "schema": 2},
     ],
 )
-def test_what_fits_is_handed_back_as_it_was_given(arguments: dict[str, Any]) -> None:
+def test_what_fits_is_handed_back_with_the_defaults_of_what_was_not_given(arguments: dict[str, Any]) -> None:
     checked = refund.check(arguments)
-    assert checked == arguments
+    assert checked == {"to": None, "kind": "card", "schema": 1.5, **arguments}
     assert checked is not arguments
+    assert refund.check(checked) == checked
 
 
 @pytest.mark.parametrize(
@@ -216,8 +217,8 @@ def test_a_call_is_bound_exactly_when_it_passes_the_check(arguments: dict[str, A
         with pytest.raises(BadArguments):
             take.bind(arguments, Run())
         return
-    assert take.check(arguments) == arguments
     given_ = {"name": "x", "flag": None, **arguments}
+    assert take.check(arguments) == given_
     assert take.bind(arguments, Run())() == (given_["count"], given_["name"], given_["flag"])
 
 

@@ -173,6 +173,9 @@ def test_lists_of_models_and_of_what_they_are_made_of() -> None:
     assert [one["score"] for one in made] == [1.0, 2.0]
 
 
+DECLARED = r"it cannot be written as JSON as its type declares\.$"
+
+
 @pytest.mark.parametrize(
     ("flow", "value", "said"),
     [
@@ -181,11 +184,11 @@ def test_lists_of_models_and_of_what_they_are_made_of() -> None:
         (grading, {"score": 11}, "score: .*less than or equal to 10"),
         (grading, {"score": float("nan")}, "score: nan is no JSON number"),
         (grading, Grade.model_construct(score=float("nan")), "score: nan is no JSON number"),
-        (grading, spoilt, "it cannot be written as JSON: .*score"),
-        (grading, object(), "Unable to serialize unknown type"),
-        (declared(result=Odd), Odd(value=1), "it cannot be written as JSON: .*KeyError: 'value'"),
-        (declared(result=Odder), Odder(), "it cannot be written as JSON: KeyError: 'total'"),
-        (anything, object(), "Unable to serialize unknown type"),
+        (grading, spoilt, DECLARED),
+        (grading, object(), "a value of the type object cannot"),
+        (declared(result=Odd), Odd(value=1), DECLARED),
+        (declared(result=Odder), Odder(), DECLARED),
+        (anything, object(), "a value of the type object cannot"),
         (anything, [float("inf")], "0: inf is no JSON number"),
     ],
 )
@@ -194,6 +197,7 @@ def test_a_result_that_does_not_fit(flow: Workflow, value: Any, said: str) -> No
         flow.make_result(value)
     assert caught.value.errors
     assert not str(caught.value).endswith("..")
+    assert "KeyError" not in str(caught.value), "what the app's own code raised is for the server's log"
 
 
 def plain(run: Any) -> None: ...
