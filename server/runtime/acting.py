@@ -10,7 +10,18 @@ from typing import TypeVar
 
 import trio
 
-from eventstore import ANY, Append, Appended, EventStore, Key, KeyReused, NewEvent, StreamUnknown, Writer
+from eventstore import (
+    ANY,
+    Append,
+    Appended,
+    EventStore,
+    Key,
+    KeyReused,
+    NewEvent,
+    Rewound,
+    StreamUnknown,
+    Writer,
+)
 from server import logs
 from server.errors import Problem, not_found, unavailable
 from server.events import CONVERSATION
@@ -69,6 +80,8 @@ class Acting:
             raise not_found("conversation")
         try:
             await self._store.head(conversation)
+        except Rewound:  # which is nothing to whoever writes: what was held here is forgotten now
+            await self.must_exist(conversation)
         except StreamUnknown:
             raise not_found("conversation") from None
 

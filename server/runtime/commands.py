@@ -3,7 +3,9 @@
 What people tell a generation that runs is in `controls`. It knows no HTTP.
 """
 
-from contextlib import suppress
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import trio
@@ -16,7 +18,6 @@ from eventstore import (
     Fenced,
     Key,
     NewEvent,
-    StoreUnavailable,
     Writer,
     WrongExpectedPosition,
 )
@@ -35,6 +36,7 @@ from server.runtime.stream_drain import Drain
 from server.webhooks.webhooks import Webhooks
 
 DECIDE_TRIES = 20
+QUICK_TRIES, TRY_PAUSE = 5, 0.01
 CANCEL_SECONDS = 5.0
 
 
@@ -99,7 +101,7 @@ class Commands:
         earlier = await self._acting.earlier(key)
         if earlier is not None:
             return earlier
-        for _ in range(DECIDE_TRIES):
+        for tried in range(DECIDE_TRIES):
             state, opening = await self._open(conversation)
             try:
                 asked = self._starting.settle(command)
@@ -122,7 +124,10 @@ class Commands:
             try:
                 return await self._start(state, (*opening, *events), asked, key, own=conversation is None)
             except WrongExpectedPosition:
-                continue
+                # In a room that is busy just now the next try finds the same; with a pause they part.
+                if tried >= QUICK_TRIES:
+                    await trio.sleep(random.uniform(0, TRY_PAUSE * (tried - QUICK_TRIES + 1)))
+        await self._webhooks.abandon(command.generation)
         raise unavailable("The conversation changed faster than the request could be decided. Try again.")
 
     async def _open(self, conversation: str | None) -> tuple[Conversation, tuple[NewEvent, ...]]:
@@ -148,7 +153,7 @@ class Commands:
         """The request into the log, and its run started."""
         # A queue stands behind whatever comes in between: tokens of the one before would refuse it for ever.
         queues = command.if_running == "queue" and not own
-        with self._supervisor.expecting(command.generation):
+        with self._supervisor.expecting(command.generation), self._not_lost(state.id, command):
             if command.webhook is not None:
                 await self._webhooks.register(command.generation, state.id, command.webhook)
             try:
@@ -178,12 +183,22 @@ class Commands:
                 await self._webhooks.abandon(command.generation)
         return appended
 
+    @contextmanager
+    def _not_lost(self, conversation: str, command: RequestGeneration) -> Iterator[None]:
+        """Where this fails, the request may stand in the log all the same: then the sweep sees to its run."""
+        try:
+            yield
+        except (Problem, WrongExpectedPosition):
+            raise  # nothing was appended
+        except Exception:
+            self._supervisor.leave(conversation, command.generation, "store_unavailable")
+            if command.webhook is not None:
+                self._webhooks.leave(command.generation)
+            raise
+
     async def _is_ours(self, appended: Appended, command: RequestGeneration) -> bool:
         # "Repeated" may mean this very request, sent twice over a lost connection: then nobody else starts it.
-        try:
-            event = await self._store.read_one(appended.stream, appended.last)
-        except StoreUnavailable:
-            return False  # not known now; the sweep ends it if it was ours
+        event = await self._store.read_one(appended.stream, appended.last)
         return event is not None and event.tag == command.generation
 
     def _check(self, state: Conversation, command: RequestGeneration) -> None:
@@ -192,7 +207,7 @@ class Commands:
         if command.webhook is not None:
             self._webhooks.check(command.webhook)
         self._drain.refuse_if_begun()
-        if self._supervisor.load >= self._most_runs:
+        if self._supervisor.full(self._most_runs):
             raise Problem(
                 503,
                 "overloaded",

@@ -18,7 +18,7 @@ from server.generation.decide_controls import DECISION, OUTCOME, decide_call, fi
 from server.generation.state import Conversation, ToolCall
 from server.runtime.acting import Acting
 from server.runtime.state_cache import StateCache
-from server.workflows import BadArguments, Registry
+from server.workflows import AnyTool, BadArguments, ClientTool, Registry
 
 Decide = Callable[[Conversation], Awaitable[Sequence[NewEvent]]]
 
@@ -61,12 +61,14 @@ class Controls:
 
         return await self._tell(conversation, command.generation, decide, key, _claim(OUTCOME, command.call, key))
 
-    def _check(self, state: Conversation, generation: str, call: ToolCall, arguments: Mapping[str, Any]) -> None:
-        tool = self._registry.tools.get(call.name)
-        if call.client or tool is None or call.is_question:
-            return  # a client's own, or a question: nothing here knows better than who decides
+    def _check(
+        self, state: Conversation, generation: str, call: ToolCall, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        tool = _tool(state, generation, call, self._registry)
+        if tool is None:
+            return dict(arguments)  # a question, say: nothing here knows better than who decides
         try:
-            tool.check(arguments)
+            return tool.check(arguments)
         except BadArguments as error:
             raise Problem(
                 422, "invalid_arguments", f"{call.name}: {error}", extra={"field": "arguments"}
@@ -106,6 +108,16 @@ class Controls:
             self._folds.follow(state, events, appended)  # it is answered with the state there
             return appended
         raise unavailable("The generation changed faster than this could be decided. Try again.")
+
+
+def _tool(state: Conversation, generation: str, call: ToolCall, registry: Registry) -> AnyTool | None:
+    if call.is_question:
+        return None
+    if not call.client:
+        return registry.tools.get(call.name)
+    found = state.generation(generation)
+    declared = [one for one in found.tools if not isinstance(one, str)] if found is not None else []
+    return next((ClientTool(one) for one in declared if one["name"] == call.name), None)
 
 
 def _claim(scope: str, call: str, key: Key | None) -> Key:

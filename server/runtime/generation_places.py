@@ -24,6 +24,7 @@ class GenerationPlaces:
         self._places: OrderedDict[str, Place] = OrderedDict()
         self._ends: dict[str, int] = {}
         self._locks = KeyedLocks()
+        self._incarnation = store.incarnation
 
     def __len__(self) -> int:
         return len(self._places)
@@ -43,6 +44,7 @@ class GenerationPlaces:
 
     def known(self, generation: str) -> Place | None:
         """The same from memory."""
+        self._heed_rewinds()
         found = self._places.get(generation)
         if found is not None:
             self._places.move_to_end(generation)
@@ -50,6 +52,7 @@ class GenerationPlaces:
 
     def remember(self, generation: str, place: Place) -> None:
         """It was requested there."""
+        self._heed_rewinds()
         self._places[generation] = place
         self._places.move_to_end(generation)
         if len(self._places) > self._most:
@@ -58,9 +61,18 @@ class GenerationPlaces:
 
     def end(self, generation: str) -> int | None:
         """The position of its terminal event, if that is known."""
+        self._heed_rewinds()
         return self._ends.get(generation)
 
     def ended(self, generation: str, position: int) -> None:
         """Its terminal event stands there."""
+        self._heed_rewinds()
         if generation in self._places:
             self._ends[generation] = position
+
+    def _heed_rewinds(self) -> None:
+        """Where the log went back, what never changes has changed."""
+        if self._incarnation != self._store.incarnation:
+            self._incarnation = self._store.incarnation
+            self._places.clear()
+            self._ends.clear()

@@ -116,7 +116,7 @@ class PastStates:
 def _added(state: Conversation, base: Conversation) -> int:
     """What a state takes beside the one it was made of."""
     cost = STATE_BYTES + max(0, state.size - base.size)
-    cost += sum(400 + found.said.size for found in state.running.values())
+    cost += sum(400 + found.said.size + found.thought.size for found in state.running.values())
     if state.history is not base.history:
         cost += 8 * state.message_count + PLACE_BYTES * state.generation_count
     return cost

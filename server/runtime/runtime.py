@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from eventstore import Erased, Event, EventStore, Head, Place, StreamUnknown, Trimmed
+from eventstore import Erased, Event, EventStore, Head, Place, Rewound, StreamUnknown, Trimmed
 from server.config.public_url import PublicUrl
 from server.errors import not_found
 from server.events import TERMINAL
@@ -58,6 +58,7 @@ class Runtime:
         self.large_pages = trio.CapacityLimiter(LARGE_PAGES)
         self.drain = drain
         self.states = self.folds = StateCache(store, nursery)
+        self.upstreams = upstreams
         self.starting = Starting(store, self.folds, upstreams, registry)
         worker = f"worker-{store.owner:016x}"
         self.supervisor = Supervisor(store, nursery, worker, self._around, metrics)
@@ -74,7 +75,17 @@ class Runtime:
 
     async def sweep(self) -> None:
         """Sees to what nobody drives any more. Runs for ever."""
-        await sweep(Sweeping(self.store, self.folds, self.supervisor, self.starting, self.webhooks, self.drain))
+        await sweep(
+            Sweeping(
+                self.store,
+                self.folds,
+                self.supervisor,
+                self.starting,
+                self.webhooks,
+                self.drain,
+                self.most_runs,
+            )
+        )
 
     async def conversation(self, name: str) -> Conversation:
         """The conversation at the primary's head. `Problem` 404."""
@@ -92,6 +103,8 @@ class Runtime:
         """The same for a name that is known to be one of ours."""
         try:
             return await self.store.head(conversation)
+        except Rewound:  # which is nothing to whoever has seen nothing: what was held here is forgotten now
+            return await self.head_of(conversation)
         except StreamUnknown:
             raise not_found("conversation") from None
 

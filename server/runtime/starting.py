@@ -8,7 +8,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from eventstore import Append, EventStore, Fenced, Key, KeyReused, OpenWriter, Writer
+import trio
+
+from eventstore import (
+    Append,
+    EventStore,
+    Fenced,
+    Key,
+    KeyReused,
+    OpenWriter,
+    Rewound,
+    StoreUnavailable,
+    Writer,
+)
 from server import events, logs
 from server.errors import Problem
 from server.events import TERMINAL
@@ -22,6 +34,7 @@ from server.generation.state import Conversation, Generation
 from server.generation.states import Status
 from server.generation.supervisor import Supervisor
 from server.runtime.state_cache import StateCache
+from server.store_retry import insist
 from server.upstream import BadParameters, Prompt, UnknownModel, Upstream, Upstreams
 from server.workflows import AnyTool, BadInput, ClientTool, Registry
 
@@ -92,17 +105,28 @@ class Starting:
             return False
         return True
 
-    async def take_over(self, supervisor: Supervisor, writer: OpenWriter, found: Generation) -> bool:
-        """Drives on what nobody drives any more. False if another process was faster. Raises `StoreError`."""
+    async def take_over(
+        self, supervisor: Supervisor, writer: OpenWriter, state: Conversation, reason: str = "worker_lost"
+    ) -> bool:
+        """Drives on what nobody drives any more. False if another process was faster.
+
+        `state` is its conversation: the append stands only where nothing has come behind it, for the attempt
+        that is taken for lost may just have begun, or said something. `reason`: why nobody drives it. Raises
+        `WrongExpectedPosition` (fold again, decide again) and `StoreError`; where it is not known whether the
+        append stands, the run is among those that the supervisor has left.
+        """
+        found = state.generation(writer.name)
+        assert found is not None
         begun = found.attempt > 0
         epoch, number = writer.epoch + 1, found.attempt + 1
         new = [events.generation_started(found.id, number, supervisor.worker)] if begun else []
         if not begun or found.status is not Status.QUEUED:  # else its worker has said so itself
-            new.insert(0, events.generation_interrupted(found.id, found.attempt, "worker_lost"))
+            new.insert(0, events.generation_interrupted(found.id, found.attempt, reason))
         script = self._script(found, None)
         append = Append(
             writer.stream,
             tuple(new),
+            state.position,
             writer=Writer(found.id, epoch, 1),
             # Two processes would both be told "appended": for one it is a repetition. The key knows whose it is.
             keys=(Key(ATTEMPT, f"{found.id}/{epoch}"),),
@@ -112,6 +136,9 @@ class Starting:
                 appended = await self._store.append(append)
             except (Fenced, KeyReused):  # it ended, or another process was faster
                 return False
+            except StoreUnavailable:
+                supervisor.leave(writer.stream, found.id, "store_unavailable")
+                raise
             turn = at_once if begun else partial(self._turn, found)
             supervisor.start(Attempt(found, script, turn, number, epoch, position=appended.last, begun=begun))
         return True
@@ -123,7 +150,8 @@ class Starting:
             self._registry.tools,
             attempt.figures,
             pace,
-            partial(self._folds.latest, attempt.conversation),
+            # Nothing is lost by waiting for a log that is away.
+            partial(insist, partial(self._folds.latest, attempt.conversation)),
         )
 
     def _script(self, found: Generation, state: Conversation | None) -> Script:
@@ -151,16 +179,20 @@ class Starting:
         return make
 
     async def _turn(self, found: Generation) -> None:
-        """Returns when all generations that were asked for before this one have ended."""
-        state = await self._folds.latest(found.conversation)
-        before = {one.id for one in state.open if one.requested_position < found.requested_position}
-        if not before:
-            return
-        with self._store.subscribe(found.conversation, state.position) as subscription:
-            while before:
-                for event in await subscription.next():
-                    if event.type in TERMINAL:
-                        before.discard(event.tag or "")
+        """Returns when all generations that were asked for before this one have ended. Waits out any outage."""
+        while True:
+            state = await insist(partial(self._folds.latest, found.conversation))
+            before = {one.id for one in state.open if one.requested_position < found.requested_position}
+            try:
+                here = state.position
+                with self._store.subscribe(found.conversation, here, seen=here) as subscription:
+                    while before:
+                        for event in await insist(subscription.next):
+                            if event.type in TERMINAL:
+                                before.discard(event.tag or "")
+                return
+            except Rewound:
+                await trio.lowlevel.checkpoint()  # who stands in front may have changed
 
     def _resolve(self, model: str) -> tuple[Upstream, str]:
         try:

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import msgspec
 import trio
 
 from eventstore import (
@@ -19,6 +18,7 @@ from eventstore import (
     EventStore,
     Head,
     NewEvent,
+    Rewound,
     Snapshot,
     StoreError,
     StreamUnknown,
@@ -28,7 +28,7 @@ from eventstore import (
 from server import logs
 from server.errors import not_found
 from server.generation.fold import Folding, fold
-from server.generation.state import FORM, Conversation, from_stored, to_stored
+from server.generation.state import FORM, OLDER_FORMS, Conversation, from_stored, to_stored
 from server.runtime.keyed_locks import KeyedLocks
 from server.runtime.past_states import PastStates
 
@@ -68,6 +68,7 @@ class StateCache:
         self._past = PastStates(PAST_BYTES)
         self._locks = KeyedLocks()
         self._replays = trio.CapacityLimiter(REPLAYS)
+        self._incarnation = store.incarnation
 
     @property
     def size(self) -> int:
@@ -96,14 +97,22 @@ class StateCache:
                 state, head = await self._catch_up(conversation, wanted)
                 if head is not None:
                     return state, head
+            of = self._store.incarnation
             try:
-                found = await self._store.look(conversation, state.position, FEW)
+                found = await self._store.look(conversation, state.position, FEW, seen=state.position)
             except StreamUnknown:
                 raise not_found("conversation") from None
+            except Rewound:
+                self._drop(conversation)
+                wanted = 0
+                continue
             except Trimmed as trimmed:
                 # What is kept here ends before what is left; somebody else may have stored a later state.
                 wanted = trimmed.earliest - 1
                 continue
+            if of != self._store.incarnation:
+                wanted = 0
+                continue  # what this state was made of may not be in the log any more
             known = self.known(conversation)
             if known is not None and known.position > state.position:
                 state = known  # another reader has moved it on meanwhile
@@ -115,6 +124,8 @@ class StateCache:
 
     def known(self, conversation: str) -> Conversation | None:
         """The state that is at hand, as of the last look of anybody; there may be newer events."""
+        if self._incarnation != self._store.incarnation:
+            self._forget_all()
         found = self._kept.get(conversation)
         if found is None:
             return None
@@ -137,16 +148,22 @@ class StateCache:
             state = self.known(conversation)
             if state is not None and state.position >= wanted:
                 return state, None
+            of = self._store.incarnation
             if state is None:
                 state = await self._load(conversation, None)
             folding = Folding(state)
             while True:
                 try:
-                    found = await self._store.read(conversation, folding.position, PAGE)
+                    found = await self._store.read(conversation, folding.position, PAGE, seen=folding.position)
                 except StreamUnknown:
                     raise not_found("conversation") from None
+                except Rewound as rewound:
+                    # Also a stored snapshot may be of a past that the log has left.
+                    of = self._store.incarnation
+                    folding = Folding(await self._load(conversation, rewound.head))
+                    continue
                 except Trimmed:
-                    stored = await self._load(conversation, None)
+                    stored = await self._load(conversation, None, (FORM, *OLDER_FORMS))
                     if stored.position <= folding.position:
                         raise
                     folding = Folding(stored)
@@ -166,6 +183,8 @@ class StateCache:
                 if not found.events:
                     raise RuntimeError(f"{conversation}: no event behind {folding.position} of {found.head}")
             state = folding.state()
+            if of != self._store.incarnation:
+                return state, None  # it went back meanwhile: whoever asks looks again
             self._keep(state)
             return state, Head(state.position, found.earliest)
 
@@ -203,6 +222,13 @@ class StateCache:
         """It was erased."""
         self._drop(conversation)
 
+    def _forget_all(self) -> None:
+        """The log went back somewhere, and may have gone on since: no state here can be known to be of the log."""
+        self._incarnation = self._store.incarnation
+        for conversation in list(self._kept):
+            self._drop(conversation)
+        self._past = PastStates(PAST_BYTES)
+
     # -- at a position
 
     async def at(self, conversation: str, position: int) -> Conversation:
@@ -211,6 +237,14 @@ class StateCache:
         Made from the nearest state at hand, or from a stored snapshot that is nearer; what is made is kept for a
         while, with states on the way. Raises `Trimmed` where the events are gone, `Erased`.
         """
+        while True:
+            of = self._store.incarnation
+            state = await self._make(conversation, position)
+            if of == self._store.incarnation:
+                return state
+            self._past = PastStates(PAST_BYTES)  # it went back meanwhile: what was made may be of both its pasts
+
+    async def _make(self, conversation: str, position: int) -> Conversation:
         found = self._at_hand(conversation, position)
         if found.position == position:
             return found
@@ -220,14 +254,18 @@ class StateCache:
                 found = await self._stored_behind(found, position) or found
             try:
                 return await self._replay(found, position)
+            except Rewound:
+                raise
             except Trimmed:
-                stored = await self._stored_behind(found, position)
+                stored = await self._stored_behind(found, position, (FORM, *OLDER_FORMS))
                 if stored is None:
                     raise
                 return await self._replay(stored, position)
 
-    async def _stored_behind(self, state: Conversation, position: int) -> Conversation | None:
-        stored = await self._load(state.id, position)
+    async def _stored_behind(
+        self, state: Conversation, position: int, forms: Sequence[str] = (FORM,)
+    ) -> Conversation | None:
+        stored = await self._load(state.id, position, forms)
         if stored.position <= state.position:
             return None
         self._past.add(stored)
@@ -235,8 +273,8 @@ class StateCache:
 
     def _at_hand(self, conversation: str, position: int) -> Conversation:
         """The nearest state in front of a position, or at it."""
+        known = self.known(conversation)  # first: it forgets all, the past too, where the log went back
         past = self._past.nearest(conversation, position)
-        known = self.known(conversation)
         if known is not None and known.position <= position and (past is None or known.position > past.position):
             return known
         return past or Conversation(conversation)
@@ -247,7 +285,7 @@ class StateCache:
             events = self._store.recent(state.id, state.position, most)
             if not events:
                 try:
-                    events = (await self._store.read(state.id, state.position, most)).events
+                    events = (await self._store.read(state.id, state.position, most, seen=position)).events
                 except StreamUnknown:
                     raise not_found("conversation") from None
             if not events:
@@ -260,22 +298,25 @@ class StateCache:
 
     # -- stored snapshots
 
-    async def _load(self, conversation: str, at_most: int | None) -> Conversation:
+    async def _load(self, conversation: str, at_most: int | None, forms: Sequence[str] = (FORM,)) -> Conversation:
+        """The newest stored state, up to a position; of the first of the forms in which there is one."""
         bound = 2**62 if at_most is None else at_most
-        snapshot = await self._store.load_snapshot(conversation, FORM, bound)
-        if snapshot is None:
-            return Conversation(conversation)
-        try:
-            return from_stored(snapshot.data)
-        except msgspec.DecodeError as error:  # the events tell the same
-            log.warning("stored snapshot not readable", conversation=conversation, why=str(error))
-            return Conversation(conversation)
+        for form in forms:
+            snapshot = await self._store.load_snapshot(conversation, form, bound)
+            if snapshot is None:
+                continue
+            try:
+                return from_stored(snapshot.data)
+            except Exception as error:  # of whatever kind: the events tell the same
+                log.warning("stored snapshot not readable", conversation=conversation, why=type(error).__name__)
+        return Conversation(conversation)
 
     async def _save(self, state: Conversation) -> None:
         try:
             await self._store.save_snapshot(state.id, FORM, Snapshot(state.position, to_stored(state)))
-        except StoreError as error:  # the next one will do
-            log.warning("snapshot not stored", conversation=state.id, why=str(error))
+        except Exception as error:  # the next one will do
+            why = str(error) if isinstance(error, StoreError) else type(error).__name__
+            log.warning("snapshot not stored", conversation=state.id, why=why)
 
 
 def _mark(position: int) -> int:

@@ -42,21 +42,20 @@ class Stay:
     async def sleep(self, waker: Waker, until: float) -> bool:
         """Sleeps until the waker is rung (True), or `until` (by trio's clock) or the stay's end has come (False).
 
-        Always a checkpoint. One task sleeps in a stay at a time.
+        Also returns, with False, when somebody nudges the waker. Always a checkpoint. One task sleeps in a stay at
+        a time.
         """
-        while True:
-            due = min(until, self.end_at)
-            if due <= trio.current_time():
-                await trio.lowlevel.checkpoint()
-                return False
-            if not waker.rung:
-                self._waker, self._due = waker, due
-                if due < self._watched:
-                    self._drain.watch(self, due)
-                    self._watched = due
-            await waker.sleep()
-            if waker.rung:
-                return True
+        due = min(until, self.end_at)
+        if due <= trio.current_time():
+            await trio.lowlevel.checkpoint()
+            return False
+        if not waker.rung:
+            self._waker, self._due = waker, due
+            if due < self._watched:
+                self._drain.watch(self, due)
+                self._watched = due
+        await waker.sleep()
+        return waker.rung
 
     def look_at(self, entry: float) -> float:
         """An entry of the drain's heap has come due: wakes the sleeper if its time has come.

@@ -15,10 +15,10 @@ from eventstore import Append, Erased, Event, EventStore, NewEvent, StreamUnknow
 from server import logs
 from server.events import GENERATION_SCOPE
 from server.metrics.counting import Counter
+from server.store_retry import insist
 from server.webhooks import message, webhook_events
 from server.webhooks.options import WebhookOptions
 from server.webhooks.sender import Outcome, Sender
-from server.webhooks.store_retry import insist
 from server.webhooks.wait_for_end import find_end
 from server.webhooks.webhook_events import Hook
 

@@ -10,7 +10,7 @@ import trio
 
 from eventstore import Erased, Event, EventStore, Place, StoreUnavailable, StreamUnknown, Trimmed
 from server.events import TERMINAL
-from server.webhooks.store_retry import RETRY_SECONDS, insist
+from server.store_retry import RETRY_SECONDS, insist
 
 
 async def find_end(store: EventStore, place: Place, generation: str, pause: float) -> Event | None:

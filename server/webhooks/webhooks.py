@@ -37,11 +37,17 @@ log = logs.get("webhooks")
 KEY_SECONDS = 86_400.0
 UNKNOWN_SECONDS = 60.0
 """A generation that nobody has requested for so long, and for twice the store's patience, is not on its way."""
+CRASH_SECONDS = 600.0
+"""After a fault of ours a webhook is left alone for so long: it may fail in the same way."""
 OUTCOMES = ("delivered", "failed", "gave_up")
 
 
 class Webhooks:
-    """One per process. `counter` counts tries that were taken and that failed, and webhooks given up."""
+    """One per process. `counter` counts tries that were taken and that failed, and webhooks given up.
+
+    `left` are those of this process that it does not drive though they may be pending, by stream; with the time,
+    by trio's clock, from which on the sweep sees to them.
+    """
 
     def __init__(
         self,
@@ -60,12 +66,24 @@ class Webhooks:
             allow_private=options.allow_private, timeout=options.timeout, ports=options.allowed_ports
         )
         self._limiter = trio.CapacityLimiter(options.most_at_once)
+        self.left: dict[str, float] = {}
         self._registered: set[str] = set()
         self._driven: set[str] = set()
 
     def __len__(self) -> int:
         """How many this process drives."""
         return len(self._driven)
+
+    @property
+    def able(self) -> bool:
+        """Whether this process can drive webhooks at all: it has a secret to sign with."""
+        return self._options.secret is not None
+
+    def leave(self, generation: str) -> None:
+        """Whether the generation's request is in the log is not known: neither `start` nor `abandon` will come."""
+        stream = webhook_events.stream_of(generation)
+        self._registered.discard(stream)
+        self.left[stream] = trio.current_time()
 
     def drives(self, writer: str) -> bool:
         """Whether this process is at work on the webhook of this writer; the sweep leaves it alone then."""
@@ -112,6 +130,9 @@ class Webhooks:
             await self._store.append(append)
         except (KeyReused, Fenced, WrongExpectedPosition):
             return
+        except StoreUnavailable:
+            self.leave(generation)
+            raise
         self._registered.add(stream)
 
     def start(self, generation: str) -> None:
@@ -135,8 +156,10 @@ class Webhooks:
                 return
             self._registered.discard(stream)
             await self._store.append(self._closing(stream, Writer(stream, FIRST_EPOCH, 2)))
-        except (Fenced, StoreUnavailable):
-            pass  # it is somebody's already, or the sweep will find it
+        except Fenced:
+            pass  # it is somebody's already
+        except StoreUnavailable:
+            self.leave(generation)
         else:
             self.counter.add("gave_up")
 
@@ -170,6 +193,9 @@ class Webhooks:
                 await self._store.append(self._closing(stream, writer, key))
         except (KeyReused, Fenced):
             return False
+        except StoreUnavailable:
+            self.left[stream] = trio.current_time()  # it may be ours now
+            raise
         finally:
             self._driven.discard(stream)
         self._registered.discard(stream)
@@ -207,9 +233,8 @@ class Webhooks:
         except Fenced:
             pass  # another process goes on with it
         except Exception as failure:
-            # It stays with this process until that ends, or the sweep would begin it again, and again.
-            log.error("webhook crashed", **described(failure))
-            return
+            log.error("webhook crashed", again_in_seconds=CRASH_SECONDS, **described(failure))
+            self.left[stream] = trio.current_time() + CRASH_SECONDS
         self._driven.discard(stream)
 
 

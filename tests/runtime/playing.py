@@ -1,6 +1,6 @@
 """What tests do with runs of workflows and of models with tools: ask for them, wait for a state, talk to them."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import trio
@@ -8,6 +8,7 @@ import trio
 from eventstore import Appended, Event, Key
 from eventstore.memory import MemoryLog
 from server.generation.commands import DecideCall, FinishCall, RequestGeneration, SteerGeneration
+from server.generation.failing import fault_in
 from server.generation.run import Run
 from server.generation.state import Generation, ToolCall
 from server.ids import new as new_id
@@ -147,3 +148,9 @@ async def outcome(
 
 class Loud(Exception):
     """An app's own."""
+
+
+def cause(lines: Sequence[Mapping[str, Any]]) -> str:
+    """The last exception of an app that the server's own log tells of: its name, and its words."""
+    fault = fault_in(next(line["exc_info"] for line in reversed(lines) if "reference" in line))
+    return f"{type(fault).__name__}: {fault}"

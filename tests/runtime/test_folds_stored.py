@@ -10,10 +10,11 @@ from trio.testing import MockClock
 from eventstore import Append, EventStore, NewEvent, Snapshot, Trimmed
 from eventstore.memory import MemoryLog
 from server import events
-from server.generation.state import FORM, from_stored
+from server.generation.fold import fold
+from server.generation.state import FORM, OLDER_FORMS, from_stored
 from server.runtime.state_cache import STORE_EVERY, StateCache
 from tests.generation.rows import requested, started
-from tests.generation.wrapped_log import Slow
+from tests.generation.wrapped_log import Slow, events_of
 
 from .world import folded
 
@@ -124,6 +125,35 @@ async def test_another_form_is_not_read(autojump_clock: MockClock, nursery: trio
         await store.append(Append(C, OPENING))
         await store.save_snapshot(C, "conversation.0", Snapshot(2, '{"old":true}'))
         assert await StateCache(store, nursery).latest(C) == folded(log, C)
+
+
+OLD = (
+    '{"id":"conv_1","position":3,"title":"T","metadata":null,"created_at":"2026-11-22T10:00:00Z","messages":[],'
+    '"generations":[{"id":"gen_1","conversation":"conv_1","status":"running","model":"demo","parameters":{},'
+    '"requested_position":2,"position":3,"created_at":"2026-11-22T10:00:00Z","text":"said before","tokens":2,'
+    '"attempt":1,"worker":"w","tool_calls":[]}]}'
+)
+"""As the version before stored it: `conversation.2`."""
+
+
+@pytest.mark.parametrize("form", OLDER_FORMS)
+async def test_an_older_form_is_read_where_its_events_are_gone(
+    form: str, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """As long as they are there they are folded: that version knew less of them. Then its state is all."""
+    log = MemoryLog()
+    async with EventStore(log.process()).open() as store:
+        await store.append(Append(C, (*OPENING, *tokens(7))))
+        await store.save_snapshot(C, form, Snapshot(3, OLD))
+        assert await StateCache(store, nursery).latest(C) == folded(log, C)
+        assert await StateCache(store, nursery).at(C, 5) == folded(log, C, 5)
+        rest = events_of(log, C)[3:]
+        await store.trim(C, 4)
+        latest, earlier = await StateCache(store, nursery).latest(C), await StateCache(store, nursery).at(C, 5)
+        assert latest == fold(from_stored(OLD), rest)
+        assert earlier == fold(from_stored(OLD), rest[:2])
+    (found,) = earlier.generations
+    assert (found.text, found.reasoning, found.refusal) == ("said before0 1 ", "", None)
 
 
 @pytest.mark.parametrize("data", ['{"id":7}', '{"id":"conv_1","position":2,"generations":[{}]}', "[]"])

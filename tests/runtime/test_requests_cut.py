@@ -92,11 +92,13 @@ async def test_a_request_that_may_be_ours_and_may_not_is_not_run(autojump_clock:
     async with process(view, upstream, patience=3.0) as here:
         conversation = await start(here)
         view.losing = 1
-        _, generation = await ask(here, conversation)
+        with pytest.raises(StoreUnavailable):
+            await ask(here, conversation)
         view.forgot = False
         await trio.sleep(10)
+        (generation,) = (await here.conversation(conversation)).generations
     assert upstream.opened == 0
-    assert fields(the_end(of(log, conversation, generation)))["error"]["code"] == "store_unavailable"
+    assert fields(the_end(of(log, conversation, generation.id)))["error"]["code"] == "store_unavailable"
 
 
 async def test_a_request_whose_answer_takes_long_is_not_given_up(autojump_clock: MockClock) -> None:

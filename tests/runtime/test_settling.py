@@ -12,7 +12,7 @@ from server.errors import Problem
 from server.generation.run import Run
 from server.workflows import Workflow, tool
 
-from .playing import ended, kinds, play, snapshot, started
+from .playing import cause, ended, kinds, play, snapshot, started
 from .tooling import SHIP
 from .world import app, process, refused
 
@@ -102,7 +102,7 @@ async def test_an_input_that_a_newer_workflow_does_not_take(autojump_clock: Mock
     assert kinds(log, run)[-2:] == ["generation.started", "generation.failed"]
 
 
-async def test_two_tools_of_one_name_in_one_answer(autojump_clock: MockClock) -> None:
+async def test_two_tools_of_one_name_in_one_answer(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
     @tool(name="refund")
     async def other() -> None:
         """Another one."""
@@ -112,4 +112,6 @@ async def test_two_tools_of_one_name_in_one_answer(autojump_clock: MockClock) ->
 
     async with process(MemoryLog().process(), registry=app(Workflow("w", work))) as here:
         found = await ended(here, await play(here))
-    assert found.error == {"code": "workflow_failed", "message": "ValueError: two tools are called refund"}
+    assert found.error is not None
+    assert found.error["code"] == "workflow_failed"
+    assert cause(lines) == "ValueError: two tools are called refund"

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -10,9 +11,10 @@ from eventstore.memory import MemoryLog
 from server import events
 from server.generation.attempt import EPOCH
 from server.runtime.runtime import Runtime
-from server.runtime.sweep import EXPIRY_SECONDS, LOOK_SECONDS, SUSPECT_SECONDS
+from server.runtime.sweep import EXPIRY_SECONDS, LOOK_SECONDS, OWN_SECONDS, SUSPECT_SECONDS
 from tests.generation.fake_upstream import FOREVER, FakeUpstream
 from tests.generation.owning import the_end
+from tests.generation.wrapped_log import Slow
 
 from .world import ask, of, process, say, start, thought_dead
 
@@ -64,12 +66,13 @@ async def test_a_lost_owners_run_that_never_started(autojump_clock: MockClock) -
         await say(here, conversation, "still there?")
 
 
-async def test_a_run_of_our_own_that_never_started(autojump_clock: MockClock) -> None:
+async def test_a_run_of_our_own_that_we_do_not_know_of(autojump_clock: MockClock) -> None:
+    """Its append was given up, and stands all the same. What this process left knowingly is seen to at once."""
     log = MemoryLog()
     async with process(log.process()) as here:
         await trio.sleep(0.5)
         conversation = await forget(here, "gen_1")
-        await trio.sleep(SUSPECT_SECONDS - LOOK_SECONDS)
+        await trio.sleep(OWN_SECONDS - 2 * LOOK_SECONDS)
         assert open_runs(log) == 1
         await trio.sleep(3 * LOOK_SECONDS)
         assert open_runs(log) == 0
@@ -123,6 +126,28 @@ async def test_many_sweepers_end_it_once(autojump_clock: MockClock) -> None:
             await trio.sleep(1)
         await trio.sleep(60)
     assert [code(log, *run) for run in runs] == ["worker_lost"] * 5
+
+
+async def test_one_that_another_process_ended_meanwhile_is_not_put_aside(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All look at once, and the log takes its time: each finds most of the runs ended when it comes to them."""
+    log, upstream = MemoryLog(), FakeUpstream(("a",), FOREVER)
+
+    def view() -> Slow:
+        return Slow(log.process(), 0.02, ("append", "read", "heads", "open_writers"))
+
+    async with process(view()) as one, process(view()) as two, process(view()) as three:
+        async with process(log.process(), upstream) as lost:
+            runs = [await ask(lost) for _ in range(30)]
+            await trio.sleep(1)
+        put_aside = 0
+        for _ in range(100):
+            await trio.sleep(0.1)
+            put_aside += sum(here.supervisor.metrics.put_aside for here in (one, two, three))
+    assert [code(log, *run) for run in runs] == ["worker_lost"] * 30
+    assert put_aside == 0
+    assert "put aside" not in capsys.readouterr().err
 
 
 async def test_a_ghost_is_fenced_off(autojump_clock: MockClock) -> None:

@@ -144,7 +144,7 @@ async def test_two_stores_at_the_very_same_time(autojump_clock: MockClock) -> No
         process(Slow(log.process(), 1.0), registry=AT_LAST) as here,
         process(Slow(log.process(), 1.0), registry=AT_LAST) as there,
     ):
-        found = await snapshot(here, run)
+        found = await here.conversation(run[0])
         answers: list[bool] = []
 
         async def attempt(one: object) -> None:
@@ -169,7 +169,7 @@ async def test_one_that_ended_meanwhile_is_nobodys(autojump_clock: MockClock) ->
         await started(lost, run, text="1")
         owner = lost.store.owner
     async with process(log.process(), registry=AT_LAST) as here:
-        found = await snapshot(here, run)
+        found = await here.conversation(run[0])
         await cancel(here, *run)
         taken = await here.starting.take_over(here.supervisor, OpenWriter(run[0], run[1], 1, owner), found)
         assert taken is False
@@ -269,3 +269,20 @@ async def test_a_later_attempt_may_fail_by_itself(autojump_clock: MockClock) -> 
             await started(lost, run, text="x")
         found = await ended(here, run)
     assert found.error == {"code": "upstream_cut", "message": "cut"}
+
+
+async def test_one_that_is_cancelled_before_its_taker_knows_that_it_has_it(autojump_clock: MockClock) -> None:
+    """Whoever cancels is told that nothing is open once that is so, and not before the attempt has begun."""
+    log, upstream = MemoryLog(), FakeUpstream(FOREVER)
+    async with process(log.process()) as other, process(Slow(log.process(), 6.0), upstream):
+        async with process(log.process(), FakeUpstream(("a",), FOREVER)) as lost:
+            run = await play(lost, model="fake", on_crash="restart")
+            await started(lost, run, text="a")
+        other.drain.begin(0)  # takes nothing over itself
+        await started(other, run, text="", attempt=2)
+        assert await cancel(other, *run)
+        opened = upstream.opened
+        assert upstream.open_now == 0
+        await trio.sleep(60)
+        assert (upstream.opened, upstream.open_now) == (opened, 0)
+    assert the_end(of(log, *run)).type == "generation.cancelled"

@@ -38,12 +38,18 @@ async def test_a_call_that_nobody_has_to_decide_on(autojump_clock: MockClock) ->
     assert agent.asked[-1].messages[2].call == call.id
 
 
+REJECTED = (
+    '{"error":{"code":"rejected","message":"A person rejected this call; do not make it again with the same '
+    'arguments. The reason: too much"}}'
+)
+
+
 @pytest.mark.parametrize(
     ("decision", "arguments", "done", "heard"),
     [
         ("approved", None, [7], ["refunded 7"]),
         ("modified", {"order": 8}, [8], ["refunded 8"]),
-        ("rejected", None, [], ['{"error":{"code":"rejected","message":"too much"}}']),
+        ("rejected", None, [], [REJECTED]),
     ],
 )
 async def test_a_call_that_waits_for_a_person(

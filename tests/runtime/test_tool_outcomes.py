@@ -12,11 +12,11 @@ from eventstore.memory import MemoryLog
 from server.events import MOST_EVENT_BYTES, generation_cancelled
 from server.generation.run import Run
 from server.generation.toolwork import MOST_ARGUMENTS
-from server.workflows import Tool, tool
+from server.workflows import Tool, ToolError, tool
 from tests.generation.owning import fields
 from tests.generation.wrapped_log import Slow
 
-from .playing import calls, ended, events, kinds, play, snapshot
+from .playing import calls, cause, ended, events, kinds, play, snapshot
 from .tooling import Till, told, wants
 from .world import app, process
 
@@ -33,24 +33,40 @@ async def come_to(function: Callable[..., Any], **declared: Any) -> dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("error", "logged"),
     [
         (ValueError("no such order"), "ValueError: no such order"),
-        (ValueError(), "ValueError"),
-        (ValueError("\0\udc00"), "ValueError: \ufffd\ufffd"),
+        (ValueError(), "ValueError: "),
         (SystemExit(2), "SystemExit: 2"),
         (ExceptionGroup("all", [KeyError("a"), KeyError("b")]), "KeyError: 'a'"),
         (BaseExceptionGroup("all", [SystemExit(3)]), "SystemExit: 3"),
     ],
 )
-async def test_a_tool_that_raises(error: BaseException, message: str, autojump_clock: MockClock) -> None:
-    """The model is told, and goes on; so does everybody else."""
+async def test_a_tool_that_raises(
+    error: BaseException, logged: str, lines: list[dict[str, Any]], autojump_clock: MockClock
+) -> None:
+    """The model is told that it failed, and goes on; so does everybody else. Why is in the server's log."""
 
     async def broken() -> None:
         """Breaks."""
         raise error
 
-    assert await come_to(broken) == {"error": {"code": "tool_failed", "message": message}}
+    failure = (await come_to(broken))["error"]
+    reference = failure["reference"]
+    assert (failure["code"], failure["message"]) == (
+        "tool_failed",
+        f"The tool failed. The server's log says why, under {reference}.",
+    )
+    assert cause(lines) == logged
+    assert reference in [line.get("reference") for line in lines]
+
+
+async def test_a_tool_that_says_why_it_fails(autojump_clock: MockClock) -> None:
+    async def refuses() -> None:
+        """Refuses."""
+        raise ToolError("There is no such order.")
+
+    assert await come_to(refuses) == {"error": {"code": "tool_failed", "message": "There is no such order."}}
 
 
 async def test_a_tool_that_takes_too_long(autojump_clock: MockClock) -> None:

@@ -1,5 +1,6 @@
 """Runs of workflows, as apps write them: what they say and return, and how they fail."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,12 +11,12 @@ from trio.testing import MockClock
 from eventstore.memory import MemoryLog
 from server.generation.run import Run
 from server.upstream import UpstreamError
-from server.workflows import Workflow
+from server.workflows import ToolError, Workflow
 from tests.generation.fake_upstream import FakeUpstream
 from tests.generation.owning import fields, the_end
 from tests.generation.wrapped_log import Slow
 
-from .playing import Loud, ended, kinds, outcome, play, snapshot
+from .playing import Loud, cause, ended, kinds, outcome, play, snapshot
 from .world import app, of, process
 
 
@@ -90,33 +91,47 @@ async def raises(error: BaseException) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "message"),
+    ("error", "logged"),
     [
-        (Loud("it broke"), "workflow_failed", "Loud: it broke"),
-        (Loud(), "workflow_failed", "Loud"),
-        (Loud("\ud800\0"), "workflow_failed", "Loud: \ufffd\ufffd"),
-        (SystemExit(3), "workflow_failed", "SystemExit: 3"),
-        (ExceptionGroup("some", [Loud("one"), Loud("two")]), "workflow_failed", "Loud: one"),
-        (BaseExceptionGroup("some", [SystemExit(1)]), "workflow_failed", "SystemExit: 1"),
-        (ExceptionGroup("some", [ExceptionGroup("inner", [Loud("deep")])]), "workflow_failed", "Loud: deep"),
-        (UpstreamError("upstream_cut", "The line went dead."), "upstream_cut", "The line went dead."),
-        (
-            ExceptionGroup("some", [UpstreamError("upstream_cut", "The line went dead.")]),
-            "upstream_cut",
-            "The line went dead.",
-        ),
+        (Loud("it broke"), "Loud: it broke"),
+        (Loud(), "Loud: "),
+        (SystemExit(3), "SystemExit: 3"),
+        (ExceptionGroup("some", [Loud("one"), Loud("two")]), "Loud: one"),
+        (BaseExceptionGroup("some", [SystemExit(1)]), "SystemExit: 1"),
+        (ExceptionGroup("some", [ExceptionGroup("inner", [Loud("deep")])]), "Loud: deep"),
     ],
 )
 async def test_one_that_raises(
-    error: BaseException, code: str, message: str, lines: list[dict[str, Any]], autojump_clock: MockClock
+    error: BaseException, logged: str, lines: list[dict[str, Any]], autojump_clock: MockClock
 ) -> None:
-    """Its error's name and message are told, for its author; its trace is in the server's log lines alone."""
-    assert (await raises(error))["error"] == {"code": code, "message": message}
-    assert any("exc_info" in line for line in lines) is (code == "workflow_failed")
-    assert "Traceback" not in str(await raises(error))
+    """Its error, with its trace, is in the server's log alone; the reference there is in the conversation's."""
+    failure = (await raises(error))["error"]
+    reference = failure["reference"]
+    assert (failure["code"], failure["message"]) == (
+        "workflow_failed",
+        f"The workflow failed. The server's log says why, under {reference}.",
+    )
+    assert cause(lines) == logged
+    assert reference in [line.get("reference") for line in lines]
 
 
-async def test_one_whose_own_task_raises(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("wrap", [lambda error: error, lambda error: ExceptionGroup("some", [error])])
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UpstreamError("upstream_cut", "The line went dead."), "upstream_cut", "The line went dead."),
+        (ToolError("The file has no pages."), "workflow_failed", "The file has no pages."),
+        (ToolError("\ud800\0"), "workflow_failed", "\ufffd\ufffd"),
+        (ToolError("x" * 10_000), "workflow_failed", "x" * 2_000),
+    ],
+)
+async def test_one_that_says_why_it_fails(
+    error: Exception, code: str, message: str, wrap: Callable[[Exception], Exception], autojump_clock: MockClock
+) -> None:
+    assert (await raises(wrap(error)))["error"] == {"code": code, "message": message}
+
+
+async def test_one_whose_own_task_raises(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
     async def fail(error: BaseException) -> None:
         raise error
 
@@ -125,13 +140,10 @@ async def test_one_whose_own_task_raises(autojump_clock: MockClock) -> None:
             nursery.start_soon(trio.sleep_forever)
             nursery.start_soon(fail, (run.input == "exit" and SystemExit(2)) or Loud("inside"))
 
-    assert (await outcome(work))["error"]["message"] == "Loud: inside"
-    assert (await outcome(work, input="exit"))["error"]["message"] == "SystemExit: 2"
-
-
-async def test_a_long_message_is_cut(autojump_clock: MockClock) -> None:
-    told = (await raises(Loud("x" * 10_000)))["error"]["message"]
-    assert len(told) == 2_000
+    await outcome(work)
+    assert cause(lines) == "Loud: inside"
+    await outcome(work, input="exit")
+    assert cause(lines) == "SystemExit: 2"
 
 
 async def test_one_whose_task_leaves_as_the_server_stops_harms_nobody(autojump_clock: MockClock) -> None:
@@ -178,7 +190,9 @@ async def test_a_result_that_does(value: Any, autojump_clock: MockClock) -> None
 
 
 @pytest.mark.parametrize("done", [float("nan"), float("inf"), -1])
-async def test_progress_counts_with_numbers(done: float, autojump_clock: MockClock) -> None:
+async def test_progress_counts_with_numbers(
+    done: float, lines: list[dict[str, Any]], autojump_clock: MockClock
+) -> None:
     """JSON has no infinity: readers would get a null where they expect a number."""
 
     async def work(run: Run) -> None:
@@ -190,5 +204,4 @@ async def test_progress_counts_with_numbers(done: float, autojump_clock: MockClo
         await ended(here, run)
         found = await snapshot(here, run)
     assert found.progress is None
-    assert found.error is not None
-    assert found.error["message"].startswith("ValueError: progress counts with numbers from 0 on")
+    assert cause(lines).startswith("ValueError: progress counts with numbers from 0 on")

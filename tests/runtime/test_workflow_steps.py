@@ -13,7 +13,7 @@ from server.events import MOST_EVENT_BYTES, EventTooLarge
 from server.generation.run import Run
 from server.workflows import Workflow
 
-from .playing import Loud, ended, kinds, outcome, play, snapshot, started
+from .playing import Loud, cause, ended, kinds, outcome, play, snapshot, started
 from .world import app, process
 
 
@@ -110,11 +110,14 @@ async def test_a_step_that_raises_is_not_recorded(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101])
-async def test_a_steps_name_has_its_bounds(name: str, autojump_clock: MockClock) -> None:
+async def test_a_steps_name_has_its_bounds(
+    name: str, lines: list[dict[str, Any]], autojump_clock: MockClock
+) -> None:
     async def work(run: Run) -> None:
         await run.step(name, dict)
 
-    assert "1 to 100 characters" in (await outcome(work))["error"]["message"]
+    await outcome(work)
+    assert "1 to 100 characters" in cause(lines)
 
 
 async def test_a_steps_result_has_to_be_json(autojump_clock: MockClock) -> None:

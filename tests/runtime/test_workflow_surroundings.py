@@ -15,7 +15,7 @@ from tests.generation.fake_agent import FakeAgent, Say
 from tests.generation.fake_upstream import FakeUpstream
 from tests.generation.owning import fields, the_end
 
-from .playing import ended, outcome, play, snapshot, started, steer
+from .playing import cause, ended, outcome, play, snapshot, started, steer
 from .world import app, of, process, say
 
 
@@ -71,20 +71,20 @@ async def test_a_models_answer_is_paid_for_once(autojump_clock: MockClock) -> No
 @pytest.mark.parametrize(
     ("model", "more", "told"),
     [
-        ("nobody/x", {}, "UnknownModel"),
+        ("nobody/x", {}, "nobody/x"),
         ("fake", {"parameters": {"bad": 1}}, "parameters.bad"),
         ("fake", {"tools": ["nothing"]}, "there is no tool 'nothing'"),
     ],
 )
 async def test_asking_for_what_there_is_not(
-    model: str, more: dict[str, Any], told: str, autojump_clock: MockClock
+    model: str, more: dict[str, Any], told: str, lines: list[dict[str, Any]], autojump_clock: MockClock
 ) -> None:
     async def work(run: Run) -> None:
         await run.generate(model, "hi", **more)
 
     error = (await outcome(work))["error"]
     assert error["code"] in ("workflow_failed", "invalid_parameters")
-    assert told in error["message"]
+    assert told in (cause(lines) if "reference" in error else error["message"])
 
 
 async def test_an_upstreams_failure_can_be_mended(autojump_clock: MockClock) -> None:

@@ -18,6 +18,7 @@ from server.ids import new as new_id
 from server.runtime.runtime import Runtime, open_runtime
 from server.runtime.stream_drain import Drain
 from server.upstream import Upstream
+from server.webhooks.options import WebhookOptions
 from server.workflows import Registry, Tool, Workflow
 from tests.generation.fake_upstream import FakeUpstream, FakeUpstreams
 from tests.generation.wrapped_log import events_of
@@ -33,6 +34,7 @@ async def process(
     registry: Registry | None = None,
     ephemeral_seconds: float = 600.0,
     public: PublicUrl | None = None,
+    webhooks: WebhookOptions | None = None,
 ) -> AsyncIterator[Runtime]:
     """A process for as long as the context is open; then it is gone, as by a kill. `fake` is its model `fake`.
 
@@ -49,6 +51,7 @@ async def process(
             registry=registry,
             ephemeral_seconds=ephemeral_seconds,
             public=public,
+            webhooks=webhooks,
         ) as runtime,
     ):
         yield runtime
