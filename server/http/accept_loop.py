@@ -23,8 +23,9 @@ from server.http.transport import ClientWatch, PlainTransport, TlsTransport
 
 log = logs.get("host")
 
-ACCEPTS_AT_ONCE = 64
-"""After so many new connections, those that are there get their turn."""
+ACCEPTS_AT_ONCE = 8
+"""After so many new connections, those that are there get their turn. Thousands that come at once would else begin
+together, and a token of a running answer would wait in each turn of the scheduler until all of them had theirs."""
 NO_FILES_SECONDS = 0.05
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 

@@ -44,6 +44,7 @@ class Metrics:
         self.failures = Counter()
         self.lost_runs = 0
         self.taken_over = 0
+        self.put_aside = 0
         self.webhooks = Counter()
         self.commit_seconds = Histogram(COMMIT)
         self.commit_appends = Histogram(APPENDS)

@@ -12,7 +12,8 @@ class Present:
 
     `busy`: the share of a core this process used lately; `pause`: seconds between two looks of a run upstream.
 
-    `refused`: what was turned away to pass, by the code of its problem.
+    `refused`: what was turned away to pass, by the code of its problem. `unknown`: messages of upstreams that
+    nobody understood, by provider.
     """
 
     store: Figures
@@ -24,3 +25,4 @@ class Present:
     refused: Mapping[str, int]
     busy: float
     pause: float
+    unknown: Mapping[str, int]

@@ -47,7 +47,18 @@ def runs(metrics: Metrics, now: Present) -> Iterable[Metric]:
             ("provider",),
             (((name,), meter.repaired) for name, meter in meters),
         ),
-        gauge("runs_running", "Generations this process drives now.", now.runs),
+        counters(
+            "unknown_upstream_messages",
+            "Messages in upstreams' streams that were not understood, and passed by: pings of gateways, events of "
+            "a newer version. Many, with failures beside them: that upstream speaks another format.",
+            ("provider",),
+            (((name,), count) for name, count in now.unknown.items()),
+        ),
+        gauge(
+            "runs_running",
+            "Generations this process drives now, those that wait for people or their turn too.",
+            now.runs,
+        ),
         gauge("busy_ratio", "Share of a core this process used lately; Python runs on one.", now.busy),
         gauge(
             "run_pause_seconds",
@@ -78,8 +89,16 @@ def runs(metrics: Metrics, now: Present) -> Iterable[Metric]:
         ),
         counter(
             "runs_taken_over",
-            "Runs of other processes that this one went on with: workflows, models with tools, queues.",
+            "Runs of other processes that this one went on with: workflows, models with tools, queues. And its "
+            "own, after its database was away.",
             metrics.taken_over,
+        ),
+        gauge(
+            "orphans_put_aside",
+            "Runs and webhooks that nobody drives and this process could not see to: their conversation cannot be "
+            "folded, or the database refuses their next event. Looked at again, less and less often. Above 0: "
+            "look for 'put aside' in the log.",
+            metrics.put_aside,
         ),
         counters(
             "webhook_tries",

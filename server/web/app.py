@@ -12,6 +12,7 @@ from server.web.commands import post_routes as posts
 from server.web.commands.post_endpoints import PostEndpoints
 from server.web.direct_posts import BODY_SECONDS, DirectPosts
 from server.web.direct_reads import DirectReads
+from server.web.direct_sockets import DirectSockets
 from server.web.edge import cors, id_converters, problems, quart_connections
 from server.web.edge.host_origin_check import HostOriginCheck
 from server.web.edge.request_ids import RequestIds, name_lines
@@ -59,7 +60,8 @@ def build(runtime: Runtime, settings: Settings) -> DirectReads:
     app.register_blueprint(reads.routes(runtime, endpoints))
     commands = PostEndpoints(runtime, settings.heartbeat)
     app.register_blueprint(posts.routes(commands))
-    app.register_blueprint(sockets.routes(runtime))
+    upgrades = sockets.WebSocketEndpoint(runtime)
+    app.register_blueprint(sockets.routes(upgrades))
     app.register_blueprint(webhook.routes(runtime))
     app.register_blueprint(diagnostics.routes(runtime.drain))
     app.register_blueprint(openapi.routes(runtime.public))
@@ -67,7 +69,8 @@ def build(runtime: Runtime, settings: Settings) -> DirectReads:
     app.register_blueprint(metrics.routes(runtime))
     metrics.count_requests(app, runtime.metrics)
     around = guard, readers, runtime.public, runtime.metrics
-    return DirectReads(DirectPosts(RequestIds(app), commands, *around, settings.max_body), endpoints, *around)
+    framework = DirectSockets(RequestIds(app), upgrades, guard, runtime.public)
+    return DirectReads(DirectPosts(framework, commands, *around, settings.max_body), endpoints, *around)
 
 
 def host_origin_check(settings: Settings, public: PublicUrl) -> HostOriginCheck:

@@ -32,6 +32,7 @@ def routes(runtime: Runtime) -> Blueprint:
             refused=runtime.drain.refused,
             busy=runtime.supervisor.pace.busy,
             pause=runtime.supervisor.pace.pause,
+            unknown=runtime.upstreams.unknown(),
         )
 
     page = Page(runtime.metrics, look)

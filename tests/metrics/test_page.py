@@ -13,7 +13,7 @@ from server.upstream import CODES
 from tests.metrics.scraping import Scrape
 
 UNITS = ("_seconds", "_bytes", "_total", "_events", "_appends", "_info", "_ratio")
-NUMBERS = ("_up", "_running", "_limit", "_waiting", "_readers", "draining")
+NUMBERS = ("_put_aside", "_up", "_running", "_limit", "_waiting", "_readers", "draining")
 
 
 @pytest.fixture
@@ -29,7 +29,10 @@ def metrics() -> Metrics:
 def page(metrics: Metrics) -> Page:
     """A page of a store that has just been opened."""
     figures = EventStore(MemoryLog().process()).figures()
-    return Page(metrics, lambda: Present(figures, 2, 500, {"sse": 3}, 1000, False, {"overloaded": 4}, 0.8, 0.01))
+    return Page(
+        metrics,
+        lambda: Present(figures, 2, 500, {"sse": 3}, 1000, False, {"overloaded": 4}, 0.8, 0.01, {"openai": 6}),
+    )
 
 
 def test_the_text_format(metrics: Metrics) -> None:

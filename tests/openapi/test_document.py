@@ -130,6 +130,9 @@ WRITTEN: list[NewEvent] = [
     events.generation_interrupted(GENERATION, 0, "worker_lost"),
     events.generation_interrupted(GENERATION, 1, "server_stopped"),
     events.token(GENERATION, ""),
+    events.reasoning(GENERATION, "Let me see."),
+    events.tool_arguments(GENERATION, CALL, '{"order', "refund"),
+    events.tool_arguments(GENERATION, CALL, '": 17}'),
     events.step_finished(GENERATION, "step look 1", None),
     events.tool_proposed(
         GENERATION,
@@ -141,6 +144,7 @@ WRITTEN: list[NewEvent] = [
         step="answer",
         client=True,
         expires_at=SOON,
+        hidden_characters=["U+202E", "U+E0041"],
     ),
     events.tool_proposed(
         GENERATION, CALL, name="look", arguments={}, arguments_digest=DIGEST, needs_approval=False, step="answer"
@@ -155,6 +159,7 @@ WRITTEN: list[NewEvent] = [
             arguments_digest=DIGEST,
             reason=reason,
             by="anonymous",
+            hidden_characters=["U+200B"] if decision == "modified" else (),
         )
         for decision, reason in (("approved", None), ("rejected", "no"), ("modified", None))
     ),
@@ -166,8 +171,11 @@ WRITTEN: list[NewEvent] = [
     events.progress(GENERATION, 0.5, 1, "", None),
     events.result(GENERATION, None),
     events.generation_completed(GENERATION, "stop", {"input_tokens": 1}, 5),
-    events.generation_completed(GENERATION, "stop", None, None),
+    events.generation_completed(GENERATION, "refusal", None, None, "I will not."),
     events.generation_failed(GENERATION, "upstream_cut", "It went away.", retryable=True),
+    events.generation_failed(
+        GENERATION, "workflow_failed", "It failed.", retryable=False, reference=ids.new("ref")
+    ),
     events.generation_cancelled(GENERATION, "enough", "anonymous"),
     events.generation_cancelled(GENERATION, None, "anonymous"),
 ]

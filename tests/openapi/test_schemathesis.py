@@ -21,7 +21,7 @@ from .controls import APP, agent, approval, until, workflow
 
 HERE = Path(__file__).parent
 COMMAND = Path(sys.executable).with_name("st")
-FLAGS = ["--seed", "1", "--max-examples", "10", "--generation-database", "none", "--request-timeout", "20"]
+FLAGS = ["--seed", "1", "--max-examples", "5", "--generation-database", "none", "--request-timeout", "20"]
 SERVER = {"TOKENTAPE_STREAM_MAX_SECONDS": "0.2", "TOKENTAPE_MAX_RUNS": "5000", **APP}
 """Streams and held requests end after a moment, for it waits for the end of every answer."""
 TALKED_BACK = {f"/v1/generations/<name>/{last}" for last in ("decisions", "steer", "tools/<call>/result")}

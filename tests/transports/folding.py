@@ -19,6 +19,7 @@ DECIDED = ("decision", "arguments", "arguments_digest", "by")
 SEEN = (
     *("id", "status", "model", "workflow", "input", "parameters", "text", "tokens", "progress", "tool_calls"),
     *("steering", "result", "usage", "error", "reason", "position", "attempt", "created_at"),
+    *("reasoning", "refusal"),
 )
 
 
@@ -34,6 +35,7 @@ def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None
         status = "waiting"
     begun = max((n for n, event in enumerate(mine) if event["type"] == "generation.started"), default=0)
     deltas = [event["delta"] for event in mine[begun:] if event["type"] == "token"]
+    thoughts = [event["delta"] for event in mine[begun:] if event["type"] == "reasoning"]
     progress = next((event for event in reversed(mine) if event["type"] == "progress"), None)
     return {
         "id": name,
@@ -44,6 +46,8 @@ def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None
         "parameters": mine[0]["parameters"],
         "text": "".join(deltas),
         "tokens": len(deltas),
+        "reasoning": "".join(thoughts),
+        "refusal": last.get("generation.completed", {}).get("refusal"),
         "progress": progress and {field: progress.get(field) for field in ("done", "total", "unit", "stage")},
         "tool_calls": calls,
         "steering": {
@@ -71,14 +75,17 @@ def fold_calls(mine: Sequence[Event]) -> list[dict[str, Any]]:
                 **{field: event[field] for field in ("arguments", "arguments_digest")},
                 "proposed_digest": event["arguments_digest"],
                 "client": event.get("client", False),
+                "hidden_characters": event.get("hidden_characters", []),
                 "expires_at": event.get("expires_at"),
                 **dict.fromkeys(("decision", "reason", "by", "result", "error")),
             }
         elif kind == "tool.decided":
             calls[event["call"]] |= {field: event[field] for field in DECIDED} | {"reason": event.get("reason")}
+            if event["decision"] == "modified":
+                calls[event["call"]]["hidden_characters"] = event.get("hidden_characters", [])
         elif kind == "tool.finished":
             calls[event["call"]] |= {field: event.get(field) for field in ("result", "error")}
-        if kind.startswith("tool."):
+        if kind.startswith("tool.") and kind != "tool.arguments":
             status = event["decision"] if kind == "tool.decided" else kind.removeprefix("tool.")
             calls[event["call"]] |= {"status": status, "position": event["position"]}
     return list(calls.values())

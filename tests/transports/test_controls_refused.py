@@ -55,7 +55,7 @@ async def make_refusals(
         ("decide", asked, approval(call, decision="maybe"), 422, "invalid_request"),
         ("decide", asked, approval(call, decision="modified"), 422, "invalid_request"),
         ("decide", asked, approval(call, arguments={}), 422, "invalid_request"),
-        ("decide", asked, approval(call, decision="modified", arguments={"n": 2**60}), 422, "invalid_arguments"),
+        ("decide", asked, approval(call, decision="modified", arguments={"n": 2**64}), 422, "invalid_request"),
         ("tool_result", asked, {"call": call["call"], "result": 1}, 409, "not_started"),
         ("tool_result", asked, {"call": "call_unknown", "result": 1}, 404, "not_found"),
     ]

@@ -191,9 +191,10 @@ async def web(
     most_runs: int = 100,
     registry: Registry | None = None,
     patience: float = 30.0,
+    expected: int = 0,
     **settings: Any,
 ) -> AsyncIterator[Web]:
-    """An app on an empty log in memory. Its model is called `fake`. No request may have been a fault of ours."""
+    """An app on an empty log in memory. Its model is called `fake`. So many requests as `expected` are faults."""
     faults: list[object] = []
 
     class Log:
@@ -212,7 +213,7 @@ async def web(
             backend, fake, most_runs=most_runs, patience=patience, registry=registry, public=public
         ) as runtime:
             yield Web(runtime, known)
-    assert faults == []
+    assert len(faults) == expected, faults
 
 
 def _scope(kind: str, path: str, headers: Headers, query: str) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Who is there: the state itself, in memory, with the sockets played by the test."""
 
 import json
+import math
 import re
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
 
 import pytest
-import trio
-import trio.testing
 
 from server.web.transports.presence import FRAMES_PER_SECOND, LONGEST_PAUSE, MOST_LISTED, Presence, Present
 
@@ -23,11 +22,11 @@ def shown(present: Present) -> dict[str, Any]:
 
 def is_news(present: Present) -> bool:
     """Whether its socket would have something to send."""
-    return present._news.is_set()
+    return present.due < math.inf
 
 
 def test_one_frame_says_it_all() -> None:
-    presence = Presence()
+    presence = Presence(lambda: 7.0)
     with presence.enter(ROOM, "Ann", "anonymous") as ann, presence.enter(ROOM, None, "anonymous") as other:
         frame = shown(ann)
         assert list(frame) == ["kind", "you", "count", "people"]
@@ -46,7 +45,7 @@ def test_one_frame_says_it_all() -> None:
 
 def test_all_are_told_of_a_change_and_nobody_twice() -> None:
     """News is a mark, not a row: many changes are one frame, and it shows how things stand then."""
-    presence = Presence()
+    presence = Presence(lambda: 7.0)
     with presence.enter(ROOM, "Ann", "anonymous") as ann:
         shown(ann)
         assert not is_news(ann)
@@ -61,29 +60,25 @@ def test_all_are_told_of_a_change_and_nobody_twice() -> None:
         assert [one["author"] for one in shown(ann)["people"]] == ["Ann"]
 
 
-async def test_news_wakes_who_waits(autojump_clock: trio.testing.MockClock) -> None:
-    presence = Presence()
-    heard: list[int] = []
-
-    async def listen(present: Present) -> None:
-        while True:
-            await present.news()
-            heard.append(shown(present)["count"])
-
-    async with trio.open_nursery() as nursery:
-        with presence.enter(ROOM, None, "anonymous") as one:
-            nursery.start_soon(listen, one)
-            await trio.sleep(1)
-            assert heard == [1]
-            with presence.enter(ROOM, None, "anonymous"), presence.enter(ROOM, None, "anonymous"):
-                await trio.sleep(1)
-            await trio.sleep(1)
-            assert heard == [1, 3, 1]
-            nursery.cancel_scope.cancel()
+def test_who_has_seen_all_is_called_once_for_many_changes_and_told_after_a_pause() -> None:
+    now = 7.0
+    presence = Presence(lambda: now)
+    called: list[float] = []
+    with presence.enter(ROOM, None, "anonymous") as one:
+        assert one.due == -math.inf  # the first frame goes out at once
+        one.on_news = lambda: called.append(one.due)
+        assert shown(one)["count"] == 1
+        now = 8.0
+        with presence.enter(ROOM, None, "anonymous"), presence.enter(ROOM, None, "anonymous"):
+            assert called == [pytest.approx(7.0 + 2 / FRAMES_PER_SECOND)]
+            assert shown(one)["count"] == 3
+            assert one.due == math.inf
+        assert called[1:] == [pytest.approx(8.0 + 2 / FRAMES_PER_SECOND)]
+        assert shown(one)["count"] == 1
 
 
 def test_conversations_know_nothing_of_each_other_and_nothing_is_kept_of_the_empty() -> None:
-    presence = Presence()
+    presence = Presence(lambda: 7.0)
     with presence.enter(ROOM, "Ann", "anonymous") as ann:
         shown(ann)
         with presence.enter("conv_2", "Bob", "anonymous") as bob:
@@ -95,7 +90,7 @@ def test_conversations_know_nothing_of_each_other_and_nothing_is_kept_of_the_emp
 
 
 def test_who_fails_is_gone() -> None:
-    presence = Presence()
+    presence = Presence(lambda: 7.0)
     with presence.enter(ROOM, "Ann", "anonymous") as ann:
         with pytest.raises(ValueError, match="cut"), presence.enter(ROOM, "Bob", "anonymous"):
             raise ValueError("cut")
@@ -104,7 +99,7 @@ def test_who_fails_is_gone() -> None:
 
 def test_many_are_counted_and_the_first_are_listed() -> None:
     """And the more there are, the longer changes may come together."""
-    presence = Presence()
+    presence = Presence(lambda: 7.0)
     with ExitStack() as stack:
         crowd = [stack.enter_context(presence.enter(ROOM, f"P{n}", "anonymous")) for n in range(MOST_LISTED + 50)]
         frame = shown(crowd[-1])
@@ -120,7 +115,7 @@ def test_many_are_counted_and_the_first_are_listed() -> None:
 
 def test_a_clock_that_is_set_back_does_not_mix_them_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are in the order of `since`, always."""
-    presence = Presence()
+    presence = Presence(lambda: 7.0)
     with presence.enter(ROOM, "Ann", "anonymous") as ann:
 
         class Back:

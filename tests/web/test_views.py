@@ -69,8 +69,16 @@ def test_a_call_is_shown_with_both_digests_and_without_its_step() -> None:
     assert shown["proposed_digest"] == "a" * 64
     assert shown["arguments_digest"] == "b" * 64
     assert shown["expires_at"] == "2026-01-01T01:00:00Z"
-    assert shown.keys() == set(ToolCall.__struct_fields__) - {"step"}
+    assert shown.keys() == (set(ToolCall.__struct_fields__) - {"step"}) | {"hidden_characters"}
     assert [shown[name] for name in ("decision", "reason", "by", "result", "error")] == [None] * 5
+
+
+def test_a_calls_hidden_characters_are_named() -> None:
+    """Of its name and of the arguments that run, each once."""
+    call = replace(CALL, name="re\u200bfund", arguments={"to": "a\u202eb\u202e", "\U000e0041": ["é"]})
+    [shown] = decoded(replace(RUN, tool_calls=(call,)))["tool_calls"]
+    assert shown["hidden_characters"] == ["U+200B", "U+202E", "U+E0041"]
+    assert decoded(replace(RUN, tool_calls=(CALL,)))["tool_calls"][0]["hidden_characters"] == []
 
 
 def test_what_was_said_of_a_run_is_in_its_snapshot() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from eventstore import StoreUnavailable
 from server.ids import new as new_id
 from tests.generation.fake_upstream import FOREVER, FakeUpstream
 from tests.openapi.app import grading, look
 from tests.runtime.world import app as declared
+from tokentape import Run, workflow
 
 from .asgi import Answered, Web, web
 from .test_posts_refused import Away
@@ -65,6 +67,38 @@ async def test_a_call_that_cannot_be_is_unknown(call: str) -> None:
         conversation, generation = await run(app)
         told = await say(app, conversation, do="tool_result", generation=generation, call=call, result=1)
         assert (told["status"], told["code"]) == (404, "not_found")
+
+
+class Odd(BaseModel):
+    """Its own check breaks down."""
+
+    level: int = 0
+
+    @field_validator("level")
+    @classmethod
+    def _looked_up(cls, level: int) -> int:
+        return {0: 0}[level]
+
+
+@workflow("odd", steering=Odd)
+async def odd(run: Run) -> None:
+    """Waits for a person."""
+    await run.approve("go on")
+
+
+async def test_a_fault_of_the_app_answers_its_command_and_ends_no_socket() -> None:
+    """As by POST. Closed, the client would come back and send the very same again."""
+    async with web(registry=declared(odd), expected=2) as app:
+        made = (await app.post("/v1/generations", {"workflow": "odd"})).json
+        steering = {"name": "level", "value": 7}
+        assert (await app.post(f"/v1/generations/{made['id']}/steer", steering)).status == 500
+        command = {"key": KEY, "do": "steer", "generation": made["id"], **steering}
+        texts = [{"id": "c1", **command}, {"id": "c2", "key": KEY, "do": "post", "role": "user", "content": "x"}]
+        answer = await app.upgrade(f"/v1/conversations/{made['conversation']}/ws", texts=texts)
+        first, second = [frame for frame in answer.frames if frame["kind"] in ("reply", "error")]
+        assert (first["id"], first["kind"], first["code"]) == ("c1", "error", "internal_error")
+        assert "7" not in first["detail"]
+        assert (second["id"], second["kind"]) == ("c2", "reply")
 
 
 class Ways:

@@ -12,7 +12,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
 from werkzeug.routing import WebsocketMismatch
 
-from eventstore import Erased, StoreUnavailable, Trimmed
+from eventstore import Erased, Rewound, StoreUnavailable, Trimmed
 from server import logs
 from server.config.public_url import PublicUrl
 from server.errors import Problem, unavailable
@@ -52,6 +52,18 @@ def respond(problem: Problem, public: PublicUrl) -> Response:
 
 def from_store(error: Erased | StoreUnavailable | Trimmed, public: PublicUrl) -> Problem:
     """The store's errors that a client may cause or has to wait for."""
+    if isinstance(error, Rewound):
+        return Problem(
+            410,
+            "cursor_expired",
+            f"The log ends at position {error.head} now: the database has lost what came behind it. Read the "
+            "snapshot, then go on from its position.",
+            extra={
+                "earliest": error.earliest,
+                "head": error.head,
+                "snapshot": public.path(f"/v1/conversations/{error.stream}"),
+            },
+        )
     if isinstance(error, Trimmed):
         return Problem(
             410,

@@ -63,11 +63,17 @@ class GenerationInterrupted(OfGeneration, tag=Type.GENERATION_INTERRUPTED.value,
     """Its worker is gone, or goes; another one takes it up. No end."""
 
     attempt: Annotated[int, Meta(ge=0)]
-    reason: Literal["server_stopped", "worker_lost"]
+    reason: Literal["server_stopped", "worker_lost", "store_unavailable", "internal_error"]
 
 
 class Token(OfGeneration, tag=Type.TOKEN.value, kw_only=True):
     """One chunk of text, as the upstream sent it; it may be empty."""
+
+    delta: str
+
+
+class Reasoning(OfGeneration, tag=Type.REASONING.value, kw_only=True):
+    """One chunk of what the model thinks aloud, as the upstream sent it: no part of the answer's text."""
 
     delta: str
 
@@ -80,6 +86,9 @@ class GenerationCompleted(OfGeneration, tag=Type.GENERATION_COMPLETED.value, kw_
     ttft_ms: Annotated[
         int | None, Meta(description="Milliseconds from the start to the first token; null where none came.")
     ]
+    refusal: Annotated[str | UnsetType, Meta(description="The words with which the model refused to answer.")] = (
+        UNSET
+    )
 
 
 class GenerationFailed(OfGeneration, tag=Type.GENERATION_FAILED.value, kw_only=True):
@@ -103,7 +112,9 @@ Event = (
     | GenerationStarted
     | GenerationInterrupted
     | Token
+    | Reasoning
     | work_events.StepFinished
+    | work_events.ToolArguments
     | work_events.ToolProposed
     | work_events.ToolDecided
     | work_events.ToolStarted

@@ -12,6 +12,13 @@ from server.web.openapi.event import By, OfGeneration
 from server.web.snapshots.snapshot_json import CallId, Digest, Failure
 
 Arguments = dict[str, Any]
+Hidden = Annotated[
+    list[Annotated[str, Meta(pattern="^U\\+[0-9A-F]{4,6}$")]] | UnsetType,
+    Meta(
+        description="Characters in the name or the arguments that nobody sees, or that reorder what is seen: "
+        "show them as escapes to whoever decides. The arguments, and their digest, hold them as they are."
+    ),
+]
 
 
 class StepFinished(OfGeneration, tag=Type.STEP_FINISHED.value, kw_only=True):
@@ -19,6 +26,18 @@ class StepFinished(OfGeneration, tag=Type.STEP_FINISHED.value, kw_only=True):
 
     step: str
     result: Any
+
+
+class ToolArguments(OfGeneration, tag=Type.TOOL_ARGUMENTS.value, kw_only=True):
+    """One chunk of a call's arguments, while the model writes them. The call is `tool.proposed`, with the same id.
+
+    Chunks without it before the next `generation.started`, or the end, are of an answer that was cut: throw them
+    away.
+    """
+
+    call: CallId
+    delta: Annotated[str, Meta(description="More of the JSON text; no JSON by itself.")]
+    name: Annotated[str | UnsetType, Meta(description="The tool's; with the first chunk.")] = UNSET
 
 
 class ToolProposed(OfGeneration, tag=Type.TOOL_PROPOSED.value, kw_only=True):
@@ -37,6 +56,7 @@ class ToolProposed(OfGeneration, tag=Type.TOOL_PROPOSED.value, kw_only=True):
     client: Annotated[bool | UnsetType, Meta(description="Whether a client runs it, and posts its result.")] = (
         UNSET
     )
+    hidden_characters: Hidden = UNSET
     step: Annotated[str, Meta(description="By which part of the run.")]
 
 
@@ -48,6 +68,7 @@ class ToolDecided(OfGeneration, tag=Type.TOOL_DECIDED.value, kw_only=True):
     proposed_digest: Annotated[Digest, Meta(description="Of what was seen.")]
     arguments: Annotated[Arguments, Meta(description="What runs.")]
     arguments_digest: Digest
+    hidden_characters: Hidden = UNSET
     reason: str | UnsetType = UNSET
     by: By
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from werkzeug.http import parse_etags
 
+from eventstore import Rewound
 from server.errors import not_found
 from server.generation.state import Conversation
 from server.runtime.runtime import Runtime
@@ -19,6 +20,7 @@ from server.web.transports.log_reader import Source
 from server.web.transports.polling import applied, hold
 from server.web.transports.read_params import (
     NOW,
+    Wait,
     parse_cursor,
     read_count,
     read_wait,
@@ -54,6 +56,7 @@ class SnapshotEndpoint:
         self._runtime = runtime
         self._kept: OrderedDict[str, _Shown] = OrderedDict()
         self._size = 0
+        self._incarnation = runtime.store.incarnation
 
     async def generation(self, asked: ReadRequest, name: str) -> Reply:
         """`GET /v1/generations/{id}`. Raises `Problem` 400, 404, 410, 503; `StoreUnavailable`."""
@@ -67,7 +70,7 @@ class SnapshotEndpoint:
             # Nothing of one that has ended will come: its reader need not look through what others wrote since.
             after = (await self._runtime.head_of(shown.stream)).position if shown.ended else shown.position
             source = Source(shown.stream, name, after, after, after, over=False)
-            wait = await hold(self._runtime, source, wait)
+            wait = await _hold(self._runtime, source, wait)
             shown = await self._look(name)
             unchanged = _unchanged(asked, shown.position)
         heeded = ("respond-async",) if pending and "pending" not in asked.args else ()
@@ -89,7 +92,7 @@ class SnapshotEndpoint:
         state = await runtime.conversation(name)
         if wait.seconds > 0 and _unchanged(asked, state.position):
             position = state.position
-            wait = await hold(runtime, Source(name, None, position, position, position, over=False), wait)
+            wait = await _hold(runtime, Source(name, None, position, position, position, over=False), wait)
             state = await runtime.conversation(name)
         retry_after = snapshot_json.retry_after(state.open[0]) if state.open else None
         headers = [*applied(wait), *_retry_after(retry_after, unchanged=False)]
@@ -97,7 +100,7 @@ class SnapshotEndpoint:
             return _snapshot(b"", state.position, headers, unchanged=True)
         if before is not None:
             return _snapshot(snapshot_json.conversation(state, before) + b"\n", state.position, headers)
-        kept = self._kept.get(name)
+        kept = self._known(name)
         if kept is None or kept.position != state.position:
             kept = _Shown(name, state.position, retry_after, snapshot_json.conversation(state) + b"\n")
             self._keep(name, kept)
@@ -106,12 +109,13 @@ class SnapshotEndpoint:
     # -- what is shown of a generation
 
     async def _look(self, name: str) -> _Shown:
-        kept = self._kept.get(name)
+        kept = self._known(name)
         if kept is not None and kept.ended:
-            # Its terminal event is its last. The head says whether the conversation is still there.
+            # Its terminal event is its last. The head says whether the conversation is still there, and that far.
             self._kept.move_to_end(name)
-            await self._runtime.head_of(kept.stream)
-            return kept
+            if (await self._runtime.head_of(kept.stream)).position >= kept.position:
+                return kept
+            kept = None
         conversation, found = await self._runtime.generation(name)
         if kept is not None and kept.position == found.position:
             return kept
@@ -121,8 +125,16 @@ class SnapshotEndpoint:
         self._keep(name, shown)
         return shown
 
+    def _known(self, name: str) -> _Shown | None:
+        """What was shown last; nothing of what was shown before the log went back."""
+        if self._incarnation != self._runtime.store.incarnation:
+            self._incarnation = self._runtime.store.incarnation
+            self._kept.clear()
+            self._size = 0
+        return self._kept.get(name)
+
     def _keep(self, name: str, shown: _Shown) -> None:
-        before = self._kept.get(name)
+        before = self._known(name)
         if before is not None:
             if before.position > shown.position:
                 return  # another poll has moved on meanwhile
@@ -152,6 +164,14 @@ class SnapshotEndpoint:
 _VARY = (b"vary", b"Prefer")
 """Of a generation's snapshot: `respond-async` decides its status."""
 _JSON: Headers = [(b"content-type", b"application/json")]
+
+
+async def _hold(runtime: Runtime, source: Source, wait: Wait) -> Wait:
+    """As `hold`. A log that goes back meanwhile is news as well: the answer is what it holds now."""
+    try:
+        return await hold(runtime, source, wait)
+    except Rewound:
+        return wait
 
 
 def _headers(position: int) -> Headers:

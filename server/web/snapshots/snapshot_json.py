@@ -6,14 +6,15 @@ there, so that clients can rely on it.
 
 import math
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
-from server.generation.state import Conversation, Generation, Message
+from server.generation.state import Conversation, Generation, Message, ToolCall
 from server.generation.states import CallStatus, Status
+from server.hidden_characters import hidden_characters
 from server.ids import shape
 
 encode = msgspec.json.Encoder().encode
@@ -37,10 +38,13 @@ LONG_TEXT = 64 * 1024
 
 
 class Failure(TypedDict):
-    """Why a generation failed: a code for programs, a sentence for people."""
+    """Why a generation or a call failed: a code for programs, a sentence for people."""
 
     code: str
     message: str
+    reference: NotRequired[
+        Annotated[str, Meta(pattern=shape("ref"), description="Finds what happened in the server's own log.")]
+    ]
 
 
 class ProgressShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +65,13 @@ class ToolCallShown(msgspec.Struct, frozen=True, kw_only=True):
     needs_approval: bool
     client: Annotated[bool, Meta(description="Whether a client runs it, and posts its result.")]
     arguments: Annotated[dict[str, Any], Meta(description="What runs: as proposed, or as modified.")]
+    hidden_characters: Annotated[
+        list[str],
+        Meta(
+            description="Characters in the name or the arguments that nobody sees, or that reorder what is seen, "
+            "as `U+202E`: show them as escapes to whoever decides."
+        ),
+    ]
     arguments_digest: Digest
     proposed_digest: Annotated[Digest, Meta(description="What a decision has to name.")]
     expires_at: datetime | None
@@ -98,12 +109,26 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     text_events: Annotated[
         str | UnsetType, Meta(description="Where the text is left out: where its events are.")
     ] = UNSET
+    reasoning: Annotated[
+        str | None,
+        Meta(
+            description="What the model thought aloud so far, joined: no part of the text. Of the present "
+            "attempt, and null, as the text."
+        ),
+    ]
+    reasoning_bytes: Annotated[
+        int | UnsetType, Meta(description="Where the reasoning is left out: its bytes in UTF-8.")
+    ] = UNSET
+    reasoning_events: Annotated[
+        str | UnsetType, Meta(description="Where the reasoning is left out: where its events are.")
+    ] = UNSET
     tokens: Annotated[int, Meta(ge=0, description="How many token events there are.")]
     progress: ProgressShown | None
     tool_calls: list[ToolCallShown]
     steering: Annotated[dict[str, Any], Meta(description="The parameters that can be steered, as they stand.")]
     result: Annotated[Any, Meta(description="What the workflow returned.")]
     finish_reason: str | None
+    refusal: Annotated[str | None, Meta(description="The words with which the model refused to answer.")]
     usage: Annotated[dict[str, int] | None, Meta(description="What the upstream counted.")]
     ttft_ms: Annotated[int | None, Meta(description="Milliseconds from the start to the first token.")]
     error: Failure | None
@@ -243,11 +268,14 @@ def _message(conversation: str, message: Message) -> MessageShown:
 
 
 def _short(found: Generation) -> GenerationSnapshot:
-    size = long_text(found.text)
     shown = generation(found)
-    if size is None:
-        return shown
-    return replace(shown, text=None, text_bytes=size, text_events=f"/v1/generations/{found.id}/events")
+    events = f"/v1/generations/{found.id}/events"
+    if (size := long_text(found.text)) is not None:
+        shown = replace(shown, text=None, text_bytes=size, text_events=events)
+    if (size := long_text(found.reasoning)) is not None:
+        where = f"{events}?types=reasoning"
+        shown = replace(shown, reasoning=None, reasoning_bytes=size, reasoning_events=where)
+    return shown
 
 
 def long_text(text: str) -> int | None:
@@ -274,18 +302,24 @@ def _fields(found: Generation) -> dict[str, Any]:
         **{name: getattr(found, name) for name in _SAME},
         "tools": list(found.tools),
         "progress": None if progress is None else ProgressShown(**_picked(ProgressShown, progress)),
-        "tool_calls": [ToolCallShown(**_picked(ToolCallShown, call)) for call in calls],
+        "tool_calls": [_call(call) for call in calls],
     }
 
 
-def _picked(shape: type[msgspec.Struct], value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in shape.__struct_fields__}
+def _call(call: ToolCall) -> ToolCallShown:
+    hidden = hidden_characters(call.name, call.arguments)
+    return ToolCallShown(**_picked(ToolCallShown, call, but=("hidden_characters",)), hidden_characters=hidden)
 
 
+def _picked(shape: type[msgspec.Struct], value: Any, but: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in shape.__struct_fields__ if name not in but}
+
+
+_LEFT_OUT = ("text_bytes", "text_events", "reasoning_bytes", "reasoning_events")
 _SAME = tuple(
     name
     for name in GenerationSnapshot.__struct_fields__
-    if name not in ("tools", "progress", "tool_calls", "text_bytes", "text_events")
+    if name not in ("tools", "progress", "tool_calls", *_LEFT_OUT)
 )
 
 

@@ -89,7 +89,7 @@ async def _without_unwanted_rest(runtime: Runtime, source: Source) -> Source:
         return source
     position = source.start
     while position < source.end:
-        found = await runtime.store.read(source.stream, position, SCAN)
+        found = await runtime.store.read(source.stream, position, SCAN, seen=position)
         for event in found.events:
             if event.position > source.end:
                 break
@@ -118,7 +118,7 @@ class LogReader:
 
     def __init__(self, runtime: Runtime, source: Source) -> None:
         self._source = source
-        self._subscription = runtime.store.subscribe(source.stream, source.start)
+        self._subscription = runtime.store.subscribe(source.stream, source.start, seen=source.head)
         self.closed = source.over
 
     def __enter__(self) -> "LogReader":
@@ -164,6 +164,5 @@ class LogReader:
 
 async def read_slice(runtime: Runtime, source: Source, position: int, limit: int) -> Slice:
     """What stands behind a position of the source's stream, with the primary's head."""
-    return await runtime.store.read(
-        source.stream, position, limit if source.generation is None and source.types is None else SCAN
-    )
+    whole = source.generation is None and source.types is None
+    return await runtime.store.read(source.stream, position, limit if whole else SCAN, seen=source.head)

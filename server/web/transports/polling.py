@@ -31,6 +31,19 @@ class _Page:
     can follow, for the generation's terminal event has been passed.
     """
 
+    __slots__ = (
+        "_limit",
+        "_scanned",
+        "_source",
+        "_store",
+        "closed",
+        "events",
+        "following",
+        "full",
+        "size",
+        "up_to_date",
+    )
+
     def __init__(self, runtime: Runtime, source: Source, limit: int) -> None:
         self.events: list[Event] = []
         self.following = max(source.start, source.cursor)
@@ -45,7 +58,8 @@ class _Page:
         """One read more."""
         source, left = self._source, self._limit - len(self.events)
         whole = source.generation is None and source.types is None
-        found = await self._store.read(source.stream, self.following, left if whole else SCAN)
+        seen = max(source.head, self.following)
+        found = await self._store.read(source.stream, self.following, left if whole else SCAN, seen=seen)
         for event in found.events:
             self.following = event.position
             if source.wants(event):
@@ -75,6 +89,7 @@ async def read_page(runtime: Runtime, source: Source, limit: int, wait: Wait) ->
     found = _Page(runtime, source, limit)
     body = await _gather(runtime, found)
     if not found.events and found.up_to_date and not found.closed and wait.seconds > 0:
+        del found, body  # thousands may be held at once
         wait = await hold(runtime, source, wait)
         # What rang is read again as a page, so that "up to date" is said of one read of the primary.
         body = await _gather(runtime, _Page(runtime, source, limit))

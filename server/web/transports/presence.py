@@ -6,8 +6,9 @@ the sockets of this process and no others: of several servers on one database, e
 without a word is there until the connection is given up. Must not know how frames are sent.
 """
 
+import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -25,20 +26,25 @@ FRAMES_PER_SECOND, LONGEST_PAUSE = 200, 5.0
 
 
 class Present:
-    """One socket's place: what it is to be told, and when. `person` is how the others see it."""
+    """One socket's place: what it is to be told, and when. `person` is how the others see it.
+
+    `due`: when the next frame is to be sent, by trio's clock; infinite while there is no news. `on_news` is called
+    when that changes from infinite.
+    """
+
+    __slots__ = ("_room", "due", "on_news", "person", "shown")
 
     def __init__(self, person: Person, room: "_Room") -> None:
         self.person = person
+        self.due = -math.inf  # who is new has been told nothing
+        self.shown = -math.inf
+        self.on_news: Callable[[], None] | None = None
         self._room = room
-        self._news = trio.Event()
-
-    async def news(self) -> None:
-        """Returns when somebody came or went since the last `frame`."""
-        await self._news.wait()
 
     def frame(self) -> str:
         """How things stand now; that is no news any more."""
-        self._news = trio.Event()
+        self.due = math.inf
+        self.shown = self._room.clock()
         return frames.presence(self.person.connection, self._room.people(), len(self._room.here))
 
     @property
@@ -48,19 +54,23 @@ class Present:
 
     def tell(self) -> None:
         """Somebody came or went."""
-        self._news.set()
+        if self.due == math.inf:
+            self.due = self.shown + self.pause
+            if self.on_news is not None:
+                self.on_news()
 
 
 class Presence:
-    """Of one process: who is in which conversation."""
+    """Of one process: who is in which conversation. `clock` is the one that `Present.due` is read against."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
+        self._clock = clock
         self._rooms: dict[str, _Room] = {}
 
     @contextmanager
     def enter(self, conversation: str, author: str | None, by: str) -> Iterator[Present]:
         """A place for as long as the context is open. `author` is the name that the client gave itself, if any."""
-        room = self._rooms.setdefault(conversation, _Room())
+        room = self._rooms.setdefault(conversation, _Room(self._clock))
         present = room.add(author, by)
         try:
             yield present
@@ -75,7 +85,8 @@ class Presence:
 
 
 class _Room:
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
         self.here: dict[str, Present] = {}
         self._newest = ""
         self._people: msgspec.Raw | None = None

@@ -1,18 +1,19 @@
 """The WebSocket: the conversation's log in order, and commands back, on one connection.
 
-One task reads commands, one after the other, so that what a client sends takes effect in its order; one task
-reads the log and sends; one tells who is there. A slow client slows only its own reader, whose whole state is a
+One task reads commands, one after the other, so that what a client sends takes effect in its order; another sends
+the log, and between its events who is there. A slow client slows only its own reader, whose whole state is a
 position. Every frame goes out whole, under one lock, and what a frame holds is settled when the lock is had.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import trio
 from quart import Blueprint, Websocket, websocket
 
 from eventstore import Erased, Event, StoreUnavailable, Trimmed
+from eventstore.wakeups import Waker
 from server.errors import Problem, not_found
 from server.http.asgi import SEND_TEXTS
 from server.runtime.runtime import Runtime
@@ -34,23 +35,53 @@ AUTHOR_MOST = 200
 Body = dict[str, Any]
 
 
-def routes(runtime: Runtime) -> Blueprint:
-    """The one WebSocket address."""
-    blue = Blueprint("sockets", __name__)
-    presence = Presence()
+class Client(Protocol):
+    """The client of one WebSocket: of Quart's, or of the direct way."""
 
-    @blue.websocket("/v1/conversations/<name>/ws")
-    async def socket(name: str) -> None:
-        client: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]  # a werkzeug proxy
-        # What passes is refused before the upgrade, by status: client libraries back off when a handshake fails,
-        # and come back at once, a hundred times a second, to a server that accepts and then closes.
+    @property
+    def scope(self) -> Any:
+        """ASGI's, with the extension `SEND_TEXTS`."""
+        ...
+
+    @property
+    def requested_subprotocols(self) -> list[str]:
+        """What it offers to speak."""
+        ...
+
+    async def accept(self, *, subprotocol: str | None) -> None:
+        """Completes the upgrade."""
+        ...
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None when it has gone."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Says goodbye."""
+        ...
+
+
+class WebSocketEndpoint:
+    """Answers upgrades at the one WebSocket address."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._presence = Presence()
+
+    async def __call__(self, client: Client, args: Mapping[str, str], name: str) -> None:
+        """Serves one WebSocket, from before its upgrade to its end. `args`: the query's parameters.
+
+        Raises `Problem` and `StoreUnavailable` before the upgrade, for what passes: refused by status, client
+        libraries back off; accepted and then closed, they come back at once, a hundred times a second.
+        """
+        runtime = self._runtime
         runtime.drain.refuse_stream()
         # At once: those that come while this one is looked up have to see it.
         stay = runtime.drain.enter("websocket")
         try:
             try:
-                author = _author(client.args.get("author"))
-                cursor, types = read_cursor({}, client.args), read_types(client.args)
+                author = _author(args.get("author"))
+                cursor, types = read_cursor({}, args), read_types(args)
                 source = await find_conversation(runtime, name, cursor, types)
             except (Problem, Trimmed, Erased) as error:
                 problem = as_problem(error, runtime.public)
@@ -64,10 +95,20 @@ def routes(runtime: Runtime) -> Blueprint:
             await _accept(client)
             if source.behind is not None:
                 runtime.metrics.resumed("websocket", source.behind)
-            with presence.enter(name, author, CALLER) as present:
+            with self._presence.enter(name, author, CALLER) as present:
                 await _Socket(runtime, client, name, source, stay, present).serve()
         finally:
             runtime.drain.leave(stay)
+
+
+def routes(endpoint: WebSocketEndpoint) -> Blueprint:
+    """The one WebSocket address."""
+    blue = Blueprint("sockets", __name__)
+
+    @blue.websocket("/v1/conversations/<name>/ws")
+    async def socket(name: str) -> None:
+        client: Websocket = websocket._get_current_object()  # type: ignore[attr-defined]  # a werkzeug proxy
+        await endpoint(client, client.args, name)
 
     return blue
 
@@ -76,7 +117,7 @@ class _Socket:
     def __init__(
         self,
         runtime: Runtime,
-        client: Websocket,
+        client: Client,
         conversation: str,
         source: Source,
         stay: Stay,
@@ -90,47 +131,40 @@ class _Socket:
         self._present = present
         self._send_texts = client.scope["extensions"][SEND_TEXTS]["send"]
         self._sending = trio.Lock()
-        self._wait = trio.CancelScope()
-        self._rewind: tuple[Any, int] | None = None
-        self._rewound = trio.Event()
+        self._waker: Waker | None = None
+        self._rewind: tuple[Any, int, int] | None = None
+        self._rewound: trio.Event | None = None
         self._closing = (RESTART, "")
 
     async def serve(self) -> None:
         """Until the client goes, the server drains, or something is wrong with either."""
         hello = frames.hello(self._conversation, self._source.cursor, self._source.head)
         await self._send_texts([hello, self._present.frame()])
+        self._present.on_news = self._look_up
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hear, nursery.cancel_scope)
-            nursery.start_soon(self._tell, nursery.cancel_scope)
-            nursery.start_soon(self._show)
+            self._closing = await self._tell_all()
+            nursery.cancel_scope.cancel()
         await self._client.close(*self._closing)
+
+    def _look_up(self) -> None:
+        """Who sends looks what there is to send besides events."""
+        if self._waker is not None:
+            self._waker.nudge()
 
     async def _send(self, frame: str) -> None:
         async with self._sending:
-            await self._client.send(frame)
+            await self._send_texts([frame])
 
-    # -- who is there, out
-
-    async def _show(self) -> None:
-        while True:
-            await trio.sleep(self._present.pause)
-            await self._present.news()
-            async with self._sending:
-                await self._send_texts([self._present.frame()])
-
-    # -- the log, out
-
-    async def _tell(self, both: trio.CancelScope) -> None:
-        """Sends the log until it is over."""
-        self._closing = await self._tell_all()
-        both.cancel()
+    # -- the log and who is there, out
 
     async def _tell_all(self) -> tuple[int, str]:
         """The close code and reason when the log, or the stay, is over."""
         after = self._source.cursor
+        seen = self._source.head
         while True:
             try:
-                await self._tell_from(after)
+                await self._tell_from(after, seen)
             except (StoreUnavailable, Trimmed, Erased) as error:
                 if isinstance(error, StoreUnavailable):
                     self._runtime.metrics.streams_cut.add("store_away", "websocket")
@@ -139,24 +173,27 @@ class _Socket:
                 return (LATER if isinstance(error, StoreUnavailable) else EXPIRED), problem.code
             if self._rewind is None:
                 return RESTART, "draining" if self._runtime.drain.begun else "time is up, come back"
-            command, after = self._rewind
+            command, after, seen = self._rewind
             self._rewind = None
-            self._rewound.set()
+            if self._rewound is not None:
+                self._rewound.set()
             await self._send(frames.reply(command, {"status": 200, "body": {"after": after}}))
 
-    async def _tell_from(self, after: int) -> None:
-        """Until the stay is over or a resync wants another position."""
-        with self._runtime.store.subscribe(self._conversation, after) as subscription:
+    async def _tell_from(self, after: int, seen: int) -> None:
+        """Until the stay is over or a resync wants another position. `seen`: the head as it was read."""
+        with self._runtime.store.subscribe(self._conversation, after, seen=seen) as subscription:
+            self._waker = subscription.waker
             told = False
             while not self._stay.over and self._rewind is None:
-                # Only the wait is ever cut short, never the sending of what was read.
-                with self._stay.scope(float("inf")) as self._wait:
-                    events = await (subscription.next() if told else subscription.look())
-                if self._wait.cancelled_caught:
+                if self._present.due <= trio.current_time():
+                    async with self._sending:
+                        await self._send_texts([self._present.frame()])
+                if told and not await self._stay.sleep(subscription.waker, self._present.due):
                     continue
+                events = await subscription.look()
                 if events:
                     await self._tell_events(event for event in events if self._source.wants(event))
-                else:
+                elif not told:
                     told = True
                     await self._send(frames.caught_up(subscription.position))
 
@@ -180,6 +217,9 @@ class _Socket:
     async def _hear(self, both: trio.CancelScope) -> None:
         while True:
             text = await self._client.receive()
+            if text is None:
+                both.cancel()
+                return
             if not isinstance(text, str):
                 self._closing = UNSUPPORTED, "text frames only"
                 both.cancel()
@@ -196,7 +236,7 @@ class _Socket:
             command = body.pop("id", None)
             check_clean(body)
             answer = await self._do(command, body)
-        except (Problem, StoreUnavailable, Trimmed, Erased) as error:
+        except Exception as error:  # a fault is this command's alone; closed, the client would come back with it
             problem = as_problem(error, self._runtime.public)
             await self._send(
                 frames.error(command, problem.code, problem.detail, {"status": problem.status, **problem.extra})
@@ -224,13 +264,13 @@ class _Socket:
         after = body.get("after")
         if isinstance(after, bool) or not isinstance(after, int | str):
             raise Problem(400, "invalid_cursor", "after: a whole number ≥ 0, or now.")
-        head = await self._runtime.store.head(self._conversation)
+        head = await self._runtime.head_of(self._conversation)
         position = resolve_cursor(parse_cursor(str(after)), head.position)
         if position < head.earliest - 1:
             raise Trimmed(self._conversation, position, head.earliest, head.position)
         self._runtime.metrics.resumed("websocket", head.position - position)
-        self._rewind, self._rewound = (command, position), trio.Event()
-        self._wait.cancel()
+        self._rewind, self._rewound = (command, position, head.position), trio.Event()
+        self._look_up()
         await self._rewound.wait()  # a second resync right behind would take the first one's place and reply
 
 
@@ -291,11 +331,12 @@ def _author(name: str | None) -> str | None:
     return name
 
 
-async def _accept(client: Websocket) -> None:
+async def _accept(client: Client) -> None:
     offered = frames.SUBPROTOCOL in client.requested_subprotocols
     await client.accept(subprotocol=frames.SUBPROTOCOL if offered else None)
 
 
-async def _close_with(client: Websocket, problem: Problem) -> None:
-    await client.send(frames.error(None, problem.code, problem.detail, problem.extra))
+async def _close_with(client: Client, problem: Problem) -> None:
+    send_texts = client.scope["extensions"][SEND_TEXTS]["send"]
+    await send_texts([frames.error(None, problem.code, problem.detail, problem.extra)])
     await client.close({404: UNKNOWN, 410: EXPIRED}.get(problem.status, BAD_ADDRESS), problem.code)

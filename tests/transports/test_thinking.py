@@ -1,0 +1,251 @@
+"""A log with thoughts, pieces of calls, a refusal, long integers and what a provider wants back, on every way out.
+
+Written into the database as a run writes it, so that every type and every field is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from eventstore import NO_STREAM, Append, Event, Key, NewEvent
+from server import events
+from server.config.public_url import PublicUrl
+from server.events import GENERATION_SCOPE
+from server.ids import new as new_id
+from server.webhooks import message
+from server.workflows import digest
+from tests.cli.commands import tokentape
+from tests.clients import ndjson, sse
+from tests.clients.api import Api
+from tests.clients.ws import talk
+from tests.harness.databases import TestDatabase
+from tests.openapi.contract import validator
+
+from .folding import fold_generation, seen_generation
+from .test_websocket_ends import open_store
+
+SECRET = "c2lnbmF0dXJl"
+LONG = 2**53 + 1
+"""An integer that a double cannot hold; and its neighbours are others."""
+ARGUMENTS = {"id": LONG, "list": [-LONG, 2**63 - 1, -(2**63)], "to": "a\u202eb"}
+CARRY = {"answer": {"anthropic": [{"signature": SECRET}]}, "calls": {"x": {"thought_signature": SECRET}}}
+
+
+def written(generation: str, call: str) -> list[NewEvent]:
+    """All of it, from the first event of its conversation on."""
+    its_digest = digest(ARGUMENTS)
+    return [
+        events.conversation_started("T", {"id": LONG}),
+        events.generation_requested(
+            generation, model="demo", parameters={"seed": LONG}, steering={"level": LONG}, by="anonymous"
+        ),
+        events.generation_started(generation, 1, "worker-1"),
+        events.reasoning(generation, "let me "),
+        events.reasoning(generation, "see\u2028 é"),
+        events.token(generation, "so "),
+        events.tool_arguments(generation, call, '{"id": ', "refund"),
+        events.tool_arguments(generation, call, f"{LONG}}}"),
+        # Their own word in an app's result is none of ours.
+        events.step_finished(generation, "answer/1", {"carry": "mine", "id": LONG}, CARRY),
+        events.step_finished(generation, "step x 1", {"carry": SECRET[::-1]}),
+        events.tool_proposed(
+            generation,
+            call,
+            name="refund",
+            arguments=ARGUMENTS,
+            arguments_digest=its_digest,
+            needs_approval=True,
+            step="answer/1",
+            hidden_characters=["U+202E"],
+        ),
+        events.tool_decided(
+            generation,
+            call,
+            decision="modified",
+            proposed_digest=its_digest,
+            arguments={"id": LONG + 2},
+            arguments_digest=digest({"id": LONG + 2}),
+            reason=None,
+            by="anonymous",
+        ),
+        events.tool_started(generation, call),
+        events.tool_finished(generation, call, {"result": [LONG]}),
+        events.steering_changed(generation, "level", LONG + 2, "anonymous"),
+        events.result(generation, {"id": LONG}),
+        events.generation_completed(generation, "refusal", {"output_tokens": 3}, 12, "I will not."),
+    ]
+
+
+async def store_log(url: str, conversation: str, generation: str, news: list[NewEvent]) -> Sequence[Event]:
+    """Puts a log into the database: the request, with the key by which it is found, and all else."""
+    key = Key(GENERATION_SCOPE, generation)
+    async with open_store(url) as store:
+        await store.append(Append(conversation, tuple(news[:2]), NO_STREAM, keys=(key,)))
+        await store.append(Append(conversation, tuple(news[2:])))
+        return (await store.read(conversation, 0, 100)).events
+
+
+@pytest.fixture
+async def paths(shared_database: TestDatabase) -> tuple[str, str]:
+    """Of the conversation and of the generation."""
+    conversation, generation = new_id("conv"), new_id("gen")
+    await store_log(shared_database.app_url, conversation, generation, written(generation, new_id("call")))
+    return f"/v1/conversations/{conversation}", f"/v1/generations/{generation}"
+
+
+Read = Callable[[Api, str, str], Awaitable[tuple[str, list[dict[str, Any]]]]]
+"""What came, as text; and the events in it, those of the conversation's own but the first left out."""
+
+
+async def _get(api: Api, path: str, **query: Any) -> str:
+    answer = await api.http.get(path, params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+async def page(api: Api, conversation: str, generation: str) -> tuple[str, list[dict[str, Any]]]:
+    text = await _get(api, f"{conversation}/events", after=1)
+    return text, json.loads(text)["events"]
+
+
+async def long_poll(api: Api, conversation: str, generation: str) -> tuple[str, list[dict[str, Any]]]:
+    text = await _get(api, f"{generation}/events", wait=5)
+    return text, json.loads(text)["events"]
+
+
+async def event_stream(api: Api, conversation: str, generation: str) -> tuple[str, list[dict[str, Any]]]:
+    text = await _get(api, f"{generation}/events", format="sse", named=1)
+    datas = [frame.data for frame in sse.Parser().feed(text.encode()) if frame.data not in (None, "[DONE]")]
+    return text, [json.loads(data or "") for data in datas]
+
+
+async def lines(api: Api, conversation: str, generation: str) -> tuple[str, list[dict[str, Any]]]:
+    text = await _get(api, f"{generation}/events", format="ndjson")
+    return text, ndjson.Parser().feed(text.encode())
+
+
+async def websocket(api: Api, conversation: str, generation: str) -> tuple[str, list[dict[str, Any]]]:
+    async with talk(api.port, conversation, 1) as socket:
+        await socket.until("caught_up")
+        await socket.command("resync", after=1)
+        await socket.until("caught_up")
+    half = len(socket.events) // 2
+    assert socket.events[:half] == socket.events[half:]
+    return json.dumps(socket.seen), socket.events[:half]
+
+
+async def tail(api: Api, conversation: str, generation: str) -> tuple[str, list[dict[str, Any]]]:
+    return await _command(api, "tail", conversation.rpartition("/")[2], "--until-end", "--after", "1")
+
+
+async def replay(api: Api, conversation: str, generation: str) -> tuple[str, list[dict[str, Any]]]:
+    return await _command(api, "replay", generation.rpartition("/")[2], "--instant")
+
+
+async def _command(api: Api, *words: str) -> tuple[str, list[dict[str, Any]]]:
+    url = ("--url", f"http://127.0.0.1:{api.port}")
+    people, programs = await tokentape(*words, *url), await tokentape(*words, *url, "--json")
+    assert (people.status, programs.status) == (0, 0), people.err + programs.err
+    return people.out + programs.out, [json.loads(line) for line in programs.out.splitlines()]
+
+
+WAYS: list[Read] = [page, long_poll, event_stream, lines, websocket, tail, replay]
+
+
+@pytest.mark.parametrize("read", WAYS, ids=lambda read: read.__name__)
+async def test_events(api: Api, paths: tuple[str, str], read: Read) -> None:
+    """What a provider wants back is in none; all else is, exactly as it was written and as the schema says."""
+    text, found = await read(api, *paths)
+    assert SECRET not in text
+    assert "thought_signature" not in text
+    call = next(event["call"] for event in found if "call" in event)
+    expected = written(paths[1].rpartition("/")[2], call)[1:]
+    assert [event["type"] for event in found] == [new.type for new in expected]
+    for event, new in zip(found, expected, strict=True):
+        fields = json.loads(new.data)
+        fields.pop("carry", None)
+        common = ("position", "type", "at", "generation")
+        assert {name: value for name, value in event.items() if name not in common} == fields
+        validator("Event").validate(event)
+
+
+async def test_snapshots(api: Api, paths: tuple[str, str]) -> None:
+    """At the head and at each position; of the generation, and in that of its conversation."""
+    conversation, generation = paths
+    texts = [await _get(api, conversation), await _get(api, generation)]
+    texts += [await _get(api, generation, at=position) for position in range(2, 18)]
+    texts += [await _get(api, conversation, at=position) for position in range(1, 18)]
+    assert SECRET not in "".join(texts)
+    log = await api.log(conversation)
+    for position, text in enumerate(texts[2:18], 2):
+        expected = fold_generation(log[:position], generation.rpartition("/")[2])
+        assert seen_generation(json.loads(text)) == expected
+    found = json.loads(texts[1])
+    assert json.loads(texts[0])["generations"] == [found] == [json.loads(texts[17])]
+    assert (found["text"], found["reasoning"], found["refusal"]) == ("so ", "let me see\u2028 é", "I will not.")
+    assert json.loads(texts[0])["metadata"] == {"id": LONG}
+    assert (found["parameters"], found["steering"]) == ({"seed": LONG}, {"level": LONG + 2})
+    (call,) = found["tool_calls"]
+    assert (call["arguments"], call["result"], found["result"]) == ({"id": LONG + 2}, [LONG], {"id": LONG})
+    (proposed,) = json.loads(await _get(api, generation, at=11))["tool_calls"]
+    assert (proposed["arguments"], proposed["hidden_characters"]) == (ARGUMENTS, ["U+202E"])
+
+
+@pytest.mark.parametrize(
+    ("types", "kept"),
+    [
+        ("reasoning", ["reasoning"] * 2),
+        ("tool.arguments", ["tool.arguments"] * 2),
+        ("token,reasoning", ["reasoning", "reasoning", "token"]),
+    ],
+)
+async def test_types_that_a_reader_picks(api: Api, paths: tuple[str, str], types: str, kept: list[str]) -> None:
+    for of in paths:
+        found = json.loads(await _get(api, f"{of}/events", types=types))["events"]
+        assert [event["type"] for event in found] == kept
+    without = json.loads(
+        await _get(api, f"{paths[1]}/events", types=",".join(f"-{one}" for one in types.split(",")))
+    )
+    assert not {event["type"] for event in without["events"]} & set(kept)
+
+
+async def test_a_webhook(shared_database: TestDatabase) -> None:
+    """Its body holds the event as every transport shows it."""
+    conversation, generation = new_id("conv"), new_id("gen")
+    news = written(generation, new_id("call"))
+    log = await store_log(shared_database.app_url, conversation, generation, news)
+    bodies = [message.body(generation, conversation, event, PublicUrl()) for event in log]
+    assert SECRET in "".join(event.data for event in log)
+    assert SECRET.encode() not in b"".join(bodies)
+    assert json.loads(bodies[-1])["data"]["event"]["refusal"] == "I will not."
+
+
+@pytest.mark.parametrize("kind", ["text", "reasoning"])
+async def test_a_long_text_is_left_out_of_a_conversations_snapshot(
+    api: Api, shared_database: TestDatabase, kind: str
+) -> None:
+    """With its bytes, and where its events are; a generation's own snapshot has it."""
+    conversation, generation = new_id("conv"), new_id("gen")
+    long, most = "é" * 40_000, "é" * 32_768
+    say, other = events.reasoning, events.token
+    if kind == "text":
+        say, other = other, say
+    news = [
+        *written(generation, new_id("call"))[:3],
+        say(generation, long),
+        other(generation, most),
+        events.generation_completed(generation, "stop", None, 1),
+    ]
+    await store_log(shared_database.app_url, conversation, generation, news)
+    (found,) = (await api.get(f"/v1/conversations/{conversation}"))["generations"]
+    assert (found[kind], found[f"{kind}_bytes"]) == (None, 80_000)
+    left = {"text": "reasoning", "reasoning": "text"}[kind]
+    assert found[left] == most
+    assert f"{left}_bytes" not in found
+    there = await api.get(found[f"{kind}_events"])
+    assert "".join(event["delta"] for event in there["events"] if event["type"] == say("", "").type) == long
+    assert (await api.get(f"/v1/generations/{generation}"))[kind] == long
