@@ -14,7 +14,7 @@ import trio
 from rich.spinner import Spinner
 from rich.text import Text
 
-from server.cli.event_format import ENDS, summary, told
+from server.cli.event_format import ENDS, Asides, summary, told
 from server.cli.event_printer import JsonTeller
 from server.cli.output import Paper, keep_fresh, open_paper, reconnecting, tell_absence
 from server.cli.status_line import Doing
@@ -55,11 +55,12 @@ class Answering:
         self._address = address
         self._patience = patience
         self._json = JsonTeller() if as_json else None
-        self._paper: Paper = open_paper(self._footer, plain=as_json, markdown=markdown)
+        self._paper: Paper = open_paper(self._footer, plain=as_json, markdown=markdown, asides_apart=True)
         self._spinner = Spinner("dots", style="dim")
         self._known = trio.Event()
         self._started = 0.0
         self._doing = Doing()
+        self._asides = Asides()
         self._cancelling = False
         self._quiet_since_cut = False
         self._ended = Ended()
@@ -110,7 +111,9 @@ class Answering:
     def _tell(self, events: Iterable[Event]) -> None:
         """What matters to who waits for the answer."""
         for event in events:
-            if event["type"] not in QUIET and (words := told(event)) is not None:
+            if (aside := self._asides.of(event)) is not None:
+                self._paper.aside(*aside)
+            elif event["type"] not in QUIET and (words := told(event)) is not None:
                 self._paper.note(f"{clean_line(event['type'])}  {words}")
 
     async def _heed(self, signals: AsyncIterator[int], api: Api, nursery: trio.Nursery) -> None:

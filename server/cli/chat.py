@@ -47,6 +47,9 @@ def command(
     Kill the server in the middle of a sentence and start it again: the answer goes on, or it says how it
     ended; nothing is shown twice and nothing is missing. Ctrl-C cancels the answer, which is recorded; once
     more leaves. Control characters in an answer are shown as pictures; with --json they are escaped.
+
+    What a model thinks, and a call's arguments while it writes them, are dimmed and marked "thinking:" and
+    "arguments of …:"; where no terminal is, they go to standard error, and standard output is the answer.
     """
     if again and conversation is None:
         raise click.BadParameter("in which conversation? name it with --conversation", param_hint="--again")

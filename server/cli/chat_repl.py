@@ -153,8 +153,8 @@ class Conversing:
                 raise ended.error
             if ended.signal is not None:
                 self._judge(ended)
-        elif newest["text"]:
-            text = clean(newest["text"])
+        elif said := newest["text"] or newest.get("refusal"):
+            text = clean(said)
             self._remark("…" * (len(text) > SHOWN) + text[-SHOWN:])
 
     def _judge(self, ended: Ended) -> None:

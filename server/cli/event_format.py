@@ -49,6 +49,27 @@ def line_for(event: Event) -> Text:
     return line
 
 
+class Asides:
+    """What a model says besides its answer, in running text: what it thinks, and the calls that it writes.
+
+    For one log: a call's name comes with its first piece alone.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def of(self, event: Event) -> tuple[str, str] | None:
+        """A label and more text under it; None for any other event."""
+        match event:
+            case {"type": "reasoning", "delta": str() as delta}:
+                return "thinking", delta
+            case {"type": "tool.arguments", "call": str() as call, "delta": str() as delta}:
+                name = self._names.setdefault(call, str(event.get("name") or call))
+                return clean_line(f"arguments of {name}"), delta
+            case _:
+                return None
+
+
 def told(event: Event) -> str | None:
     """What an event of a run's work says, in words; None where its fields say it best."""
     match event:
@@ -99,6 +120,8 @@ def summary(end: Event) -> str:
     parts = []
     if end.get("finish_reason") not in (None, "stop"):
         parts.append(str(end["finish_reason"]))
+    if end.get("refusal"):
+        parts.append(str(end["refusal"]))
     usage = end.get("usage") or {}
     if "input_tokens" in usage:
         parts.append(f"{usage['input_tokens']} tokens in")

@@ -6,7 +6,7 @@ from typing import Protocol
 import click
 import msgspec
 
-from server.cli.event_format import Event, line_for
+from server.cli.event_format import Asides, Event, line_for
 from server.cli.output import Paper
 from server.cli.terminal_escape import clean_json
 
@@ -23,11 +23,14 @@ class PeopleTeller:
 
     def __init__(self, paper: Paper) -> None:
         self._paper = paper
+        self._asides = Asides()
 
     def tell(self, events: Sequence[Event]) -> None:
         for event in events:
             if event["type"] == "token":
                 self._paper.write(str(event.get("delta", "")))
+            elif (aside := self._asides.of(event)) is not None:
+                self._paper.aside(*aside)
             else:
                 self._paper.line(line_for(event))
 

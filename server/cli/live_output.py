@@ -32,6 +32,7 @@ class LivePaper:
         self._footer = footer
         self._markdown = markdown
         self._open = ""
+        self._label: str | None = None
         # Itself, not what it looks like now: each print draws it anew, and would draw what was settled just then.
         self._live = Live(self, console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
 
@@ -46,13 +47,22 @@ class LivePaper:
         self._live.stop()
 
     def write(self, text: str) -> None:
+        if self._label is not None and text:
+            self._settle_all()
         self._open += clean(text).replace("\t", "    ")
         if self._markdown:
             self._settle_blocks()
-            return
-        rows, self._open = split_rows(self._open, self._console.width)
-        if rows:
-            self._print_rows(rows)
+        else:
+            self._settle_rows()
+
+    def aside(self, label: str, text: str) -> None:
+        mark = f"{clean(label)}: "
+        if self._label != label:
+            self._settle_all()
+            self._label, self._open = label, mark
+        # Each line of it is marked: a terminal without colours shows nothing dimmed.
+        self._open += clean(text).replace("\t", "    ").replace("\n", f"\n{mark}")
+        self._settle_rows()
 
     def line(self, text: Text) -> None:
         self._settle_all()
@@ -69,15 +79,22 @@ class LivePaper:
         footer = self._footer()
         parts: list[RenderableType] = [footer] if footer is not None else []
         if self._open:
-            parts.insert(0, _markdown(self._open) if self._markdown else Text(self._open, no_wrap=True))
+            marked = self._markdown and self._label is None
+            parts.insert(0, _markdown(self._open) if marked else self._text(self._open))
         return Group(*parts)
 
     def _settle_all(self) -> None:
         text, self._open = self._open, ""
-        if text and self._markdown:
+        if text and self._markdown and self._label is None:
             self._console.print(_markdown(text))
-        elif text:
+        elif text and text != f"{clean(self._label or '')}: ":  # else a line of an aside that has only its mark
             self._print_rows([text])
+        self._label = None
+
+    def _settle_rows(self) -> None:
+        rows, self._open = split_rows(self._open, self._console.width)
+        if rows:
+            self._print_rows(rows)
 
     def _settle_blocks(self) -> None:
         """Prints the blocks behind which there is an empty line; not inside of a fence."""
@@ -89,4 +106,8 @@ class LivePaper:
         self._console.print()
 
     def _print_rows(self, rows: list[str]) -> None:
-        self._console.print(Text("\n".join(rows)), no_wrap=True, overflow="ignore", crop=False)
+        self._console.print(self._text("\n".join(rows)), no_wrap=True, overflow="ignore", crop=False)
+
+    def _text(self, text: str) -> Text:
+        """As it is drawn, now and once it is settled."""
+        return Text(text, "" if self._label is None else "dim", no_wrap=True)

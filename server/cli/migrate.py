@@ -39,6 +39,8 @@ def command(as_json: bool, **flags: Any) -> None:
         def tell(what: str) -> None:
             if status is not None:
                 status.update(what)
+            elif what.startswith("waiting"):
+                click.echo(f"tokentape: {what}", err=True)
 
         before = trio.run(_migrate, settings, tell)
     if as_json:
@@ -52,13 +54,11 @@ def command(as_json: bool, **flags: Any) -> None:
 async def _migrate(settings: Settings, tell: Any) -> str | None:
     """The revision before; None when the database had no schema."""
     if settings.database_url is not None:
-        tell(f"to revision {migrations.HEAD}…")
         url = settings.database_url
-        return await migrate_database(Database(url, settings.database_owner_url or url))
+        return await migrate_database(Database(url, settings.database_owner_url or url), tell=tell)
     tell("starting the embedded PostgreSQL…")
     held = await trio.to_thread.run_sync(acquire, settings.data_dir)
     try:
-        tell(f"to revision {migrations.HEAD}…")
-        return await migrate_database(Database(held.app_url, held.owner_url))
+        return await migrate_database(Database(held.app_url, held.owner_url), tell=tell)
     finally:
         held.release()

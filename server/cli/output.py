@@ -36,6 +36,9 @@ class Paper(Protocol):
     def write(self, text: str) -> None:
         """More of the answer, right behind what there is."""
 
+    def aside(self, label: str, text: str) -> None:
+        """More running text that is no part of the answer: dimmed, below the label that says what it is."""
+
     def line(self, text: Text) -> None:
         """A whole line of what was asked for, below all there is."""
 
@@ -47,10 +50,16 @@ class Paper(Protocol):
 
 
 class PlainPaper:
-    """For files, pipes, and terminals that cannot move the cursor."""
+    """For files, pipes, and terminals that cannot move the cursor. Each line of an aside begins with its label.
 
-    def __init__(self) -> None:
+    `asides_apart`: they go to standard error, so that standard output is the answer and nothing else.
+    """
+
+    def __init__(self, *, asides_apart: bool = False) -> None:
         self._in_text = False
+        self._apart = asides_apart
+        self._label: str | None = None
+        self._fresh = True
 
     def __enter__(self) -> "PlainPaper":
         return self
@@ -58,19 +67,38 @@ class PlainPaper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end_aside()
         self._end_text()
         self.refresh()
 
     def write(self, text: str) -> None:
         if text:
+            self._end_aside()
             sys.stdout.write(clean(text))
             self._in_text = not text.endswith("\n")
 
+    def aside(self, label: str, text: str) -> None:
+        if self._label != label:
+            self._end_aside()
+            if not self._apart or sys.stdout.isatty():
+                self._end_text()
+            self._label, self._fresh = label, True
+        out = sys.stderr if self._apart else sys.stdout
+        for number, line in enumerate(clean(text).split("\n")):
+            if number:
+                out.write("\n")
+                self._fresh = True
+            if line:
+                out.write(f"{clean(label)}: {line}" if self._fresh else line)
+                self._fresh = False
+
     def line(self, text: Text) -> None:
+        self._end_aside()
         self._end_text()
         sys.stdout.write(clean(text.plain) + "\n")
 
     def note(self, text: str, style: str = "dim") -> None:
+        self._end_aside()
         if sys.stdout.isatty():
             self._end_text()
         self.refresh()
@@ -78,6 +106,12 @@ class PlainPaper:
 
     def refresh(self) -> None:
         sys.stdout.flush()
+        sys.stderr.flush()
+
+    def _end_aside(self) -> None:
+        if not self._fresh:
+            (sys.stderr if self._apart else sys.stdout).write("\n")
+        self._label, self._fresh = None, True
 
     def _end_text(self) -> None:
         if self._in_text:
@@ -92,11 +126,16 @@ def make_console() -> Console:
     return Console(highlight=False, emoji=False, markup=False)
 
 
-def open_paper(footer: Footer, *, plain: bool = False, markdown: bool = False) -> Paper:
-    """The right kind for standard output. `footer` is asked how things stand whenever it is drawn."""
+def open_paper(
+    footer: Footer, *, plain: bool = False, markdown: bool = False, asides_apart: bool = False
+) -> Paper:
+    """The right kind for standard output. `footer` is asked how things stand whenever it is drawn.
+
+    `asides_apart` is for the plain kind.
+    """
     console = make_console()
     if plain or not console.is_terminal or console.is_dumb_terminal or not sys.stdout.isatty():
-        return PlainPaper()
+        return PlainPaper(asides_apart=asides_apart)
     from server.cli.live_output import LivePaper
 
     return LivePaper(console, footer, markdown=markdown)

@@ -52,6 +52,8 @@ def command(
       tokentape replay gen_… --from 20 --to 40     a part of one answer
       tokentape replay conv_… --instant --json     all events at once, for programs
 
+    What a model thought, and the arguments that it wrote, are dimmed and marked "thinking:" and "arguments of …:".
+
     It reads finished pages, so the server may be restarted meanwhile. Ctrl-C ends it and says where.
     """
     read_id(name, "conv", "gen")

@@ -14,6 +14,7 @@ class Doing:
 
     tokens: int = 0
     _started: bool = False
+    _besides: str = ""
     _progress: str = ""
     # By call: its name, in the order in which they came.
     _undecided: dict[str, str] = field(default_factory=dict)
@@ -25,13 +26,19 @@ class Doing:
         match event:
             case {"type": "token"}:
                 self.tokens += 1
+                self._besides = ""
+            case {"type": "reasoning"}:
+                self._besides = "thinks · "
+            case {"type": "tool.arguments"}:
+                self._besides = "writes a call · "
             case {"type": "generation.started"}:
-                self._started, self.tokens, self._progress = True, 0, ""
+                self._started, self.tokens, self._progress, self._besides = True, 0, "", ""
             case {"type": "generation.interrupted"}:
                 self._started = False
             case {"type": "progress"}:
                 self._progress = progress(event)
             case {"type": "tool.proposed", "call": str() as call, "name": name}:
+                self._besides = ""
                 if event.get("needs_approval"):
                     self._undecided[call] = str(name)
                 if event.get("client"):
@@ -53,4 +60,4 @@ class Doing:
         if self._running:
             return f"waits for a client's {', '.join(self._running.values())}"
         progress = f"{self._progress} · " if self._progress else ""
-        return f"{progress}{self.tokens} tokens · {seconds:.1f} s"
+        return f"{self._besides}{progress}{self.tokens} tokens · {seconds:.1f} s"

@@ -39,6 +39,9 @@ def command(conversation: str, address: Address, after: str, as_json: bool, unti
       tokentape tail conv_… --after now        only what comes
       tokentape tail conv_… --json | jq .type  every event, for programs
 
+    What a model thinks, and a call's arguments while it writes them, are dimmed and marked "thinking:" and
+    "arguments of …:".
+
     Restart the server, pull the plug: it comes back and goes on behind the last position it showed.
     """
     if not (after == "now" or (after.isascii() and after.isdigit())):

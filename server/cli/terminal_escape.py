@@ -8,7 +8,8 @@ is on a line of ours shows all of them as escapes. Running text of answers keeps
 """
 
 import re
-import unicodedata
+
+from server.hidden_characters import is_hidden
 
 _PICTURES = {
     **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
@@ -19,8 +20,6 @@ _PICTURES = {
 _RAW_IN_JSON = re.compile("[\x7f-\x9f]")
 _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Embeddings, overrides and isolates (Unicode Standard Annex 9, section 2): open, they reorder what follows."""
-_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0000-\U000e0fff]")
-"""Letters and marks that are drawn as nothing (Default_Ignorable_Code_Point), besides the control characters."""
 
 
 def clean(text: str) -> str:
@@ -48,10 +47,7 @@ def has_unseen(text: str) -> bool:
 
 
 def _shown(character: str) -> str:
-    if character.isprintable() and not _UNSEEN.match(character):
-        return character
-    # Not printable, to Python, are also the spaces of other widths, which are seen.
-    return character if unicodedata.category(character) == "Zs" else _escape(character)
+    return _escape(character) if is_hidden(character) else character
 
 
 def _escape(found: "re.Match[str] | str") -> str:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import EnvSettingsSource
 
+from eventstore.postgres.address import parse
 from server.config.public_url import PublicUrl
 from server.config.web_names import parse_host, parse_origin
 
@@ -33,8 +34,9 @@ class BadSettings(Exception):
 
 
 def _postgres_url(value: str) -> str:
-    if not value.startswith(("postgresql://", "postgres://")):
+    if not value.startswith("postgres"):
         raise ValueError("it has to look like postgresql://user:password@host:5432/database")
+    parse(value)  # raises a ValueError that says what is wrong with it
     return value
 
 
@@ -178,7 +180,8 @@ class Settings(BaseSettings):
         description="bytes of answers held for slow clients, at most",
     )
     max_body: int = Field(1_048_576, ge=1_024, le=64 * 1_048_576, description="bytes of a request body, at most")
-    upstream_stall: Seconds = Field(60.0, description="seconds of silence after which an upstream is given up")
+    upstream_first_byte: Seconds = Field(600.0, description="seconds until an upstream has to begin to answer")
+    upstream_stall: Seconds = Field(600.0, description="seconds of silence after which an upstream is given up")
     webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(
         None, description="signs webhooks; without it none is taken"
     )
@@ -190,6 +193,7 @@ class Settings(BaseSettings):
     )
     openai_base_url: HttpUrl = Field("https://api.openai.com/v1", repr=False, validation_alias="OPENAI_BASE_URL")
     openai_api_key: SecretStr | None = Field(None, validation_alias="OPENAI_API_KEY")
+    openai_dialect: str = Field("", validation_alias="OPENAI_DIALECT")
     anthropic_base_url: HttpUrl = Field(
         "https://api.anthropic.com", repr=False, validation_alias="ANTHROPIC_BASE_URL"
     )

@@ -17,6 +17,13 @@ from bench.catalogue import ALL
 from bench.results import keep, table
 from bench.stand.database import Postgres, open_postgres
 
+LONG = frozenset({"durability", "fanout", "jobs", "polls", "replay", "search"})
+"""They take longest, and are made of what the others are made of."""
+
+
+def _mark(one: Benchmark[Any]) -> Any:
+    return pytest.param(one, id=one.name, marks=[pytest.mark.soak] if one.name in LONG else [])
+
 
 @pytest.fixture(scope="module")
 def bench_postgres() -> Iterator[Postgres]:
@@ -27,7 +34,7 @@ def bench_postgres() -> Iterator[Postgres]:
 
 
 @pytest.mark.timeout(300)  # some start PostgreSQL or a server several times over
-@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [_mark(one) for one in ALL])
 def test_it_runs(one: Benchmark[Any], bench_postgres: Postgres, tmp_path: Path) -> None:
     settings = dataclasses.replace(one.settings, **one.quick)
     report = one.run(bench_postgres, settings)

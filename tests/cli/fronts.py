@@ -4,6 +4,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -69,9 +70,10 @@ def lying(port: int, truth: bytes, lie: bytes) -> Handler:
     return handle
 
 
-def saying(deltas: Sequence[str]) -> Handler:
-    """A model that speaks the OpenAI wire format and says this to everybody."""
-    chunks = [{"choices": [{"index": 0, "delta": {"content": delta}}]} for delta in deltas]
+def saying(deltas: Sequence[str], thoughts: Sequence[str] = ()) -> Handler:
+    """A model that speaks the OpenAI wire format and says this to everybody, after these thoughts."""
+    said = [*({"reasoning_content": one} for one in thoughts), *({"content": one} for one in deltas)]
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in said]
     chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
     head = (

@@ -16,6 +16,7 @@ from tests.harness.http import http_client
 from tests.harness.servers import Server, running
 
 RUDE = ["plain \x1b]0;owned\x07", "\x1b[2J\x1b[31mred\x9b1A", "\r\nnext\ttab\x08\x7f"]
+MARKED = "thinking: plain ␛]0;owned␇␛[2J␛[31mred\ufffd1A\nthinking: next\ttab␈␡"
 HARMLESS = "plain ␛]0;owned␇␛[2J␛[31mred\ufffd1A\nnext\ttab␈␡"
 
 
@@ -156,26 +157,29 @@ async def test_sigterm_leaves_and_cancels_nothing(database: TestDatabase) -> Non
 
 async def test_an_answer_cannot_reach_into_the_terminal(database: TestDatabase) -> None:
     """Escape sequences in a model's text are shown, not obeyed: by chat, tail and replay, with JSON too."""
-    async with listening(saying(RUDE)) as port:
+    async with listening(saying(RUDE, RUDE)) as port:
         env = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-test"}
         async with running(database.app_url, env) as server:
             words = ("chat", "hi", "--model", "openai/rude", "--url", server.url)
             piped = await tokentape(*words)
             assert piped.status == 0, piped.err
-            assert piped.out == HARMLESS + "\n"
+            assert piped.out == HARMLESS + "\n", "what the model thinks is no part of the answer"
+            assert piped.err.startswith(MARKED + "\n")
             name = await _newest(server)
             tailed = await tokentape("tail", name, "--url", server.url, "--until-end")
-            assert HARMLESS in tailed.out
+            assert f"{MARKED}\n{HARMLESS}\n" in tailed.out
             replayed = await tokentape("replay", name, "--url", server.url, "--instant")
-            assert HARMLESS in replayed.out
+            assert f"{MARKED}\n{HARMLESS}\n" in replayed.out
             as_json = await tokentape("replay", name, "--url", server.url, "--instant", "--json")
             assert not any((ord(c) < 0x20 and c != "\n") or 0x7F <= ord(c) < 0xA0 for c in as_json.out)
-            deltas = [json.loads(line).get("delta", "") for line in as_json.out.splitlines()]
-            assert "".join(deltas) == "".join(RUDE)
+            events = [json.loads(line) for line in as_json.out.splitlines()]
+            for kind in ("token", "reasoning"):
+                assert "".join(event["delta"] for event in events if event["type"] == kind) == "".join(RUDE)
             for command in (words, ("replay", name, "--url", server.url, "--instant"), (*words, "--markdown")):
                 async with on_terminal(*command) as it:  # fails on any sequence that is not known to be ours
                     assert await it.end() == 0
-                    assert "␛]0;owned␇␛[2J␛[31mred" in it.screen.text
+                    assert it.screen.text.count("␛]0;owned␇␛[2J␛[31mred") == 2
+                    assert it.screen.text.count("thinking: ") == 2
 
 
 async def test_a_refusal_is_said(database: TestDatabase) -> None:

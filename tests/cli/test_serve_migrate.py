@@ -109,6 +109,7 @@ async def test_a_newer_versions_database_is_left_alone(
 ) -> None:
     """By the server and by `tokentape migrate`, in the same words."""
     postgres.sql("UPDATE eventstore.revision SET version_num = '9999'", database.name)
+    postgres.sql("UPDATE eventstore.compatible SET since = '9998'", database.name)
     done = await tokentape(
         *command, "--database-url", database.app_url, "--database-owner-url", database.owner_url
     )
@@ -116,4 +117,18 @@ async def test_a_newer_versions_database_is_left_alone(
     assert "revision 9999" in done.err
     assert "newer Tokentape" in done.err
     assert "Traceback" not in done.err
+    assert postgres.sql("SELECT version_num FROM eventstore.revision", database.name) == "9999"
+
+
+@pytest.mark.parametrize("migrate", [False, True])
+async def test_a_newer_versions_database_is_served_if_it_says_so(
+    database: TestDatabase, postgres: Postgres, migrate: bool
+) -> None:
+    """Between `migrate` and the new image servers are restarted, too; and they leave the schema as it is."""
+    postgres.sql("UPDATE eventstore.revision SET version_num = '9999'", database.name)
+    assert postgres.sql("SELECT since FROM eventstore.compatible", database.name) in migrations.revisions()
+    env = {"TOKENTAPE_MIGRATE": "1", "TOKENTAPE_DATABASE_OWNER_URL": database.owner_url} if migrate else {}
+    async with running(database.app_url, env) as server:
+        assert _migrated(server) == []
+        await _works(server)
     assert postgres.sql("SELECT version_num FROM eventstore.revision", database.name) == "9999"

@@ -6,7 +6,7 @@ import pytest
 
 from server.config import BadSettings, load
 from server.providers import upstreams_from
-from server.upstream import Upstreams
+from server.upstream import Limits, Upstreams
 from server.upstream.provider import Provider
 
 PROVIDERS = ["openai", "anthropic"]
@@ -90,5 +90,15 @@ def test_the_environments_proxy_is_taken_unless_it_is_told_not_to_be(
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_stall_is_what_was_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{name.upper()}_API_KEY", "sk-1")
+    assert provider(name)._settings.limits == Limits()
     monkeypatch.setenv("TOKENTAPE_UPSTREAM_STALL", "7")
-    assert provider(name)._settings.limits.idle == 7.0
+    monkeypatch.setenv("TOKENTAPE_UPSTREAM_FIRST_BYTE", "8")
+    assert provider(name)._settings.limits == Limits(idle=7.0, first_byte=8.0)
+
+
+def test_a_dialect_is_taken_and_one_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_DIALECT", "mistral")
+    assert made().available() == ["demo", "openai/<name>"]
+    monkeypatch.setenv("OPENAI_DIALECT", "klingon")
+    assert refusal().startswith("OPENAI_DIALECT: must be one of generic, openai, azure, mistral")

@@ -50,6 +50,7 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("max_unsent", "1048576", 1_048_576),
     ("max_body", "1024", 1024),
     ("max_body", "67108864", 67_108_864),
+    ("upstream_first_byte", "30", 30.0),
     ("upstream_stall", "30", 30.0),
     ("webhook_allow_private", "yes", True),
     ("webhook_allow_private", "false", False),

@@ -10,7 +10,9 @@ import trio
 
 from server.embedded import acquire, restart, stop
 from tests.conftest import postgres_folder
+from tests.eventstore.sessions import sessions
 from tests.faults.readers import SseReader, ask, assert_whole, wait_closed
+from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.http import http_client
 from tests.harness.servers import running
 
@@ -96,3 +98,22 @@ def _postmaster(data_dir: Path) -> int:
 def _runs(pid: int) -> bool:
     # Where nobody collects the dead, an ended postmaster stays in the table as a zombie.
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+async def test_a_server_stays_ready_whatever_table_somebody_holds(
+    postgres: Postgres, database: TestDatabase
+) -> None:
+    """A migration or an index that holds a table must not take all servers out of the load balancer at once."""
+    async with (
+        running(database.app_url) as server,
+        http_client(server.url) as client,
+        sessions(database.owner_url, "holder") as (holder,),
+    ):
+        for table in ("streams", "events", "writers", "keys", "snapshots"):
+            await holder.fetch("BEGIN")
+            await holder.fetch(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.get, "/v1/generations/gen_nobody")  # whoever waits for it is there first
+                for _ in range(3):
+                    assert (await client.get("/readyz")).status_code == 200, table
+                await holder.fetch("COMMIT")

@@ -42,6 +42,22 @@ async def test_answers_and_failures(database: TestDatabase) -> None:
             assert "Traceback" not in server.logged()
 
 
+async def test_readers_see_life_while_a_model_thinks(database: TestDatabase) -> None:
+    """Nothing comes from the provider, not even a head: the reader's stream is no quieter than any other."""
+    async with fake_upstream() as fake:
+        env = {"OPENAI_BASE_URL": fake.base_url, "TOKENTAPE_HEARTBEAT": "0.2"}
+        async with running(database.app_url, env) as server, http_client(server.url) as client:
+            run = await ask(server.url, {"model": "openai/head-after-1", "input": "hello"})
+            url, headers = f"/v1/generations/{run['id']}/events", {"Accept": "text/event-stream"}
+            async with client.stream("GET", url, headers=headers) as got:
+                lines = [line async for line in got.aiter_lines()]
+            first = next(number for number, line in enumerate(lines) if '"token"' in line)
+            quiet = sum(line.startswith(":") for line in lines[:first])
+            assert quiet >= 3
+            assert (await wait_closed(f"{server.url}{url}"))[-1]["type"] == "generation.completed"
+            assert len(await fake.log()) == 1
+
+
 async def test_the_history_is_the_prompt(database: TestDatabase) -> None:
     """Messages and earlier answers, in their order, then the input."""
     async with fake_upstream() as fake:

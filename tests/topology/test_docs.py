@@ -8,6 +8,8 @@ import pytest
 import trio
 import trustme
 
+from eventstore.postgres import PostgresOptions
+from eventstore.postgres.questions import SESSIONS
 from tests.clients.api import Api, demo
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
@@ -18,7 +20,8 @@ from .nginx import NGINX, NO_NGINX, Nginx
 from .stack import Stack
 
 TEXT = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
-A_DOZEN = 12
+MOST_CONNECTIONS = 16
+HINTS = ("announces", "hears", "lives")
 
 
 def test_the_first_command_makes_what_compose_asks_for(tmp_path: Path) -> None:
@@ -114,8 +117,9 @@ async def test_a_server_holds_as_many_connections_as_it_says(up: Stack) -> None:
             await api.finished(await api.generate(tokens=20))
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tokentape %'"
     done = up.postgres.psql(up.postgres.superuser_url, count)
-    assert 0 < int(done.stdout) <= A_DOZEN * len(up.servers)
-    assert "holds a dozen to the database at most" in TEXT
+    assert 0 < int(done.stdout) <= MOST_CONNECTIONS * len(up.servers)
+    assert "about a dozen to the database, sixteen at most" in " ".join(TEXT.split())
+    assert PostgresOptions("").lanes + SESSIONS + len(("reads", "heads", "trims", *HINTS)) == MOST_CONNECTIONS
 
 
 async def test_a_backup_can_be_restored(up: Stack) -> None:

@@ -1,0 +1,129 @@
+"""What a model says besides its answer, on a terminal and without one: seen, marked, and no part of the answer."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from server.cli.event_format import Asides, Event, summary
+from server.cli.event_printer import PeopleTeller
+from server.cli.live_output import LivePaper
+from server.cli.output import PlainPaper
+from server.cli.status_line import Doing
+
+CALL = "call_" + "0" * 26
+OTHER = "call_" + "1" * 26
+
+
+def token(delta: str) -> Event:
+    return {"type": "token", "position": 1, "delta": delta}
+
+
+def thought(delta: str) -> Event:
+    return {"type": "reasoning", "position": 1, "delta": delta}
+
+
+def piece(delta: str, call: str = CALL, **more: str) -> Event:
+    return {"type": "tool.arguments", "position": 1, "call": call, "delta": delta, **more}
+
+
+STARTED: Event = {"type": "generation.started", "position": 9, "attempt": 1, "worker": "w"}
+MIXED = [
+    *(thought("let "), thought("me\n\nsee"), token("so "), token("now\n"), thought("hm\n"), thought(" then")),
+    *(piece('{"order', name="refund"), piece("{", OTHER, name="a\u202eb"), piece('": 7}'), STARTED, token("done")),
+]
+SHOWN = """thinking: let me
+
+thinking: see
+so now
+thinking: hm
+thinking:  then
+arguments of refund: {"order
+arguments of a\\u202eb: {
+arguments of refund: ": 7}
+     9  generation.started  attempt=1  worker=w
+done
+"""
+
+
+def test_on_a_pipe_each_line_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    """As `tail` and `replay` print them, in their order; a line that goes on is no new one."""
+    with PlainPaper() as paper:
+        PeopleTeller(paper).tell(MIXED)
+    assert capsys.readouterr() == (SHOWN, "")
+
+
+def test_beside_an_answer_on_a_pipe_they_are_no_part_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """As `chat` prints them: standard output is what was said."""
+    with PlainPaper(asides_apart=True) as paper:
+        PeopleTeller(paper).tell([event for event in MIXED if event is not STARTED])
+        paper.note("over")
+    out, err = capsys.readouterr()
+    assert out == "so now\ndone\n"
+    assert err.splitlines() == [
+        *(line for line in SHOWN.splitlines() if line[:2] in ("th", "ar", "")),
+        "tokentape: over",
+    ]
+
+
+def drawn(events: list[Event], *, markdown: bool = False, colours: bool = True) -> str:
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        force_terminal=True,
+        color_system="standard" if colours else None,
+        width=60,
+        highlight=False,
+        markup=False,
+    )
+    with LivePaper(console, lambda: None, markdown=markdown) as paper:
+        for event in events:
+            PeopleTeller(paper).tell([event])
+            paper.refresh()
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+def test_on_a_terminal_they_are_dimmed(markdown: bool) -> None:
+    written = drawn([thought("let me *see*\nnow"), token("so now"), thought("hm")], markdown=markdown)
+    assert "\x1b[2mthinking: let me *see*" in written
+    assert "\x1b[2mthinking: hm" in written
+    assert not re.search(r"\x1b\[2m[^\n]*so now", written)
+
+
+def test_without_colours_each_line_is_marked() -> None:
+    written = drawn([thought("one\ntwo\n"), token("so")], colours=False)
+    # The last row is drawn again and again, and printed once.
+    printed = [row for row in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).split("\n") if row.strip()]
+    assert "\x1b[2m" not in written
+    assert [row for row in printed if "one" in row or "two" in row] == ["thinking: one", "thinking: two"]
+    assert printed[-1].split("\r")[-1] == "so"
+    assert "thinking: so" not in written
+
+
+def test_a_call_whose_first_piece_was_not_seen_goes_by_its_id() -> None:
+    """Of a tail that begins in its middle."""
+    assert Asides().of(piece("x")) == (f"arguments of {CALL}", "x")
+    assert Asides().of(token("x")) is None
+
+
+def test_the_line_under_an_answer() -> None:
+    doing = Doing()
+    words = []
+    for event in [STARTED, thought("hm"), token("a"), piece("{", name="refund"), thought("hm"), STARTED]:
+        doing.take(event)
+        words.append(doing.words(1.0))
+    assert words == [
+        "0 tokens · 1.0 s",
+        "thinks · 0 tokens · 1.0 s",
+        "1 tokens · 1.0 s",
+        "writes a call · 1 tokens · 1.0 s",
+        "thinks · 1 tokens · 1.0 s",
+        "0 tokens · 1.0 s",
+    ]
+
+
+def test_the_words_of_a_refusal_are_in_the_last_line() -> None:
+    end = {"type": "generation.completed", "finish_reason": "refusal", "refusal": "I will not.\u202e", "usage": {}}
+    assert summary(end) == "refusal · I will not.\\u202e"

@@ -1,0 +1,65 @@
+"""PostgreSQL is away for longer than the store waits, under runs in several states: those that may go on do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from eventstore.postgres import PostgresLog, PostgresOptions
+from server.generation.run import Run
+from server.workflows import Workflow
+from tests.generation.fake_upstream import FakeUpstream
+from tests.harness.databases import Postgres, TestDatabase
+from tests.runtime.playing import decide, ended, play, started
+from tests.runtime.world import app, process
+
+PATIENCE = 1.0
+AWAY = 3.0
+
+
+async def _talk(run: Run) -> int:
+    for _ in range(20):
+        await run.token("x")
+        await trio.sleep(0.1)
+    return run.attempt
+
+
+async def _ask_somebody(run: Run) -> str:
+    return (await run.approve("go on?")).decision
+
+
+@contextmanager
+def _away(postgres: Postgres, database: TestDatabase) -> Iterator[None]:
+    """Nobody is let in, and who was in is thrown out: to a client this is a server that is gone."""
+    postgres.sql(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false")
+    try:
+        postgres.sql(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database.name}'",
+        )
+        yield
+    finally:
+        postgres.sql(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
+
+
+async def test_for_longer_than_anybody_waits(postgres: Postgres, database: TestDatabase) -> None:
+    """One that writes is interrupted and goes on, one that waits does not notice, a plain answer that was being
+    written fails, and the one behind it in the queue comes to its turn."""
+    log = PostgresLog(PostgresOptions(database.app_url, database.owner_url, patience=PATIENCE))
+    upstream = FakeUpstream(("a",), 1.5, ("b",))
+    registry = app(Workflow("talks", _talk), Workflow("asks", _ask_somebody))
+    async with process(log, upstream, patience=PATIENCE, registry=registry) as here:
+        talking = await play(here, workflow="talks")
+        asking = await play(here, workflow="asks")
+        plain = await play(here, model="fake")
+        behind = await play(here, plain[0], model="fake", if_running="queue")
+        await started(here, asking, waiting=1)
+        with _away(postgres, database):
+            await trio.sleep(AWAY)
+        with trio.fail_after(30):
+            await decide(here, asking, "approved")
+            runs = [await ended(here, run) for run in (talking, asking, plain, behind)]
+        assert here.supervisor.runs == {}
+    assert [run.status for run in runs] == ["completed", "completed", "failed", "completed"]
+    assert [run.attempt for run in runs] == [2, 1, 1, 1]
+    assert runs[2].error is not None
+    assert runs[2].error["code"] == "store_unavailable"

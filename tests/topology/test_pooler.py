@@ -1,0 +1,184 @@
+"""Behind PgBouncer: in session mode everything works; in the other modes it is refused at start, with the reason.
+
+And other databases that cannot hold the log, which are refused in the same way.
+"""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.lowlevel
+
+import migrations
+from eventstore import EventStore, StoreOptions, StoreUnavailable, Writer
+from eventstore.postgres import PostgresLog, PostgresOptions, schema_revision
+from eventstore.postgres.bridge import Unfit, open_bridge
+from tests.eventstore.making import BOUND, names, note, take, until
+from tests.eventstore.sessions import sessions
+from tests.eventstore.test_sessions import IN_FORCE, in_force
+from tests.faults.readers import ask, assert_whole, wait_closed
+from tests.harness.databases import Postgres, TestDatabase
+from tests.harness.http import http_client
+from tests.harness.servers import running
+from tests.topology.pgbouncer import needs_pgbouncer, pgbouncer
+
+OPTIONS = StoreOptions(patience=BOUND, safety_poll=600.0)
+
+
+async def opens(url: str) -> None:
+    """A store on it."""
+    async with EventStore(PostgresLog(PostgresOptions(url)), OPTIONS).open():
+        pass
+
+
+async def is_migrated(url: str) -> None:
+    """By its owner."""
+    await migrations.upgrade(url.replace("tokentape_app", "tokentape_owner"))
+
+
+async def tells_its_revision(url: str) -> None:
+    """As a server asks at start."""
+    await schema_revision(url)
+
+
+STARTS: list[Callable[[str], Awaitable[None]]] = [opens, is_migrated, tells_its_revision]
+
+
+@needs_pgbouncer
+async def test_in_session_mode_all_works(tmp_path: Path, database: TestDatabase) -> None:
+    with pgbouncer(tmp_path, database.app_url, "session") as url:
+        owner_url = url.replace("tokentape_app", "tokentape_owner")
+        await migrations.upgrade(owner_url, app_role="tokentape_app")
+        assert await schema_revision(url) == migrations.HEAD
+        async with sessions(url, "guarded") as (session,):
+            assert await in_force(session) == IN_FORCE
+        async with (
+            EventStore(PostgresLog(PostgresOptions(url, owner_url)), OPTIONS).open() as store,
+            EventStore(PostgresLog(PostgresOptions(url)), OPTIONS).open() as other,
+        ):
+            await store.append(note("s", 1, writer=Writer("w", 1, 1)))
+            with other.subscribe("s") as reader:  # nothing but a notification wakes it in time
+                await take(reader, 1)
+                assert list(await reader.look()) == []
+                await store.append(note("s", 2, writer=Writer("w", 1, 2)))
+                assert names(await take(reader, 1)) == ["2"]
+
+            async def seen_alive() -> bool:
+                state = await other.writer("s", "w")
+                return state is not None and state.owner_alive
+
+            await until(seen_alive)
+            # What a process has told others it does not hear itself, though the pooler greets with another number.
+            own, there, back = store.wakeups.add("s", 2), other.wakeups.add("s", 2), store.wakeups.add("t", 0)
+            for bell in (own, there, back):
+                bell.arm()
+            with trio.fail_after(BOUND):
+                store._log.announce(["s"])
+                await there.sleep()
+                other._log.announce(["t"])
+                await back.sleep()
+            assert not own.rung
+            assert await other.open_writers() == []
+            await store.trim("s", 2)
+        async with running(url) as server, http_client(server.url) as client:
+            assert (await client.get("/readyz")).status_code == 200
+            run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 20, "rate": 0}})
+            log = await wait_closed(f"{server.url}/v1/generations/{run['id']}/events")
+            assert_whole(log)
+
+
+@needs_pgbouncer
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+@pytest.mark.parametrize("start", STARTS, ids=lambda start: start.__name__)
+async def test_in_another_mode_it_is_refused(
+    tmp_path: Path, database: TestDatabase, mode: str, start: Callable[[str], Awaitable[None]]
+) -> None:
+    with pgbouncer(tmp_path, database.app_url, mode) as url:
+        with trio.fail_after(BOUND), pytest.raises(Unfit, match="session mode") as refusal:
+            await start(url)
+        assert "tokentape_app" not in str(refusal.value)
+
+
+@asynccontextmanager
+async def others_at_work(url: str) -> AsyncIterator[None]:
+    """Four clients of the pooler, so that two of ours seldom get the same connection by chance."""
+    async with open_bridge() as bridge, trio.open_nursery() as nursery:
+
+        async def work() -> None:
+            connection = await bridge.connect(url, {}, timeout=BOUND, command_timeout=BOUND)
+            try:
+                while True:
+                    await bridge.run(connection.raw.execute, "SELECT 1")
+            finally:
+                connection.abort()
+
+        for _ in range(4):
+            nursery.start_soon(work)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@needs_pgbouncer
+async def test_a_busy_one_is_found_out_too(tmp_path: Path, database: TestDatabase) -> None:
+    with pgbouncer(tmp_path, database.app_url, "transaction") as url:
+        async with others_at_work(url):
+            for _ in range(5):
+                with trio.fail_after(BOUND), pytest.raises(Unfit, match="session mode"):
+                    await opens(url)
+
+
+@needs_pgbouncer
+async def test_the_server_says_it_and_ends(tmp_path: Path, database: TestDatabase) -> None:
+    with pgbouncer(tmp_path, database.app_url, "transaction") as url:
+        status, said = await serve_ends({"TOKENTAPE_DATABASE_URL": url})
+    assert status != 0
+    assert "session mode" in said
+    assert "Traceback" not in said
+
+
+async def serve_ends(env: dict[str, str]) -> tuple[int, str]:
+    """The exit status of `tokentape serve`, and its last words."""
+    import sys
+
+    with trio.fail_after(BOUND):
+        done = await trio.run_process(
+            [sys.executable, "-m", "server", "serve", "--bind", "127.0.0.1:0"],
+            env={**os.environ, **env},
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    return done.returncode, (done.stderr + done.stdout).decode()
+
+
+@needs_pgbouncer
+async def test_a_pool_that_is_too_small_is_said(tmp_path: Path, database: TestDatabase) -> None:
+    """In session mode each connection keeps its own: whoever comes when all are taken waits."""
+    with pgbouncer(tmp_path, database.app_url, "session", size=2) as url:
+        log = PostgresLog(PostgresOptions(url, connect_timeout=0.5, patience=1.0))
+        with trio.fail_after(BOUND), pytest.raises(StoreUnavailable, match="pool"):
+            async with EventStore(log, OPTIONS).open():
+                raise AssertionError("it opened")
+
+
+@pytest.fixture
+def ascii_database(postgres: Postgres) -> Iterator[TestDatabase]:
+    """As a server gives it that was set up without a locale."""
+    name = "in_sql_ascii"
+    postgres.sql(
+        f"CREATE DATABASE {name} OWNER tokentape_owner ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc "
+        "LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    yield TestDatabase(name, *(postgres.embedded.app_url.replace("/tokentape?", f"/{name}?") for _ in range(2)))
+    postgres.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("start", STARTS, ids=lambda start: start.__name__)
+async def test_another_encoding_is_refused(
+    ascii_database: TestDatabase, start: Callable[[str], Awaitable[None]]
+) -> None:
+    with pytest.raises(Unfit, match=r"SQL_ASCII.*ENCODING 'UTF8' TEMPLATE template0"):
+        await start(ascii_database.app_url)
