@@ -31,7 +31,7 @@ check: setup
 
 test: check
 	@tools/test-needs
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 soak: setup
 	@tools/test-needs

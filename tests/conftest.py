@@ -27,6 +27,55 @@ def _give_children_their_sigint() -> None:
 _give_children_their_sigint()
 
 
+SLOWEST = (
+    "bench/test_benchmarks",
+    "faults/test_stalled",
+    "faults/test_kill",
+    "edge/test_bounded_bodies",
+    "edge/test_connection_ends",
+    "faults/test_talk_back",
+    "faults/test_stop",
+    "faults/test_upstream_anthropic",
+    "faults/test_hostile",
+    "cli/test_chat",
+    "cli/test_serve_migrate",
+    "cli/test_connection_options",
+    "transports/test_http2_ends",
+    "transports/test_stream_limits",
+    "http/test_http2_streams",
+    "cli/test_chat_restarts",
+    "cli/test_tail",
+    "bench/test_ending",
+    "real_clients/test_restarts",
+    "real_clients/test_cuts",
+    "real_clients/test_every_byte",
+    "real_clients/test_ends",
+    "runtime/test_sweep",
+    "faults/test_database",
+    "edge/test_stop",
+    "examples/test_service_bot",
+    "topology/test_image",
+    "transports/test_origins",
+    "topology/test_failures",
+    "edge/test_connection_limits",
+    "metrics/test_scraped",
+    "faults/test_cancel",
+    "faults/test_browser",
+    "webhooks/test_served",
+    "faults/test_upstream",
+    "cli/test_talking_back",
+    "transports/test_interleaved",
+    "runtime/test_approvals",
+)
+"""Files that take longest: none of them is to be the last. A file runs on one worker, with the servers it has."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first, the others as they are."""
+    rank = {f"tests/{name}.py": number for number, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+
+
 @contextmanager
 def postgres_folder(private: Path, name: str) -> Iterator[Path]:
     """A path for a database, not made yet; under `private`, unless PostgreSQL could not enter there."""
