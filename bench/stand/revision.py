@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.stand.helper import ROOT
 
@@ -39,6 +40,10 @@ class UnknownRevision(Exception):
     """`--against` names nothing that git knows here, or this is no git checkout. Whoever gave it is to blame."""
 
 
+# Without it Python 3.14 says so, and Debian 12's 3.11.2 has none yet. The archive is our own git's.
+_EXTRACTION: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
+
 def revisions(against: str, folder: Path) -> list[Revision]:
     """What a run compares, in the order of its turns: the former revision (if `against` names one), the present.
 
@@ -55,7 +60,7 @@ def unpack(name: str, folder: Path) -> Revision:
         archive = folder / f"{commit[:12]}.tar"
         archive.write_bytes(_git("archive", "--format=tar", commit))
         with tarfile.open(archive) as tar:
-            tar.extractall(place, filter="data")
+            tar.extractall(place, **_EXTRACTION)
         archive.unlink()
     return Revision(BEFORE, place)
 
