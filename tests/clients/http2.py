@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +139,7 @@ class Connection:
         """So many bytes from the server from now on, then the socket is closed."""
         self._streams: dict[int, Stream] = {}
         self._sending = trio.Lock()
+        self._unread = bytearray()
 
     @property
     def secure(self) -> bool:
@@ -201,8 +202,9 @@ class Connection:
                 if cut:
                     data = data[: int(self.cut_after)]
                 self.cut_after -= len(data)
-                for event in self.h2.receive_data(bytes(data)):
-                    self._take(event)
+                for frame in self._whole_frames(data):
+                    for event in self.h2.receive_data(frame):
+                        self._take(event)
                 await self.flush()
                 self._tell()
                 if not data or cut:
@@ -210,6 +212,21 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError, ProtocolError):
             pass  # cut; or frames behind a GOAWAY, which h2 does not read
         await self.cut()
+
+    def _whole_frames(self, data: bytes | bytearray) -> Iterator[bytes]:
+        """Frame by frame (RFC 9113 section 4.1).
+
+        h2 takes a frame behind a GOAWAY for an error of all that it was given: in one packet with it the GOAWAY
+        itself would be lost.
+        """
+        self._unread += data
+        while len(self._unread) >= 9:
+            size = 9 + int.from_bytes(self._unread[:3], "big")
+            if len(self._unread) < size:
+                break
+            frame = bytes(self._unread[:size])
+            del self._unread[:size]
+            yield frame
 
     async def give_window(self) -> None:
         """Its other task: tells the server of what tests have read."""
