@@ -11,13 +11,14 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 
 from server import logs
 from server.config.public_url import PublicUrl
+from server.ids import shape
 from server.web.edge import problems
 from server.web.edge.host_origin_check import HostOriginCheck
 from server.web.edge.http_messages import Headers, pick_headers, query_args
 from server.web.edge.request_ids import answer_headers, request_id
 from server.web.transports.websocket_endpoint import WebSocketEndpoint
 
-_ADDRESS = re.compile(rb"/v1/conversations/(conv_[0-9A-HJKMNP-TV-Z]{26})/ws")
+_ADDRESS = re.compile(f"/v1/conversations/({shape('conv').strip('^$')})/ws".encode())
 _HOST_AND_ORIGIN = frozenset((b"host", b"origin"))
 INTERNAL_ERROR = 1011
 
