@@ -4,14 +4,27 @@
 wheel ships all of this, for `tokentape migrate` and for the embedded database.
 """
 
-from typing import TYPE_CHECKING, Any
-
-from migrations.known import HEAD, revisions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from migrations.run import downgrade, upgrade
 
 __all__ = ["HEAD", "downgrade", "revisions", "upgrade"]
+
+_VERSIONS = Path(__file__).parent / "versions"
+
+
+def revisions() -> tuple[str, ...]:
+    """All revisions this version knows, the newest first: by the names of their files, as a server compares them.
+
+    Alembic reads the same from the files' contents, and takes a third of a server's start to import.
+    """
+    return tuple(sorted((file.name.partition("_")[0] for file in _VERSIONS.glob("[0-9]*_*.py")), reverse=True))
+
+
+HEAD: Final = revisions()[0]
+"""The newest revision: what a database must be at to be served."""
 
 
 def __getattr__(name: str) -> Any:

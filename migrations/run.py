@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from eventstore.postgres.bridge import Bridge, Locked, open_bridge
 from eventstore.postgres.dialing import dial
-from migrations.known import HEAD
+from migrations import HEAD
 
 T = TypeVar("T")
 
