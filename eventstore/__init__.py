@@ -1,10 +1,10 @@
 """A trio-native event store on Postgres: streams of immutable events with gapless positions.
 
-It knows nothing of HTTP, of language models or of tokens; somebody could take it alone. Start at `EventStore`
-(what a program calls), then `Log` (what a backend must do), then `eventstore.memory` and `eventstore.postgres`.
+It knows nothing of HTTP, language models or tokens, and could be used by another program. Start reading at
+`EventStore` (what a program calls), then `backend` (what a backend must do), then `memory_backend` and `postgres`.
 """
 
-from eventstore.appending import made
+from eventstore.backend import Backend
 from eventstore.errors import (
     Erased,
     Fenced,
@@ -16,8 +16,7 @@ from eventstore.errors import (
     Trimmed,
     WrongExpectedPosition,
 )
-from eventstore.figures import Figures
-from eventstore.log import Log
+from eventstore.group_commit import committed_events
 from eventstore.model import (
     ANY,
     NO_STREAM,
@@ -35,9 +34,8 @@ from eventstore.model import (
     Writer,
     WriterState,
 )
-from eventstore.observing import Observer
-from eventstore.options import StoreOptions
-from eventstore.store import EventStore
+from eventstore.observer import Observer, StoreStats
+from eventstore.store import EventStore, StoreOptions
 from eventstore.subscription import Subscription
 
 __all__ = [
@@ -45,15 +43,14 @@ __all__ = [
     "NO_STREAM",
     "Append",
     "Appended",
+    "Backend",
     "Erased",
     "Event",
     "EventStore",
     "Fenced",
-    "Figures",
     "Head",
     "Key",
     "KeyReused",
-    "Log",
     "NewEvent",
     "Observer",
     "OpenWriter",
@@ -63,6 +60,7 @@ __all__ = [
     "Snapshot",
     "StoreError",
     "StoreOptions",
+    "StoreStats",
     "StoreUnavailable",
     "StreamRow",
     "StreamUnknown",
@@ -71,5 +69,5 @@ __all__ = [
     "Writer",
     "WriterState",
     "WrongExpectedPosition",
-    "made",
+    "committed_events",
 ]

@@ -1,84 +1,147 @@
-"""Coalescing: questions that arrive while an answer is under way go together in the next one.
+"""Coalesces requests: those that arrive while a call is under way go together in the next call.
 
-The one mechanism behind group commit and shared reads. An idle batcher asks at once, with no timer, so the
-first token pays nothing; a busy one grows its batches by itself. It knows nothing of SQL or events.
+This is the mechanism of group commit, of shared reads and of the small queries. An idle batcher calls at once,
+without a timer, so the first token of an answer waits for nothing; a busy one gets larger batches by itself. A
+request never joins a batch that has left: "nothing is newer" is then true of a moment after the request was made.
 
-A question asked after a batch has left never joins it: "nothing new" is then true of a moment after the asking.
-It is on every token's way, so a waiter is a bare task, put to sleep and woken by hand: an event and a cancel
-scope for each cost more than all the rest of it.
+Every token passes here, so a waiting request is a bare task that is rescheduled by hand, and one task watches the
+deadlines of all: a `trio.Event` and a cancel scope for each request cost more than all the rest of this file.
+It knows no SQL, no events and no appends.
 """
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from itertools import takewhile
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import trio
 
+from eventstore.db_retry import pause_before_retry
 from eventstore.errors import StoreUnavailable
-from eventstore.lateness import Lateness
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-
-class _Waiter(Generic[Q, A]):
-    """One question and the task that asks it. `over`: it was answered, or its asker has left.
-
-    `tries`: how often it was asked and has to be asked again.
-    """
-
-    __slots__ = ("answer", "error", "names", "over", "question", "task", "tries", "weight")
-
-    def __init__(self, question: Q, weight: int, names: Sequence[Hashable]) -> None:
-        self.question = question
-        self.weight = weight
-        self.names = names
-        self.task = trio.lowlevel.current_task()
-        self.over = False
-        self.tries = 0
-        self.answer: A | None = None
-        self.error: Exception | None = None
-
-    def settle(self, answer: A | None, error: Exception | None) -> None:
-        """Wakes the asker, unless it has left."""
-        if not self.over:
-            self.over, self.answer, self.error = True, answer, error
-            trio.lowlevel.reschedule(self.task)
-
-    def leave(self, _: Any) -> trio.lowlevel.Abort:
-        """The asker was cancelled: nobody is there to hear the answer."""
-        self.over = True
-        return trio.lowlevel.Abort.SUCCEEDED
-
-
-AGAIN_FIRST, AGAIN_MOST = 0.02, 0.5
-"""Seconds until a question is asked again that could not be answered: doubled each time, up to the second."""
-
-SPLIT = 16
-"""From so many on, two idle lanes share what waits: each then works while the other's answer is on its way."""
+SPLIT: Final = 16
+"""From this many ready requests on, a batch takes only half of them if another lane is idle. Then one lane
+prepares its batch while the other waits for the database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`questions` and `weight` bound one batch, `waiting` how many may wait before the next is refused."""
+    """`requests` and `weight` bound one batch. `waiting` bounds the requests that no batch has taken yet."""
 
-    questions: int
+    requests: int
     weight: int
     waiting: int
 
 
+class _Waiting(Protocol):
+    """A task that waits for an answer; compared by identity."""
+
+    def settle(self, answer: None, error: Exception) -> None:
+        """Ends the wait with an error."""
+
+
+_Deadlines = dict[_Waiting, float]
+"""The tasks that wait with one and the same timeout, with their deadlines. Both are in order of arrival."""
+
+
+class DeadlineWatch:
+    """Ends the waits whose deadline has passed: one task for all of them.
+
+    Tasks are grouped by their timeout, because in a group the oldest has the earliest deadline. The number of
+    different timeouts has to be small.
+    """
+
+    def __init__(self) -> None:
+        self._by_timeout: dict[float, _Deadlines] = {}
+        self._next_check = math.inf
+        self._check_sooner = trio.Event()
+
+    def add(self, waiting: _Waiting, timeout: float) -> _Deadlines:
+        """Begins to watch. The caller removes `waiting` from the returned dict as soon as its wait is over."""
+        deadlines = self._by_timeout.get(timeout)
+        if deadlines is None:
+            deadlines = self._by_timeout[timeout] = {}
+        deadline = deadlines[waiting] = trio.current_time() + timeout
+        if deadline < self._next_check:
+            self._check_sooner.set()
+        return deadlines
+
+    async def serve(self) -> None:
+        """Settles late tasks with `StoreUnavailable`. Runs until it is cancelled.
+
+        It sleeps until the earliest deadline that it saw, even if that task was answered meanwhile. So an answer
+        in time, which is nearly every one, wakes nobody here.
+        """
+        while True:
+            earliest = (next(iter(group.values())) for group in self._by_timeout.values() if group)
+            self._next_check = min(earliest, default=math.inf)
+            self._check_sooner = trio.Event()
+            with trio.move_on_at(self._next_check):
+                await self._check_sooner.wait()
+            now = trio.current_time()
+            for timeout, deadlines in list(self._by_timeout.items()):
+                late = [one for one, _ in takewhile(lambda item: item[1] <= now, deadlines.items())]  # noqa: B023
+                for waiting in late:
+                    del deadlines[waiting]
+                    waiting.settle(None, StoreUnavailable(f"the database did not answer within {timeout:g} s"))
+
+    def settle_all(self, error: StoreUnavailable) -> None:
+        """Ends all waits with `error`."""
+        for deadlines in self._by_timeout.values():
+            for waiting in list(deadlines):
+                waiting.settle(None, error)
+
+
+class _Waiter(Generic[Q, A]):
+    """One request and the task that made it.
+
+    `over`: it was answered, or its task was cancelled. `retries`: how often it has to be made again.
+    """
+
+    __slots__ = ("answer", "error", "names", "over", "request", "retries", "task", "weight")
+
+    def __init__(self, request: Q, weight: int, names: Sequence[Hashable]) -> None:
+        self.request = request
+        self.weight = weight
+        self.names = names
+        self.task = trio.lowlevel.current_task()
+        self.over = False
+        self.retries = 0
+        self.answer: A | None = None
+        self.error: Exception | None = None
+
+    def settle(self, answer: A | None, error: Exception | None) -> None:
+        """Wakes the task with its answer, unless it was cancelled."""
+        if not self.over:
+            self.over, self.answer, self.error = True, answer, error
+            trio.lowlevel.reschedule(self.task)
+
+    def abort(self, _: Any) -> trio.lowlevel.Abort:
+        """The task was cancelled: nobody waits for the answer any more."""
+        self.over = True
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
 class Batcher(Generic[Q, A]):
-    """Answers questions in batches, `lanes` of them side by side.
+    """Answers requests in batches, up to `lanes` batches at a time.
 
-    `run` gets the questions and returns their answers in order; an element may be an exception, for its
-    asker alone. `StoreUnavailable` from `run` goes to every asker of that batch. Questions that share one of
-    their `exclusive` values are never under way at once, and keep their order. With `shared`, equal questions
-    of a batch are asked once: five hundred readers at one place cost one read.
+    `run` gets the requests of a batch and returns their answers in the same order. An element may be an exception,
+    which goes to that request alone. If `run` itself raises `StoreUnavailable`, every request of the batch gets
+    it.
 
-    With `again`, an element that is `StoreUnavailable` is no answer: its question is asked again after a pause,
-    until its asker's time is over. Meanwhile it keeps its place before those that share its `exclusive` values.
-    Questions that are asked again go in batches apart, one at a time, so that they hold up no others."""
+    `exclusive` returns the names that a request needs for itself. Two requests with a common name are never under
+    way at once and keep their order. With `shared`, equal requests of a batch are made once: five hundred readers
+    at one position cost one read. `weigh` returns a request's share of `Limits.weight`.
+
+    With `retry`, an element that is `StoreUnavailable` is not given to its request, which is made again after a
+    pause, until its timeout is over. It keeps its place before the later requests that share a name with it.
+    Repeated requests go in batches of their own, one such batch at a time, so that they do not hold up new ones.
+    """
 
     def __init__(
         self,
@@ -88,176 +151,179 @@ class Batcher(Generic[Q, A]):
         exclusive: Callable[[Q], Iterable[Hashable]] | None = None,
         weigh: Callable[[Q], int] = lambda _: 1,
         shared: bool = False,
-        again: bool = False,
+        retry: bool = False,
         lanes: int = 1,
     ) -> None:
         self._run = run
         self._shared = shared
-        self._again = again
+        self._retry = retry
         self._lanes = lanes
         self._limits = limits
         self._exclusive = exclusive
         self._weigh = weigh
-        # Who may go in the next batch; and, by name, those who stand in line for it, the first of them being
-        # ready or asked. A waiter is ready when it is first in all its lines: nobody looks at the others.
+        # A queue for each exclusive name in use. A request leaves its queues when it is answered, and it is ready
+        # when it is the first in all of them. So only the heads of the queues are ever compared.
+        self._queues: dict[Hashable, deque[_Waiter[Q, A]]] = {}
         self._ready: deque[_Waiter[Q, A]] = deque()
         self._ready_again: deque[_Waiter[Q, A]] = deque()
-        self._asking_again = False
-        self._lines: dict[Hashable, deque[_Waiter[Q, A]]] = {}
+        self._repeating = False
         self._waiting = 0
-        self._lateness = Lateness()
-        self._idle = trio.lowlevel.ParkingLot()
-        self._busy = 0
+        self._deadlines = DeadlineWatch()
+        self._idle_lanes = trio.lowlevel.ParkingLot()
+        self._busy_lanes = 0
         self._nursery: trio.Nursery
         self._closed = False
         self.refused = 0
 
     @property
     def waiting(self) -> int:
-        """How many questions wait for a batch to take them."""
+        """How many requests no batch has taken yet."""
         return self._waiting
 
     @property
     def load(self) -> tuple[int, int]:
-        """How many questions wait, and how many were turned away so far because too many did."""
+        """How many requests wait, and how many were refused so far because too many waited."""
         return self._waiting, self.refused
 
-    async def ask(self, question: Q, timeout: float) -> A:
-        """The answer, within `timeout` seconds, else `StoreUnavailable`.
+    async def ask(self, request: Q, timeout: float) -> A:
+        """Returns the answer to one request.
 
-        Whoever is cancelled or too late leaves alone: a batch under way goes on for the others.
+        Raises the exception that `run` gave for it, or `StoreUnavailable` if there is no answer within `timeout`
+        seconds, if too many requests wait, or if the batcher was closed. A request that is cancelled or late does
+        not disturb the other requests of its batch.
         """
         if self._closed:
             raise StoreUnavailable("the store is closed")
         if self._waiting >= self._limits.waiting:
             self.refused += 1
             raise StoreUnavailable(f"{self._limits.waiting} requests wait for the database already")
-        names = tuple(dict.fromkeys(self._exclusive(question))) if self._exclusive else ()
-        waiter: _Waiter[Q, A] = _Waiter(question, self._weigh(question), names)
+        names = tuple(dict.fromkeys(self._exclusive(request))) if self._exclusive else ()
+        waiter: _Waiter[Q, A] = _Waiter(request, self._weigh(request), names)
         self._waiting += 1
-        self._line_up(waiter)
-        watched = self._lateness.watch(waiter, timeout)
+        self._enqueue(waiter)
+        deadlines = self._deadlines.add(waiter, timeout)
         try:
-            await trio.lowlevel.wait_task_rescheduled(waiter.leave)
+            await trio.lowlevel.wait_task_rescheduled(waiter.abort)
         finally:
-            watched.pop(waiter, None)
+            deadlines.pop(waiter, None)
         if waiter.error is not None:
             raise waiter.error
         return waiter.answer  # type: ignore[return-value]  # answered: it is an A
 
     async def serve(self) -> None:
-        """Runs for ever; owned by the store's nursery. At its end whoever still waits gets `StoreUnavailable`."""
+        """Makes the calls. Runs until it is cancelled; then what still waits gets `StoreUnavailable`."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._lateness.serve)
+                nursery.start_soon(self._deadlines.serve)
                 for _ in range(self._lanes):
                     nursery.start_soon(self._serve_lane)
         finally:
             self._closed = True
-            self._lateness.settle_all(StoreUnavailable("the store is closed"))
+            self._deadlines.settle_all(StoreUnavailable("the store is closed"))
 
     async def _serve_lane(self) -> None:
         while True:
-            batch = self._take()
+            batch = self._take_batch()
             if batch:
-                again = batch[0].tries > 0
-                self._asking_again = self._asking_again or again
-                self._busy += 1
+                repeated = batch[0].retries > 0
+                self._repeating = self._repeating or repeated
+                self._busy_lanes += 1
                 try:
                     await self._answer(batch)
                 finally:
-                    self._busy -= 1
-                    if again:
-                        self._asking_again = False
+                    self._busy_lanes -= 1
+                    if repeated:
+                        self._repeating = False
             else:
-                await self._idle.park()
+                await self._idle_lanes.park()
 
-    def _line_up(self, waiter: _Waiter[Q, A]) -> None:
+    def _enqueue(self, waiter: _Waiter[Q, A]) -> None:
         first = True
         for name in waiter.names:
-            line = self._lines.get(name)
-            if line is None:
-                self._lines[name] = deque((waiter,))
+            queue = self._queues.get(name)
+            if queue is None:
+                self._queues[name] = deque((waiter,))
             else:
-                line.append(waiter)
+                queue.append(waiter)
                 first = False
         if first:
             self._make_ready(waiter)
 
-    def _make_ready(self, waiter: _Waiter[Q, A]) -> None:
-        (self._ready_again if waiter.tries else self._ready).append(waiter)
-        if self._idle:
-            self._idle.unpark()
+    def _dequeue(self, waiter: _Waiter[Q, A]) -> None:
+        """Takes an answered request out of its queues. The next ones that are first in all of theirs become
+        ready."""
+        for name in waiter.names:
+            queue = self._queues[name]
+            queue.popleft()
+            if not queue:
+                del self._queues[name]
+            elif all(self._queues[other][0] is queue[0] for other in queue[0].names):
+                self._make_ready(queue[0])
 
-    async def _make_ready_again(self, waiter: _Waiter[Q, A]) -> None:
-        await trio.sleep(min(AGAIN_FIRST * 2**waiter.tries, AGAIN_MOST))
+    def _make_ready(self, waiter: _Waiter[Q, A]) -> None:
+        (self._ready_again if waiter.retries else self._ready).append(waiter)
+        if self._idle_lanes:
+            self._idle_lanes.unpark()
+
+    async def _make_ready_after_pause(self, waiter: _Waiter[Q, A]) -> None:
+        await trio.sleep(pause_before_retry(waiter.retries))
         self._make_ready(waiter)
 
-    def _step_aside(self, waiter: _Waiter[Q, A]) -> None:
-        """It is done with; whoever is first in all lines now may go."""
-        for name in waiter.names:
-            line = self._lines[name]
-            line.popleft()
-            if not line:
-                del self._lines[name]
-            elif all(self._lines[other][0] is line[0] for other in line[0].names):
-                self._make_ready(line[0])
-
-    def _take(self) -> list[_Waiter[Q, A]]:
+    def _take_batch(self) -> list[_Waiter[Q, A]]:
         batch: list[_Waiter[Q, A]] = []
-        asked: set[Q] = set()  # with `shared`: who asks for what is in the batch comes along, and weighs nothing
+        included: set[Q] = set()  # with `shared`: an equal request joins the batch and weighs nothing
         number = weight = 0
-        most = self._limits.questions
+        most = self._limits.requests
         ready = self._ready
-        if self._ready_again and not self._asking_again:
+        if self._ready_again and not self._repeating:
             ready = self._ready_again
-        elif self._busy + 1 < self._lanes and len(ready) >= SPLIT:
+        elif self._busy_lanes + 1 < self._lanes and len(ready) >= SPLIT:
             most = min(most, (len(ready) + 1) // 2)
         while ready and number < most:
             waiter = ready[0]
             if waiter.over:
                 ready.popleft()
                 self._waiting -= 1
-                self._step_aside(waiter)
+                self._dequeue(waiter)
                 continue
-            if not (self._shared and waiter.question in asked):
+            if not (self._shared and waiter.request in included):
                 if batch and weight + waiter.weight > self._limits.weight:
                     break
                 number += 1
                 weight += waiter.weight
                 if self._shared:
-                    asked.add(waiter.question)
+                    included.add(waiter.request)
             ready.popleft()
             self._waiting -= 1
             batch.append(waiter)
         if not batch and ready is self._ready_again:
-            return self._take()  # none of them is waited for any more
+            return self._take_batch()  # all repeated requests were over: take new ones
         return batch
 
     async def _answer(self, batch: list[_Waiter[Q, A]]) -> None:
-        questions = [waiter.question for waiter in batch]
+        requests = [waiter.request for waiter in batch]
         places: Iterable[int] = range(len(batch))
         if self._shared:
-            order = {question: n for n, question in enumerate(dict.fromkeys(questions))}
-            places = [order[question] for question in questions]
-            questions = list(order)
+            place_of = {request: n for n, request in enumerate(dict.fromkeys(requests))}
+            places = [place_of[request] for request in requests]
+            requests = list(place_of)
         answers: Sequence[A | Exception]
-        again = self._again
+        retry = self._retry
         try:
-            answers = await self._run(questions)
+            answers = await self._run(requests)
         except StoreUnavailable as error:
-            answers = [error] * len(questions)
-            again = False  # asked for as long as there was patience
+            answers = [error] * len(requests)
+            retry = False  # `run` has repeated the whole batch until its own timeout
         for waiter, place in zip(batch, places, strict=True):
             answer = answers[place]
             if not isinstance(answer, Exception):
-                self._step_aside(waiter)
+                self._dequeue(waiter)
                 waiter.settle(answer, None)
-            elif again and isinstance(answer, StoreUnavailable) and not waiter.over:
-                waiter.tries += 1
+            elif retry and isinstance(answer, StoreUnavailable) and not waiter.over:
+                waiter.retries += 1
                 self._waiting += 1
-                self._nursery.start_soon(self._make_ready_again, waiter)
+                self._nursery.start_soon(self._make_ready_after_pause, waiter)
             else:
-                self._step_aside(waiter)
+                self._dequeue(waiter)
                 waiter.settle(None, answer)

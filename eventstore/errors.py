@@ -1,18 +1,21 @@
-"""Every error the store raises, with who is to blame.
+"""The errors of the store, each with who is to blame for it.
 
-Few classes, reused. A driver's own exceptions never leave the backend: they become one of these, with the
-cause kept. The message of each is a whole sentence that a log line can carry.
+A driver's own exception never leaves a backend: it becomes one of these, with the original as its cause. Each
+message is a whole sentence, fit for a log line.
 """
 
 from typing import ClassVar
 
 
 class StoreError(Exception):
-    """Anything the store refuses or fails at."""
+    """The base of all errors that the store raises."""
 
 
 class WrongExpectedPosition(StoreError):
-    """The stream is not where the caller thought: somebody appended in between. Read again, decide again."""
+    """The stream does not end where the caller expected: another append came in between.
+
+    Nobody is to blame. Read what is new, decide again, append again.
+    """
 
     def __init__(self, stream: str, expected: int, head: int) -> None:
         super().__init__(f"stream {stream} is at position {head}, not at {expected} as expected")
@@ -20,11 +23,11 @@ class WrongExpectedPosition(StoreError):
 
 
 class Fenced(StoreError):
-    """This writer may not append any more. Its run is over: stop, do not try again.
+    """The writer may not append any more: its run is over, and a retry would be refused again.
 
-    `reason` is `closed` (somebody closed the writer), `epoch` (a newer epoch writes now), `sequence` (the
-    append is not the writer's next; the caller has a bug or is a ghost) or `unknown` (whoever it speaks to,
-    by `during`, has not written yet: that one may be tried again once it has).
+    `reason` is one of: `closed` (the writer was closed), `epoch` (a later epoch writes now), `sequence` (this is
+    not the writer's next append: the caller has a bug, or has been overtaken), `unknown` (the append names a
+    writer by `during` that has not written yet; it may be tried again once the writer has).
     """
 
     def __init__(self, stream: str, writer: str, reason: str) -> None:
@@ -33,7 +36,7 @@ class Fenced(StoreError):
 
 
 class KeyReused(StoreError):
-    """The key was used before for something else. The caller is to blame: a key belongs to one request."""
+    """The key was used before, for another append. The caller is to blame: a key belongs to one request."""
 
     def __init__(self, stream: str) -> None:
         super().__init__("the key was used before, with other content")
@@ -41,7 +44,7 @@ class KeyReused(StoreError):
 
 
 class StreamUnknown(StoreError):
-    """There is no such stream; said only after the primary was read."""
+    """There is no such stream. Raised only after the primary was read, so it is no matter of timing."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(f"there is no stream {stream}")
@@ -49,7 +52,7 @@ class StreamUnknown(StoreError):
 
 
 class Trimmed(StoreError):
-    """The events asked for are older than what is retained: read from `earliest` on, or from a snapshot."""
+    """The events asked for have been removed by retention. Read from `earliest` on, or start from a snapshot."""
 
     def __init__(self, stream: str, after: int, earliest: int, head: int) -> None:
         super().__init__(f"stream {stream} starts at position {earliest} now; what follows {after} is gone")
@@ -57,11 +60,11 @@ class Trimmed(StoreError):
 
 
 class Rewound(Trimmed):
-    """The stream ends before what was read of it: the database has gone on from an earlier state (an asynchronous
-    standby was promoted, a backup was restored). What follows `head` may be read again, with other events in it.
+    """The stream ends before a position that was read earlier: the database went back to an earlier state.
 
-    A kind of `Trimmed`, for a reader does the same: it takes a snapshot and goes on behind it. `after` is the last
-    position that was known to be in the log.
+    That happens when an asynchronous standby is promoted or a backup is restored. The positions after `head` may
+    be used again, by other events. `after` is the last position that was known to be in the log. It is a kind of
+    `Trimmed`, because a reader reacts alike: it takes a snapshot and goes on behind that.
     """
 
     def __init__(self, stream: str, after: int, earliest: int, head: int) -> None:
@@ -72,7 +75,7 @@ class Rewound(Trimmed):
 
 
 class Erased(StoreError):
-    """The stream is gone, all of it, and does not come back: nothing is read from it or appended to it."""
+    """The whole stream was erased. It does not come back: it can be neither read nor appended to."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(f"stream {stream} was erased; its time was over")
@@ -80,11 +83,11 @@ class Erased(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The database did not answer in time. Nobody's fault here; nothing was acknowledged, so nothing is lost.
+    """The database did not answer in time. Nobody here is to blame.
 
-    Whether the append was committed is not known: ask again with the same key or writer sequence, and it
-    happens once.
+    Whether an append was committed is not known. Send it again with the same key or the same writer sequence: then
+    it happens once.
     """
 
     kind: ClassVar = "away"
-    """What happened, in one of few words: for counting."""
+    """What happened, in one of a few words, for counting."""

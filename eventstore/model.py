@@ -1,7 +1,8 @@
-"""The store's nouns: what is appended, what is read, what names a place in a stream.
+"""The store's values: what is appended, what is read, and what names a place in a stream.
 
-Plain frozen values, no behaviour beyond what their fields say, no I/O. Positions are 1, 2, 3 … per stream;
-`after=0` means from the start. Those made for every token are structs: a frozen dataclass takes ten times as long.
+All are immutable and do no I/O. Positions count 1, 2, 3 … in each stream; "after 0" means from the beginning.
+Values that exist once for every token are msgspec structs, because a frozen dataclass takes ten times as long to
+make; the others are dataclasses.
 """
 
 from collections.abc import Hashable, Sequence
@@ -13,17 +14,17 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 ANY: Final = -1
-"""Expected position: wherever the stream is; it may be new."""
+"""Expected position: the stream may be anywhere, and may be new."""
 NO_STREAM: Final = 0
 """Expected position: the stream must not exist yet."""
 KEY_BYTES: Final = 2_000
-"""Of a key's scope and name, in UTF-8: an entry of the index holds 2,704 bytes at most."""
+"""Most bytes of a key's scope and name together, in UTF-8. An entry of a Postgres index holds at most 2,704."""
 
 
 class NewEvent(Struct, frozen=True, gc=False):
-    """An event to be appended. `data` is the text of one JSON object, kept as it is.
+    """An event to append. `data` is the text of one JSON object and is stored unchanged.
 
-    `tag` is an optional label by which a reader picks its own events out of a shared stream.
+    `tag` is an optional label, by which a reader finds its own events in a stream that it shares with others.
     """
 
     type: str
@@ -31,25 +32,25 @@ class NewEvent(Struct, frozen=True, gc=False):
     tag: str | None = None
 
 
-class Holder(Protocol):
-    """Something that holds events within a bound of bytes."""
+class EventHolder(Protocol):
+    """Holds events and bounds how many bytes of memory they take."""
 
-    def grew(self, size: int) -> None:
-        """One of them takes so many bytes more."""
+    def add_size(self, size: int) -> None:
+        """One of its events takes `size` bytes more than before."""
 
 
 _EVENT_BYTES: Final = 72 + 48 + 32 + 16
-"""Itself, its time, its position, its place in a tail; type and tag are shared with other events."""
+"""The struct, its time, its position, its place in a tail. Type and tag are shared with other events."""
 _MEMO_BYTES: Final = 184
-"""A dict of up to five."""
+"""A dict of up to five entries."""
 
 
 class Event(Struct, eq=False, gc=False):
-    """A fact at its position. Never changes.
+    """An event at its position. Never changes.
 
-    `at` is UTC, taken under the stream's lock, and never falls along a stream. `memo` is where readers keep
-    what they made of the event (an encoding, say), so that all readers of the shared tail make it once: by `keep`,
-    for then the tail counts it. `tail` is the one that holds the event.
+    `at` is UTC, is taken while the stream is locked, and never falls along a stream. `memo` holds what readers
+    have derived from the event, such as its encoding, so that all readers of the shared tail derive it once.
+    Readers add to it by `memoize`, because `holder` (the tail that holds the event, if any) counts the bytes.
     """
 
     position: int
@@ -58,7 +59,7 @@ class Event(Struct, eq=False, gc=False):
     tag: str | None
     data: str
     memo: dict[Hashable, bytes] | None = None
-    tail: Holder | None = None
+    holder: EventHolder | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Event):
@@ -66,33 +67,33 @@ class Event(Struct, eq=False, gc=False):
         mine, theirs = ((event.position, event.type, event.at, event.tag, event.data) for event in (self, other))
         return mine == theirs
 
-    def keep(self, name: Hashable, made: bytes) -> None:
-        """Keeps what was made of the event, once under each name."""
-        size = getsizeof(made)
+    def memoize(self, name: Hashable, value: bytes) -> None:
+        """Stores a derived value in `memo`. Call it once for each name."""
+        size = getsizeof(value)
         if self.memo is None:
-            self.memo = {name: made}
+            self.memo = {name: value}
             size += _MEMO_BYTES
         else:
-            self.memo[name] = made
-        if self.tail is not None:
-            self.tail.grew(size)
+            self.memo[name] = value
+        if self.holder is not None:
+            self.holder.add_size(size)
 
     @property
     def size(self) -> int:
-        """How many bytes the event takes in memory, with what is kept at it."""
+        """How many bytes of memory the event takes, with its memo."""
         size = _EVENT_BYTES + getsizeof(self.data)
         if self.memo is not None:
             size += _MEMO_BYTES
-            for made in self.memo.values():
-                size += getsizeof(made)
+            for value in self.memo.values():
+                size += getsizeof(value)
         return size
 
 
 class Writer(Struct, frozen=True, gc=False):
-    """Who appends, fenced: the `seq`-th append (1, 2, 3 …) of this writer in this epoch.
+    """A fenced writer, and which of its appends this is: number `seq` (1, 2, 3 …) in its `epoch`.
 
-    The same `seq` again gets the first positions again, so a retry after an unknown commit is safe. Only the
-    newest can be repeated: an older one is answered `Fenced`, for whoever sends it has been overtaken.
+    The same `seq` again returns the positions of the first time, so it is safe to retry an append whose answer was
+    lost. Only the newest append can be repeated: an older one is `Fenced`, because its sender has been overtaken.
     """
 
     name: str
@@ -101,13 +102,13 @@ class Writer(Struct, frozen=True, gc=False):
 
 
 class Key(Struct, frozen=True, gc=False):
-    """A name that one append claims, database-wide, in its own transaction.
+    """An idempotency key: a name that one append claims, in the whole database, in its own transaction.
 
-    With a `digest` the same claim again is a repetition and gets the first positions; another digest, or a
-    key without one, is `KeyReused`. `seconds` is how long it is kept, None for ever.
+    A second append with the same key and the same `digest` is a repetition and returns the first one's positions.
+    With another digest, or with none, it is `KeyReused`. `seconds` is how long the key is kept; None is for ever.
 
-    Raises `ValueError` for a scope or name that Postgres could not store or index: U+0000, unpaired surrogates,
-    more than `KEY_BYTES` of both together. Whoever makes keys of what clients send has to check that first.
+    Raises `ValueError` for a scope or name that Postgres cannot store or index: with U+0000, with an unpaired
+    surrogate, or of more than `KEY_BYTES`. A caller that makes keys from a client's input has to check it first.
     """
 
     scope: str
@@ -122,12 +123,15 @@ class Key(Struct, frozen=True, gc=False):
 
 
 class Append(Struct, frozen=True, gc=False):
-    """One or more events for one stream, all or nothing.
+    """One or more events for one stream: all are appended, or none.
 
-    `writer` appends as that fenced writer; `closes` closes a writer in the same transaction: its own, or,
-    where `writer` is None, somebody else's, which is refused (`Fenced`) once that one is closed.
-    `during` names a writer for whoever speaks to it without being it (so no `writer` and no `closes`): refused
-    (`Fenced`) once that one is closed, and where it has never written, for nobody could close it.
+    `expected`: the position at which the stream must end, or `ANY`, or `NO_STREAM`. `category`: that of a new
+    stream. `keys`: claimed in the same transaction.
+
+    `writer`: the writer that appends. `closes`: a writer that is closed in the same transaction. An append with a
+    `writer` may close only that one. An append without one may close any, and is `Fenced` if it is closed already.
+    `during`: a writer that must have written and must not be closed; else the append is `Fenced`. It is for those
+    who send something to a running writer, and is used without `writer` and `closes`.
     """
 
     stream: str
@@ -139,12 +143,19 @@ class Append(Struct, frozen=True, gc=False):
     category: str = ""
     during: str | None = None
 
+    @property
+    def checked_writer(self) -> str | None:
+        """The name of the writer whose state decides on this append: `writer`, else `closes`, else `during`."""
+        if self.writer is not None:
+            return self.writer.name
+        return self.during if self.closes is None else self.closes
+
 
 class Appended(Struct, frozen=True, gc=False):
-    """Where the events are: positions `first` to `last` of `stream`.
+    """Where the events of an append are: at the positions `first` to `last` of `stream`, since `at`.
 
-    `repeated` says that an earlier append with the same key or sequence put them there; `stream` is then that
-    one's stream, and `at` is None.
+    `repeated`: an earlier append with the same key or sequence number put them there. Then `stream` is the earlier
+    one's, and `at` is None.
     """
 
     stream: str
@@ -156,20 +167,20 @@ class Appended(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a stream ends and what is left of it: `earliest` is the oldest position still there."""
+    """`position`: that of the newest event. `earliest`: the oldest position that is still stored."""
 
     position: int
     earliest: int
 
     @property
     def erased(self) -> bool:
-        """Whether nothing is left, of a stream in which there was something."""
+        """Whether the stream had events and has lost all of them."""
         return self.earliest > self.position >= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Events after a position, oldest first, and the stream's head as it was in the same snapshot."""
+    """The events after a position, the oldest first. `head` and `earliest` are of the same database snapshot."""
 
     events: Sequence[Event]
     head: int
@@ -177,16 +188,13 @@ class Slice:
 
     @property
     def erased(self) -> bool:
-        """As of a `Head`."""
+        """As `Head.erased`."""
         return self.earliest > self.head >= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a key points: the positions its append took, and the digest it was claimed with.
-
-    A key without a digest was given one that nobody else has.
-    """
+    """What a key leads to: the positions of the append that claimed it, and the digest it was claimed with."""
 
     stream: str
     first: int
@@ -196,7 +204,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A stored fold: `data` (JSON text) is the fold of all events up to `position`."""
+    """A stored fold of a stream: `data` (JSON text) is the fold of all events up to `position`."""
 
     position: int
     data: str
@@ -204,7 +212,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class StreamRow:
-    """A stream in a list. `order` is what the next page is asked with."""
+    """One stream of a list. `order` is passed as `before` to get the streams after this one in the list."""
 
     name: str
     order: int
@@ -214,7 +222,7 @@ class StreamRow:
 
 @dataclass(frozen=True, slots=True)
 class OpenWriter:
-    """A writer that has not been closed, and the owner that opened it."""
+    """A writer that is not closed. `owner` is the process that wrote last as this writer."""
 
     stream: str
     name: str
@@ -224,7 +232,7 @@ class OpenWriter:
 
 @dataclass(frozen=True, slots=True)
 class WriterState:
-    """`released`: the owner holds nothing more for this writer. `owner_alive`: its sign of life is there."""
+    """`released`: the owner holds nothing more for this writer. `owner_alive`: the owner's process is alive."""
 
     epoch: int
     owner: int

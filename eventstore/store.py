@@ -1,23 +1,26 @@
-"""The store a program calls: group commit, shared reads, tails and subscriptions over any `Log`.
+"""The store that a program uses: `EventStore`, over any `Backend`, and its options.
 
-It owns the promises that hold for every backend: an append returns after its commit and not before; one that
-is sent again happens once; whoever waits for newer events gets them with every notification lost. It knows
-no SQL.
+It owns the promises that hold for every backend. An append returns after its commit and never before. An append
+that is sent again happens once. A reader that waits for newer events gets them even if every notification is lost,
+because `_poll_heads` compares all readers with the primary's heads from time to time.
+
+It knows no SQL and nothing of the program's events.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import trio
 
-from eventstore.appending import check, exclusive_names, made, refusal, repeatable, weigh
+from eventstore.backend import EXPIRE_LIMIT, Backend, Listener, Outcome, ReadQuery, Verdict
 from eventstore.batcher import Batcher, Limits
+from eventstore.db_retry import call_once, retry_within
 from eventstore.errors import Erased, Rewound, StoreUnavailable, StreamUnknown, Trimmed
-from eventstore.figures import Figures, figures
-from eventstore.log import KEYS_AT_ONCE, Hear, Log, Outcome, ReadQuery, Verdict
+from eventstore.group_commit import committed_events, exclusive_names, refusal, repeatable, validate, weigh
 from eventstore.model import (
     Append,
     Appended,
@@ -30,40 +33,61 @@ from eventstore.model import (
     StreamRow,
     WriterState,
 )
-from eventstore.observing import Health
-from eventstore.options import StoreOptions
-from eventstore.patience import once, patiently
+from eventstore.observer import Health, Observer, StoreStats, stats
 from eventstore.subscription import Subscription
-from eventstore.tail_cache import Tails
+from eventstore.tail_cache import TailCache
 from eventstore.wakeups import Wakeups
 
-HEAD_LIMITS = Limits(questions=5_000, weight=5_000, waiting=50_000)
 
-STANDS = (Verdict.APPENDED, Verdict.REPEATED_SEQ, Verdict.REPEATED_KEY)
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Times are in seconds, sizes in bytes.
+
+    `call_timeout`: how long a call waits for a database that is away before it raises `StoreUnavailable`.
+    `safety_poll`: how often waiting readers are compared with the primary's heads, in case notifications were
+    lost. `read_limit`: how many events one read returns at most, unless it says otherwise. `tail_stream_bytes` and
+    `tail_total_bytes` bound the tail cache, for one stream and for all. `append_limits`, `read_limits`: bounds of
+    the batches. `observer` is told of commits and outages.
+    """
+
+    call_timeout: float = 30.0
+    safety_poll: float = 1.0
+    read_limit: int = 500
+    tail_stream_bytes: int = 512 * 1024
+    tail_total_bytes: int = 64 * 1024 * 1024
+    append_limits: Limits = Limits(requests=256, weight=5_000, waiting=10_000)
+    read_limits: Limits = Limits(requests=128, weight=20_000, waiting=20_000)
+    observer: Observer = Observer()
+
+
+HEAD_LIMITS: Final = Limits(requests=5_000, weight=5_000, waiting=50_000)
+
+IN_LOG: Final = (Verdict.APPENDED, Verdict.REPEATED_SEQ, Verdict.REPEATED_KEY)
+"""The verdicts after which the append's events are in the log."""
 
 T = TypeVar("T")
 
 
 class EventStore:
-    """One per process. Open it, then append, read, subscribe.
+    """The event store of one process. Open it, then append, read and subscribe.
 
-    Every method raises `StoreUnavailable` when the database does not answer within `options.patience`.
+    Every async method raises `StoreUnavailable` if the database does not answer within `options.call_timeout`.
     """
 
-    def __init__(self, log: Log, options: StoreOptions | None = None) -> None:
-        self.options = options or StoreOptions()
+    def __init__(self, backend: Backend, options: StoreOptions | None = None) -> None:
+        self.options = StoreOptions() if options is None else options
         self.wakeups = Wakeups()
-        self.closing = trio.Event()
-        self._log = log
+        self._backend = backend
         self._health = Health(self.options.observer)
-        self._tails = Tails(self.options.tail_stream_bytes, self.options.tail_total_bytes)
+        self._tails = TailCache(self.options.tail_stream_bytes, self.options.tail_total_bytes)
+        self._close_callbacks: list[Callable[[], None]] = []
         self._appends: Batcher[Append, Outcome] = Batcher(
             self._append_batch,
             self.options.append_limits,
             exclusive=exclusive_names,
             weigh=weigh,
-            again=True,
-            lanes=log.lanes,
+            retry=True,
+            lanes=backend.parallel_appends,
         )
         self._reads: Batcher[ReadQuery, Slice | None] = Batcher(
             self._read_batch, self.options.read_limits, weigh=lambda query: query.limit, shared=True
@@ -72,81 +96,89 @@ class EventStore:
 
     @property
     def incarnation(self) -> int:
-        """Grows when the log is another one now, or some stream was found to have gone back: what is held is
-        void."""
+        """Grows whenever the log may have gone back to an earlier state. What a caller cached before is void."""
         return self._tails.incarnation
 
     @property
     def owner(self) -> int:
-        """The number under which this process's writers are known to be alive."""
-        return self._log.owner
+        """The number of this process, which is stored with its writers."""
+        return self._backend.owner
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Self]:
-        """The store at work. At its end nothing is under way any more; waiting appends are cancelled."""
-        hear = Hear(newer=self._heard_newer, closed=self._heard_closed, moved=self._heard_moved)
-        async with self._log.open(hear), trio.open_nursery() as nursery:
+        """Connects, and runs the store's tasks. At the end waiting calls are cancelled and nothing is under
+        way."""
+        listener = Listener(newer=self._on_newer, closed=self._on_closed, history_changed=self._on_history_changed)
+        async with self._backend.open(listener), trio.open_nursery() as nursery:
             for batcher in (self._appends, self._reads, self._heads):
                 nursery.start_soon(batcher.serve)
             nursery.start_soon(self._poll_heads)
             yield self
             nursery.cancel_scope.cancel()
 
-    # -- writing
+    # -- appending
 
     async def append(self, append: Append) -> Appended:
-        """Appends, and returns after the commit.
+        """Appends events, and returns once they are committed.
 
-        Raises `WrongExpectedPosition`, `Fenced`, `KeyReused`, `Erased` (nothing was appended), or
-        `StoreUnavailable` (not known; the same append with the same key or sequence is safe to send again).
+        Raises `WrongExpectedPosition`, `Fenced`, `KeyReused` or `Erased`: nothing was appended. `ValueError`: the
+        append contradicts itself. After `StoreUnavailable` it is not known whether the events were appended; it is
+        safe to send the same append again if it has a key or a writer's sequence number.
         """
-        check(append)
-        outcome = await self._appends.ask(repeatable(append), self.options.patience)
+        validate(append)
+        outcome = await self._appends.ask(repeatable(append), self.options.call_timeout)
         if outcome.verdict is Verdict.APPENDED:
             return Appended(outcome.stream, outcome.first, outcome.last, outcome.at)
-        if outcome.verdict in STANDS:
+        if outcome.verdict in IN_LOG:
             return Appended(outcome.stream, outcome.first, outcome.last, None, repeated=True)
         raise refusal(append, outcome)
 
     async def _append_batch(self, batch: Sequence[Append]) -> Sequence[Outcome | Exception]:
-        # Every append can be repeated (by a writer's seq or by a key), so a lost connection, after which
-        # nobody knows whether the commit happened, is answered by sending the same batch again.
+        # A lost connection leaves open whether the batch was committed. Every append in it is repeatable (by its
+        # writer's seq or by a key), so the answer is to send the same batch again.
         started = trio.current_time()
-        outcomes = await self._patiently(partial(self._log.append, batch), "append")
+        outcomes = await self._retry(partial(self._backend.append, batch), "append")
         seconds = trio.current_time() - started
         self.options.observer.committed(len(batch), sum(len(append.events) for append in batch), seconds)
         for append, outcome in zip(batch, outcomes, strict=True):
-            if not isinstance(outcome, Outcome) or outcome.verdict not in STANDS:
+            if not isinstance(outcome, Outcome) or outcome.verdict not in IN_LOG:
                 if isinstance(outcome, StoreUnavailable):
-                    self._health.put_off("append", outcome.kind)
+                    self._health.element_failed("append", outcome.kind)
                 continue
             appended = outcome.verdict is Verdict.APPENDED
             self._health.repeated += not appended
-            in_tail = appended and self._tails.offer(append.stream, made(append.events, outcome.first, outcome.at))
-            # A repetition may be the answer that got lost: then nobody has heard of these events yet.
+            in_tail = appended and self._tails.offer(
+                append.stream, committed_events(append.events, outcome.first, outcome.at)
+            )
+            # Also after a repetition: the first answer may have been lost, and then no reader was woken.
             self.wakeups.wake([outcome.stream], in_tail=in_tail)
-            self._log.announce([outcome.stream])
+            self._backend.notify_newer([outcome.stream])
             if append.closes is not None and append.writer is None:
-                self._log.announce_close(append.stream, append.closes)
-                self._heard_closed()
+                self._backend.notify_closed(append.stream, append.closes)
+                self._on_closed()
         return outcomes
 
     # -- reading
 
     async def read(self, stream: str, after: int = 0, limit: int | None = None, *, seen: int = 0) -> Slice:
-        """At most `limit` events after a position, and the primary's head. Changes nothing.
+        """Reads at most `limit` events after a position, and the head, from the primary.
 
-        `seen`: a position that the caller knows to have been in the log (an append's, or one that it has folded).
-        Raises `StreamUnknown`, `Trimmed`, `Erased`, or `Rewound` where the log ends before what was seen of it. A
-        position past the head gives no events: compare `head`.
+        `limit`: `options.read_limit` if None; 0 reads the head alone. `seen`: a position that the caller knows to
+        have been in the log, because it appended or folded it. A position past the head gives no events.
+
+        Raises `StreamUnknown`, `Trimmed`, `Erased`, `Rewound` if the log ends before what was seen of it, and
+        `ValueError` for a negative limit.
         """
-        limit = limit or self.options.read_limit
-        known = max(seen, self._tails.last(stream))  # before the asking: the answer cannot be older than that
-        found = await self._reads.ask(ReadQuery(stream, after, limit), self.options.patience)
+        if limit is None:
+            limit = self.options.read_limit
+        elif limit < 0:
+            raise ValueError(f"a read's limit is 0 or more, not {limit}")
+        known = max(seen, self._tails.last(stream))  # before the read: its answer must not end before this
+        found = await self._reads.ask(ReadQuery(stream, after, limit), self.options.call_timeout)
         if found is None:
             raise self._rewound(stream, known, Head(0, 1)) if known else StreamUnknown(stream)
         if found.erased:
-            self._tails.drop(stream)  # another process may have erased it: here its events end now
+            self._tails.drop(stream)  # another process may have erased the stream
             raise Erased(stream)
         if found.head < known:
             raise self._rewound(stream, known, Head(found.head, found.earliest))
@@ -157,11 +189,11 @@ class EventStore:
             and found.events[-1].position == found.head
             and not self._tails.offer(stream, found.events)
         ):
-            self.wakeups.wake([stream])  # whoever took events out of the tail has to look
+            self.wakeups.wake([stream])  # readers that were given events of the dropped tail have to read again
         return found
 
-    async def look(self, stream: str, after: int, limit: int, *, seen: int = 0) -> Slice:
-        """As `read`. Where the shared tail holds newer events they come from there, and only the head is read."""
+    async def read_cached(self, stream: str, after: int, limit: int, *, seen: int = 0) -> Slice:
+        """As `read`, but takes the events from the tail cache if it has them; then only the head is read."""
         if self._tails.last(stream) <= after:
             return await self.read(stream, after, limit, seen=seen)
         head = await self.head(stream, seen=seen)
@@ -173,30 +205,32 @@ class EventStore:
         return await self.read(stream, after, limit, seen=seen)
 
     def recent(self, stream: str, after: int, limit: int) -> Sequence[Event]:
-        """At most `limit` events right after a position, from memory. None of them says nothing."""
+        """At most `limit` events directly after a position, from the tail cache. No events mean nothing."""
         return self._tails.after(stream, after, limit)
 
     async def read_one(self, stream: str, position: int) -> Event | None:
-        """The event at a position, None past the head. Raises `StreamUnknown`, `Trimmed` or `Erased`."""
+        """The event at a position; None past the head. Raises `StreamUnknown`, `Trimmed` or `Erased`."""
         events = (await self.read(stream, position - 1, 1)).events
         return events[0] if events else None
 
     async def head(self, stream: str, *, seen: int = 0) -> Head:
-        """Where the stream ends, read from the primary. Raises `StreamUnknown`, `Erased`, or `Rewound` as
-        `read`."""
+        """The stream's head, read from the primary. `seen`: as in `read`.
+
+        Raises `StreamUnknown`, `Erased`, `Rewound`.
+        """
         known = max(seen, self._tails.last(stream))
-        head = await self._heads.ask(stream, self.options.patience)
+        head = await self._heads.ask(stream, self.options.call_timeout)
         if known and (head is None or (head.position < known and not head.erased)):
             raise self._rewound(stream, known, head or Head(0, 1))
-        return self._there(stream, head)
+        return self._existing(stream, head)
 
     def _rewound(self, stream: str, known: int, head: Head) -> Rewound:
         self._tails.drop(stream)
-        self._tails.incarnation += 1  # where one stream went back, others may have gone back and on unnoticed
+        self._tails.incarnation += 1  # other streams may have gone back too, and on again, which nobody notices
         self.options.observer.rewound(stream, known, head.position)
         return Rewound(stream, known, head.earliest, head.position)
 
-    def _there(self, stream: str, head: Head | None) -> Head:
+    def _existing(self, stream: str, head: Head | None) -> Head:
         if head is None:
             raise StreamUnknown(stream)
         if head.erased:
@@ -204,7 +238,7 @@ class EventStore:
         return head
 
     def subscribe(self, stream: str, after: int = 0, *, seen: int = 0) -> Subscription:
-        """A subscription from a position on; a context manager. `seen`: as of `read`."""
+        """A subscription to the events after a position, as a context manager. `seen`: as in `read`."""
         return Subscription(
             stream,
             after,
@@ -216,145 +250,156 @@ class EventStore:
         )
 
     async def list_streams(self, category: str, before: int | None, limit: int) -> Sequence[StreamRow]:
-        """The newest `limit` streams of a category, or those older than the `order` given as `before`."""
-        return await self._patiently(partial(self._log.list_streams, category, before, limit), "list_streams")
+        """At most `limit` streams of a category, the newest first: all, or those after the `order` in `before`."""
+        return await self._retry(partial(self._backend.list_streams, category, before, limit), "list_streams")
 
     async def find_key(self, scope: str, name: str) -> Place | None:
-        """Where the append stands that claimed this key; None if nobody did, or it has expired."""
-        return await self._patiently(partial(self._log.find_key, scope, name), "find_key")
+        """Where the append is that claimed this key; None if none did, or if the key has expired."""
+        return await self._retry(partial(self._backend.find_key, scope, name), "find_key")
 
     # -- snapshots
 
     async def save_snapshot(self, stream: str, name: str, snapshot: Snapshot) -> None:
-        """Stores a fold. The first one stored at a position stays: folds are pure, so all are equal.
+        """Stores a fold. If one is stored at that position already, that one stays: folds are pure, so both are
+        equal.
 
-        One that the log does not reach is not stored, nor is one again that was tried before the log moved: it may
-        be of a past that the log has left, and would be wrong for ever.
+        It is not stored if the stream ends before its position, nor if the log goes back to an earlier state while
+        this call is retried: the fold may be of a past that the log has left, and would be wrong for ever.
         """
-        of = self.incarnation
+        incarnation = self.incarnation
 
         async def save() -> None:
-            if of == self.incarnation:
-                await self._log.save_snapshot(stream, name, snapshot)
+            if incarnation == self.incarnation:
+                await self._backend.save_snapshot(stream, name, snapshot)
 
-        await self._patiently(save, "save_snapshot")
+        await self._retry(save, "save_snapshot")
 
     async def load_snapshot(self, stream: str, name: str, at_most: int) -> Snapshot | None:
-        """The newest stored fold at or before a position."""
-        return await self._patiently(partial(self._log.load_snapshot, stream, name, at_most), "load_snapshot")
+        """The newest stored fold at or before the position `at_most`."""
+        return await self._retry(partial(self._backend.load_snapshot, stream, name, at_most), "load_snapshot")
 
     # -- writers
 
     async def writer(self, stream: str, name: str) -> WriterState | None:
-        """How a writer stands; None if it never wrote."""
-        return await self._patiently(partial(self._log.writer, stream, name), "writer")
+        """The state of a writer; None if it has never written."""
+        return await self._retry(partial(self._backend.writer, stream, name), "writer")
 
     async def release(self, writers: Sequence[tuple[str, str]]) -> None:
-        """Says of (stream, writer) pairs of this process that it holds nothing more for them."""
-        await self._patiently(partial(self._log.release, writers), "release")
+        """Records of these (stream, writer) pairs of this process that it holds nothing more for them."""
+        await self._retry(partial(self._backend.release, writers), "release")
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Registers a callback for "a writer of this process may have been closed by somebody else".
+
+        It is called from the store's tasks, must return at once, and has then to see to it that `closed_by_others`
+        is called. Calls may be lost, so ask from time to time without being called.
+        """
+        self._close_callbacks.append(callback)
 
     async def closed_by_others(self) -> Sequence[tuple[str, str]]:
-        """This process's writers that somebody else closed and that are not released yet.
-
-        `closing` is set when such a one was heard of; renew it, then ask.
-        """
-        return await self._patiently(self._log.closed_by_others, "closed_by_others")
+        """(stream, writer) of this process's writers that somebody else closed and that are not released yet."""
+        return await self._retry(self._backend.closed_by_others, "closed_by_others")
 
     async def open_writers(self) -> Sequence[OpenWriter]:
-        """Open writers that are this process's own, or whose process shows no sign of life."""
-        return await self._patiently(self._log.open_writers, "open_writers")
+        """The open writers of this process, and those of processes that are not alive."""
+        return await self._retry(self._backend.open_writers, "open_writers")
 
-    # -- keeping
+    # -- maintenance
 
     async def trim(self, stream: str, before: int) -> Head:
-        """Retention: removes the events before a position (never the newest) and returns what is left.
+        """Removes the events before a position, but never the newest event; returns what is left. For retention.
 
-        Runs as the owner of the tables. Raises `StreamUnknown`, `Erased`. A reader behind gets `Trimmed` now.
+        It runs as the owner of the tables. A reader that stands before the position gets `Trimmed` from then on.
+        Raises `StreamUnknown`, `Erased`.
         """
-        head = await self._patiently(partial(self._log.trim, stream, before), "trim")
+        head = await self._retry(partial(self._backend.trim, stream, before), "trim")
         self._tails.drop(stream)
-        return self._there(stream, head)
+        return self._existing(stream, head)
 
     async def erase_streams(self, category: str, seconds: float, limit: int = 100) -> Sequence[str]:
-        """Erases streams of a category that are older than so many seconds and have no open writer; their names.
+        """Erases streams of a category that have no open writer and whose newest event is older than `seconds`.
 
-        The age is that of the newest event, by the database's clock. Events, snapshots and writers go, keys
-        stay; who reads the stream or appends to it gets `Erased`, and its name is not taken again. At most
-        `limit` in one short transaction, and fewer where there is much to remove: call it until it returns
-        none. The role that serves may erase categories that begin with `ephemeral`, the owner of the tables all.
-        A name is missing where the answer got lost and the call was sent again. A process that followed a
-        stream may give out what it holds of it until its next look into the log.
+        Returns their names. The age is measured by the database's clock. Events, snapshots and writers are
+        removed; keys stay. Readers and appends get `Erased` from then on, and the name is not used again. It
+        erases at most `limit` streams in one short transaction, and fewer if they are large: call it until it
+        returns none. The role that serves may erase only categories that begin with `ephemeral`; the owner of the
+        tables, all.
+
+        A name is missing from the result if the answer was lost and the call was repeated. Another process may
+        still serve the stream's events from its tail cache until it next reads the log.
         """
-        call = partial(self._log.erase_streams, category, seconds, limit)
-        names = await self._patiently(call, "erase_streams")
+        call = partial(self._backend.erase_streams, category, seconds, limit)
+        names = await self._retry(call, "erase_streams")
         for stream in names:
             self._tails.drop(stream)
-        self.wakeups.wake(names)  # who sleeps on one would never hear of it otherwise
-        self._log.announce(names)
+        self.wakeups.wake(names)  # a reader that sleeps has to find out: no append will wake it again
+        self._backend.notify_newer(names)
         return names
 
     async def expire_keys(self) -> int:
-        """Removes all keys whose time is over, a bounded number in each transaction; returns how many."""
-        removed = last = await self._patiently(self._log.expire_keys, "expire_keys")
-        while last >= KEYS_AT_ONCE:
-            last = await self._patiently(self._log.expire_keys, "expire_keys")
+        """Removes all expired keys, a bounded number in each transaction; returns how many."""
+        removed = last = await self._retry(self._backend.expire_keys, "expire_keys")
+        while last >= EXPIRE_LIMIT:
+            last = await self._retry(self._backend.expire_keys, "expire_keys")
             removed += last
         return removed
 
     async def clock(self) -> datetime:
-        """The clock that `Event.at` is taken from (UTC): for whoever judges whether a time has come."""
-        return await self._patiently(self._log.clock, "clock")
+        """The database's clock (UTC), from which `Event.at` is taken. Use it to decide whether a time has come."""
+        return await self._retry(self._backend.clock, "clock")
 
     async def alive(self) -> None:
-        """Returns when the primary answers. Raises `StoreUnavailable` at once when it does not."""
-        await once(self._log.alive, "alive", self._health)
+        """Returns once the primary has answered. Raises `StoreUnavailable` after the first failure."""
+        await call_once(self._backend.alive, "alive", self._health)
 
-    def figures(self) -> Figures:
-        """The store's numbers now. Asks nobody, so it works while the database is away."""
+    def stats(self) -> StoreStats:
+        """The store's numbers now. It asks nobody, so it works while the database is away."""
         queues = {"appends": self._appends.load, "reads": self._reads.load, "heads": self._heads.load}
-        return figures(queues, len(self.wakeups), self._tails, self._health)
+        return stats(queues, len(self.wakeups), self._tails, self._health)
 
-    # -- hints
+    # -- what the backend learns about other processes
 
-    def _heard_newer(self, streams: Iterable[str] | None) -> None:
+    def _on_newer(self, streams: Iterable[str] | None) -> None:
         if streams is None:
             self.wakeups.wake_all()
         else:
             self.wakeups.wake(streams)
 
-    def _heard_moved(self, why: str) -> None:
+    def _on_closed(self) -> None:
+        for callback in self._close_callbacks:
+            callback()
+
+    def _on_history_changed(self, why: str) -> None:
         self._tails.incarnation += 1
         self._tails.clear()
-        self.options.observer.moved(why)
+        self.options.observer.history_changed(why)
         self.wakeups.wake_all()
-        self.closing.set()
-
-    def _heard_closed(self) -> None:
-        self.closing.set()
+        self._on_closed()
 
     async def _poll_heads(self) -> None:
+        """Wakes the readers whose stream is not where they are, whether or not a notification said so."""
         while True:
             await trio.sleep(self.options.safety_poll)
             streams = self.wakeups.streams()
-            for start in range(0, len(streams), HEAD_LIMITS.questions):
-                asked = streams[start : start + HEAD_LIMITS.questions]
-                before = [max(self._tails.last(stream), self.wakeups.furthest(stream)) for stream in asked]
+            for start in range(0, len(streams), HEAD_LIMITS.requests):
+                part = streams[start : start + HEAD_LIMITS.requests]
+                known = [max(self._tails.last(stream), self.wakeups.furthest(stream)) for stream in part]
                 try:
-                    heads = await once(partial(self._log.heads, asked), "heads", self._health)
+                    heads = await call_once(partial(self._backend.heads, part), "heads", self._health)
                 except StoreUnavailable:
-                    break  # whoever reads hears of it there; the next round asks again
-                for stream, head, known in zip(asked, heads, before, strict=True):
-                    gone_back = known > (head.position if isinstance(head, Head) else 0)
-                    if not isinstance(head, Exception) and (gone_back or (head is not None and head.erased)):
+                    break  # readers get this error from their own reads; the next round tries again
+                for stream, head, position in zip(part, heads, known, strict=True):
+                    went_back = position > (head.position if isinstance(head, Head) else 0)
+                    if not isinstance(head, Exception) and (went_back or (head is not None and head.erased)):
                         self.wakeups.wake([stream])
                     elif isinstance(head, Head):
                         self.wakeups.wake_behind(stream, head.position)
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]], name: str) -> T:
-        return await patiently(call, self.options.patience, name, self._health)
+    async def _retry(self, call: Callable[[], Awaitable[T]], name: str) -> T:
+        return await retry_within(call, self.options.call_timeout, name, self._health)
 
     async def _read_batch(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | Exception | None]:
-        return await self._patiently(partial(self._log.read, queries), "read")
+        return await self._retry(partial(self._backend.read, queries), "read")
 
     async def _heads_batch(self, streams: Sequence[str]) -> Sequence[Head | Exception | None]:
-        return await self._patiently(partial(self._log.heads, streams), "heads")
+        return await self._retry(partial(self._backend.heads, streams), "heads")

@@ -1,17 +1,20 @@
-"""A subscription: a position that moves along a stream, by pulling.
+"""A subscription: a position that moves along a stream as its reader asks for more.
 
-Arm the wake-up, look after the position (in the shared tail, else in the log), and only then sleep. Its whole
-state is a position and a bell, so a reader that is slow, or never comes back, costs nothing more than that.
+Each round arms the waker, takes the events after the position from the tail cache, else from the log, and sleeps
+only if there are none. A subscription's whole state is a position and a waker, so a reader that is slow, or that
+never comes back, costs nothing more.
+
+It also notices that the log has gone back to an earlier state, even if it went on past the position since then.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 from eventstore.errors import Rewound, Trimmed
 from eventstore.model import Event, Slice
-from eventstore.tail_cache import Tails
+from eventstore.tail_cache import TailCache
 from eventstore.wakeups import Wakeups
 
 
@@ -21,16 +24,17 @@ class Read(Protocol):
     async def __call__(self, stream: str, after: int, limit: int, *, seen: int) -> Slice: ...
 
 
-LIVE = 32
-"""Events that a reader who stands at the head asks for: it wants the newest few, and many share a batch."""
+LIVE_LIMIT: Final = 32
+"""How many events a reader at the head asks for: it needs only the newest few, and many readers share one
+batch."""
 
 
 class Subscription:
-    """All events of `stream` after `position`, in order, without gap or repeat, as they come.
+    """All events of `stream` after `position`, in order, without gap or repetition, as they are appended.
 
-    A context manager: the bell is given back at its end. `position` is that of the last event returned.
-    `head` is the newest head of the primary this subscription has read, 0 before the first look. `waker` is rung
-    when there may be something to look at: for who waits for a time as well.
+    Use it as a context manager, which frees the waker. `position` is that of the last event returned. `head` is
+    the newest head of the primary that it has read; 0 before the first read. `waker` is woken when there may be
+    newer events, for a caller that waits for something else as well.
     """
 
     __slots__ = (
@@ -45,15 +49,15 @@ class Subscription:
         *,
         limit: int,
         read: Read,
-        tails: Tails,
+        tails: TailCache,
         wakeups: Wakeups,
         seen: int = 0,
     ) -> None:
         self.stream = stream
         self.position = position
         self.head = 0
-        self._seen = seen  # what is known to have been in the log; `position` may be what a client says
-        self._at: datetime | None = None  # the time of the event at `position`, where that is known
+        self._seen = seen  # known to have been in the log; `position` may be what a client claims
+        self._at: datetime | None = None  # the time of the event at `position`, once it is known
         self._incarnation = tails.incarnation
         self._limit = limit
         self._read = read
@@ -70,38 +74,39 @@ class Subscription:
         self._wakeups.remove(self.waker)
 
     async def next(self) -> Sequence[Event]:
-        """Waits for at least one event and returns what is there, oldest first, at most the limit.
+        """Waits for at least one event and returns what there is, the oldest first, at most the limit.
 
-        Cancelling it loses nothing. Raises `StoreUnavailable` (ask again), `Trimmed`, `Rewound`, `Erased`,
-        `StreamUnknown`.
+        Nothing is lost if it is cancelled. Raises `StoreUnavailable` (call it again), `Trimmed`, `Rewound`,
+        `Erased`, `StreamUnknown`.
         """
         while True:
             await self.waker.sleep()
-            if events := await self.look():
+            if events := await self.poll():
                 return events
 
-    async def look(self) -> Sequence[Event]:
-        """Like `next`, but returns an empty sequence when the primary says that nothing is newer."""
+    async def poll(self) -> Sequence[Event]:
+        """As `next`, but returns nothing, instead of waiting, when the primary has no newer event."""
         self.waker.arm()
         if self._incarnation != self._tails.incarnation:
-            await self._make_sure()
+            await self._check_history()
         events = self._tails.after(self.stream, self.position, self._limit)
         if events:
             self._tails.hits += 1
-            if self.waker.unread or len(events) == self._limit:
-                self.waker.ring(in_tail=True)  # no bell will ring again for what stands right behind
+            if self.waker.tail_incomplete or len(events) == self._limit:
+                # More events may follow these, and no later append need wake us for them.
+                self.waker.wake(in_tail=True)
         else:
             self._tails.misses += 1
-            self.waker.unread = False
+            self.waker.tail_incomplete = False
             try:
-                found = await self._read_on()
+                found = await self._read_log()
             except BaseException:
-                self.waker.ring()  # failed or cancelled: what rang for this look is still to be seen
+                self.waker.wake()  # failed or cancelled: the wake-up that led here has not been served
                 raise
             self.head = self._seen = found.head
             events = found.events
             if events and events[-1].position < found.head:
-                self.waker.ring()
+                self.waker.wake()
         if events:
             self._at = events[-1].at
             self.position = self.waker.position = events[-1].position
@@ -109,27 +114,27 @@ class Subscription:
                 self._seen = self.position
         return events
 
-    async def _read_on(self) -> Slice:
-        """What the log holds behind the position.
+    async def _read_log(self) -> Slice:
+        """Reads the log after the position.
 
-        The first time with the event at the position, whose time is kept: by that `_make_sure` knows it again.
-        Else whoever waits behind a cursor and has been given nothing would lose its place at every failover, also
-        where nothing was lost.
+        The first time it reads the event at the position as well and keeps its time, by which `_check_history`
+        recognises that event later. Without it, a reader that waits at its cursor and was given nothing yet would
+        lose its place at every failover, even if nothing was lost.
         """
-        live = 0 < self.head <= self.position
-        limit = min(LIVE, self._limit) if live else self._limit
+        at_head = 0 < self.head <= self.position
+        limit = min(LIVE_LIMIT, self._limit) if at_head else self._limit
         if self._at is None and self.position:
-            here = self._tails.after(self.stream, self.position - 1, 1)
-            if here:
-                self._at = here[0].at
+            cached = self._tails.after(self.stream, self.position - 1, 1)
+            if cached:
+                self._at = cached[0].at
             else:
-                found = await self._read_from_here(limit)
+                found = await self._read_from_position(limit)
                 if found is not None:
                     return found
         return await self._read(self.stream, self.position, limit, seen=self._seen)
 
-    async def _read_from_here(self, limit: int) -> Slice | None:
-        """The events behind the position, read with the one at it; None where that one has to be read without."""
+    async def _read_from_position(self, limit: int) -> Slice | None:
+        """Reads the event at the position together with those after it; None if they must be read without it."""
         try:
             found = await self._read(self.stream, self.position - 1, limit + 1, seen=self._seen)
         except Rewound:
@@ -137,18 +142,18 @@ class Subscription:
         except Trimmed:
             return None
         if not found.events:
-            return found  # the position lies past the head: a client's word
+            return found  # the position is past the head: a client claimed it
         self._at = found.events[0].at
-        behind = found.events[1:]
-        if not behind and found.head > self.position:
-            return None  # it is so large that it came alone
-        return Slice(behind, found.head, found.earliest)
+        following = found.events[1:]
+        if not following and found.head > self.position:
+            return None  # the event at the position is so large that it filled the answer
+        return Slice(following, found.head, found.earliest)
 
-    async def _make_sure(self) -> None:
-        """The log may have gone back and on again, past our position: then only the event there tells.
+    async def _check_history(self) -> None:
+        """Makes sure that the event at the position is still the one that this subscription saw.
 
-        Raises `Rewound` where it is another one than stood there at the first look, or was returned since, and
-        where there was no look yet.
+        The log may have gone back and then on again, past the position, so that the head alone tells nothing.
+        Raises `Rewound` if another event is there now, or if the event at the position was never read.
         """
         incarnation, position = self._tails.incarnation, self.position
         if position:
@@ -156,11 +161,11 @@ class Subscription:
                 found = await self._read(self.stream, position - 1, 1, seen=self._seen)
             except Rewound:
                 raise
-            except Trimmed:  # nobody can tell any more
+            except Trimmed:  # the event is gone, and nobody can tell any more
                 self._incarnation = incarnation
                 return
             except BaseException:
-                self.waker.ring()
+                self.waker.wake()
                 raise
             if not found.events or found.events[0].at != self._at:
                 raise Rewound(self.stream, position, found.earliest, found.head)

@@ -1,75 +1,78 @@
-"""The recent events of each stream, once per process, shared by all its readers.
+"""The recent events of each stream in memory, once per process, shared by all readers.
 
-A tail may only ever say *newer*: an event it holds is in the log, but what it lacks may be there too. It
-accepts only the position after its last; at a gap it is dropped and the log is read. Bounded in bytes of memory,
-per stream and over all, with what readers keep at the events (`Event.keep`); the stream that was not used for
-longest goes first.
+The cache may only ever say that something *is* in the log: it holds nothing that is not committed, but it may lack
+events, so "nothing here" is no answer. A tail takes only events that directly follow its last one; after a gap it
+is dropped, and readers read the log.
+
+It is bounded in bytes of memory, in each stream and in all, with what readers memoize at the events. The stream
+that was not used for longest is dropped first. It knows no database.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from itertools import islice
+from typing import Final
 
 from eventstore.model import Event
 
-TAIL_BYTES = 1_000
-"""What a tail takes beside its events."""
+TAIL_BYTES: Final = 1_000
+"""What a tail takes besides its events."""
 
 
-class _Tail:
-    """One stream's. `grew` is called by its events when something is kept at them."""
+class _StreamTail:
+    """The newest events of one stream, without a gap."""
 
-    __slots__ = ("_tails", "events", "size", "stream")
+    __slots__ = ("_cache", "events", "size", "stream")
 
-    def __init__(self, tails: "Tails", stream: str) -> None:
-        self._tails: Tails | None = tails
+    def __init__(self, cache: "TailCache", stream: str) -> None:
+        self._cache: TailCache | None = cache
         self.events: deque[Event] = deque()
         self.size = TAIL_BYTES
         self.stream = stream
 
-    def add(self, events: Sequence[Event], most: int) -> None:
+    def append(self, events: Sequence[Event], most_bytes: int) -> None:
         for event in events:
-            event.tail = self
+            event.holder = self
             self.size += event.size
         self.events.extend(events)
-        self._shrink(most)
+        self._shrink(most_bytes)
 
-    def agrees(self, events: Sequence[Event]) -> bool:
-        """Whether the newest of these that the tail should hold too is the same there."""
+    def agrees_with(self, events: Sequence[Event]) -> bool:
+        """Whether the newest position that both cover holds the same event here and there."""
         position = min(events[-1].position, self.events[-1].position)
-        place = position - self.events[0].position
-        if place < 0:
+        index = position - self.events[0].position
+        if index < 0:
             return True
-        mine, theirs = self.events[place], events[position - events[0].position]
+        mine, theirs = self.events[index], events[position - events[0].position]
         return mine.at == theirs.at and mine.data == theirs.data
 
-    def _shrink(self, most: int) -> None:
-        while self.size > most and len(self.events) > 1:
-            gone = self.events.popleft()
-            self.size -= gone.size
-            gone.tail = None
+    def _shrink(self, most_bytes: int) -> None:
+        while self.size > most_bytes and len(self.events) > 1:
+            oldest = self.events.popleft()
+            self.size -= oldest.size
+            oldest.holder = None
 
-    def grew(self, size: int) -> None:
-        """One of its events takes so many bytes more."""
-        tails = self._tails
-        if tails is None:
+    def add_size(self, size: int) -> None:
+        """A reader memoized `size` bytes at one of the events."""
+        cache = self._cache
+        if cache is None:
             return
         before = self.size
         self.size += size
-        if self.size > tails.stream_bytes:
-            self._shrink(tails.stream_bytes)
-        tails.size += self.size - before
-        if tails.size > tails.total_bytes:
-            tails.shrink(self.stream)
+        if self.size > cache.stream_bytes:
+            self._shrink(cache.stream_bytes)
+        cache.size += self.size - before
+        if cache.size > cache.total_bytes:
+            cache.shrink(self.stream)
 
-    def clear(self) -> None:
-        """Nothing holds it any more but its events, as long as readers have these."""
-        self._tails = None
+    def discard(self) -> None:
+        """Takes it out of the cache's accounts. Readers may go on using events that they hold."""
+        self._cache = None
         self.events.clear()
 
 
-class Tails:
-    """The tails of all streams that are being written or read here.
+class TailCache:
+    """The tails of all streams that this process writes or reads.
 
     `stream_bytes` bounds one tail, `total_bytes` all of them together.
     """
@@ -77,20 +80,22 @@ class Tails:
     def __init__(self, stream_bytes: int, total_bytes: int) -> None:
         self.stream_bytes = stream_bytes
         self.total_bytes = total_bytes
-        self._tails: OrderedDict[str, _Tail] = OrderedDict()
+        self._tails: OrderedDict[str, _StreamTail] = OrderedDict()
         self.size = 0
-        self.incarnation = 0  # of the log that the events are of; see `EventStore.incarnation`
+        self.incarnation = 0  # see `EventStore.incarnation`
         self.hits = 0
         self.misses = 0
 
     def __len__(self) -> int:
+        """The number of streams that have a tail."""
         return len(self._tails)
 
     def offer(self, stream: str, events: Sequence[Event]) -> bool:
-        """Takes events that are known to be in the log, consecutive and oldest first.
+        """Takes events that are known to be in the log, consecutive, the oldest first.
 
-        False where the tail holds other events at their positions. One of both is of a past that the log has left:
-        then the tail is dropped, and its readers have to look into the log.
+        False if the tail holds other events at these positions: the log has gone back to an earlier state and then
+        on again, and one of the two is of the past that it has left. Then the tail is dropped, and its readers
+        must read the log.
         """
         if not events:
             return True
@@ -102,40 +107,41 @@ class Tails:
                 self.drop(stream)
                 tail = None
             elif first <= last:
-                if not tail.agrees(events):
+                if not tail.agrees_with(events):
                     self.drop(stream)
                     return False
                 events = events[last + 1 - first :]
                 if not events:
                     return True
         if tail is None:
-            tail = self._tails[stream] = _Tail(self, stream)
+            tail = self._tails[stream] = _StreamTail(self, stream)
             self.size += TAIL_BYTES
         else:
             self._tails.move_to_end(stream)
         before = tail.size
-        tail.add(events, self.stream_bytes)
+        tail.append(events, self.stream_bytes)
         self.size += tail.size - before
         if self.size > self.total_bytes:
             self.shrink(stream)
         return True
 
-    def shrink(self, used: str) -> None:
-        """Drops tails until the bound is kept, but not the one that is used just now."""
+    def shrink(self, in_use: str) -> None:
+        """Drops the least recently used tails until `total_bytes` is kept, but never that of stream `in_use`."""
         while self.size > self.total_bytes and len(self._tails) > 1:
             oldest = next(iter(self._tails))
-            if oldest == used:
-                self._tails.move_to_end(used)
+            if oldest == in_use:
+                self._tails.move_to_end(in_use)
             else:
                 self.drop(oldest)
 
     def last(self, stream: str) -> int:
-        """The position of the newest event that the tail holds; 0 where there is no tail."""
+        """The position of the newest event in the stream's tail; 0 without a tail."""
         tail = self._tails.get(stream)
         return 0 if tail is None else tail.events[-1].position
 
     def after(self, stream: str, position: int, limit: int) -> Sequence[Event]:
-        """At most `limit` events right after `position`; none if the tail cannot tell (which is no answer)."""
+        """At most `limit` events directly after `position`. None means that the tail lacks them, not that the log
+        does."""
         tail = self._tails.get(stream)
         if tail is None:
             return ()
@@ -144,7 +150,7 @@ class Tails:
             return ()
         self._tails.move_to_end(stream)
         if skip > len(tail.events) // 2:
-            # Readers stand at the end: walk from there, not over the whole tail.
+            # Most readers are near the end: step back from there instead of over the whole tail.
             count = len(tail.events) - skip
             newest = list(islice(reversed(tail.events), count))
             newest.reverse()
@@ -152,13 +158,13 @@ class Tails:
         return list(islice(tail.events, skip, skip + limit))
 
     def clear(self) -> None:
-        """Forgets all tails."""
+        """Drops all tails."""
         for stream in list(self._tails):
             self.drop(stream)
 
     def drop(self, stream: str) -> None:
-        """Forgets the stream's tail; its readers read the log."""
+        """Drops the stream's tail, so that its readers read the log."""
         tail = self._tails.pop(stream, None)
         if tail is not None:
             self.size -= tail.size
-            tail.clear()
+            tail.discard()

@@ -1,9 +1,11 @@
-"""Who sleeps on which stream, and how they are woken. A wake-up carries no data and may be false.
+"""Wakes the readers of a stream when it may have something newer. A wake-up carries no data and may be false.
 
-A sleeper is a bare task, woken by hand: it happens for every token and every reader of it.
+A reader has one `Waker` for each stream that it follows; `Wakeups` holds all wakers of the process. The rule that
+keeps a reader from sleeping through an event: it calls `arm`, then reads, then sleeps. A wake-up that arrives
+while it reads is kept by the waker, so that the following `sleep` returns at once.
 
-The rule that makes it safe (and whose absence left one reader in two stuck): arm first, then read. A waker
-that was rung while its owner was reading is found rung when the owner comes back to sleep.
+A sleeping reader is a bare trio task that is rescheduled by hand, because this happens for every token and every
+reader of it. This file knows no events and no database.
 """
 
 from collections.abc import Iterable
@@ -13,57 +15,63 @@ import trio
 
 
 class Waker:
-    """One sleeper's bell for one stream. Rung at birth: whoever is new has to look once.
+    """Wakes one task that follows one stream. It starts woken, so a new reader reads once before it sleeps.
 
-    `unread`: the log may hold what the shared tail lacks, so events out of the tail are not all there is. The
-    sleeper takes it back when it reads the log. One task sleeps on it at a time.
+    `position` is where its reader stands. `tail_incomplete` is true while the log may hold events that the shared
+    tail lacks; then events from the tail are not all there is. The reader sets it to False when it reads the log.
+    Only one task at a time may sleep on a waker.
     """
 
-    __slots__ = ("_rung", "_sleeper", "position", "stream", "unread")
+    __slots__ = ("_sleeper", "_woken", "position", "stream", "tail_incomplete")
 
     def __init__(self, stream: str, position: int) -> None:
         self.stream = stream
         self.position = position
-        # What another process appended may have been announced when this bell did not hang yet.
-        self.unread = True
-        self._rung = True
+        # Another process may have announced an event before this waker was registered.
+        self.tail_incomplete = True
+        self._woken = True
         self._sleeper: trio.lowlevel.Task | None = None
 
     @property
-    def rung(self) -> bool:
-        """Whether its owner would go on at once."""
-        return self._rung
+    def woken(self) -> bool:
+        """Whether it was woken since `arm`: then `sleep` would return at once."""
+        return self._woken
 
-    def ring(self, *, in_tail: bool = False) -> None:
-        """Wakes the sleeper, now or when it next lies down. `in_tail`: what is newer stands in the tail."""
-        self.unread = self.unread or not in_tail
-        self._rung = True
+    def wake(self, *, in_tail: bool = False) -> None:
+        """Ends the reader's sleep, the current one or the next. `in_tail`: the newer events are in the tail."""
+        self.tail_incomplete = self.tail_incomplete or not in_tail
+        self._woken = True
         if self._sleeper is not None:
             trio.lowlevel.reschedule(self._sleeper)
             self._sleeper = None
 
-    def nudge(self) -> None:
-        """Wakes the sleeper, if there is one, though nothing is newer: a time has come that it waits for."""
+    def interrupt(self) -> None:
+        """Ends the current sleep, if there is one, without saying that anything is newer (a timer is due, say)."""
         if self._sleeper is not None:
             trio.lowlevel.reschedule(self._sleeper)
             self._sleeper = None
 
     def arm(self) -> None:
-        """From here on every ring counts. Call it before looking, never after."""
-        self._rung = False
+        """Forgets earlier wake-ups. Call it before reading: one that comes during the read must count."""
+        self._woken = False
 
     async def sleep(self) -> None:
-        """Until the next ring since `arm`, or a nudge: `rung` tells which. Always a checkpoint."""
-        if self._rung:
+        """Waits for `wake` or `interrupt`; returns at once if it was woken since `arm`. Always a checkpoint.
+
+        Raises `trio.BusyResourceError` if another task sleeps on this waker.
+        """
+        if self._woken:
             await trio.lowlevel.checkpoint()
             return
         if self._sleeper is not None:
-            raise trio.BusyResourceError("somebody sleeps on this bell already")
+            raise trio.BusyResourceError("another task sleeps on this waker")
         self._sleeper = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._stir)
+        await trio.lowlevel.wait_task_rescheduled(self._abort_sleep)
 
-    def _stir(self, _: Any) -> trio.lowlevel.Abort:
-        self._sleeper = None  # cancelled: a ring finds nobody, and is found later
+    def _abort_sleep(self, _: Any) -> trio.lowlevel.Abort:
+        self._sleeper = (
+            None  # a later `wake` must not reschedule the cancelled task; it is kept for the next sleep
+        )
         return trio.lowlevel.Abort.SUCCEEDED
 
 
@@ -74,43 +82,44 @@ class Wakeups:
         self._wakers: dict[str, set[Waker]] = {}
 
     def add(self, stream: str, position: int) -> Waker:
-        """A new waker, already rung."""
+        """Registers and returns a new waker, which is woken already."""
         waker = Waker(stream, position)
         self._wakers.setdefault(stream, set()).add(waker)
         return waker
 
     def remove(self, waker: Waker) -> None:
-        """Forgets it."""
+        """Removes a waker that `add` returned."""
         wakers = self._wakers[waker.stream]
         wakers.discard(waker)
         if not wakers:
             del self._wakers[waker.stream]
 
     def wake(self, streams: Iterable[str], *, in_tail: bool = False) -> None:
-        """Rings everybody on these streams."""
+        """Wakes all readers of these streams."""
         for stream in streams:
             for waker in self._wakers.get(stream, ()):
-                waker.ring(in_tail=in_tail)
+                waker.wake(in_tail=in_tail)
 
     def wake_all(self) -> None:
-        """Rings everybody: something may have been missed."""
+        """Wakes all readers of all streams: a notification may have been missed."""
         for wakers in self._wakers.values():
             for waker in wakers:
-                waker.ring()
+                waker.wake()
 
     def wake_behind(self, stream: str, head: int) -> None:
-        """Rings those on this stream who stand before `head`."""
+        """Wakes the readers of the stream whose position is before `head`."""
         for waker in self._wakers.get(stream, ()):
             if waker.position < head:
-                waker.ring()
+                waker.wake()
 
     def furthest(self, stream: str) -> int:
-        """The highest position that anybody on this stream stands at."""
+        """The highest position that a reader of the stream stands at; 0 if it has no reader."""
         return max((waker.position for waker in self._wakers.get(stream, ())), default=0)
 
     def streams(self) -> list[str]:
-        """The streams somebody sleeps on."""
+        """The streams that have a reader."""
         return list(self._wakers)
 
     def __len__(self) -> int:
+        """The number of readers."""
         return sum(map(len, self._wakers.values()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from migrations.run import downgrade, upgrade
+    from migrations.runner import downgrade, upgrade
 
 __all__ = ["HEAD", "downgrade", "revisions", "upgrade"]
 
@@ -31,6 +31,6 @@ def __getattr__(name: str) -> Any:
     """Alembic and SQLAlchemy are loaded when a database is migrated; a server that starts only compares."""
     if name not in ("downgrade", "upgrade"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from migrations import run
+    from migrations import runner
 
-    return getattr(run, name)
+    return getattr(runner, name)

@@ -14,20 +14,20 @@ CREATE FUNCTION eventstore.append_1(a_stream text[], a_category text[], a_expect
     AS $$
 #variable_conflict use_column
 DECLARE
-    -- What was found and decided, one element an append. Arrays, not a table: an event then finds its append
-    -- by index, whatever the planner thinks of how many there are.
+    -- What was read and decided, one element for each append. These are arrays and not a table, so that an event finds
+    -- its append by index, whatever number of rows the planner expects.
     locked bigint[]; ids bigint[]; heads bigint[]; ats timestamptz[]; verdicts text[]; stands boolean[];
     held_streams bigint[]; firsts bigint[]; lasts bigint[];
     one_id bigint; one_head bigint; one_at timestamptz; one_stands boolean;
 BEGIN
-    -- Nearly every batch is tokens: each append goes on where its own writer left off. One statement then locks the
-    -- rows of streams and writers in order of the streams' ids and sees them as they are under the lock, so that the
-    -- verdict needs no look of its own. Where any append is not plainly to be taken, all are judged below, from
-    -- the start: the locks that are held already come first in the order there too. (But for a writer that has
-    -- never written and counts from more than 1: its stream is locked late. Then a deadlock can be, which the
-    -- server ends after a second; its victim is sent again.)
+    -- The fast path. Nearly every batch holds only tokens: each append is its writer's next one. One statement locks the
+    -- rows of streams and writers, in the order of the streams' ids, and reads them under the lock, so that the verdicts
+    -- need no further read. If any append of the batch cannot be accepted this way, the whole batch takes the full path
+    -- below; the locks held by then are the first ones in its order too. (One exception: the first append of a writer
+    -- with a seq above 1. The fast path does not lock its stream, which is then locked out of order. A deadlock is
+    -- possible, the server ends it after a second, and its victim is sent again.)
     IF cardinality(k_append) = 0 AND 1 < ALL (a_seq) AND cardinality(a_stream) = 1 THEN
-        -- One alone, as when a single answer is under way: the same, without arrays to put together.
+        -- A batch of one append, as when a single answer is running: the same without building arrays.
         SELECT s.id, s.head, greatest(clock_timestamp(), s.last_at),
                NOT w.closed AND w.epoch = a_epoch[1] AND w.seq + 1 = a_seq[1]
                AND (a_expected[1] < 0 OR a_expected[1] = s.head)
@@ -87,7 +87,7 @@ BEGIN
            SET digest = excluded.digest, stream = NULL, first = NULL, last = NULL, expires_at = excluded.expires_at
          WHERE k.expires_at < clock_timestamp();
     END IF;
-    -- Only an append that can stand on a new stream makes one: a refused append leaves no empty stream behind.
+    -- A stream is created only for an append that can be the first of a stream. So a refused append leaves no empty one.
     IF EXISTS (SELECT FROM unnest(a_expected, a_seq) AS u (expected, seq)
                 WHERE u.expected <= 0 AND coalesce(u.seq, 1) = 1) THEN
         INSERT INTO streams (name, category)
@@ -119,7 +119,7 @@ BEGIN
                    WHEN held.stream IS NOT NULL THEN 'repeated_key'
                    WHEN s.id IS NULL AND coalesce(u.seq, 1) > 1 THEN 'fenced_sequence'
                    WHEN s.id IS NULL THEN 'wrong_position'
-                   -- Before "closed": the retry of an append that closed its own writer is no fence.
+                   -- Before "closed": an append that closed its own writer may be retried.
                    WHEN u.epoch = w.epoch AND u.seq = w.seq THEN 'repeated_seq'
                    WHEN w.closed THEN 'fenced_closed'
                    WHEN u.epoch < w.epoch THEN 'fenced_epoch'
@@ -130,7 +130,8 @@ BEGIN
                END AS verdict
           FROM unnest(a_stream, a_expected, a_count, a_writer, a_epoch, a_seq)
                WITH ORDINALITY AS u (stream, expected, count, writer, epoch, seq, n)
-          -- One that was made while we waited for the locks is not ours to write: as if it came after us.
+          -- A stream that another transaction created after our locks were taken is not locked by us, so we must not
+          -- write to it: the append is refused as if the stream did not exist.
           LEFT JOIN streams s ON s.name = u.stream AND s.id = ANY (locked)
           LEFT JOIN writers w ON w.stream = s.id AND w.name = u.writer
           LEFT JOIN LATERAL (
@@ -149,8 +150,9 @@ BEGIN
     UPDATE streams s SET head = u.last, last_at = u.at
       FROM unnest(ids, lasts, ats, stands) AS u (id, last, at, stands)
      WHERE s.id = u.id AND u.stands;
-    -- A close from outside (no epoch) shuts the door and leaves the rest of the row to its writer.
-    -- `released` says that the writer's process holds nothing more: true at once where the writer closes itself.
+    -- An append without an epoch closes the writer on behalf of somebody else. It sets `closed` but keeps the row's epoch,
+    -- seq, positions and owner, so that the writer's own process can still recognise its last append. `released` means
+    -- that the writer's process holds nothing more for it: true at once if the writer closes itself.
     INSERT INTO writers AS w (stream, name, epoch, seq, first, last, owner, closed, released)
     SELECT u.id, u.writer, coalesce(u.epoch, 0), coalesce(u.seq, 0), u.first, u.last, a_owner, u.closes, u.closes
       FROM unnest(ids, a_writer, a_epoch, a_seq, a_closes, firsts, lasts, stands)
@@ -168,7 +170,7 @@ BEGIN
         UPDATE keys k SET stream = ids[q.append], first = firsts[q.append], last = lasts[q.append]
           FROM unnest(k_append, k_scope, k_name) AS q (append, scope, name)
          WHERE stands[q.append] AND k.scope = q.scope AND k.name = q.name;
-        DELETE FROM keys k  -- only answers that appended are remembered
+        DELETE FROM keys k  -- a key is stored only if its append was accepted
          USING unnest(k_append, k_scope, k_name) AS q (append, scope, name)
          WHERE NOT stands[q.append] AND k.stream IS NULL AND k.scope = q.scope AND k.name = q.name;
     END IF;
@@ -188,8 +190,8 @@ DECLARE
     one record;
     gone bigint := 0;
 BEGIN
-    -- Runs with the owner's rights, for the role that serves may remove nothing: but for what passes by its category,
-    -- which a stream has from its first event on, and which that role cannot change.
+    -- Runs with the owner's rights, because the role that serves may remove nothing. That role may erase only streams of
+    -- an ephemeral category. A stream gets its category with its first event, and the role cannot change it.
     IF a_category NOT LIKE 'ephemeral%' AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
         RAISE insufficient_privilege
             USING MESSAGE = 'only the owner erases streams of a category that does not begin with "ephemeral"';

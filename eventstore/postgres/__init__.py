@@ -1,6 +1,6 @@
-"""The log in Postgres: the statements, the connections that carry them, and the hints between processes."""
+"""The log in Postgres: statements, the connections that carry them, notifications between processes."""
 
-from eventstore.postgres.log import PostgresLog, PostgresOptions
-from eventstore.postgres.schema import compatible_since, schema_revision
+from eventstore.postgres.db_connection import compatible_since, schema_revision
+from eventstore.postgres.postgres_backend import PostgresBackend, PostgresOptions
 
-__all__ = ["PostgresLog", "PostgresOptions", "compatible_since", "schema_revision"]
+__all__ = ["PostgresBackend", "PostgresOptions", "compatible_since", "schema_revision"]

@@ -1,5 +1,5 @@
--- Every statement of the Postgres log, by name. The appending itself is the function eventstore.append_1, made by
--- migrations/sql/0001_event_log.up.sql and named by 0004_versioned_append.up.sql.
+-- Every statement of the Postgres backend, by name. Appending is the function eventstore.append_1, which is defined in
+-- migrations/sql/0001_event_log.up.sql and gets its name in 0004_versioned_append.up.sql.
 
 -- name: append
 SELECT append, verdict, stream, first, last, at, head
@@ -9,7 +9,7 @@ SELECT append, verdict, stream, first, last, at, head
               $15::integer[], $16::integer[], $17::text[], $18::text[], $19::json[]);
 
 -- name: append_texts
--- The same; but for those of keys, each array comes as one text: U+001F between its elements, U+001E for NULL.
+-- As `append`, but each array, except for those of keys, is one text: U+001F separates its elements, U+001E is NULL.
 SELECT append, verdict, stream, first, last, at, head
   FROM append_1(string_to_array($1::text, U&'\001F'), string_to_array($2::text, U&'\001F'),
               string_to_array($3::text, U&'\001F')::bigint[], string_to_array($4::text, U&'\001F')::integer[],
@@ -23,10 +23,12 @@ SELECT append, verdict, stream, first, last, at, head
               string_to_array($19::text, U&'\001F')::json[]);
 
 -- name: append_during
--- The same for a batch in which somebody speaks during a writer's run: with a seq of 0 and no epoch the function takes
--- that as a close from outside that closes nothing. Where the writer has not written there would be a row of it then,
--- so such a one is given an epoch that no writer comes to, at which the function refuses it. (It may look before the
--- function has its locks: a writer that has written stays one, until its stream is erased, which takes no append.)
+-- As `append`, for a batch in which an append has `during`: it has a seq of 0 and no epoch. The
+-- function takes that for closing a writer without being it, and closes nothing, because a_closes is false. But if the
+-- writer has never written, the function would store a row for it. To prevent that, such an append is given an epoch
+-- that no writer reaches; then the function refuses it, and the refusal is renamed to fenced_unknown. The look at
+-- `writers` comes before the function has its locks. That is safe: a writer that has written keeps its row until its
+-- stream is erased, and an erased stream takes no append.
 SELECT a.append,
        CASE WHEN $7[a.append] = 0 AND (a.verdict = 'fenced_sequence' OR a.verdict = 'wrong_position' AND a.head = 0)
             THEN 'fenced_unknown' ELSE a.verdict END AS verdict,
@@ -44,9 +46,10 @@ SELECT a.append,
               $15::integer[], $16::integer[], $17::text[], $18::text[], $19::json[]) a;
 
 -- name: read
--- Head and events from one statement, so from one snapshot: "nothing after N, and the head is N" is one fact.
--- Bounded in events and in bytes ($4; the first event always comes): a reader of large ones must not cost their
--- sum. Small values are measured as they lie in the row; only large ones are unpacked for it.
+-- Head and events come from one statement, so from one snapshot: "the head is N and nothing follows N" is
+-- one fact. Each read is bounded in events and in bytes ($4), but its first event always comes. Without the bound in
+-- bytes a page of large events would be loaded whole. Small values are measured as they are stored; only large ones are
+-- decompressed.
 SELECT q.n, s.head, s.earliest, e.position, e.type, e.at, e.tag, e.data
   FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS q (stream, after, most, n)
   JOIN streams s ON s.name = q.stream
@@ -81,8 +84,9 @@ SELECT q.n, s.name AS stream, k.first, k.last, k.digest
  WHERE k.expires_at IS NULL OR k.expires_at > clock_timestamp();
 
 -- name: save_snapshot
--- The lock is one that appends do not mind: whoever erases the stream waits for it, or is waited for, and then
--- there is no stream to keep a fold of. One that is ahead of the log is of a past that the log has left.
+-- FOR KEY SHARE does not conflict with appends, but it does with erase_streams: either this waits and then finds the
+-- stream erased, or erase_streams waits and then removes the snapshot too. A snapshot that is ahead of the log is of a
+-- past that the log has left, and is not stored.
 INSERT INTO snapshots (stream, name, position, data)
 SELECT s.id, $2, $3, $4::json
   FROM streams s WHERE s.name = $1 AND s.head >= s.earliest AND s.head >= $3 FOR KEY SHARE
@@ -100,15 +104,15 @@ SELECT q.n, p.position, p.data
        ) p;
 
 -- name: list_streams
--- Without `before` from the newest on. (A bound that is always there is a condition of the index; `$2 IS NULL OR …`
--- would be none, and a page far back would walk over all that are newer.)
+-- Without `before` ($2) from the newest on. The bound is always there, so that it is a condition of the index. With
+-- `$2 IS NULL OR …` it would be a filter, and a page far back would walk over all newer streams.
 SELECT name, id, head, created_at
   FROM streams
  WHERE category = $1 AND head >= earliest AND id < coalesce($2::bigint, 9223372036854775807)
  ORDER BY id DESC LIMIT $3;
 
 -- name: trim
--- Run as the owner: the role that serves requests may not remove events.
+-- Runs as the owner of the tables: the role that serves may not remove events.
 WITH bounds AS (
     SELECT id, greatest(earliest, least($2::bigint, head)) AS earliest FROM streams WHERE name = $1 FOR NO KEY UPDATE
 ), gone AS (
@@ -118,12 +122,12 @@ UPDATE streams s SET earliest = b.earliest FROM bounds b WHERE s.id = b.id
 RETURNING s.head, s.earliest;
 
 -- name: erase_streams
--- Runs with the rights of the owner, who alone may name any category. It is made by migrations/sql/0002_erasing.up.sql.
+-- The function is defined in migrations/sql/0002_erasing.up.sql and runs with the rights of the tables' owner.
 SELECT stream FROM erase_streams($1, $2, $3) AS stream;
 
 -- name: expire_keys
--- now(), not clock_timestamp(): only what is the same for a whole statement can be a condition of the index. A
--- bounded number at a time, the oldest first; who gets fewer than the limit has removed all that were due.
+-- now() and not clock_timestamp(): only a value that is the same during the whole statement can be a condition of the
+-- index. Removes at most $1 keys, the oldest first. If it removes fewer, no more were due.
 DELETE FROM keys k USING (
     SELECT scope, name FROM keys WHERE expires_at < now()
      ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
@@ -142,8 +146,8 @@ SELECT q.n, w.epoch, w.owner, w.closed, w.released, w.owner = ANY (ARRAY (
   JOIN writers w ON w.stream = s.id AND w.name = q.name;
 
 -- name: release
--- The rows are locked in order of their streams, as append() locks them: two that lock in different orders end in a
--- deadlock.
+-- The rows are locked in the order of their streams, as append_1 locks them. Two transactions that lock the same rows
+-- in different orders end in a deadlock.
 WITH held AS MATERIALIZED (
     SELECT w.stream, w.name
       FROM unnest($1::text[], $2::text[]) AS q (stream, name)
@@ -159,8 +163,9 @@ SELECT s.name AS stream, w.name
  WHERE w.owner = $1 AND w.closed AND NOT w.released;
 
 -- name: open_writers
--- First the owners that have open writers, each found by one step along the index; then the writers of those that
--- are asked for. So the cost is that of the owners and of the answer, not of all writers that are open.
+-- 1. The owners that have open writers, each found by one step along the index. 2. The open writers
+-- of those owners that are this process or hold no liveness lock. So the cost depends on the number of owners and on
+-- the size of the answer, and not on the number of all open writers.
 WITH RECURSIVE owners (owner) AS (
     VALUES (-1::bigint)
     UNION ALL
@@ -171,7 +176,7 @@ WITH RECURSIVE owners (owner) AS (
 SELECT s.name AS stream, w.name, w.epoch, w.owner
   FROM owners o
  CROSS JOIN LATERAL (
-        -- OFFSET: asked for each owner by itself, rather than all writers that are open for all owners.
+        -- OFFSET 0 keeps this a query for each owner. Otherwise the planner may read all open writers first.
         SELECT w.stream, w.name, w.epoch, w.owner FROM writers w WHERE w.owner = o.owner AND NOT w.closed OFFSET 0
        ) w
   JOIN streams s ON s.id = w.stream
@@ -182,11 +187,11 @@ SELECT s.name AS stream, w.name, w.epoch, w.owner
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
        ));
 
--- name: show_life
+-- name: hold_liveness_lock
 SELECT pg_advisory_lock($1);
 
--- name: others
--- How many show a sign of life besides $1.
+-- name: count_other_processes
+-- The processes that hold a liveness lock, besides the process $1.
 SELECT count(*)::integer
   FROM pg_locks l
  WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
@@ -196,21 +201,21 @@ SELECT count(*)::integer
 -- name: clock
 SELECT clock_timestamp() AS at;
 
--- name: settle
--- After connecting, not as parameters of the first packet: a pooler takes only those that it knows.
+-- name: apply_settings
+-- Runs after connecting. In the startup packet a pooler would refuse the parameters that it does not know.
 SELECT name, set_config(name, value, false) AS value
   FROM unnest($1::text[], $2::text[]) AS wanted (name, value);
 
--- name: facts
--- What a connection has come to, and whether the settings still hold in another transaction than the one that made them.
+-- name: inspect_server
+-- What the connection leads to, and whether the settings still hold in a transaction after the one that made them.
 SELECT pg_is_in_recovery() AS standby, pg_backend_pid() AS pid, pg_encoding_to_char(d.encoding) AS encoding,
        ARRAY (SELECT coalesce(current_setting(w.name, true), '')
                 FROM unnest($1::text[]) WITH ORDINALITY AS w (name, n) ORDER BY w.n) AS settings
   FROM pg_database d WHERE d.datname = current_database();
 
 -- name: identity
--- Which history of which cluster this is: a promoted standby goes on in a new timeline, the next higher one that it
--- knows of. (The name of the newest WAL file begins with it; pg_control_checkpoint() says it only later.)
+-- Which history of which database cluster this is. A promoted standby continues in a new, higher timeline. The name of
+-- the newest WAL file begins with the timeline; pg_control_checkpoint() shows a new one only after a checkpoint.
 SELECT (SELECT system_identifier FROM pg_control_system()) AS cluster,
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database,
        ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint AS timeline;
@@ -218,7 +223,7 @@ SELECT (SELECT system_identifier FROM pg_control_system()) AS cluster,
 -- name: backend
 SELECT pg_backend_pid() AS pid;
 
--- name: lock_patience
+-- name: set_lock_timeout
 SELECT set_config('lock_timeout', $1, false);
 
 -- name: alive

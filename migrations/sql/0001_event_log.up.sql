@@ -3,8 +3,8 @@
 
 CREATE SCHEMA IF NOT EXISTS eventstore;
 
--- One row a stream. The row lock of this table is what makes positions gapless.
--- fillfactor: the head moves at every append; room on the page keeps those updates HOT (no index is touched).
+-- One row for each stream. An append locks the row of its stream, which is what makes positions gapless.
+-- fillfactor: every append updates the head. Free space in the page keeps those updates HOT, so no index is touched.
 CREATE TABLE eventstore.streams (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text        NOT NULL UNIQUE,
@@ -16,8 +16,8 @@ CREATE TABLE eventstore.streams (
 ) WITH (fillfactor = 50);
 CREATE INDEX streams_by_category ON eventstore.streams (category, id);
 
--- One row an event, never changed. `data` is json, not jsonb: the text is kept as it came, and ->> still reads it.
--- No foreign key to streams: its check would take one more row lock an event, and append() is the only way in.
+-- One row for each event, never changed. `data` is json and not jsonb: the text is stored unchanged, and ->> reads it.
+-- There is no foreign key to streams: its check would lock one more row for each event, and only append() inserts here.
 CREATE TABLE eventstore.events (
     stream   bigint      NOT NULL,
     position bigint      NOT NULL CHECK (position >= 1),
@@ -28,8 +28,9 @@ CREATE TABLE eventstore.events (
     PRIMARY KEY (stream, position)
 );
 
--- One row a writer of a stream: the fence. (first, last) are the positions of its newest append, `seq`,
--- so that a retry after an unknown commit gets the same answer. `owner` is the advisory lock by which its process shows that it lives.
+-- One row for each writer of a stream, by which stale writers are fenced off. (first, last) are the positions of its
+-- newest append, number `seq`, so that a retry after a lost answer gets the same answer. `owner` is the number of the
+-- advisory lock that the writer's process holds while it is alive.
 CREATE TABLE eventstore.writers (
     stream    bigint  NOT NULL,
     name      text    NOT NULL,
@@ -45,7 +46,8 @@ CREATE TABLE eventstore.writers (
 CREATE INDEX writers_open ON eventstore.writers (owner) WHERE NOT closed;
 CREATE INDEX writers_unreleased ON eventstore.writers (owner) WHERE closed AND NOT released;
 
--- One row a key: who claimed it first. A row whose stream is NULL is a claim of the transaction that is looking.
+-- One row for each idempotency key, with the append that claimed it. A row is inserted before its append is checked, and
+-- `stream` is NULL until then. No other transaction sees such a row: at commit it is filled in, or deleted.
 CREATE TABLE eventstore.keys (
     scope      text  NOT NULL,
     name       text  NOT NULL,
@@ -66,37 +68,37 @@ CREATE TABLE eventstore.snapshots (
     PRIMARY KEY (stream, name, position)
 );
 
--- Appends a batch: at most one append a stream and no key twice (the caller sees to both), each with its own verdict.
--- Locks are always taken in one order (keys by name, new streams by name, streams by id), so two batches never deadlock.
--- VOLATILE, so that each statement has a fresh snapshot: the verdict is formed after the locks are held,
--- and sees what the transaction it waited for has committed.
+-- Appends a batch, with a verdict for each append. The caller guarantees that the batch has at most one append for a
+-- stream, and no key twice. Locks are always taken in one order (keys by name, new streams by name, streams by id), so
+-- two batches never deadlock. VOLATILE gives each statement a new snapshot: the verdicts are formed after the locks are
+-- held, and see what the transaction that held a lock before has committed.
 CREATE FUNCTION eventstore.append(
-    a_stream text[], a_category text[], a_expected bigint[], a_count integer[],   -- one element an append
-    a_writer text[], a_epoch integer[], a_seq bigint[], a_closes boolean[],       -- NULL epoch: closes without being that writer
+    a_stream text[], a_category text[], a_expected bigint[], a_count integer[],   -- one element for each append
+    a_writer text[], a_epoch integer[], a_seq bigint[], a_closes boolean[],       -- epoch NULL: not sent by that writer, but closes it
     a_owner bigint,
-    k_append integer[], k_scope text[], k_name text[], k_digest bytea[], k_seconds double precision[],  -- one element a key
-    e_append integer[], e_offset integer[], e_type text[], e_tag text[], e_data json[]                 -- one element an event
+    k_append integer[], k_scope text[], k_name text[], k_digest bytea[], k_seconds double precision[],  -- one element for each key
+    e_append integer[], e_offset integer[], e_type text[], e_tag text[], e_data json[]                 -- one element for each event
 ) RETURNS TABLE (append integer, verdict text, stream text, first bigint, last bigint, at timestamptz, head bigint)
 LANGUAGE plpgsql VOLATILE
 SET search_path = eventstore, pg_catalog
-SET plan_cache_mode = force_generic_plan  -- planning each statement anew, for each batch's arrays, took half of the time
+SET plan_cache_mode = force_generic_plan  -- a new plan for every call took half of its time
 AS $$
 #variable_conflict use_column
 DECLARE
-    -- What was found and decided, one element an append. Arrays, not a table: an event then finds its append
-    -- by index, whatever the planner thinks of how many there are.
+    -- What was read and decided, one element for each append. These are arrays and not a table, so that an event finds
+    -- its append by index, whatever number of rows the planner expects.
     locked bigint[]; ids bigint[]; heads bigint[]; ats timestamptz[]; verdicts text[]; stands boolean[];
     held_streams bigint[]; firsts bigint[]; lasts bigint[];
     one_id bigint; one_head bigint; one_at timestamptz; one_stands boolean;
 BEGIN
-    -- Nearly every batch is tokens: each append goes on where its own writer left off. One statement then locks the
-    -- rows of streams and writers in order of the streams' ids and sees them as they are under the lock, so that the
-    -- verdict needs no look of its own. Where any append is not plainly to be taken, all are judged below, from
-    -- the start: the locks that are held already come first in the order there too. (But for a writer that has
-    -- never written and counts from more than 1: its stream is locked late. Then a deadlock can be, which the
-    -- server ends after a second; its victim is sent again.)
+    -- The fast path. Nearly every batch holds only tokens: each append is its writer's next one. One statement locks the
+    -- rows of streams and writers, in the order of the streams' ids, and reads them under the lock, so that the verdicts
+    -- need no further read. If any append of the batch cannot be accepted this way, the whole batch takes the full path
+    -- below; the locks held by then are the first ones in its order too. (One exception: the first append of a writer
+    -- with a seq above 1. The fast path does not lock its stream, which is then locked out of order. A deadlock is
+    -- possible, the server ends it after a second, and its victim is sent again.)
     IF cardinality(k_append) = 0 AND 1 < ALL (a_seq) AND cardinality(a_stream) = 1 THEN
-        -- One alone, as when a single answer is under way: the same, without arrays to put together.
+        -- A batch of one append, as when a single answer is running: the same without building arrays.
         SELECT s.id, s.head, greatest(clock_timestamp(), s.last_at),
                NOT w.closed AND w.epoch = a_epoch[1] AND w.seq + 1 = a_seq[1]
                AND (a_expected[1] < 0 OR a_expected[1] = s.head)
@@ -158,7 +160,7 @@ BEGIN
          WHERE k.expires_at < clock_timestamp();
     END IF;
 
-    -- Only an append that can stand on a new stream makes one: a refused append leaves no empty stream behind.
+    -- A stream is created only for an append that can be the first of a stream. So a refused append leaves no empty one.
     IF EXISTS (SELECT FROM unnest(a_expected, a_seq) AS u (expected, seq)
                 WHERE u.expected <= 0 AND coalesce(u.seq, 1) = 1) THEN
         INSERT INTO streams (name, category)
@@ -192,7 +194,7 @@ BEGIN
                    WHEN held.stream IS NOT NULL THEN 'repeated_key'
                    WHEN s.id IS NULL AND coalesce(u.seq, 1) > 1 THEN 'fenced_sequence'
                    WHEN s.id IS NULL THEN 'wrong_position'
-                   -- Before "closed": the retry of an append that closed its own writer is no fence.
+                   -- Before "closed": an append that closed its own writer may be retried.
                    WHEN u.epoch = w.epoch AND u.seq = w.seq THEN 'repeated_seq'
                    WHEN w.closed THEN 'fenced_closed'
                    WHEN u.epoch < w.epoch THEN 'fenced_epoch'
@@ -203,7 +205,8 @@ BEGIN
                END AS verdict
           FROM unnest(a_stream, a_expected, a_count, a_writer, a_epoch, a_seq)
                WITH ORDINALITY AS u (stream, expected, count, writer, epoch, seq, n)
-          -- One that was made while we waited for the locks is not ours to write: as if it came after us.
+          -- A stream that another transaction created after our locks were taken is not locked by us, so we must not
+          -- write to it: the append is refused as if the stream did not exist.
           LEFT JOIN streams s ON s.name = u.stream AND s.id = ANY (locked)
           LEFT JOIN writers w ON w.stream = s.id AND w.name = u.writer
           LEFT JOIN LATERAL (
@@ -225,8 +228,9 @@ BEGIN
       FROM unnest(ids, lasts, ats, stands) AS u (id, last, at, stands)
      WHERE s.id = u.id AND u.stands;
 
-    -- A close from outside (no epoch) shuts the door and leaves the rest of the row to its writer.
-    -- `released` says that the writer's process holds nothing more: true at once where the writer closes itself.
+    -- An append without an epoch closes the writer on behalf of somebody else. It sets `closed` but keeps the row's epoch,
+    -- seq, positions and owner, so that the writer's own process can still recognise its last append. `released` means
+    -- that the writer's process holds nothing more for it: true at once if the writer closes itself.
     INSERT INTO writers AS w (stream, name, epoch, seq, first, last, owner, closed, released)
     SELECT u.id, u.writer, coalesce(u.epoch, 0), coalesce(u.seq, 0), u.first, u.last, a_owner, u.closes, u.closes
       FROM unnest(ids, a_writer, a_epoch, a_seq, a_closes, firsts, lasts, stands)
@@ -245,7 +249,7 @@ BEGIN
         UPDATE keys k SET stream = ids[q.append], first = firsts[q.append], last = lasts[q.append]
           FROM unnest(k_append, k_scope, k_name) AS q (append, scope, name)
          WHERE stands[q.append] AND k.scope = q.scope AND k.name = q.name;
-        DELETE FROM keys k  -- only answers that appended are remembered
+        DELETE FROM keys k  -- a key is stored only if its append was accepted
          USING unnest(k_append, k_scope, k_name) AS q (append, scope, name)
          WHERE NOT stands[q.append] AND k.stream IS NULL AND k.scope = q.scope AND k.name = q.name;
     END IF;
@@ -258,8 +262,8 @@ BEGIN
      ORDER BY u.n;
 END $$;
 
--- Gives the role that serves requests what it needs and nothing more: it can add events and read them,
--- and neither change nor remove one. Run by `tokentape migrate` as the owner, at every migration.
+-- Grants the role that serves what it needs and nothing more: it can append and read events, but neither change nor
+-- remove one. `tokentape migrate` runs it as the owner at every migration.
 CREATE FUNCTION eventstore.grant_to(app name) RETURNS void LANGUAGE plpgsql
 SET search_path = eventstore, pg_catalog
 AS $$

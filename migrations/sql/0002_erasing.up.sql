@@ -1,16 +1,16 @@
--- Erasing whole streams. What is left of one is its row, so that its name stays taken and its readers are told:
--- nothing is left of its events (head < earliest), and the next one comes never.
+-- Erases whole streams. The row of an erased stream stays, so that its name is not used again and its readers are told.
+-- It says that no event is left (head < earliest) and that none will follow (last_at is infinity).
 
--- An append moves the head and takes no time before that of the last event. So it fails here, on the row that it has
--- locked, however late it noticed; and append() needs no look of its own, which every token would pay for.
--- NOT VALID: the rows that are there are looked at by the next revision, which holds up no append.
+-- An append to an erased stream raises the head and keeps last_at, so it violates this constraint. Therefore append()
+-- needs no check of its own, which every token would pay for. NOT VALID: the next revision checks the rows that exist,
+-- in a way that delays no append.
 ALTER TABLE eventstore.streams
     ADD CONSTRAINT streams_stay_erased CHECK (last_at < 'infinity' OR head < earliest) NOT VALID;
 
--- Erases streams of a category whose newest event is older than that and of which no writer is open: at most a_limit,
--- and no more once many events are gone, for an append to one of them would wait so long. Their names come back.
--- Each is judged again once it is locked, and then its events are looked up, not before: in between somebody may have
--- appended. A stream that is being appended to is passed over: it is not old. VOLATILE for the same reason as append().
+-- Erases streams of a category that have no open writer and whose newest event is older than a_seconds; returns their
+-- names. It stops at a_limit streams, or once many events were removed, because an append to one of the streams waits
+-- until this transaction ends. A stream is checked again after it is locked, because somebody may have appended in
+-- between. A stream that is locked by an append is skipped: it is not old. VOLATILE for the same reason as append().
 CREATE FUNCTION eventstore.erase_streams(a_category text, a_seconds double precision, a_limit integer)
 RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -20,8 +20,8 @@ DECLARE
     one record;
     gone bigint := 0;
 BEGIN
-    -- Runs with the owner's rights, for the role that serves may remove nothing: but for what passes by its category,
-    -- which a stream has from its first event on, and which that role cannot change.
+    -- Runs with the owner's rights, because the role that serves may remove nothing. That role may erase only streams of
+    -- an ephemeral category. A stream gets its category with its first event, and the role cannot change it.
     IF a_category NOT LIKE 'ephemeral%' AND NOT pg_has_role(session_user, current_user, 'MEMBER') THEN
         RAISE insufficient_privilege
             USING MESSAGE = 'only the owner erases streams of a category that does not begin with "ephemeral"';

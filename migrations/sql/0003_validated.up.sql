@@ -1,3 +1,3 @@
--- What 0002 has promised for rows to come is looked up in those that are there: for as long as it takes, and beside
--- whoever appends and reads, for only another change of the table has to wait. (Where 0002 did so itself this does nothing.)
+-- Checks the constraint that 0002 added on the rows that existed then. It may take long, but appends and reads go on
+-- meanwhile; only another change of the table has to wait. (Early versions of 0002 validated it; then this does nothing.)
 ALTER TABLE eventstore.streams VALIDATE CONSTRAINT streams_stay_erased;

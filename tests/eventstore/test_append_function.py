@@ -4,17 +4,17 @@ import pytest
 import trio
 
 from eventstore import Append, EventStore, Key, Writer
-from eventstore.postgres import PostgresLog, PostgresOptions
-from eventstore.postgres.session import Session
-from tests.eventstore.making import BOUND, names, note, whole
-from tests.eventstore.sessions import append, blocked, sessions
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from eventstore.postgres.db_connection import ReconnectingConnection
+from tests.eventstore.connections import append, blocked, sessions
+from tests.eventstore.sample_events import BOUND, names, note, whole
 from tests.harness.databases import TestDatabase
 
 
 class Judged:
     """A batch on its way, and its verdicts when they are there: verdict and head, by stream."""
 
-    def __init__(self, session: Session, *batch: Append) -> None:
+    def __init__(self, session: ReconnectingConnection, *batch: Append) -> None:
         self._session = session
         self._batch = batch
         self._done = trio.Event()
@@ -33,7 +33,7 @@ class Judged:
 
 async def test_a_stream_that_came_while_it_waited_is_not_written_without_its_lock(database: TestDatabase) -> None:
     async with (
-        EventStore(PostgresLog(PostgresOptions(database.app_url))).open() as store,
+        EventStore(PostgresBackend(PostgresOptions(database.app_url))).open() as store,
         sessions(database.app_url, "holder", "judged", "rival", "watcher") as (holder, judged, rival, watcher),
         trio.open_nursery() as nursery,
     ):
@@ -159,7 +159,7 @@ async def test_batches_in_any_order_do_not_deadlock(database: TestDatabase) -> N
     streams = [f"s{n}" for n in range(12)]
     async with sessions(database.app_url, "a", "b", "c", "d") as opened:
 
-        async def write(session: Session, turn: int) -> None:
+        async def write(session: ReconnectingConnection, turn: int) -> None:
             for n in range(25):
                 shift = (turn * 5 + n * 7) % len(streams)
                 mine = [*streams[shift:], *streams[:shift]]

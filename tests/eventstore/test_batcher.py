@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from eventstore import StoreUnavailable
 from eventstore.batcher import Batcher, Limits
 
-NO_LIMITS = Limits(questions=100, weight=100, waiting=100)
+NO_LIMITS = Limits(requests=100, weight=100, waiting=100)
 TAKES = 10.0  # virtual seconds an answer takes
 
 
@@ -99,7 +99,7 @@ async def test_while_one_is_under_way_the_others_gather(
 
 
 async def test_the_number_of_questions_is_bounded(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
-    batcher = serve(Limits(questions=3, weight=100, waiting=100))
+    batcher = serve(Limits(requests=3, weight=100, waiting=100))
     await ask_all(desk, batcher, (0, 0.0), *((n, n / 10) for n in range(1, 9)))
     assert desk.batches == [[0], [1, 2, 3], [4, 5, 6], [7, 8]]
 
@@ -107,14 +107,14 @@ async def test_the_number_of_questions_is_bounded(desk: Desk, serve: Serve, auto
 async def test_the_weight_is_bounded_and_nobody_is_overtaken(
     desk: Desk, serve: Serve, autojump_clock: MockClock
 ) -> None:
-    batcher = serve(Limits(questions=100, weight=10, waiting=100), weigh=lambda question: question)
+    batcher = serve(Limits(requests=100, weight=10, waiting=100), weigh=lambda question: question)
     await ask_all(desk, batcher, (1, 0.0), (6, 0.1), (4, 0.2), (5, 0.3), (7, 0.4), (2, 0.5), (99, 0.6), (3, 0.7))
     # 99 alone is more than a batch may weigh: it goes, by itself.
     assert desk.batches == [[1], [6, 4], [5], [7, 2], [99], [3]]
 
 
 async def test_what_waits_is_bounded(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
-    batcher = serve(Limits(questions=100, weight=100, waiting=2))
+    batcher = serve(Limits(requests=100, weight=100, waiting=2))
     await ask_all(desk, batcher, (1, 0.0), (2, 1.0), (3, 2.0), (4, 3.0))
     assert isinstance(desk.answers[4], StoreUnavailable)
     assert desk.answered_at[4] == 3.0
@@ -145,7 +145,7 @@ async def test_equal_questions_are_asked_once(desk: Desk, serve: Serve, autojump
 
 
 async def test_equal_questions_weigh_nothing(desk: Desk, serve: Serve, autojump_clock: MockClock) -> None:
-    batcher = serve(Limits(questions=2, weight=10, waiting=100), weigh=lambda question: question, shared=True)
+    batcher = serve(Limits(requests=2, weight=10, waiting=100), weigh=lambda question: question, shared=True)
     await ask_all(desk, batcher, (1, 0.0), *((7, n / 10) for n in range(1, 20)), (3, 2.0), (7, 2.1), (3, 2.2))
     assert desk.batches == [[1], [7, 3], [7, 3]]
     assert list(desk.answered_at.values()) == [TAKES, 3 * TAKES, 3 * TAKES]
@@ -284,7 +284,7 @@ async def test_what_is_put_off_is_asked_again_and_holds_up_nobody(
     held.held = {3, 13}
     answered: dict[int, int] = {}
     batcher: Batcher[int, int] = Batcher(
-        held.run, NO_LIMITS, exclusive=lambda question: [question % 10], again=True, lanes=lanes
+        held.run, NO_LIMITS, exclusive=lambda question: [question % 10], retry=True, lanes=lanes
     )
     nursery.start_soon(batcher.serve)
 
@@ -315,7 +315,7 @@ async def test_who_is_put_off_and_leaves_or_is_late_makes_way(
 ) -> None:
     held = Held()
     held.held = {3, 4}
-    batcher: Batcher[int, int] = Batcher(held.run, NO_LIMITS, exclusive=lambda question: [0], again=True)
+    batcher: Batcher[int, int] = Batcher(held.run, NO_LIMITS, exclusive=lambda question: [0], retry=True)
     nursery.start_soon(batcher.serve)
     with trio.move_on_after(2.5) as left:
         await batcher.ask(3, 1e6)

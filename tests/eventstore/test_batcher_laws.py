@@ -23,7 +23,7 @@ class Question:
     weight: int
 
 
-LIMITS = Limits(questions=4, weight=10, waiting=1000)
+LIMITS = Limits(requests=4, weight=10, waiting=1000)
 
 question = st.tuples(
     st.floats(0, 30).map(lambda at: round(at, 2)),
@@ -82,7 +82,7 @@ def test_on_any_questions(drawn: list[tuple[float, float, frozenset[int], int]],
     assert len(sent) == len(set(sent))
     assert set(answers) <= set(sent)
     for batch in batches:
-        assert len(batch) <= LIMITS.questions
+        assert len(batch) <= LIMITS.requests
         assert sum(one.weight for one in batch) <= LIMITS.weight or len(batch) == 1
         assert sum(len(one.names) for one in batch) == len(frozenset().union(*(one.names for one in batch)))
     came = {n: place for place, n in enumerate(order)}

@@ -6,16 +6,16 @@ import trio
 from trio.testing import MockClock
 
 from eventstore import EventStore, Key
-from eventstore.memory import MemoryLog
-from eventstore.postgres import PostgresLog, PostgresOptions
-from tests.eventstore.making import gapless, note, whole
-from tests.eventstore.sessions import sessions
+from eventstore.memory_backend import MemoryBackend
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from tests.eventstore.connections import sessions
+from tests.eventstore.sample_events import gapless, note, whole
 from tests.harness.databases import TestDatabase
 
 
 async def test_the_databases_clock_goes_back(database: TestDatabase) -> None:
     async with (
-        EventStore(PostgresLog(PostgresOptions(database.app_url))).open() as store,
+        EventStore(PostgresBackend(PostgresOptions(database.app_url))).open() as store,
         sessions(database.owner_url, "owner") as (owner,),
     ):
         before = await store.append(note("s", 1))
@@ -36,7 +36,7 @@ async def test_the_databases_clock_goes_back(database: TestDatabase) -> None:
 
 
 async def test_in_memory_time_is_trios(autojump_clock: MockClock) -> None:
-    async with EventStore(MemoryLog().process()).open() as store:
+    async with EventStore(MemoryBackend().process()).open() as store:
         first = await store.append(note("s", 1))
         await trio.sleep(90)
         second = await store.append(note("s", 2))
@@ -46,7 +46,7 @@ async def test_in_memory_time_is_trios(autojump_clock: MockClock) -> None:
 
 
 async def test_in_memory_it_goes_back_no_more_than_there(autojump_clock: MockClock) -> None:
-    shared = MemoryLog()
+    shared = MemoryBackend()
     async with EventStore(shared.process()).open() as store:
         await store.append(note("s", 1))
         newest = shared.streams["s"].events[-1]
@@ -56,7 +56,7 @@ async def test_in_memory_it_goes_back_no_more_than_there(autojump_clock: MockClo
 
 async def test_in_memory_a_key_expires(autojump_clock: MockClock) -> None:
     key = Key("k", "k", b"1", seconds=100.0)
-    async with EventStore(MemoryLog().process()).open() as store:
+    async with EventStore(MemoryBackend().process()).open() as store:
         await store.append(note("s", 1, keys=(key,)))
         await trio.sleep(99)
         assert (await store.append(note("s", 1, keys=(key,)))).repeated

@@ -6,12 +6,11 @@ import pytest
 import trio
 
 from eventstore import Erased, EventStore, Snapshot, Writer
-from eventstore.postgres import PostgresLog, PostgresOptions
-from eventstore.postgres.bridge import Refused
-from eventstore.postgres.session import Session
-from eventstore.postgres.statements import STATEMENTS
-from tests.eventstore.making import BOUND, gapless, names, note, whole
-from tests.eventstore.sessions import append, blocked, sessions
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from eventstore.postgres.asyncpg_trio import DatabaseRefused
+from eventstore.postgres.db_connection import STATEMENTS, ReconnectingConnection
+from tests.eventstore.connections import append, blocked, sessions
+from tests.eventstore.sample_events import BOUND, gapless, names, note, whole
 from tests.harness.databases import Postgres, TestDatabase
 
 LEFT = """
@@ -23,10 +22,10 @@ SELECT s.name FROM streams s
 
 
 def opened(database: TestDatabase) -> EventStore:
-    return EventStore(PostgresLog(PostgresOptions(database.app_url, database.owner_url)))
+    return EventStore(PostgresBackend(PostgresOptions(database.app_url, database.owner_url)))
 
 
-async def erase(session: Session, seconds: float = -1.0, limit: int = 100) -> list[str]:
+async def erase(session: ReconnectingConnection, seconds: float = -1.0, limit: int = 100) -> list[str]:
     return [row[0] for row in await session.fetch(STATEMENTS["erase_streams"], "talk", seconds, limit)]
 
 
@@ -61,11 +60,11 @@ async def test_an_append_that_waits_for_the_erasing_is_refused(database: TestDat
         assert await erase(eraser) == ["s"]
         answers: dict[str, object] = {}
 
-        async def go(session: Session, name: str, **options: object) -> None:
+        async def go(session: ReconnectingConnection, name: str, **options: object) -> None:
             try:
                 (row,) = await append(session, note("s", name, **options))
                 answers[name] = row["verdict"]
-            except Refused as refusal:
+            except DatabaseRefused as refusal:
                 answers[name] = refusal.sqlstate
 
         async with trio.open_nursery() as nursery:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from eventstore import Append, EventStore, NewEvent, StoreOptions
-from eventstore.postgres import PostgresLog, PostgresOptions, log
-from tests.eventstore.making import BOUND, take, whole
+from eventstore.postgres import PostgresBackend, PostgresOptions, postgres_backend
+from tests.eventstore.sample_events import BOUND, take, whole
 from tests.harness.databases import TestDatabase
 
 BYTES = 20_000
@@ -23,16 +23,16 @@ def event(n: int, size: int) -> NewEvent:
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of reads brings little."""
-    monkeypatch.setattr(log, "READ_BYTES", BYTES)
+    monkeypatch.setattr(postgres_backend, "READ_BYTES", BYTES)
 
 
 @pytest.mark.usefixtures("narrow")
 async def test_pages_are_short_and_nothing_is_left_out(database: TestDatabase) -> None:
     new = tuple(event(n, size) for n, size in enumerate(SIZES))
-    options = StoreOptions(patience=BOUND, safety_poll=600.0, tail_stream_bytes=1)
+    options = StoreOptions(call_timeout=BOUND, safety_poll=600.0, tail_stream_bytes=1)
     async with (
-        EventStore(PostgresLog(PostgresOptions(database.app_url)), options).open() as store,
-        EventStore(PostgresLog(PostgresOptions(database.app_url)), options).open() as other,
+        EventStore(PostgresBackend(PostgresOptions(database.app_url)), options).open() as store,
+        EventStore(PostgresBackend(PostgresOptions(database.app_url)), options).open() as other,
     ):
         await store.append(Append("s", new))
         pages = []

@@ -10,27 +10,27 @@ from trio.testing import MockClock
 
 from eventstore import (
     Append,
+    Backend,
     Erased,
     EventStore,
     Fenced,
     Head,
     KeyReused,
-    Log,
     StoreOptions,
     StreamUnknown,
     Subscription,
     Trimmed,
     WrongExpectedPosition,
 )
-from eventstore.memory import MemoryLog
-from eventstore.postgres import PostgresLog, PostgresOptions
-from tests.eventstore.commands import Burst, Command, Erase, Follow, Look, Put, Subscribe, Trim, commands
-from tests.eventstore.making import BOUND, gapless, names, noted, whole
-from tests.eventstore.model import Model, Refused, Stands
+from eventstore.memory_backend import MemoryBackend
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from tests.eventstore.random_commands import Burst, Command, Erase, Follow, Look, Put, Subscribe, Trim, commands
+from tests.eventstore.reference_model import Model, Refused, Stands
+from tests.eventstore.sample_events import BOUND, gapless, names, noted, whole
 from tests.harness.databases import TestDatabase
 
 # Small tails and pages, so that both are left behind; a poll that comes too late to help.
-OPTIONS = StoreOptions(patience=BOUND, safety_poll=600.0, read_limit=4, tail_stream_bytes=6 * 450)
+OPTIONS = StoreOptions(call_timeout=BOUND, safety_poll=600.0, read_limit=4, tail_stream_bytes=6 * 450)
 
 
 class Run:
@@ -128,7 +128,7 @@ class Run:
         """One look; whether it can come to anything more."""
         known, before = self.model.streams.get(reader.stream), reader.position
         try:
-            events = await reader.look()
+            events = await reader.poll()
         except StreamUnknown:
             assert known is None
             return False
@@ -193,7 +193,7 @@ async def answer(store: EventStore, append: Append) -> Stands | Refused:
     return Stands(appended.stream, appended.first, appended.last, appended.repeated)
 
 
-async def play(process: Callable[[], Log], plan: list[Command], prefix: str) -> None:
+async def play(process: Callable[[], Backend], plan: list[Command], prefix: str) -> None:
     async with EventStore(process(), OPTIONS).open() as one, EventStore(process(), OPTIONS).open() as two:
         run = Run((one, two), prefix)
         for command in plan:
@@ -204,14 +204,14 @@ async def play(process: Callable[[], Log], plan: list[Command], prefix: str) -> 
 @given(commands)
 @settings(max_examples=100, deadline=None)
 def test_in_memory(plan: list[Command]) -> None:
-    trio.run(play, MemoryLog().process, plan, "", clock=MockClock(autojump_threshold=0))
+    trio.run(play, MemoryBackend().process, plan, "", clock=MockClock(autojump_threshold=0))
 
 
 def test_on_postgres(database: TestDatabase) -> None:
     examples = count(1)
 
-    def process() -> Log:
-        return PostgresLog(PostgresOptions(database.app_url, database.owner_url))
+    def process() -> Backend:
+        return PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
 
     @given(commands)
     @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])

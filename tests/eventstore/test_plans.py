@@ -11,12 +11,11 @@ import pytest
 import trio
 
 from eventstore import Append, Key, NewEvent, Writer
-from eventstore.log import Hear, ReadQuery, Verdict
-from eventstore.postgres import PostgresLog, PostgresOptions
-from eventstore.postgres.columns import append_columns
-from eventstore.postgres.session import GUARDS
-from eventstore.postgres.statements import STATEMENTS
-from tests.eventstore.making import BOUND
+from eventstore.backend import Listener, ReadQuery, Verdict
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from eventstore.postgres.db_connection import SESSION_SETTINGS, STATEMENTS
+from eventstore.postgres.postgres_backend import append_columns
+from tests.eventstore.sample_events import BOUND
 from tests.harness.databases import Postgres, TestDatabase
 
 OTHERS = 5_000
@@ -31,7 +30,7 @@ ROUNDS = 20
 
 
 async def test_tables_that_grew_are_not_read_whole(postgres: Postgres, database: TestDatabase) -> None:
-    log = PostgresLog(PostgresOptions(database.app_url, hints=False, lanes=1))
+    log = PostgresBackend(PostgresOptions(database.app_url, notifications=False, parallel_appends=1))
     streams = [f"s{n}" for n in range(5)]
 
     async def all_ways(seq: int) -> None:
@@ -41,7 +40,7 @@ async def test_tables_that_grew_are_not_read_whole(postgres: Postgres, database:
         await log.read([ReadQuery(name, 0, 10) for name in streams])
         await log.heads(streams)
 
-    async with log.open(Hear(newer=lambda _: None, closed=lambda: None)):
+    async with log.open(Listener(newer=lambda _: None, closed=lambda: None)):
         for seq in range(1, ROUNDS):
             await all_ways(seq)
         postgres.sql(GROW, database.name)
@@ -69,7 +68,9 @@ SELECT 'generation', 'gen_' || n, '\\x00', n, 1, 1, CASE WHEN n % 10 = 0 THEN no
 INSERT INTO eventstore.snapshots SELECT n, 'f', 1, '{{}}' FROM generate_series(1, {rows}) n;
 ANALYZE eventstore.streams, eventstore.events, eventstore.writers, eventstore.keys, eventstore.snapshots
 """
-SET = "; ".join(f"SET {name} = '{value}'" for name, value in GUARDS.items() if not name.startswith("tcp"))
+SET = "; ".join(
+    f"SET {name} = '{value}'" for name, value in SESSION_SETTINGS.items() if not name.startswith("tcp")
+)
 
 
 @pytest.fixture(

@@ -3,10 +3,10 @@
 import pytest
 
 from eventstore import Erased, EventStore, Head
-from eventstore.postgres import PostgresLog, PostgresOptions
-from eventstore.postgres.bridge import Refused
-from tests.eventstore.making import names, note, whole
-from tests.eventstore.sessions import sessions
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from eventstore.postgres.asyncpg_trio import DatabaseRefused
+from tests.eventstore.connections import sessions
+from tests.eventstore.sample_events import names, note, whole
 from tests.harness.databases import TestDatabase
 
 MAY_NOT = [
@@ -42,7 +42,7 @@ MAY = [
 @pytest.mark.parametrize("sql", MAY_NOT)
 async def test_the_serving_role_may_not(database: TestDatabase, sql: str) -> None:
     async with sessions(database.app_url, "app") as (app,):
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(DatabaseRefused) as refusal:
             await app.fetch(sql)
     assert refusal.value.sqlstate == "42501"
 
@@ -56,30 +56,30 @@ async def test_the_serving_role_may(database: TestDatabase) -> None:
 async def test_the_serving_role_grants_itself_nothing(database: TestDatabase) -> None:
     async with sessions(database.app_url, "app") as (app,):
         await app.fetch("SELECT grant_to(current_user)")  # the database warns: nothing was granted or revoked
-        with pytest.raises(Refused):
+        with pytest.raises(DatabaseRefused):
             await app.fetch("DELETE FROM events")
         for sql in MAY:
             await app.fetch(sql)
 
 
 async def test_retention_is_the_owners(database: TestDatabase) -> None:
-    only_app = PostgresLog(PostgresOptions(database.app_url))
+    only_app = PostgresBackend(PostgresOptions(database.app_url))
     async with EventStore(only_app).open() as store:
         await store.append(note("s", 1, 2, 3))
-        with pytest.raises(Refused):
+        with pytest.raises(DatabaseRefused):
             await store.trim("s", 3)
         assert names(await whole(store, "s")) == ["1", "2", "3"]
-    with_owner = PostgresLog(PostgresOptions(database.app_url, database.owner_url))
+    with_owner = PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
     async with EventStore(with_owner).open() as store:
         assert await store.trim("s", 3) == Head(3, 3)
         assert names(await whole(store, "s", 2)) == ["3"]
 
 
 async def test_erasing_is_the_owners(database: TestDatabase) -> None:
-    only_app = PostgresLog(PostgresOptions(database.app_url))
+    only_app = PostgresBackend(PostgresOptions(database.app_url))
     async with EventStore(only_app).open() as store:
         await store.append(note("s", 1, 2, 3, category="talk"))
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(DatabaseRefused) as refusal:
             await store.erase_streams("talk", -1.0)
         assert refusal.value.sqlstate == "42501"
         assert names(await whole(store, "s")) == ["1", "2", "3"]
@@ -88,7 +88,7 @@ async def test_erasing_is_the_owners(database: TestDatabase) -> None:
         await store.append(note("t", 1, category="ephemeral"))
         assert list(await store.erase_streams("ephemeral", -1.0)) == ["t"]
         assert names(await whole(store, "s")) == ["1", "2", "3"]
-    with_owner = PostgresLog(PostgresOptions(database.app_url, database.owner_url))
+    with_owner = PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
     async with EventStore(with_owner).open() as store:
         assert list(await store.erase_streams("talk", -1.0)) == ["s"]
         with pytest.raises(Erased):
@@ -96,7 +96,7 @@ async def test_erasing_is_the_owners(database: TestDatabase) -> None:
 
 
 async def test_the_owner_may_serve_by_itself(database: TestDatabase) -> None:
-    async with EventStore(PostgresLog(PostgresOptions(database.owner_url))).open() as store:
+    async with EventStore(PostgresBackend(PostgresOptions(database.owner_url))).open() as store:
         await store.append(note("s", 1, 2, 3))
         assert await store.trim("s", 2) == Head(3, 2)
         assert await store.expire_keys() == 0

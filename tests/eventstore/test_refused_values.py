@@ -10,10 +10,10 @@ import pytest
 import trio
 
 from eventstore import Append, EventStore, Key, NewEvent, StoreOptions, StoreUnavailable, Writer
-from eventstore.postgres import PostgresLog, PostgresOptions, log
-from eventstore.postgres.bridge import Refused
-from tests.eventstore.making import BOUND, names, note, whole
-from tests.eventstore.test_sessions import named
+from eventstore.postgres import PostgresBackend, PostgresOptions, postgres_backend
+from eventstore.postgres.asyncpg_trio import DatabaseRefused
+from tests.eventstore.sample_events import BOUND, names, note, whole
+from tests.eventstore.test_db_connection import named
 from tests.harness.databases import Postgres, TestDatabase
 
 SURROGATE = "\ud800"
@@ -22,7 +22,7 @@ SURROGATE = "\ud800"
 @pytest.fixture
 async def store(database: TestDatabase) -> AsyncIterator[EventStore]:
     async with EventStore(
-        PostgresLog(PostgresOptions(database.app_url)), StoreOptions(patience=BOUND)
+        PostgresBackend(PostgresOptions(database.app_url)), StoreOptions(call_timeout=BOUND)
     ).open() as store:
         yield store
 
@@ -62,7 +62,7 @@ async def test_it_fails_alone(
             nursery.start_soon(store.append, note(stream, "good"))
 
         async def bad() -> None:
-            with trio.fail_after(BOUND / 2), pytest.raises(Refused):
+            with trio.fail_after(BOUND / 2), pytest.raises(DatabaseRefused):
                 await store.append(BAD[what])
 
         nursery.start_soon(bad)
@@ -71,22 +71,22 @@ async def test_it_fails_alone(
     for stream in neighbours:
         assert names(await whole(store, stream)) == ["good"]
     assert before <= named(postgres, database)["appends"]  # the connection is the same: nothing was lost
-    assert store.figures().failures == {}
+    assert store.stats().failures == {}
 
 
 async def test_the_one_among_many_is_found_by_halving(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
-    send = PostgresLog._send
+    send = PostgresBackend._send
 
-    async def counted(log: PostgresLog, session: object, batch: list[Append]) -> object:
+    async def counted(log: PostgresBackend, session: object, batch: list[Append]) -> object:
         sent.append(len(batch))
         return await send(log, session, batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(PostgresLog, "_send", counted)
-    inner = store._log
+    monkeypatch.setattr(PostgresBackend, "_send", counted)
+    inner = store._backend
     batch = [*(note(f"s{n}", "good") for n in range(255)), event(data="{")]
     answers = await inner.append(batch)
-    assert isinstance(answers[-1], Refused)
+    assert isinstance(answers[-1], DatabaseRefused)
     assert not any(isinstance(answer, Exception) for answer in answers[:-1])
     assert len(sent) <= 2 * 8 + 1  # not one by one
 
@@ -113,7 +113,7 @@ async def test_a_question_that_cannot_be_asked_fails_alone(store: EventStore, wh
     }[what.partition(",")[0]]
 
     async def bad() -> None:
-        with trio.fail_after(BOUND / 2), pytest.raises(Refused):
+        with trio.fail_after(BOUND / 2), pytest.raises(DatabaseRefused):
             await POINTS[what](store)  # type: ignore[misc]
 
     async with trio.open_nursery() as nursery:
@@ -121,16 +121,20 @@ async def test_a_question_that_cannot_be_asked_fails_alone(store: EventStore, wh
         nursery.start_soon(good)
         nursery.start_soon(bad)
         nursery.start_soon(good)
-    assert store.figures().failures == {}
+    assert store.stats().failures == {}
 
 
 async def test_a_verdict_that_is_not_known_ends_nobody_but_its_asker(
     database: TestDatabase, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody has changed the function under a running server: whether it appended is not known."""
-    monkeypatch.setattr(log, "_VERDICTS", {k: v for k, v in log._VERDICTS.items() if k != "wrong_position"})
-    options = replace(StoreOptions(), patience=1.0)
-    async with EventStore(PostgresLog(PostgresOptions(database.app_url)), options).open() as store:
+    monkeypatch.setattr(
+        postgres_backend,
+        "_VERDICTS",
+        {k: v for k, v in postgres_backend._VERDICTS.items() if k != "wrong_position"},
+    )
+    options = replace(StoreOptions(), call_timeout=1.0)
+    async with EventStore(PostgresBackend(PostgresOptions(database.app_url)), options).open() as store:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.append, note("a", 1))
 

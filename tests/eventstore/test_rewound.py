@@ -10,17 +10,17 @@ import trio
 from trio.testing import MockClock
 
 from eventstore import Event, EventStore, Rewound, StoreError, StoreOptions, Trimmed
-from eventstore.log import ReadQuery
-from eventstore.memory import MemoryLog
+from eventstore.backend import ReadQuery
+from eventstore.memory_backend import MemoryBackend
 from eventstore.model import Slice
-from eventstore.tail_cache import Tails
-from tests.eventstore.making import names, note, take, whole
-from tests.generation.wrapped_log import Wrapped
+from eventstore.tail_cache import TailCache
+from tests.eventstore.sample_events import names, note, take, whole
+from tests.generations.wrapped_log import Wrapped
 
 HEAD, BACK = 5, 3
 
 
-def go_back(log: MemoryLog, to: int = BACK) -> None:
+def go_back(log: MemoryBackend, to: int = BACK) -> None:
     """The newest events never were."""
     if to == 0:
         del log.streams["s"]
@@ -29,14 +29,14 @@ def go_back(log: MemoryLog, to: int = BACK) -> None:
 
 
 @pytest.fixture
-async def log() -> MemoryLog:
-    return MemoryLog()
+async def log() -> MemoryBackend:
+    return MemoryBackend()
 
 
 @pytest.fixture
-async def store(log: MemoryLog, autojump_clock: MockClock) -> AsyncIterator[EventStore]:
+async def store(log: MemoryBackend, autojump_clock: MockClock) -> AsyncIterator[EventStore]:
     """A process that has seen five events, which it appended itself."""
-    async with EventStore(log.process(), StoreOptions(patience=5.0)).open() as store:
+    async with EventStore(log.process(), StoreOptions(call_timeout=5.0)).open() as store:
         await store.append(note("s", *range(1, HEAD + 1)))
         yield store
 
@@ -46,15 +46,15 @@ ASKING: dict[str, Callable[[EventStore], Awaitable[object]]] = {
     "read behind the end": lambda store: store.read("s", HEAD),
     "one event": lambda store: store.read_one("s", HEAD),
     "the head": lambda store: store.head("s"),
-    "a look that finds newer ones in memory": lambda store: store.look("s", 1, 100),
-    "a look at the end": lambda store: store.look("s", HEAD, 100),
+    "a look that finds newer ones in memory": lambda store: store.read_cached("s", 1, 100),
+    "a look at the end": lambda store: store.read_cached("s", HEAD, 100),
 }
 
 
 @pytest.mark.parametrize("to", [BACK, 0], ids=["shorter", "gone"])
 @pytest.mark.parametrize("how", ASKING)
 async def test_who_asks_is_told_and_then_reads_what_is_there(
-    log: MemoryLog, store: EventStore, how: str, to: int
+    log: MemoryBackend, store: EventStore, how: str, to: int
 ) -> None:
     go_back(log, to)
     with pytest.raises(Rewound) as caught:
@@ -69,13 +69,13 @@ async def test_who_asks_is_told_and_then_reads_what_is_there(
 
 
 @pytest.mark.parametrize("ask", ["read", "look", "head"])
-async def test_who_says_what_it_has_seen_is_told_without_a_tail(log: MemoryLog, ask: str) -> None:
+async def test_who_says_what_it_has_seen_is_told_without_a_tail(log: MemoryBackend, ask: str) -> None:
     async with EventStore(log.process()).open() as writes, EventStore(log.process()).open() as store:
         await writes.append(note("s", *range(1, HEAD + 1)))
         go_back(log)
         calls: dict[str, Callable[[int], Awaitable[object]]] = {
             "read": lambda seen: store.read("s", HEAD, seen=seen),
-            "look": lambda seen: store.look("s", HEAD, 10, seen=seen),
+            "look": lambda seen: store.read_cached("s", HEAD, 10, seen=seen),
             "head": lambda seen: store.head("s", seen=seen),
         }
         await calls[ask](0)  # a client's word is no knowledge
@@ -84,7 +84,7 @@ async def test_who_says_what_it_has_seen_is_told_without_a_tail(log: MemoryLog, 
             await calls[ask](HEAD)
 
 
-async def test_a_reader_that_sleeps_is_woken_and_told(log: MemoryLog, store: EventStore) -> None:
+async def test_a_reader_that_sleeps_is_woken_and_told(log: MemoryBackend, store: EventStore) -> None:
     with store.subscribe("s") as reader:
         await take(reader, HEAD)
         go_back(log)
@@ -97,7 +97,7 @@ async def test_a_reader_that_sleeps_is_woken_and_told(log: MemoryLog, store: Eve
 
 
 async def test_a_reader_that_lags_hears_none_of_the_past_after_the_first_new_event(
-    log: MemoryLog, store: EventStore
+    log: MemoryBackend, store: EventStore
 ) -> None:
     """Our own append lands on a position that the tail holds: the tail is of another past, and is dropped."""
     with store.subscribe("s") as reader:
@@ -111,12 +111,12 @@ async def test_a_reader_that_lags_hears_none_of_the_past_after_the_first_new_eve
 
 async def test_a_client_that_is_ahead_is_no_sign(store: EventStore) -> None:
     with store.subscribe("s", HEAD + 2) as reader:
-        assert list(await reader.look()) == []
+        assert list(await reader.poll()) == []
         await store.append(note("s", 6, 7, 8))
         assert names(await take(reader, 1)) == ["8"]
 
 
-async def test_no_loop_spins(log: MemoryLog, store: EventStore) -> None:
+async def test_no_loop_spins(log: MemoryBackend, store: EventStore) -> None:
     """A reader that only looks again is told again, and costs one read of the log a time."""
     with store.subscribe("s") as reader:
         await take(reader, HEAD)
@@ -126,13 +126,13 @@ async def test_no_loop_spins(log: MemoryLog, store: EventStore) -> None:
                 await reader.next()
 
 
-async def test_the_log_is_another_one_now(log: MemoryLog, store: EventStore) -> None:
+async def test_the_log_is_another_one_now(log: MemoryBackend, store: EventStore) -> None:
     hear = log.living[store.owner]
     before = store.incarnation
     with store.subscribe("s") as reader:
         await take(reader, HEAD)
         go_back(log)
-        hear.moved("timeline 2 after 1")
+        hear.history_changed("timeline 2 after 1")
         assert store.incarnation == before + 1
         assert list(store.recent("s", 0, 10)) == []
         with trio.fail_after(0.5), pytest.raises(Rewound):
@@ -153,35 +153,35 @@ async def test_who_waits_behind_a_cursor_keeps_its_place_where_nothing_was_lost(
     view: type[Wrapped], in_memory: bool, autojump_clock: MockClock
 ) -> None:
     """It has been given nothing yet. What stands at its cursor is the same as before."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with EventStore(log.process()).open() as writes, EventStore(view(log.process())).open() as store:
         await writes.append(note("s", 1, 2))
         hear = log.living[store.owner]
         if in_memory:
             await store.read("s", 1)
         with store.subscribe("s", 2) as reader, store.subscribe("s", 1) as behind:
-            assert list(await reader.look()) == []
-            hear.moved("timeline 2 after 1")
-            assert list(await reader.look()) == []
+            assert list(await reader.poll()) == []
+            hear.history_changed("timeline 2 after 1")
+            assert list(await reader.poll()) == []
             await writes.append(note("s", 3, 4))
             assert names(await take(reader, 2)) == ["3", "4"]
             with store.subscribe("s", 2) as another:
-                assert names(await another.look()) == (["3"] if view is OneByOne else ["3", "4"])
+                assert names(await another.poll()) == (["3"] if view is OneByOne else ["3", "4"])
             with pytest.raises(Rewound):  # it had not looked before: nobody can tell what it stood on
-                await behind.look()
+                await behind.poll()
 
 
 @pytest.mark.parametrize("position", [2, 3])
 async def test_a_cursor_at_the_edge_of_what_is_retained(position: int, autojump_clock: MockClock) -> None:
     """What stood at the cursor may be gone; what follows it is there."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with EventStore(log.process()).open() as writes, EventStore(log.process()).open() as store:
         await writes.append(note("s", 1, 2, 3, 4))
         await writes.trim("s", 3)
         with store.subscribe("s", position) as reader:
-            assert names(await reader.look()) == [str(one) for one in range(position + 1, 5)]
+            assert names(await reader.poll()) == [str(one) for one in range(position + 1, 5)]
         with store.subscribe("s", 1) as late, pytest.raises(Trimmed):
-            await late.look()
+            await late.poll()
 
 
 def events(*named: str, first: int = 1) -> list[Event]:
@@ -204,7 +204,7 @@ def events(*named: str, first: int = 1) -> list[Event]:
     ids=lambda value: "".join(event.data for event in value) if isinstance(value, list) else None,
 )
 def test_a_tail_keeps_no_two_pasts(offered: list[Event], fits: bool) -> None:
-    tails = Tails(10_000, 10_000)
+    tails = TailCache(10_000, 10_000)
     tails.offer("s", events("a", "b", "c"))
     assert tails.offer("s", offered) is fits
     kept = "".join(event.data for event in tails.after("s", 0, 10))

@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 
 import eventstore.postgres
-from eventstore.postgres.statements import STATEMENTS, load
+from eventstore.postgres.db_connection import STATEMENTS, load_statements
 
 ROOM = Path(eventstore.postgres.__file__).parent
 
 
 def test_every_name_in_the_file_is_loaded() -> None:
     text = (ROOM / "statements.sql").read_text(encoding="utf-8")
-    assert list(load()) == re.findall(r"^-- name: (.+)$", text, re.MULTILINE)
-    assert load() == STATEMENTS
+    assert list(load_statements()) == re.findall(r"^-- name: (.+)$", text, re.MULTILINE)
+    assert load_statements() == STATEMENTS
 
 
 def test_each_is_one_statement_and_nothing_is_lost() -> None:
@@ -27,10 +27,10 @@ def test_each_is_one_statement_and_nothing_is_lost() -> None:
 
 
 def test_comments_are_kept() -> None:
-    assert STATEMENTS["trim"].startswith("-- Run as the owner")
+    assert STATEMENTS["trim"].startswith("-- Runs as the owner")
 
 
 def test_all_are_used_and_none_is_missing() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in ROOM.glob("*.py"))
-    used = re.findall(r'STATEMENTS\["(\w+)"\]', code) + re.findall(r'_ask\("(\w+)"', code)
+    used = re.findall(r'STATEMENTS\["(\w+)"\]', code) + re.findall(r'_query\("(\w+)"', code)
     assert set(used) == set(STATEMENTS)

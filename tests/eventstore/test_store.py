@@ -9,29 +9,29 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from eventstore import Erased, EventStore, StoreOptions, StoreUnavailable, Writer
 from eventstore.batcher import Limits
-from eventstore.memory import MemoryLog
-from tests.eventstore.making import names, note, whole
+from eventstore.memory_backend import MemoryBackend
+from tests.eventstore.sample_events import names, note, whole
 
-OPTIONS = StoreOptions(patience=30.0, safety_poll=2.0, append_limits=Limits(questions=3, weight=10, waiting=5))
-
-
-@pytest.fixture
-def shared() -> MemoryLog:
-    return MemoryLog()
+OPTIONS = StoreOptions(call_timeout=30.0, safety_poll=2.0, append_limits=Limits(requests=3, weight=10, waiting=5))
 
 
 @pytest.fixture
-async def store(shared: MemoryLog) -> AsyncIterator[EventStore]:
+def shared() -> MemoryBackend:
+    return MemoryBackend()
+
+
+@pytest.fixture
+async def store(shared: MemoryBackend) -> AsyncIterator[EventStore]:
     async with EventStore(shared.process(), OPTIONS).open() as store:
         yield store
 
 
 @pytest.fixture
-async def silent(shared: MemoryLog, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EventStore]:
+async def silent(shared: MemoryBackend, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EventStore]:
     """Another process whose every announcement gets lost."""
     log = shared.process()
-    monkeypatch.setattr(log, "announce", lambda streams: None)
-    monkeypatch.setattr(log, "announce_close", lambda stream, writer: None)
+    monkeypatch.setattr(log, "notify_newer", lambda streams: None)
+    monkeypatch.setattr(log, "notify_closed", lambda stream, writer: None)
     async with EventStore(log, OPTIONS).open() as store:
         yield store
 
@@ -43,7 +43,7 @@ async def test_the_safety_poll_finds_what_no_hint_told(
     await store.append(note("t", 0))
     with store.subscribe("s") as reader, store.subscribe("t", 1) as other:
         await reader.next()
-        assert list(await reader.look()) == list(await other.look()) == []
+        assert list(await reader.poll()) == list(await other.poll()) == []
         for n in range(1, 5):
             await silent.append(note("s", n))
             began = trio.current_time()
@@ -60,7 +60,7 @@ async def test_the_safety_poll_finds_what_was_erased(
     await store.append(note("s", 0))
     with store.subscribe("s") as reader:
         await reader.next()
-        assert list(await reader.look()) == []
+        assert list(await reader.poll()) == []
         await silent.erase_streams("", -1.0)
         began = trio.current_time()
         with trio.fail_after(60), pytest.raises(Erased):
@@ -69,16 +69,16 @@ async def test_the_safety_poll_finds_what_was_erased(
 
 
 async def test_the_safety_poll_asks_only_for_streams_that_are_slept_on(
-    store: EventStore, shared: MemoryLog, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    store: EventStore, shared: MemoryBackend, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     asked: list[Sequence[str]] = []
-    heads = store._log.heads
+    heads = store._backend.heads
 
     async def watch(streams: Sequence[str]) -> Any:
         asked.append(sorted(streams))
         return await heads(streams)
 
-    monkeypatch.setattr(store._log, "heads", watch)
+    monkeypatch.setattr(store._backend, "heads", watch)
     for stream in "abc":
         await store.append(note(stream, 1))
     await trio.sleep(10)
@@ -90,11 +90,11 @@ async def test_the_safety_poll_asks_only_for_streams_that_are_slept_on(
 
 
 async def test_the_safety_poll_survives_a_database_that_is_away(
-    store: EventStore, silent: EventStore, shared: MemoryLog, autojump_clock: MockClock
+    store: EventStore, silent: EventStore, shared: MemoryBackend, autojump_clock: MockClock
 ) -> None:
     await store.append(note("s", 0))
     with store.subscribe("s", 1) as reader:
-        assert list(await reader.look()) == []
+        assert list(await reader.poll()) == []
         shared.available = False
         await trio.sleep(10)
         shared.available = True
@@ -104,7 +104,7 @@ async def test_the_safety_poll_survives_a_database_that_is_away(
 
 
 async def test_away_for_a_while_appends_and_reads_wait(
-    store: EventStore, shared: MemoryLog, autojump_clock: MockClock
+    store: EventStore, shared: MemoryBackend, autojump_clock: MockClock
 ) -> None:
     await store.append(note("s", 1))
     done: list[float] = []
@@ -126,7 +126,7 @@ async def test_away_for_a_while_appends_and_reads_wait(
     assert 20 <= done[0] <= 21
 
 
-async def test_away_for_too_long(store: EventStore, shared: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_away_for_too_long(store: EventStore, shared: MemoryBackend, autojump_clock: MockClock) -> None:
     await store.append(note("s", 1))
     shared.available = False
     for call in (
@@ -139,14 +139,14 @@ async def test_away_for_too_long(store: EventStore, shared: MemoryLog, autojump_
         began = trio.current_time()
         with pytest.raises(StoreUnavailable):
             await call()
-        assert OPTIONS.patience - 1 <= trio.current_time() - began <= OPTIONS.patience
+        assert OPTIONS.call_timeout - 1 <= trio.current_time() - began <= OPTIONS.call_timeout
     shared.available = True
     assert names(await whole(store, "s")) == ["1"]
     assert (await store.append(note("s", 2))).first == 2
 
 
 async def test_too_many_waiting_are_refused_at_once(
-    store: EventStore, shared: MemoryLog, autojump_clock: MockClock
+    store: EventStore, shared: MemoryBackend, autojump_clock: MockClock
 ) -> None:
     shared.available = False
     async with trio.open_nursery() as nursery:
@@ -168,21 +168,21 @@ async def test_readers_at_one_place_share_one_read(
 ) -> None:
     await store.append(note("s", 1, 2, 3))
     questions: list[int] = []
-    read = store._log.read
+    read = store._backend.read
 
     async def watch(queries: Any) -> Any:
         questions.append(len(queries))
         await trio.sleep(1)
         return await read(queries)
 
-    monkeypatch.setattr(store._log, "read", watch)
+    monkeypatch.setattr(store._backend, "read", watch)
     async with trio.open_nursery() as nursery:
         for _ in range(500):
             nursery.start_soon(store.read, "s", 1)
     assert questions == [1]
 
 
-async def test_at_its_end_nothing_is_under_way(shared: MemoryLog, autojump_clock: MockClock) -> None:
+async def test_at_its_end_nothing_is_under_way(shared: MemoryBackend, autojump_clock: MockClock) -> None:
     answered: list[str] = []
 
     async def ask(store: EventStore) -> None:
@@ -203,17 +203,17 @@ async def test_at_its_end_nothing_is_under_way(shared: MemoryLog, autojump_clock
 
 
 async def test_many_who_ask_for_one_head_ask_once(
-    store: EventStore, shared: MemoryLog, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    store: EventStore, shared: MemoryBackend, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row for all of them, of a batch that leaves after their asking; other streams' heads come along."""
     rows: list[list[str]] = []
-    heads = store._log.heads
+    heads = store._backend.heads
 
     async def noted(streams: Sequence[str]) -> Any:
         rows.append(list(streams))
         return await heads(streams)
 
-    monkeypatch.setattr(store._log, "heads", noted)
+    monkeypatch.setattr(store._backend, "heads", noted)
     await store.append(note("s", 0))
     await store.append(note("t", 0))
     async with trio.open_nursery() as nursery:
@@ -230,7 +230,7 @@ async def test_a_look_takes_from_the_tail_what_stands_there(
 ) -> None:
     """But whether there is more, and whether there is anything, the primary says each time."""
     asked: list[str] = []
-    log = store._log
+    log = store._backend
     heads, read = log.heads, log.read
 
     async def heads_noted(streams: Sequence[str]) -> Any:
@@ -246,7 +246,7 @@ async def test_a_look_takes_from_the_tail_what_stands_there(
 
     async def looked(after: int, limit: int = 10) -> tuple[list[str], int, list[str]]:
         asked.clear()
-        found = await store.look("s", after, limit)
+        found = await store.read_cached("s", after, limit)
         return names(found.events), found.head, list(asked)
 
     await store.append(note("s", 0, 1, 2))
@@ -259,4 +259,4 @@ async def test_a_look_takes_from_the_tail_what_stands_there(
     assert await looked(1) == (["1", "2", "3"], 4, ["heads"]), "that read has brought it into the tail"
     await silent.erase_streams("", -1.0)
     with pytest.raises(Erased):
-        await store.look("s", 1, 10)
+        await store.read_cached("s", 1, 10)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from eventstore import Event, StoreUnavailable, Subscription
-from tests.eventstore.desk_log import DeskLog
+from tests.eventstore.subscribed_stream import DeskLog
 
 
 async def take(reader: Subscription, upto: int) -> list[int]:
@@ -71,7 +71,7 @@ async def test_a_read_that_finds_nothing_still_hears_what_came_meanwhile(autojum
     log.foreign(1)
     with log.subscribe(1) as reader:
         log.after_read = log.own
-        assert list(await reader.look()) == []
+        assert list(await reader.poll()) == []
         assert await take(reader, 2) == [2]
 
 
@@ -80,7 +80,7 @@ async def test_a_look_that_finds_nothing_says_so(autojump_clock: MockClock) -> N
     log.foreign(4)
     with log.subscribe(4) as reader:
         assert reader.head == 0
-        assert list(await reader.look()) == []
+        assert list(await reader.poll()) == []
         assert reader.head == 4
         assert await sleeps(reader)
 
@@ -192,7 +192,7 @@ def test_whatever_comes_when(plan: list[tuple[str, str, int]], limit: int, after
         with log.subscribe(after, limit) as reader:
             for act, when, count in plan:
                 if act == "look":
-                    got.extend(await reader.look())
+                    got.extend(await reader.poll())
                 elif act in ("settle", "cut"):
                     with trio.move_on_after(60 if act == "settle" else 0.0005):
                         while True:

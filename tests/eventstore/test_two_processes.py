@@ -8,9 +8,9 @@ from typing import Any
 import trio
 
 from eventstore import EventStore
-from eventstore.postgres import PostgresLog, PostgresOptions
-from tests.eventstore.appender import STREAMS
-from tests.eventstore.making import gapless, names, whole
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from tests.eventstore.append_process import STREAMS
+from tests.eventstore.sample_events import gapless, names, whole
 from tests.harness.databases import TestDatabase
 
 ROUNDS = 30
@@ -21,7 +21,7 @@ def both(dsn: str) -> list[Any]:
     """What each of the two says in the end; they begin together."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.eventstore.appender", dsn, name, str(ROUNDS)],
+            [sys.executable, "-W", "error", "-m", "tests.eventstore.append_process", dsn, name, str(ROUNDS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -47,7 +47,7 @@ def both(dsn: str) -> list[Any]:
 
 async def test_the_same_streams(database: TestDatabase) -> None:
     one, two = await trio.to_thread.run_sync(both, database.app_url)
-    async with EventStore(PostgresLog(PostgresOptions(database.app_url))).open() as store:
+    async with EventStore(PostgresBackend(PostgresOptions(database.app_url))).open() as store:
         for stream in STREAMS:
             events = await whole(store, stream)
             assert gapless(events)

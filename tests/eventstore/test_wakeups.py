@@ -1,4 +1,4 @@
-"""Wake-ups: who is rung, what a ring says, and that none is lost between arming and sleeping."""
+"""Wake-ups: who is woken, what a ring says, and that none is lost between arming and sleeping."""
 
 import pytest
 import trio
@@ -7,7 +7,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from eventstore.wakeups import Waker, Wakeups
 
 
-async def rung(waker: Waker) -> bool:
+async def woken(waker: Waker) -> bool:
     """Whether its owner would go on at once."""
     with trio.move_on_after(1):
         await waker.sleep()
@@ -18,26 +18,26 @@ async def rung(waker: Waker) -> bool:
 async def armed(wakeups: Wakeups, stream: str, position: int = 0) -> Waker:
     waker = wakeups.add(stream, position)
     waker.arm()
-    waker.unread = False
+    waker.tail_incomplete = False
     return waker
 
 
-async def test_a_new_one_is_rung(autojump_clock: MockClock) -> None:
+async def test_a_new_one_is_woken(autojump_clock: MockClock) -> None:
     waker = Wakeups().add("s", 3)
-    assert (waker.stream, waker.position, waker.unread) == ("s", 3, True)
-    assert await rung(waker)
-    assert await rung(waker)
+    assert (waker.stream, waker.position, waker.tail_incomplete) == ("s", 3, True)
+    assert await woken(waker)
+    assert await woken(waker)
     waker.arm()
-    assert not await rung(waker)
+    assert not await woken(waker)
 
 
 async def test_a_ring_after_arming_is_found_when_lying_down(autojump_clock: MockClock) -> None:
     waker = await armed(Wakeups(), "s")
-    waker.ring()
-    waker.ring()
-    assert await rung(waker)
+    waker.wake()
+    waker.wake()
+    assert await woken(waker)
     waker.arm()
-    assert not await rung(waker)
+    assert not await woken(waker)
 
 
 async def test_a_sleeper_wakes(autojump_clock: MockClock) -> None:
@@ -62,26 +62,26 @@ async def test_those_on_a_stream(autojump_clock: MockClock) -> None:
     ours = [await armed(wakeups, "s") for _ in range(3)]
     other = await armed(wakeups, "t")
     wakeups.wake(["s", "nobody is here"])
-    assert [await rung(waker) for waker in (*ours, other)] == [True, True, True, False]
-    assert all(waker.unread for waker in ours)
+    assert [await woken(waker) for waker in (*ours, other)] == [True, True, True, False]
+    assert all(waker.tail_incomplete for waker in ours)
 
 
 async def test_what_stands_in_the_tail_leaves_nothing_unread(autojump_clock: MockClock) -> None:
     wakeups = Wakeups()
     waker = await armed(wakeups, "s")
     wakeups.wake(["s"], in_tail=True)
-    assert await rung(waker)
-    assert not waker.unread
+    assert await woken(waker)
+    assert not waker.tail_incomplete
     wakeups.wake(["s"])
     wakeups.wake(["s"], in_tail=True)
-    assert waker.unread  # what was heard of first is not taken back by the second
+    assert waker.tail_incomplete  # what was heard of first is not taken back by the second
 
 
 async def test_everybody(autojump_clock: MockClock) -> None:
     wakeups = Wakeups()
     wakers = [await armed(wakeups, stream) for stream in ("s", "s", "t")]
     wakeups.wake_all()
-    assert [await rung(waker) and waker.unread for waker in wakers] == [True] * 3
+    assert [await woken(waker) and waker.tail_incomplete for waker in wakers] == [True] * 3
 
 
 async def test_those_behind_a_head(autojump_clock: MockClock) -> None:
@@ -90,8 +90,8 @@ async def test_those_behind_a_head(autojump_clock: MockClock) -> None:
     other = await armed(wakeups, "t", 0)
     wakeups.wake_behind("s", 4)
     wakeups.wake_behind("nobody is here", 4)
-    assert [await rung(waker) for waker in (*wakers, other)] == [True, False, False, False]
-    assert wakers[0].unread
+    assert [await woken(waker) for waker in (*wakers, other)] == [True, False, False, False]
+    assert wakers[0].tail_incomplete
 
 
 async def test_who_is_gone_is_forgotten(autojump_clock: MockClock) -> None:
@@ -108,15 +108,15 @@ async def test_who_is_gone_is_forgotten(autojump_clock: MockClock) -> None:
     two.arm()
     wakeups.wake(["s"])
     wakeups.wake_all()
-    assert not await rung(two)
+    assert not await woken(two)
 
 
 async def test_a_sleeper_that_is_cancelled_finds_the_ring_later(autojump_clock: MockClock) -> None:
     waker = await armed(Wakeups(), "s")
-    assert not await rung(waker)
-    waker.ring()
-    waker.ring()
-    assert await rung(waker)
+    assert not await woken(waker)
+    waker.wake()
+    waker.wake()
+    assert await woken(waker)
 
 
 async def test_one_sleeper_a_bell(autojump_clock: MockClock) -> None:
@@ -126,4 +126,4 @@ async def test_one_sleeper_a_bell(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             await waker.sleep()
-        waker.ring()
+        waker.wake()

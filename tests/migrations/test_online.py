@@ -11,12 +11,11 @@ import migrations
 from eventstore import Writer
 from eventstore.errors import StoreUnavailable
 from eventstore.postgres import schema_revision
-from eventstore.postgres.columns import append_columns
-from eventstore.postgres.session import Session
-from eventstore.postgres.statements import STATEMENTS
-from migrations import run
-from tests.eventstore.making import BOUND, note
-from tests.eventstore.sessions import sessions
+from eventstore.postgres.db_connection import STATEMENTS, ReconnectingConnection
+from eventstore.postgres.postgres_backend import append_columns
+from migrations import runner
+from tests.eventstore.connections import sessions
+from tests.eventstore.sample_events import BOUND, note
 from tests.harness.databases import TestDatabase
 
 APP = "tokentape_app"
@@ -28,7 +27,7 @@ APPEND = STATEMENTS["append"].replace("append_1(", "append(")
 class Appends:
     """A server of an older version: one append after the other to one stream, and how long the longest took."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ReconnectingConnection) -> None:
         self._session = session
         self.done = 0
         self.longest = 0.0
@@ -64,7 +63,7 @@ async def appending(database: TestDatabase) -> AsyncIterator[Appends]:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tried again soon, so that the test is short; what a try may wait for stays as it is."""
-    monkeypatch.setattr(run, "PAUSES", (0.1, 0.2))
+    monkeypatch.setattr(runner, "PAUSES", (0.1, 0.2))
 
 
 @pytest.mark.usefixtures("soon")
@@ -101,7 +100,7 @@ async def test_beside_a_reader_and_an_old_snapshot(empty: TestDatabase, begin: s
                 await done.wait()
         await appends.more()
     assert await schema_revision(empty.app_url) == migrations.HEAD
-    assert appends.longest < run.LOCK_SECONDS + 1.0
+    assert appends.longest < runner.LOCK_SECONDS + 1.0
     assert [line for line in said if line.startswith("to revision")] == [
         f"to revision {name}" for name in reversed(migrations.revisions()) if name > begin
     ]
@@ -109,8 +108,8 @@ async def test_beside_a_reader_and_an_old_snapshot(empty: TestDatabase, begin: s
 
 @pytest.mark.usefixtures("soon")
 async def test_a_table_that_nobody_gives_back(empty: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setitem(run._SETTINGS, "lock_timeout", "100ms")
+    monkeypatch.setattr(runner, "RETRY_SECONDS", 0.0)
+    monkeypatch.setitem(runner._SETTINGS, "lock_timeout", "100ms")
     await migrations.upgrade(empty.owner_url, app_role=APP, revision="0001")
     async with sessions(empty.app_url, "holder") as (holder,):
         await holder.fetch("BEGIN")
@@ -128,7 +127,7 @@ async def test_who_waits_for_another_process_says_so_and_keeps_no_snapshot(empty
     said: list[str] = []
     await migrations.upgrade(empty.owner_url, app_role=APP)
     async with sessions(empty.owner_url, "other", "watch") as (other, watch), trio.open_nursery() as nursery:
-        await other.fetch("SELECT pg_advisory_lock($1)", run._LOCK)
+        await other.fetch("SELECT pg_advisory_lock($1)", runner._LOCK)
         nursery.start_soon(lambda: migrations.upgrade(empty.owner_url, app_role=APP, tell=said.append))
         with trio.fail_after(BOUND):
             while not said:
@@ -137,4 +136,4 @@ async def test_who_waits_for_another_process_says_so_and_keeps_no_snapshot(empty
         with trio.fail_after(BOUND):  # between two tries it is idle, and outside of any transaction
             while (await watch.fetch(STATE))[0][0] != "idle":
                 await trio.sleep(0.001)
-        await other.fetch("SELECT pg_advisory_unlock($1)", run._LOCK)
+        await other.fetch("SELECT pg_advisory_unlock($1)", runner._LOCK)

@@ -10,9 +10,9 @@ from alembic.script import ScriptDirectory
 
 import migrations
 from eventstore import Erased, EventStore, StoreUnavailable
-from eventstore.postgres import PostgresLog, PostgresOptions, log, schema_revision
-from eventstore.postgres.bridge import Refused
-from tests.eventstore.making import names, note, whole
+from eventstore.postgres import PostgresBackend, PostgresOptions, postgres_backend, schema_revision
+from eventstore.postgres.asyncpg_trio import DatabaseRefused
+from tests.eventstore.sample_events import names, note, whole
 from tests.harness.databases import Postgres, TestDatabase
 from tests.migrations.refresh import SCHEMA, dumped
 
@@ -21,7 +21,7 @@ APP = "tokentape_app"
 
 async def works(database: TestDatabase, stream: str = "s") -> None:
     """A store opens on it, appends and reads."""
-    async with EventStore(PostgresLog(PostgresOptions(database.app_url, database.owner_url))).open() as store:
+    async with EventStore(PostgresBackend(PostgresOptions(database.app_url, database.owner_url))).open() as store:
         await store.append(note(stream, 1, 2))
         await store.trim(stream, 2)
         assert names(await whole(store, stream, 1)) == ["2"]
@@ -29,8 +29,10 @@ async def works(database: TestDatabase, stream: str = "s") -> None:
 
 def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers append as those did that knew no number of the function."""
-    for name in ("_APPEND", "_APPEND_TEXTS", "_DURING"):
-        monkeypatch.setattr(log, name, getattr(log, name).replace("append_1(", "append("))
+    for name in ("_APPEND", "_APPEND_TEXTS", "_APPEND_DURING"):
+        monkeypatch.setattr(
+            postgres_backend, name, getattr(postgres_backend, name).replace("append_1(", "append(")
+        )
 
 
 async def test_up_down_and_up_again(postgres: Postgres, empty: TestDatabase) -> None:
@@ -53,7 +55,7 @@ async def test_again_changes_nothing_and_keeps_all(empty: TestDatabase) -> None:
     await migrations.upgrade(empty.owner_url, app_role=APP)
     await works(empty)
     await migrations.upgrade(empty.owner_url, app_role=APP)
-    async with EventStore(PostgresLog(PostgresOptions(empty.app_url))).open() as store:
+    async with EventStore(PostgresBackend(PostgresOptions(empty.app_url))).open() as store:
         assert names(await whole(store, "s", 1)) == ["2"]
 
 
@@ -68,7 +70,7 @@ async def test_from_the_first_one_on_all_is_kept(
             monkeypatch.undo()
         await migrations.upgrade(empty.owner_url, app_role=APP)
         assert dumped(postgres.embedded.bin_dir, empty.owner_url) == SCHEMA.read_text(encoding="utf-8")
-        async with EventStore(PostgresLog(PostgresOptions(empty.app_url, empty.owner_url))).open() as store:
+        async with EventStore(PostgresBackend(PostgresOptions(empty.app_url, empty.owner_url))).open() as store:
             assert names(await whole(store, "s", 1)) == ["2"]
             await store.append(note("gone", 1, category="talk"))
             await store.erase_streams("talk", -1.0)
@@ -104,7 +106,7 @@ async def test_the_owner_that_serves_by_itself_keeps_its_rights(empty: TestDatab
 
 async def test_without_a_role_to_serve_nobody_else_may(empty: TestDatabase) -> None:
     await migrations.upgrade(empty.owner_url)
-    with pytest.raises(Refused):
+    with pytest.raises(DatabaseRefused):
         await works(empty)
     assert await schema_revision(empty.app_url) is None
 
@@ -116,7 +118,7 @@ async def test_a_role_that_may_not(empty: TestDatabase, migrated: bool) -> None:
     if migrated:
         await migrations.upgrade(empty.app_url)  # there is nothing to do
     for act in (migrations.downgrade,) if migrated else (migrations.upgrade, migrations.downgrade):
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(DatabaseRefused) as refusal:
             await act(empty.app_url)
         assert refusal.value.sqlstate == "42501"
         assert "permission denied" in str(refusal.value)
@@ -124,9 +126,9 @@ async def test_a_role_that_may_not(empty: TestDatabase, migrated: bool) -> None:
 
 
 async def test_a_role_that_does_not_exist(empty: TestDatabase) -> None:
-    with pytest.raises(Refused, match="nobody"):
+    with pytest.raises(DatabaseRefused, match="nobody"):
         await migrations.upgrade(empty.owner_url, app_role="nobody")
-    with pytest.raises(Refused, match="nobody"):
+    with pytest.raises(DatabaseRefused, match="nobody"):
         await migrations.upgrade(empty.owner_url.replace("tokentape_owner", "nobody"))
 
 
@@ -139,7 +141,7 @@ async def test_nobody_there(empty: TestDatabase) -> None:
 async def test_what_fails_leaves_nothing_half_done(postgres: Postgres, empty: TestDatabase) -> None:
     postgres.sql("CREATE SCHEMA eventstore AUTHORIZATION tokentape_owner", empty.name)
     postgres.sql("CREATE TABLE eventstore.snapshots (n int)", empty.name)  # in the way of the fifth table
-    with pytest.raises(Refused, match="snapshots"):
+    with pytest.raises(DatabaseRefused, match="snapshots"):
         await migrations.upgrade(empty.owner_url, app_role=APP)
     left = postgres.sql(
         "SELECT relname FROM pg_class WHERE relnamespace = 'eventstore'::regnamespace AND relkind = 'r'",
@@ -153,8 +155,7 @@ def test_the_revisions_that_a_server_knows_are_those_that_alembic_finds() -> Non
     script = ScriptDirectory(str(Path(migrations.__file__).parent))
     assert script.get_current_head() == migrations.HEAD
     assert tuple(one.revision for one in script.walk_revisions()) == migrations.revisions()
-    program = (
-        "import sys, server.serve; print([name for name in ('alembic', 'sqlalchemy') if name in sys.modules])"
-    )
+    loaded = "[name for name in ('alembic', 'sqlalchemy') if name in sys.modules]"
+    program = f"import sys, server.process.lifecycle; print({loaded})"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"

@@ -3,17 +3,8 @@
 import pytest
 import trio
 
-from eventstore import (
-    ANY,
-    NO_STREAM,
-    Append,
-    EventStore,
-    NewEvent,
-    StreamUnknown,
-    Writer,
-    WrongExpectedPosition,
-)
-from tests.eventstore.making import gapless, names, note, whole
+from eventstore import ANY, NO_STREAM, Append, EventStore, NewEvent, StreamUnknown, Writer, WrongExpectedPosition
+from tests.eventstore.sample_events import gapless, names, note, whole
 
 
 async def test_events_are_kept_as_they_came(store: EventStore, other: EventStore) -> None:

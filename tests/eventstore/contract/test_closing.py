@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from eventstore import EventStore, Fenced, Key, StreamUnknown, Writer, WrongExpectedPosition
-from tests.eventstore.making import BOUND, names, note, whole
+from tests.eventstore.sample_events import BOUND, names, note, whole
 
 
 async def test_closed_from_outside_no_token_is_added(store: EventStore, other: EventStore) -> None:
@@ -90,22 +90,27 @@ async def test_closing_on_a_stream_that_is_not_there_makes_it_only_where_it_may(
     assert (await store.append(note("s", 1, closes="w"))).first == 1
 
 
-async def test_the_owner_hears_of_it(store: EventStore, other: EventStore) -> None:
+async def test_the_owner_is_notified(store: EventStore, other: EventStore) -> None:
+    """All registered callbacks are called."""
     await store.append(note("s", 1, writer=Writer("w", 1, 1)))
     await store.append(note("s", 2, writer=Writer("v", 1, 1)))
     await store.append(note("s", 3, writer=Writer("v", 1, 2), closes="v"))
-    store.closing = trio.Event()
+    one, two = trio.Event(), trio.Event()
+    store.on_close(one.set)
+    store.on_close(two.set)
     assert await store.closed_by_others() == []
     await other.append(note("s", "cancelled", closes="w"))
     with trio.fail_after(BOUND):
-        await store.closing.wait()
+        await one.wait()
+        await two.wait()
     assert list(await store.closed_by_others()) == [("s", "w")]
     assert await other.closed_by_others() == []
 
 
-async def test_the_closer_hears_of_its_own(store: EventStore) -> None:
+async def test_the_closing_process_is_notified_too(store: EventStore) -> None:
     await store.append(note("s", 1, writer=Writer("w", 1, 1)))
-    store.closing = trio.Event()
+    closed = trio.Event()
+    store.on_close(closed.set)
     await store.append(note("s", "cancelled", closes="w"))
-    assert store.closing.is_set()
+    assert closed.is_set()
     assert list(await store.closed_by_others()) == [("s", "w")]

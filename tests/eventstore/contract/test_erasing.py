@@ -6,18 +6,8 @@ from datetime import timedelta
 import pytest
 import trio
 
-from eventstore import (
-    ANY,
-    NO_STREAM,
-    Append,
-    Erased,
-    EventStore,
-    Key,
-    KeyReused,
-    Snapshot,
-    Writer,
-)
-from tests.eventstore.making import BOUND, names, note, take, whole
+from eventstore import ANY, NO_STREAM, Append, Erased, EventStore, Key, KeyReused, Snapshot, Writer
+from tests.eventstore.sample_events import BOUND, names, note, take, whole
 
 NOW = -1.0  # an age that every stream has
 
@@ -195,7 +185,7 @@ async def test_who_sleeps_on_it_is_told(store: EventStore, other: EventStore) ->
     async def follow(process: EventStore, *, task_status: trio.TaskStatus[None]) -> None:
         with process.subscribe("s") as reader:
             await take(reader, 2)
-            while await reader.look():
+            while await reader.poll():
                 pass
             task_status.started()
             with pytest.raises(Erased):

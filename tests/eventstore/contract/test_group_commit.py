@@ -9,20 +9,20 @@ import trio
 from eventstore import (
     Append,
     Appended,
+    Backend,
     EventStore,
     Fenced,
     Key,
     KeyReused,
-    Log,
     StoreError,
     Writer,
     WrongExpectedPosition,
 )
-from tests.eventstore.making import BOUND, gapless, names, note, until, whole
+from tests.eventstore.sample_events import BOUND, gapless, names, note, until, whole
 
 
 @pytest.fixture
-def batches(log: Log, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Append]]:
+def batches(log: Backend, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Append]]:
     """Every batch that reaches the log, in order."""
     taken: list[Sequence[Append]] = []
     append = log.append
@@ -107,7 +107,7 @@ async def test_a_lone_append_is_not_held_back(batches: list[Sequence[Append]], s
 
 
 async def test_a_waiter_that_is_cancelled_cancels_nobody_else(
-    log: Log, store: EventStore, monkeypatch: pytest.MonkeyPatch
+    log: Backend, store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append, left, go = log.append, trio.Event(), trio.Event()
     sizes: list[int] = []
@@ -127,7 +127,7 @@ async def test_a_waiter_that_is_cancelled_cancels_nobody_else(
 
     scopes = [trio.CancelScope() for _ in range(6)]
     async with trio.open_nursery() as nursery:
-        for n in range(log.lanes - 1):
+        for n in range(log.parallel_appends - 1):
             nursery.start_soon(ask, -1 - n, trio.CancelScope())
         await trio.testing.wait_all_tasks_blocked()
         sizes.clear()
@@ -152,7 +152,7 @@ async def test_a_waiter_that_is_cancelled_cancels_nobody_else(
 
 
 async def test_a_reader_that_is_cancelled_cancels_nobody_else(
-    log: Log, store: EventStore, monkeypatch: pytest.MonkeyPatch
+    log: Backend, store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.append(note("s", 1))
     read, left, go = log.read, trio.Event(), trio.Event()

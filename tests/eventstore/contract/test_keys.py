@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from eventstore import Appended, EventStore, Key, KeyReused, Place, StreamUnknown, Writer, WrongExpectedPosition
-from tests.eventstore.making import names, note, whole
+from tests.eventstore.sample_events import names, note, whole
 
 KEY = Key("caller", "k1", b"digest")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from eventstore import EventStore, Snapshot
-from tests.eventstore.making import note
+from tests.eventstore.sample_events import note
 
 
 async def test_streams_of_a_category_newest_first(store: EventStore, other: EventStore) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import trio
 
-from eventstore import Append, EventStore, Key, Log, StoreUnavailable, Writer
-from tests.eventstore.making import BOUND, names, note, take, whole
+from eventstore import Append, Backend, EventStore, Key, StoreUnavailable, Writer
+from tests.eventstore.sample_events import BOUND, names, note, take, whole
 
 
 @pytest.fixture
-def lose(log: Log, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def lose(log: Backend, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The kinds of call ("append", "read") whose next answer gets lost on its way back."""
     losing: set[str] = set()
 
@@ -86,7 +86,7 @@ async def test_readers_everywhere_hear_of_it(lose: set[str], store: EventStore, 
     with store.subscribe("s") as here, other.subscribe("s") as there:
         for reader in (here, there):
             await take(reader, 1)
-            assert list(await reader.look()) == []
+            assert list(await reader.poll()) == []
         await store.append(note("s", 2))  # in the tail, and not looked at yet: it must not hide what follows
         lose.add("append")
         await store.append(note("s", 3))
@@ -98,11 +98,12 @@ async def test_the_owner_of_a_closed_writer_hears_of_it(
     lose: set[str], store: EventStore, other: EventStore
 ) -> None:
     await other.append(note("s", 1, writer=Writer("w", 1, 1)))
-    other.closing = trio.Event()
+    closed = trio.Event()
+    other.on_close(closed.set)
     lose.add("append")
     await store.append(note("s", "cancelled", closes="w"))
     with trio.fail_after(BOUND):
-        await other.closing.wait()
+        await closed.wait()
     assert list(await other.closed_by_others()) == [("s", "w")]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from eventstore import EventStore, OpenWriter, Writer, WriterState
 from tests.eventstore.contract.conftest import OPTIONS, NewLog
-from tests.eventstore.making import note, until
+from tests.eventstore.sample_events import note, until
 
 
 async def test_a_writer_and_how_it_stands(store: EventStore, other: EventStore) -> None:

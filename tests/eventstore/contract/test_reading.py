@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from eventstore import EventStore, Head, StreamUnknown
-from tests.eventstore.making import names, note
+from tests.eventstore.sample_events import names, note
 
 
 @pytest.fixture
@@ -24,6 +24,8 @@ async def ten(store: EventStore) -> EventStore:
         (4, 3, range(5, 8)),
         (4, 100, range(5, 11)),
         (9, 1, range(10, 11)),
+        (0, 0, range(0)),
+        (4, 0, range(0)),
         (10, 5, range(0)),
         (11, 5, range(0)),
         (10**12, 5, range(0)),
@@ -35,6 +37,11 @@ async def test_a_page(ten: EventStore, other: EventStore, after: int, limit: int
         assert [event.position for event in page.events] == list(found)
         assert names(page.events) == [str(n) for n in found]
         assert (page.head, page.earliest) == (10, 1)
+
+
+async def test_a_negative_limit_is_refused(ten: EventStore) -> None:
+    with pytest.raises(ValueError, match="limit"):
+        await ten.read("s", 0, -1)
 
 
 async def test_many_at_once_get_each_their_own(ten: EventStore, other: EventStore) -> None:

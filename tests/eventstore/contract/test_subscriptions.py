@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from eventstore import EventStore, StreamUnknown, Subscription
-from tests.eventstore.making import BOUND, names, note, take, whole
+from tests.eventstore.sample_events import BOUND, names, note, take, whole
 
 
 @pytest.mark.parametrize("after", [0, 3, 9, 10])
@@ -18,7 +18,7 @@ async def test_from_a_position_on(store: EventStore, other: EventStore, after: i
         with process.subscribe("s", after) as reader:
             if after < 10:
                 assert names(await take(reader, 10 - after)) == [str(n) for n in range(after + 1, 11)]
-            assert list(await reader.look()) == []
+            assert list(await reader.poll()) == []
             assert (reader.position, reader.head) == (10, 10)
 
 
@@ -62,7 +62,7 @@ async def test_what_another_appended_right_behind_does_not_wait(store: EventStor
     await store.append(note("s", 1))
     with store.subscribe("s") as reader:
         await take(reader, 1)
-        assert list(await reader.look()) == []
+        assert list(await reader.poll()) == []
         await store.append(note("s", 2))
         bell = store.wakeups.add("s", 2)
         bell.arm()
@@ -140,7 +140,7 @@ async def test_a_name_too_long_for_a_notification(store: EventStore, other: Even
     for stream in (long, "beside"):
         await store.append(note(stream, 1))
     with store.subscribe(long, 1) as reader, store.subscribe("beside", 1) as beside:
-        assert list(await reader.look()) == list(await beside.look()) == []
+        assert list(await reader.poll()) == list(await beside.poll()) == []
         async with trio.open_nursery() as nursery:
             for stream in (long, "beside"):
                 nursery.start_soon(other.append, note(stream, 2))
@@ -158,7 +158,7 @@ async def test_a_stream_that_is_not_there(store: EventStore) -> None:
 async def test_a_position_past_the_head_waits_for_what_comes_after_it(store: EventStore) -> None:
     await store.append(note("s", 1))
     with store.subscribe("s", 2) as reader:
-        assert list(await reader.look()) == []
+        assert list(await reader.poll()) == []
         assert reader.head == 1
         await store.append(note("s", 2, 3))
         assert names(await take(reader, 1)) == ["3"]

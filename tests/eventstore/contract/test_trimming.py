@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from eventstore import NO_STREAM, EventStore, Head, StreamUnknown, Trimmed, WrongExpectedPosition
-from tests.eventstore.making import names, note, take
+from tests.eventstore.sample_events import names, note, take
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ async def test_an_unknown_stream(store: EventStore) -> None:
 async def test_a_reader_who_is_at_the_head_notices_nothing(store: EventStore, other: EventStore) -> None:
     await store.append(note("s", *range(1, 11)))
     with store.subscribe("s", 10) as here, other.subscribe("s", 10) as there:
-        assert list(await here.look()) == list(await there.look()) == []
+        assert list(await here.poll()) == list(await there.poll()) == []
         await store.trim("s", 11)
         await other.append(note("s", 11))
         assert names(await take(here, 1)) == names(await take(there, 1)) == ["11"]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from eventstore import Append, Appended, EventStore, Fenced, StreamUnknown, Writer, WrongExpectedPosition
-from tests.eventstore.making import names, note, whole
+from tests.eventstore.sample_events import names, note, whole
 
 
 def written(epoch: int, seq: int, **options: Any) -> Append:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.embedded import EmbeddedError, restart
+from server.embedded_postgres import EmbeddedError, restart
 from tests.conftest import postgres_folder
 from tests.harness.databases import Postgres, TestDatabase
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 import trio
 
 from eventstore import EventStore, Writer
-from tests.eventstore.making import gapless, names, note, whole
+from tests.eventstore.sample_events import gapless, names, note, whole
 
 WRITERS, STREAMS = 20, 7
 GROWTH_SECONDS = 40.0

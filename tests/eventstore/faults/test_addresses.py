@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from eventstore import EventStore, StoreUnavailable
-from eventstore.postgres import PostgresLog, PostgresOptions, schema_revision
-from eventstore.postgres.bridge import Refused
+from eventstore.postgres import PostgresBackend, PostgresOptions, schema_revision
+from eventstore.postgres.asyncpg_trio import DatabaseRefused
 from tests.harness.databases import TestDatabase
 
 
@@ -29,7 +29,7 @@ def mute() -> Iterator[int]:
 
 
 async def open_it(dsn: str) -> None:
-    log = PostgresLog(PostgresOptions(dsn, connect_timeout=0.5))
+    log = PostgresBackend(PostgresOptions(dsn, connect_timeout=0.5))
     async with EventStore(log).open():
         raise AssertionError("it opened")
 
@@ -57,15 +57,15 @@ async def test_nobody_answers(mute: int) -> None:
 
 @BOTH
 async def test_a_role_that_does_not_exist(database: TestDatabase, ask: object) -> None:
-    error = await refused(ask, database.app_url.replace("tokentape_app", "nobody"), Refused)
-    assert isinstance(error, Refused)
+    error = await refused(ask, database.app_url.replace("tokentape_app", "nobody"), DatabaseRefused)
+    assert isinstance(error, DatabaseRefused)
     assert error.sqlstate.startswith("28")
 
 
 @BOTH
 async def test_a_database_that_does_not_exist(database: TestDatabase, ask: object) -> None:
-    error = await refused(ask, database.app_url.replace(database.name, "nowhere"), Refused)
-    assert isinstance(error, Refused)
+    error = await refused(ask, database.app_url.replace(database.name, "nowhere"), DatabaseRefused)
+    assert isinstance(error, DatabaseRefused)
     assert error.sqlstate == "3D000"
 
 

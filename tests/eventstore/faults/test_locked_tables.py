@@ -11,12 +11,12 @@ import trio
 import trio.lowlevel
 
 from eventstore import Appended, EventStore, Observer, Snapshot, StoreOptions, StoreUnavailable, Writer
-from eventstore.postgres import PostgresLog, PostgresOptions
-from tests.eventstore.making import BOUND, names, note, whole
-from tests.eventstore.sessions import sessions
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from tests.eventstore.connections import sessions
+from tests.eventstore.sample_events import BOUND, names, note, whole
 from tests.harness.databases import Postgres, TestDatabase
 
-OPTIONS = StoreOptions(patience=BOUND, safety_poll=600.0)
+OPTIONS = StoreOptions(call_timeout=BOUND, safety_poll=600.0)
 TABLES = ("streams", "events", "writers", "keys", "snapshots")
 
 Ask = Callable[[EventStore], Awaitable[object]]
@@ -57,7 +57,9 @@ async def test_what_does_not_need_it_is_answered_and_the_rest_once_it_is_back(
         answered.add(name)
 
     async with (
-        EventStore(PostgresLog(PostgresOptions(database.app_url, lanes=4)), OPTIONS).open() as store,
+        EventStore(
+            PostgresBackend(PostgresOptions(database.app_url, parallel_appends=4)), OPTIONS
+        ).open() as store,
         sessions(database.owner_url, "holder") as (holder,),
     ):
         for stream in ("s", "t"):
@@ -90,10 +92,10 @@ class Told(Observer):
         self.lines: list[str] = []
         self.over = False
 
-    def away(self, why: str) -> None:
+    def unavailable(self, why: str) -> None:
         self.lines.append("away")
 
-    def neglected(self, call: str, why: str) -> None:
+    def maintenance_failed(self, call: str, why: str) -> None:
         self.lines.append(f"neglected {call}")
 
 
@@ -101,8 +103,8 @@ async def test_an_owner_that_cannot_be_reached_is_nobody_elses_outage(database: 
     """Its password was changed, or a firewall is in front of it: erasing fails, and everything else goes on."""
     told = Told()
     nowhere = database.owner_url.replace("tokentape_owner", "nobody")
-    log = PostgresLog(PostgresOptions(database.app_url, nowhere))
-    options = StoreOptions(patience=0.5, safety_poll=600.0, observer=told)
+    log = PostgresBackend(PostgresOptions(database.app_url, nowhere))
+    options = StoreOptions(call_timeout=0.5, safety_poll=600.0, observer=told)
     async with EventStore(log, options).open() as store, trio.open_nursery() as nursery:
         await store.append(note("s", 1, category="talk"))
 
@@ -119,18 +121,18 @@ async def test_an_owner_that_cannot_be_reached_is_nobody_elses_outage(database: 
                 assert await store.expire_keys() == 0
                 assert await store.find_key("k", "k") is None
                 await store.append(note("s", 2))
-            assert store.figures().up
+            assert store.stats().up
             await trio.sleep(0.05)
     assert told.lines == ["neglected erase_streams"]
-    assert store.figures().outages == 0
-    assert sum(store.figures().failures.values()) >= 3
+    assert store.stats().outages == 0
+    assert sum(store.stats().failures.values()) >= 3
 
 
 async def test_a_row_that_is_held_for_longer_than_one_try(breakable: Postgres, database: TestDatabase) -> None:
     """It is waited for as long as there is patience, not for one `lock_timeout`; nobody else waits with it."""
     answers: dict[str, Appended] = {}
     async with (
-        EventStore(PostgresLog(PostgresOptions(database.app_url)), OPTIONS).open() as store,
+        EventStore(PostgresBackend(PostgresOptions(database.app_url)), OPTIONS).open() as store,
         sessions(database.app_url, "holder") as (holder,),
     ):
         streams = [f"s{n}" for n in range(40)]
@@ -154,7 +156,7 @@ async def test_a_row_that_is_held_for_longer_than_one_try(breakable: Postgres, d
                     await trio.sleep(0.01)
             # More than one try of the two has failed by now, and others are still taken at once.
             with trio.fail_after(BOUND / 2):
-                while store.figures().failures.get("locked", 0) < 3:
+                while store.stats().failures.get("locked", 0) < 3:
                     began = trio.current_time()
                     await store.append(note("other", 1))
                     assert trio.current_time() - began < 0.9
@@ -166,17 +168,17 @@ async def test_a_row_that_is_held_for_longer_than_one_try(breakable: Postgres, d
 
 
 async def test_patience_ends_for_a_row_that_is_never_given_back(database: TestDatabase) -> None:
-    options = StoreOptions(patience=2.5, safety_poll=600.0)
+    options = StoreOptions(call_timeout=2.5, safety_poll=600.0)
     async with (
-        EventStore(PostgresLog(PostgresOptions(database.app_url)), options).open() as store,
+        EventStore(PostgresBackend(PostgresOptions(database.app_url)), options).open() as store,
         sessions(database.app_url, "holder") as (holder,),
     ):
         await store.append(note("s", 1))
         await holder.fetch("BEGIN")
         await holder.fetch("SELECT FROM streams WHERE name = 's' FOR UPDATE")
-        with trio.fail_after(options.patience + 2.0), pytest.raises(StoreUnavailable):
+        with trio.fail_after(options.call_timeout + 2.0), pytest.raises(StoreUnavailable):
             await store.append(note("s", 2))
-        assert store.figures().failures["locked"] >= 2
+        assert store.stats().failures["locked"] >= 2
         await holder.fetch("COMMIT")
         await store.append(note("s", 3))
         assert names(await whole(store, "s"))[-1] == "3"

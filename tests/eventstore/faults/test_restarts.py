@@ -8,17 +8,17 @@ import pytest
 import trio
 
 from eventstore import EventStore, Snapshot, StoreOptions, StoreUnavailable, Writer
-from eventstore.postgres import PostgresLog, PostgresOptions
-from server.embedded import restart, stop
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from server.embedded_postgres import restart, stop
 from tests.eventstore.faults.load import Load
-from tests.eventstore.making import BOUND, names, note, take, whole
+from tests.eventstore.sample_events import BOUND, names, note, take, whole
 from tests.harness.databases import Postgres, TestDatabase
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_under_load(breakable: Postgres, database: TestDatabase, mode: Literal["fast", "immediate"]) -> None:
     def new() -> EventStore:
-        return EventStore(PostgresLog(PostgresOptions(database.app_url)), StoreOptions(patience=60.0))
+        return EventStore(PostgresBackend(PostgresOptions(database.app_url)), StoreOptions(call_timeout=60.0))
 
     async with new().open() as writes, new().open() as reads, trio.open_nursery() as nursery:
         load = Load(writes, reads)
@@ -35,8 +35,8 @@ PATIENCE = 1.0
 
 
 async def test_away_for_longer_than_patience(breakable: Postgres, database: TestDatabase) -> None:
-    log = PostgresLog(PostgresOptions(database.app_url, database.owner_url))
-    async with EventStore(log, StoreOptions(patience=PATIENCE)).open() as store:
+    log = PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
+    async with EventStore(log, StoreOptions(call_timeout=PATIENCE)).open() as store:
         await store.append(note("s", 1, writer=Writer("w", 1, 1)))
         await store.append(note("s", "x", writer=Writer("v", 1, 1)))
         with store.subscribe("s") as reader:
@@ -60,7 +60,7 @@ async def test_away_for_longer_than_patience(breakable: Postgres, database: Test
                     store.closed_by_others,
                     store.expire_keys,
                     store.alive,
-                    reader.look,
+                    reader.poll,
                 ]
             )
             await trio.to_thread.run_sync(restart, breakable.embedded)
@@ -88,14 +88,14 @@ async def all_unavailable(calls: list[Callable[[], Awaitable[object]]]) -> None:
 
 async def test_readers_that_slept_through_it(breakable: Postgres, database: TestDatabase) -> None:
     """Nobody asks anything while it is away; a process that came first after it appends; all hear of it."""
-    slow_poll = StoreOptions(patience=BOUND, safety_poll=600.0)
-    async with EventStore(PostgresLog(PostgresOptions(database.app_url)), slow_poll).open() as sleeping:
+    slow_poll = StoreOptions(call_timeout=BOUND, safety_poll=600.0)
+    async with EventStore(PostgresBackend(PostgresOptions(database.app_url)), slow_poll).open() as sleeping:
         await sleeping.append(note("s", 1))
         with sleeping.subscribe("s") as reader:
             await take(reader, 1)
-            assert list(await reader.look()) == []
+            assert list(await reader.poll()) == []
             await trio.to_thread.run_sync(restart, breakable.embedded, "immediate")
-            async with EventStore(PostgresLog(PostgresOptions(database.app_url)), slow_poll).open() as other:
+            async with EventStore(PostgresBackend(PostgresOptions(database.app_url)), slow_poll).open() as other:
                 await other.append(note("s", 2))
                 assert names(await take(reader, 1)) == ["2"]
                 await other.append(note("s", 3))
