@@ -1,20 +1,19 @@
 """HTTP/1.1, HTTP/2 and WebSockets for an ASGI app, on one listening socket.
 
-Owns sockets and their ends. It serves any ASGI app and knows nothing of this one.
+Owns sockets and how they end. It serves any ASGI app and knows nothing of this one.
 """
 
-from server.http.accept_loop import Host
-from server.http.certificates import local_certificate
+from server.http.accept_loop import CannotListen, HttpServer, Listener, listen
 from server.http.connection import HttpOptions
 from server.http.connection_limits import raise_file_limit
-from server.http.listener import CannotListen, Listener, listen
+from server.http.local_certificates import local_certificate
 from server.http.tls import BadCertificate, Tls, open_context
 
 __all__ = [
     "BadCertificate",
     "CannotListen",
-    "Host",
     "HttpOptions",
+    "HttpServer",
     "Listener",
     "Tls",
     "listen",

@@ -1,41 +1,44 @@
-"""What HTTP/1.1 and HTTP/2 have in common towards the app: scopes, a context for each request, how answers begin.
+"""What HTTP/1.1 and HTTP/2 share on the way to the app: ASGI's scopes and states, status lines, dates, problems.
 
-ASGI 3 (https://asgi.readthedocs.io/en/latest/specs/www.html). It knows no sockets and no frames, and nothing of
-the app but that it is one.
+ASGI 3: https://asgi.readthedocs.io/en/latest/specs/www.html. It must not know sockets or frames, and of the app
+nothing but that it is an ASGI app.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context, copy_context
 from email.utils import formatdate
+from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 
-from server.errors import Problem
+from server.problem import Problem
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 Headers = list[tuple[bytes, bytes]]
-Address = tuple[str, int]
-
-SEND_TEXTS = "tokentape.websocket.send_texts"
-"""The extension of a WebSocket's scope: `scope["extensions"][SEND_TEXTS]["send"]` is an async function.
-
-It takes an iterable of texts and sends each as a message, many in one write; ASGI's own way, a message for
-each, takes five times as long. It is for the time between the app's accept and its close, and waits like `send`.
-"""
+SocketAddress = tuple[str, int]
 
 BODILESS = frozenset((204, 304))
-"""Statuses whose answers end with their head (RFC 9110 sections 15.3.5 and 15.4.5)."""
+"""Statuses whose responses have no body (RFC 9110 sections 15.3.5 and 15.4.5)."""
+
+
+class ResponseState(Enum):
+    """How far the app's response to one request is. It only moves on."""
+
+    EXPECTED = auto()  # the app has sent nothing
+    STARTED = auto()  # `http.response.start` has come; the head goes out with the first part of the body
+    SENDING = auto()  # the head is out
+    COMPLETE = auto()
 
 
 class UnexpectedMessage(Exception):
-    """The app sent a message that ASGI does not allow at this point: the app is to blame."""
+    """The app sent a message that ASGI does not allow in this state. The app is to blame."""
 
     def __init__(self, message: Message, state: object) -> None:
         super().__init__(f"the app sent {message.get('type')!r} in the state {state}")
@@ -49,10 +52,10 @@ def http_scope(
     headers: Headers,
     *,
     secure: bool,
-    client: Address | None,
-    server: Address | None,
+    client: SocketAddress | None,
+    server: SocketAddress | None,
 ) -> Message:
-    """The scope of a request. `path` and `query` are as sent; names of `headers` are in small letters."""
+    """The ASGI scope of a request. `path` and `query` are as the client sent them; header names are lower case."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -72,7 +75,7 @@ def http_scope(
 
 
 def websocket_scope(http: Message, subprotocols: list[str], extensions: Message) -> Message:
-    """The scope of a WebSocket, made from that of the request that asked for it."""
+    """The ASGI scope of a WebSocket, made from the scope of the request that opens it."""
     scope = dict(http)
     del scope["method"]
     scope["type"] = "websocket"
@@ -83,16 +86,15 @@ def websocket_scope(http: Message, subprotocols: list[str], extensions: Message)
 
 
 def decode_path(path: bytes) -> str:
-    """A path without its percent signs. What is no UTF-8 gets the replacement character."""
+    """Decodes a path's percent-encoding. Bytes that are no UTF-8 become the replacement character."""
     return unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii")
 
 
 class in_own_context:  # noqa: N801  # it is used like a coroutine function
-    """Awaits a coroutine in a copy of the present context.
+    """Awaits a coroutine in a copy of the current context.
 
-    Requests that follow one another on a connection run in one task. What one of them binds (its id, for log
-    lines) must be gone when the next begins, and a task cannot change its context, but it can run a part in
-    another.
+    Requests that follow one another on a connection run in one task, and a task cannot change its context. Without
+    a copy for each request, what one request binds (its id, for log lines) would still be bound in the next one.
     """
 
     __slots__ = ("_context", "_coroutine")
@@ -120,12 +122,12 @@ _LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode())
 
 
 def status_line(status: int) -> bytes:
-    """The first line of an HTTP/1.1 answer, with the reason phrase of the registry if there is one."""
+    """The first line of an HTTP/1.1 response, with the registered reason phrase if there is one."""
     return _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
 class _Clock:
-    """The `Date` of answers (RFC 9110 section 6.6.1), made once a second."""
+    """The value of the `Date` header (RFC 9110 section 6.6.1), formatted once a second."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -143,12 +145,12 @@ date = _Clock()
 
 
 def encode_problem(problem: Problem) -> bytes:
-    """A problem as JSON (RFC 9457), for an app that has no wording of its own."""
+    """A problem as JSON (RFC 9457), for an app that gives no encoder of its own."""
     return msgspec.json.encode({"type": "about:blank", "status": problem.status, "detail": problem.detail})
 
 
 def problem_headers(problem: Problem, body: bytes) -> Headers:
-    """The headers of an answer that this layer gives without asking the app."""
+    """The headers of a problem that the server answers without asking the app. `body`: the encoded problem."""
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
@@ -161,6 +163,6 @@ def problem_headers(problem: Problem, body: bytes) -> Headers:
 
 
 def problem_messages(problem: Problem, body: bytes) -> Iterable[Message]:
-    """The same as the messages with which an app would say it."""
+    """The ASGI messages by which an app would send the problem."""
     yield {"type": "http.response.start", "status": problem.status, "headers": problem_headers(problem, body)}
     yield {"type": "http.response.body", "body": body, "more_body": False}

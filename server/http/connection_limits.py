@@ -1,6 +1,7 @@
-"""How much one server takes on: open files, connections in all and of one address, bytes of answers not taken.
+"""How much one server takes on: open files, connections in all and from one address, bytes of unsent responses.
 
-Decides who has to go; the connections know how. The time is an argument wherever it matters.
+Decides which connection is ended when a limit is reached; the connection knows how to end. It must not know
+sockets or protocols. The time is always an argument, in seconds of a clock that never goes back.
 """
 
 import ipaddress
@@ -8,18 +9,21 @@ import resource
 from collections.abc import Iterable
 from typing import Protocol
 
-from server import logs
+from server.observability import logs
 
-log = logs.get("host")
+log = logs.get("http")
 
 RESERVED = 200
-"""Open files that are no connections: the database, upstreams, logs."""
+"""Open files that are no clients' connections: the database, providers, logs."""
 ROOM_SECONDS = 5.0
-"""A connection that has asked nothing for so long may be closed to make room for another."""
+"""After so long without a complete request's head, a connection may be ended to make room for another."""
 
 
 def raise_file_limit(connections: int) -> int:
-    """Raises the soft limit of open files as far as it may, and returns how many of `connections` then fit."""
+    """Raises the process's soft limit of open files as far as needed and allowed (RLIMIT_NOFILE).
+
+    Returns how many of the wanted `connections` then fit; at least 1.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + RESERVED
     if soft < wanted:
@@ -31,7 +35,7 @@ def raise_file_limit(connections: int) -> int:
 
 
 class TokenBucket:
-    """`burst` at once, then `rate` a second."""
+    """A token bucket: `burst` events at once, then `rate` events a second."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")
 
@@ -42,7 +46,7 @@ class TokenBucket:
         self._at: float | None = None
 
     def spend(self, now: float) -> bool:
-        """Takes one; False when none is left. `now` is in seconds and never falls."""
+        """Takes a token; False when none is left."""
         if self._at is not None:
             self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
@@ -53,7 +57,7 @@ class TokenBucket:
 
 
 class ByteBudget:
-    """Bytes of answers that wait for their clients, in the whole process."""
+    """How many bytes of responses may wait for their clients, in the whole process."""
 
     __slots__ = ("held", "most")
 
@@ -62,9 +66,9 @@ class ByteBudget:
         self.held = 0
 
     def take(self, size: int) -> bool:
-        """Counts an answer's bytes; False, and nothing is counted, when there is no room for them.
+        """Counts the bytes of a response that has not begun. False, and counts nothing, if there is no room.
 
-        One that is larger than the whole budget has room when nothing else is held.
+        A response that is larger than the whole budget has room when no other is held.
         """
         if self.held and self.held + size > self.most:
             return False
@@ -72,33 +76,34 @@ class ByteBudget:
         return True
 
     def add(self, size: int) -> None:
-        """Counts bytes of an answer that has begun already, whatever is held."""
+        """Counts bytes of a response that has begun, even over the budget: it can no longer be refused."""
         self.held += size
 
     def give(self, size: int) -> None:
-        """They have gone out, or nobody wants them any more."""
+        """The bytes have been sent or dropped."""
         self.held -= size
 
 
-class Counted(Protocol):
-    """What the table has to know of a connection."""
+class TrackedConnection(Protocol):
+    """What the table needs of a connection. The table sets `counted_address`."""
 
-    address: str | None
+    counted_address: str | None
 
     def close_idle(self) -> None:
-        """Ends it, or gives it a last deadline: no request is under way."""
+        """Ends the connection at once or at a last deadline. No request is under way."""
         ...
 
     def client_gone(self) -> None:
-        """Ends it at once."""
+        """Ends the connection at once."""
         ...
 
 
 class ConnectionTable:
     """All connections of a server: which wait for a request, and since when.
 
-    Each is idle, asking or busy, in one of the three and only in one: what is in none would never be overdue and
-    never make room for another.
+    Each connection is in exactly one of three states: idle (between requests), asking (new, or some of a request's
+    head has come) or busy (a request is under way). A connection in no state would never be overdue and never be
+    ended to make room for another.
     """
 
     def __init__(
@@ -107,24 +112,27 @@ class ConnectionTable:
         most_of_address: int,
         trusted: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network] = (),
     ) -> None:
-        self.connections: set[Counted] = set()
+        self.connections: set[TrackedConnection] = set()
         self.refused = 0
         self._most = most
         self._most_of_address = most_of_address
         self._trusted = tuple(trusted)
         self._of_address: dict[str, int] = {}
-        # Both in the order in which they began to wait: the first is the oldest.
-        self._idle: dict[Counted, float] = {}
-        self._asking: dict[Counted, float] = {}
-        self._busy: set[Counted] = set()
-        self._complaints = TokenBucket(3, 0.1)
+        # Both in the order in which the connections began to wait: the first has waited longest.
+        self._idle: dict[TrackedConnection, float] = {}
+        self._asking: dict[TrackedConnection, float] = {}
+        self._busy: set[TrackedConnection] = set()
+        self._warnings = TokenBucket(3, 0.1)
 
-    def admit(self, connection: Counted, host: str | None, now: float) -> bool:
-        """Takes a new connection in; False when it has to be refused. Ends an idle one for it where that helps."""
+    def admit(self, connection: TrackedConnection, host: str | None, now: float) -> bool:
+        """Admits a new connection; False if it has to be refused. `host`: the client's IP address.
+
+        When a limit is reached, it first tries to end a connection that waits, to make room.
+        """
         address = self._counted_address(host)
         if address is not None and self._of_address.get(address, 0) >= self._most_of_address:
             if not self._make_room(now, address):
-                self._complain(
+                self._warn_refused(
                     now,
                     "too many connections of one address; if it is a proxy's, add it to TOKENTAPE_TRUSTED_PROXIES",
                     address=address,
@@ -132,49 +140,49 @@ class ConnectionTable:
                 )
                 return False
         elif len(self.connections) >= self._most and not self._make_room(now, None):
-            self._complain(now, "too many connections", limit=self._most)
+            self._warn_refused(now, "too many connections", limit=self._most)
             return False
-        connection.address = address
+        connection.counted_address = address
         self.connections.add(connection)
         if address is not None:
             self._of_address[address] = self._of_address.get(address, 0) + 1
         self._asking[connection] = now
         return True
 
-    def forget(self, connection: Counted) -> None:
-        """It has ended, or ends for certain with its task's next turn. What is said of it later is not heard."""
+    def forget(self, connection: TrackedConnection) -> None:
+        """The connection has ended, or ends in its task's next turn. Later calls about it change nothing."""
         if connection in self.connections:
             self.connections.remove(connection)
             self._leave(connection)
             self._release(connection)
 
-    def idle(self, connection: Counted, now: float) -> None:
-        """Its last answer is complete, and it has asked for nothing more."""
+    def idle(self, connection: TrackedConnection, now: float) -> None:
+        """The connection's last response is complete, and no further request has begun."""
         if connection in self.connections:
             self._leave(connection)
             self._idle[connection] = now
 
-    def asking(self, connection: Counted, now: float) -> None:
-        """Some of a request's head has come. Its time runs from the first of it."""
+    def asking(self, connection: TrackedConnection, now: float) -> None:
+        """Some of a request's head has come. The limit for a head counts from the first call."""
         if connection in self.connections and connection not in self._asking:
             self._leave(connection)
             self._asking[connection] = now
 
-    def busy(self, connection: Counted) -> None:
-        """It has a request under way."""
+    def busy(self, connection: TrackedConnection) -> None:
+        """The connection has a request under way."""
         if connection in self.connections:
             self._leave(connection)
             self._busy.add(connection)
 
-    def state(self, connection: Counted) -> str | None:
-        """In which of the three a connection is; None of one that has been forgotten."""
+    def state(self, connection: TrackedConnection) -> str | None:
+        """The connection's state: idle, asking or busy; None if it has been forgotten."""
         states = {"idle": self._idle, "asking": self._asking, "busy": self._busy}
         found = [name for name, those in states.items() if connection in those]
         assert len(found) == (connection in self.connections)
         return found[0] if found else None
 
     def end_overdue(self, now: float, keep_alive: float, head_seconds: float) -> None:
-        """Ends those that have been idle, or at their request's head, for too long (seconds)."""
+        """Ends the connections that have been idle for `keep_alive`, or asking for `head_seconds`."""
         for waiting, longest in ((self._idle, keep_alive), (self._asking, head_seconds)):
             while waiting:
                 connection, since = next(iter(waiting.items()))
@@ -183,39 +191,42 @@ class ConnectionTable:
                 self._end(connection, now)
 
     def end_waiting(self) -> None:
-        """Ends all that have no request under way."""
+        """Ends all connections that have no request under way."""
         for connection in [*self._idle, *self._asking]:
             connection.close_idle()
 
     def make_room(self, now: float) -> None:
-        """Ends one that waits, for there are no files left."""
+        """Ends a connection that waits, because the process has no file descriptor left."""
         self._make_room(now, None)
 
     def _make_room(self, now: float, address: str | None) -> bool:
-        """Ends the one that is idle longest; without one, the slowest at its request's head."""
+        """Ends the connection that is idle longest; if none is idle, the one whose head takes longest.
+
+        `address`: only among the connections of that address. Returns whether there was one.
+        """
         for waiting, least in ((self._idle, 0.0), (self._asking, ROOM_SECONDS)):
             for connection, since in waiting.items():
-                if address is None or connection.address == address:
+                if address is None or connection.counted_address == address:
                     if now - since < least:
                         break
-                    # Its place is free now, though its socket is closed only when its task has its turn. So it
-                    # must end without a condition: one that lived on, uncounted, would void the limits.
+                    # The table gives its place away now, and its task closes the socket in its next turn. So it
+                    # has to end unconditionally: a connection that lived on would not be counted any more.
                     connection.client_gone()
                     self.forget(connection)
                     return True
         return False
 
-    def _end(self, connection: Counted, now: float) -> None:
-        self.idle(connection, now)  # behind the others, if it needs a moment to end
+    def _end(self, connection: TrackedConnection, now: float) -> None:
+        self.idle(connection, now)  # at the end of the queue, for it may need a moment to end
         connection.close_idle()
 
-    def _leave(self, connection: Counted) -> None:
+    def _leave(self, connection: TrackedConnection) -> None:
         self._idle.pop(connection, None)
         self._asking.pop(connection, None)
         self._busy.discard(connection)
 
-    def _release(self, connection: Counted) -> None:
-        address = connection.address
+    def _release(self, connection: TrackedConnection) -> None:
+        address = connection.counted_address
         if address is not None:
             left = self._of_address[address] - 1
             if left:
@@ -224,7 +235,10 @@ class ConnectionTable:
                 del self._of_address[address]
 
     def _counted_address(self, host: str | None) -> str | None:
-        """The address under which a client is counted: of IPv6 its /64, which is one customer's."""
+        """The address under which a client is counted, None if it is not.
+
+        IPv6 clients are counted by their /64 network, which providers give to one customer.
+        """
         if host is None:
             return None
         try:
@@ -239,7 +253,7 @@ class ConnectionTable:
             return str(ipaddress.ip_network((address, 64), strict=False).network_address)
         return str(address)
 
-    def _complain(self, now: float, why: str, **figures: object) -> None:
+    def _warn_refused(self, now: float, message: str, **fields: object) -> None:
         self.refused += 1
-        if self._complaints.spend(now):
-            log.warning(why, refused=self.refused, **figures)
+        if self._warnings.spend(now):
+            log.warning(message, refused=self.refused, **fields)

@@ -1,26 +1,28 @@
-"""TLS on a connection (1.2 and 1.3, RFC 8446): the context from two files, and the handshake with its deadline.
+"""TLS 1.2 and 1.3 (RFC 8446) for accepted connections: the context, and the handshake with its deadline.
 
-A handshake that fails, or never ends, is that connection's end and one debug line. Owns no certificates:
-`certificates.py` makes the ones of this machine.
+A handshake that fails or never ends is the end of that connection and one debug line. It makes no certificates:
+`local_certificates.py` makes those for this machine's own names.
 """
 
 import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import trio
 
-from server import logs
+from server.observability import logs
 
-log = logs.get("host")
+log = logs.get("http")
 
 HANDSHAKE_SECONDS = 10.0
 PROTOCOLS = ("h2", "http/1.1")
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Of TLS 1.2, those that RFC 9113 section 9.2.2 leaves; 1.3 has none to forbid."""
+"""For TLS 1.2: those that RFC 9113 section 9.2.2 does not forbid for HTTP/2. It forbids none of TLS 1.3."""
 
-_HTTP_FIRST = frozenset(b"ACDGHOPT")  # what methods begin with; a TLS record begins with 0x16
-_IS_HTTPS = (
+_METHOD_INITIALS = frozenset(b"ACDGHOPT")  # a TLS handshake begins with 0x16
+_HTTPS_EXPECTED = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 45\r\n\r\n"
     b"This port speaks HTTPS: write https:// here.\n"
 )
@@ -28,7 +30,7 @@ _IS_HTTPS = (
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How connections are secured. `authority` is the file that clients have to trust, where we made it."""
+    """How connections are secured. `authority`: the file that clients have to trust, if there is one."""
 
     context: ssl.SSLContext
     authority: Path | None = None
@@ -41,7 +43,7 @@ class BadCertificate(Exception):
 def open_context(
     certfile: Path, keyfile: Path, names: tuple[str, str] = ("certfile", "keyfile")
 ) -> ssl.SSLContext:
-    """A server's context. `names` are what the two settings are called. Raises `BadCertificate`."""
+    """Makes a server's TLS context. `names`: of the two settings, for errors. Raises `BadCertificate`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
@@ -62,7 +64,7 @@ def open_context(
             "CERTIFICATE----- in it, the server's own first and its chain behind it"
         ) from None
     try:
-        context.load_cert_chain(certfile, keyfile, password=_Asked(key))
+        context.load_cert_chain(certfile, keyfile, password=partial(_refuse_password, key))
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise BadCertificate(
@@ -74,17 +76,12 @@ def open_context(
     return context
 
 
-class _Asked:
-    """What OpenSSL asks for a password; without it, it would ask the terminal and wait."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-
-    def __call__(self) -> str:
-        raise BadCertificate(
-            f"{self._key}: the key is encrypted, and nobody is there to type its password. Name a file that has "
-            "it in the open, readable by its user alone: `openssl pkey -in KEY -out PLAIN`, with umask 077"
-        )
+def _refuse_password(key: str) -> NoReturn:
+    """OpenSSL calls it for an encrypted key's password; without it, OpenSSL would ask the terminal and wait."""
+    raise BadCertificate(
+        f"{key}: the key is encrypted, and nobody is there to type its password. Name a file that has "
+        "it in the open, readable by its user alone: `openssl pkey -in KEY -out PLAIN`, with umask 077"
+    )
 
 
 def _read(path: Path, named: str, wanted: str) -> bytes:
@@ -94,15 +91,15 @@ def _read(path: Path, named: str, wanted: str) -> bytes:
         raise BadCertificate(f"{named}: {error.strerror}; it has to be a file with {wanted}") from None
 
 
-async def shake_hands(
+async def accept_tls(
     plain: trio.SocketStream, context: ssl.SSLContext
 ) -> "trio.SSLStream[trio.SocketStream] | None":
-    """TLS over a connection that has just come in; None if that was none."""
+    """Does the TLS handshake on a connection that was just accepted; None if it failed."""
     stream = trio.SSLStream(plain, context, server_side=True, https_compatible=True)
     try:
         with trio.fail_after(HANDSHAKE_SECONDS):
             if await _speaks_http(plain):
-                await plain.send_all(_IS_HTTPS)
+                await plain.send_all(_HTTPS_EXPECTED)
                 return None
             await stream.do_handshake()
     except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
@@ -112,9 +109,13 @@ async def shake_hands(
 
 
 async def _speaks_http(plain: trio.SocketStream) -> bool:
-    """Whether the first byte is a request's; if so, all that has come is taken, or the answer would be lost."""
+    """Whether the client speaks plain HTTP, by its first byte.
+
+    If it does, the bytes that have come are received: closing the socket on unread bytes would reset the
+    connection, and the client would not see the answer.
+    """
     first = await plain.socket.recv(1, trio.socket.MSG_PEEK)
-    if not first or first[0] not in _HTTP_FIRST:
+    if not first or first[0] not in _METHOD_INITIALS:
         return False
     await plain.receive_some()
     return True

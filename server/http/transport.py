@@ -1,7 +1,8 @@
-"""A connection's bytes, plain or in TLS, and the watch that notices when its client leaves.
+"""Sends and receives a connection's bytes, plain or in TLS, and notices when its client disconnects.
 
-Owns the sockets of connections. Sending tries the socket at once and waits only for what it does not take: for
-every token of a stream that is one system call and no turn of the scheduler. It knows no protocol.
+Owns the sockets of connections. Plain sending tries the socket at once and waits only for the bytes that the
+socket does not take. So a token of a stream costs one system call and no turn of the scheduler. It must not know
+HTTP.
 """
 
 import fcntl
@@ -16,42 +17,45 @@ import trio
 
 READ_BYTES = 65_536
 SLICE_BYTES = 32_768
-"""As much of a large answer is handed to TLS, or to an HTTP/2 stream, at once."""
+"""How much of a large response is handed to TLS, or to an HTTP/2 stream, at once."""
 SENDS_WITHOUT_WAIT = 16
-"""After so many sends that did not have to wait, others get their turn."""
+"""After so many sends in a row that did not have to wait, a send lets other tasks run."""
 
 
 class Transport(Protocol):
-    """What the protocols ask of a connection's bytes. `on_gone` is called, once or more, when a write fails."""
+    """The bytes of one connection. `broken`: nothing more can be sent.
+
+    An implementation is given `on_gone`, which it calls, once or more, when a write fails.
+    """
 
     fd: int
     broken: bool
 
     async def receive(self) -> bytes:
-        """Some bytes; none at the client's end, however it came. Always a checkpoint."""
+        """Returns some bytes; empty when the client has closed or the connection is dead. Always a checkpoint."""
         ...
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Sends all. Not always a checkpoint. One task at a time.
+        """Sends all bytes. Not always a checkpoint. RuntimeError if two tasks send at once.
 
-        Cancelled in the middle, it leaves the transport `broken`: what would follow half a message could be
-        taken for a part of it. On a broken transport nothing is sent.
+        Cancelled in the middle it leaves the transport `broken`: the client would take whatever follows half a
+        message for the other half. On a broken transport it sends nothing.
         """
         ...
 
     def half_close(self) -> None:
-        """Tells the client that nothing more comes, where the protocol has a way to."""
+        """Tells the client that nothing more comes (FIN), where TLS does not prevent it."""
         ...
 
     def unsent(self) -> int:
-        """How many bytes the client has not taken yet of those that were sent."""
+        """How many sent bytes the client has not acknowledged yet."""
         ...
 
 
 class PlainTransport:
-    """Bytes straight to and from a socket that does not block."""
+    """Bytes to and from a non-blocking socket, without trio's stream in between."""
 
-    __slots__ = ("_on_gone", "_sending", "_socket", "_streak", "broken", "fd")
+    __slots__ = ("_on_gone", "_sending", "_sends_in_a_row", "_socket", "broken", "fd")
 
     def __init__(self, sock: socket.socket, on_gone: Callable[[], None]) -> None:
         self.fd = sock.fileno()
@@ -59,7 +63,7 @@ class PlainTransport:
         self._socket = sock
         self._on_gone = on_gone
         self._sending = False
-        self._streak = 0
+        self._sends_in_a_row = 0
 
     async def receive(self) -> bytes:
         """See `Transport`."""
@@ -71,15 +75,6 @@ class PlainTransport:
                 continue
             except OSError:
                 return b""
-
-    def receive_nowait(self) -> bytes | None:
-        """What is there already; None if that is nothing."""
-        try:
-            return self._socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
 
     async def send(self, data: bytes | memoryview) -> None:
         """See `Transport`."""
@@ -97,11 +92,11 @@ class PlainTransport:
             return
         if sent < len(data):
             await self._send_rest(memoryview(data)[sent:])
-            self._streak = 0
+            self._sends_in_a_row = 0
             return
-        self._streak += 1
-        if self._streak >= SENDS_WITHOUT_WAIT:
-            self._streak = 0
+        self._sends_in_a_row += 1
+        if self._sends_in_a_row >= SENDS_WITHOUT_WAIT:
+            self._sends_in_a_row = 0
             await trio.lowlevel.checkpoint()
 
     async def _send_rest(self, data: memoryview) -> None:
@@ -124,23 +119,12 @@ class PlainTransport:
         self._on_gone()
         await trio.lowlevel.checkpoint()
 
-    def send_nowait(self, data: bytes) -> bool:
-        """Sends a little if the socket takes it at once and nobody is in the middle of something."""
-        if self._sending or self.broken:
-            return False
-        try:
-            sent = self._socket.send(data)
-        except OSError:
-            return False
-        self.broken = self.broken or 0 < sent < len(data)
-        return sent == len(data)
-
     def half_close(self) -> None:
         """See `Transport`."""
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
-            self.broken = True  # the client is gone already
+            self.broken = True  # the client has left already
 
     def unsent(self) -> int:
         """See `Transport`."""
@@ -148,7 +132,7 @@ class PlainTransport:
 
 
 class TlsTransport:
-    """Bytes through TLS, after the handshake."""
+    """Bytes through TLS, after its handshake."""
 
     __slots__ = ("_on_gone", "_sending", "_stream", "broken", "fd")
 
@@ -175,7 +159,7 @@ class TlsTransport:
             return
         self._sending = self.broken = True
         try:
-            for start in range(0, len(data), SLICE_BYTES):  # each slice is held once more, encrypted
+            for start in range(0, len(data), SLICE_BYTES):  # TLS holds an encrypted copy of each slice
                 await self._stream.send_all(data[start : start + SLICE_BYTES])
             self.broken = False
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
@@ -185,7 +169,7 @@ class TlsTransport:
             self._sending = False
 
     def half_close(self) -> None:
-        """TLS has no half-closed state that clients get along with: nothing is done."""
+        """Does nothing: many clients cannot handle a half-closed TLS connection."""
 
     def unsent(self) -> int:
         """See `Transport`."""
@@ -193,7 +177,7 @@ class TlsTransport:
 
 
 def _unsent(fd: int) -> int:
-    """What is left in a socket's send buffer (`man 7 tcp`, SIOCOUTQ)."""
+    """How many bytes are in a socket's send buffer (`man 7 tcp`, SIOCOUTQ)."""
     size = bytearray(4)
     try:
         fcntl.ioctl(fd, termios.TIOCOUTQ, size)
@@ -202,59 +186,60 @@ def _unsent(fd: int) -> int:
     return int.from_bytes(size, sys.byteorder)
 
 
-class Watched(Protocol):
-    """Who is told that the client of a connection leaves."""
+class DisconnectListener(Protocol):
+    """Hears that the client of a connection disconnects."""
 
     def client_finished(self) -> None:
         """The client sends nothing more (FIN). It may still be reading."""
         ...
 
     def client_gone(self) -> None:
-        """The connection is dead (RST, or nothing taken for too long)."""
+        """The connection is dead (RST, or the client has acknowledged nothing for too long)."""
         ...
 
 
-class ClientWatch:
-    """Notices that clients leave while nobody reads from their sockets.
+class DisconnectWatcher:
+    """Notices that clients disconnect while nobody reads from their sockets.
 
-    One epoll for all connections: a task of its own for each, waiting in `recv`, would cost each two kilobytes
-    and would have to put away what the client sends ahead of its turn. EPOLLRDHUP says that the end has been
-    sent however many bytes wait before it, and the bytes stay in the kernel, which bounds them.
+    One epoll watches all connections. The alternative, a task for each connection that waits in `recv`, would cost
+    two kilobytes each and would have to store what the client sends ahead. EPOLLRDHUP tells of the FIN however
+    many bytes wait in front of it, and those bytes stay in the kernel, which bounds them.
     """
 
     def __init__(self) -> None:
-        # Elsewhere than on Linux a client's leaving is noticed by the next write.
+        # Other systems than Linux have no epoll; there the next write notices that a client has left.
         self._epoll = select.epoll() if hasattr(select, "epoll") else None
-        self._watched: dict[int, Watched] = {}
+        self._listeners: dict[int, DisconnectListener] = {}
 
-    def add(self, fd: int, watched: Watched) -> None:
+    def add(self, fd: int, listener: DisconnectListener) -> None:
         """Watches a socket until `remove`."""
         if self._epoll is not None:
-            self._watched[fd] = watched
+            self._listeners[fd] = listener
             self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
 
     def remove(self, fd: int) -> None:
-        """Before the socket is closed, for its number is another's right after."""
-        if self._epoll is not None and self._watched.pop(fd, None) is not None:
+        """Ends the watch. Call it before the socket is closed: the next socket may get the same number."""
+        if self._epoll is not None and self._listeners.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     async def run(self) -> None:
-        """Tells those whose clients leave, until it is cancelled."""
+        """Tells the listeners, until it is cancelled."""
         if self._epoll is None:
             return
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             for fd, events in self._epoll.poll(0, 256):
-                watched = self._watched.get(fd)
-                if watched is None:
+                listener = self._listeners.get(fd)
+                if listener is None:
                     continue
                 if events & (select.EPOLLERR | select.EPOLLHUP):
-                    watched.client_gone()
+                    listener.client_gone()
                 else:
-                    self._epoll.modify(fd, select.EPOLLONESHOT)  # errors are told whatever is asked for
-                    watched.client_finished()
+                    # From now on only errors: epoll reports them without being asked.
+                    self._epoll.modify(fd, select.EPOLLONESHOT)
+                    listener.client_finished()
 
     def close(self) -> None:
-        """After `run` has ended."""
+        """Closes the epoll, after `run` has ended."""
         if self._epoll is not None:
             self._epoll.close()

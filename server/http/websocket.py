@@ -1,11 +1,15 @@
-"""A WebSocket (RFC 6455) as ASGI messages, on HTTP/1.1 and on an HTTP/2 stream (RFC 8441). Frames are wsproto's.
+"""A WebSocket (RFC 6455) as ASGI messages, on HTTP/1.1 and on an HTTP/2 stream (RFC 8441).
 
-Owns the handshake, the messages on their way to the app, and both ends. Messages wait in a queue that makes nobody
-wait: who reads from the client looks at `room` and stops reading while more than a mebibyte waits. So the notice
-that the client has gone never stands behind what the app does not take.
+Owns the handshake, the queue of messages to the app, and how either side closes. wsproto parses the frames. It
+must not know sockets or HTTP/2 frames: a `WebSocketTransport` sends its bytes, and the connection's reader feeds
+it.
 
-Compression (RFC 7692) is not agreed to, for it costs each connection hundreds of kilobytes and each token its
-time, and what a client sends in a few bytes would be unpacked to any size before a limit is looked at.
+The queue never makes the reader wait, so that the reader always sees a close frame or the client's disconnect,
+even behind messages that the app does not take. The reader itself stops reading while more than a mebibyte is
+queued.
+
+Compression (RFC 7692) is never negotiated. It costs hundreds of kilobytes for each connection and time for each
+token, and a few compressed bytes could become a message of any size before the size limit sees it.
 """
 
 import re
@@ -14,34 +18,36 @@ from enum import Enum, auto
 from typing import Protocol
 
 import trio
-from wsproto.connection import Connection as Frames
+from wsproto.connection import Connection as WsprotoConnection
 from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, generate_accept_token, split_comma_header
 
-from server import logs
-from server.errors import Problem
-from server.http.asgi import SEND_TEXTS, Headers, Message, UnexpectedMessage, problem_headers, websocket_scope
+from server.asgi_extensions import SEND_TEXTS
+from server.http.asgi import Headers, Message, UnexpectedMessage, problem_headers, websocket_scope
+from server.http.connection import WakeSignal
+from server.observability import logs
+from server.problem import Problem
 
-log = logs.get("host")
+log = logs.get("http")
 
-WAITING_BYTES = 1_048_576
+MAX_QUEUED_BYTES = 1_048_576
 WRITE_BYTES = 65_536
-MESSAGE_COST = 256
-"""What a message costs besides its bytes: a client could fill the queue with empty ones."""
+MESSAGE_OVERHEAD = 256
+"""What a queued message counts besides its bytes. Without it a client could queue empty messages without bound."""
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
-class Carrier(Protocol):
-    """What carries a WebSocket: a connection of HTTP/1.1, or a stream of HTTP/2."""
+class WebSocketTransport(Protocol):
+    """How a WebSocket sends: on a connection of HTTP/1.1, or on a stream of HTTP/2."""
 
     async def accept(self, headers: Headers) -> None:
-        """Sends the head that makes it one."""
+        """Sends the response's head that completes the handshake."""
         ...
 
     async def refuse(self, status: int, headers: Headers, body: bytes) -> None:
-        """Sends a whole answer instead."""
+        """Sends a whole response that refuses the handshake."""
         ...
 
     async def send(self, data: bytes) -> None:
@@ -49,12 +55,15 @@ class Carrier(Protocol):
         ...
 
     def taken(self) -> None:
-        """The app has taken a message: there is room for more."""
+        """The app has taken a message, so the queue has room for more."""
         ...
 
 
-class Handshake:
-    """What the client asked for. `problem` says what is wrong with it (RFC 6455 section 4.2.1)."""
+class WebSocketHandshake:
+    """What the client's handshake asks for. `problem`: what is wrong with it (RFC 6455 section 4.2.1), or None.
+
+    `needs_key`: true for HTTP/1.1; RFC 8441 has no Sec-WebSocket-Key.
+    """
 
     __slots__ = ("key", "problem", "subprotocols")
 
@@ -77,8 +86,8 @@ def _bad(detail: str) -> Problem:
     return Problem(400, "bad_request", detail)
 
 
-class State(Enum):
-    """How far a WebSocket is. It only moves on."""
+class WebSocketState(Enum):
+    """The state of a WebSocket. It only moves on."""
 
     CONNECTING = auto()
     OPEN = auto()
@@ -86,56 +95,58 @@ class State(Enum):
 
 
 class WebSocket:
-    """One WebSocket. `receive` and `send` are the app's; the rest is for who carries it.
+    """One WebSocket. The app calls `receive` and `send`, the HTTP connection the rest.
 
-    `over` is set when the client has closed, has gone, or has been told to go.
+    `over` is set when the client has closed or left, or when the handshake was refused. `limit`: bytes of one
+    message. `on_over` is called once, when it is set.
     """
 
     __slots__ = (
-        "_answer",
-        "_body",
-        "_carrier",
         "_changed",
-        "_code",
+        "_close_code",
         "_connect_told",
-        "_deaf",
         "_frames",
         "_handshake",
         "_limit",
         "_lock",
-        "_messages",
         "_on_over",
         "_partial",
-        "_waiting",
+        "_queue",
+        "_queued_bytes",
+        "_refusal",
+        "_refusal_body",
+        "_transport",
         "over",
         "scope",
         "state",
     )
 
     def __init__(
-        self, http: Message, handshake: Handshake, carrier: Carrier, limit: int, on_over: Callable[[], None]
+        self,
+        http: Message,
+        handshake: WebSocketHandshake,
+        transport: WebSocketTransport,
+        limit: int,
+        on_over: Callable[[], None],
     ) -> None:
-        self.state = State.CONNECTING
+        self.state = WebSocketState.CONNECTING
         self.over = trio.Event()
         extensions = {"websocket.http.response": {}, SEND_TEXTS: {"send": self.send_texts}}
         self.scope = websocket_scope(http, handshake.subprotocols, extensions)
         self._handshake = handshake
-        self._carrier = carrier
+        self._transport = transport
         self._limit = limit
         self._on_over = on_over
-        self._frames = Frames(ConnectionType.SERVER, [])
+        self._frames = WsprotoConnection(ConnectionType.SERVER, [])
         self._lock = trio.Lock()
-        self._messages: list[str | bytes] = []  # mostly empty, and an empty deque has half a kilobyte
-        self._waiting = 0
-        self._changed: trio.Event | None = None
-        self._partial = (
-            bytearray()
-        )  # of any number of fragments, also empty ones, no more than their bytes is kept
+        self._queue: list[str | bytes] = []  # mostly empty; an empty deque would take half a kilobyte
+        self._queued_bytes = 0
+        self._changed = WakeSignal()
+        self._partial = bytearray()  # one piece: a list would grow with every empty fragment
         self._connect_told = False
-        self._deaf = False
-        self._code = CloseReason.ABNORMAL_CLOSURE.value
-        self._answer: Message | None = None
-        self._body: list[bytes] = []
+        self._close_code = CloseReason.ABNORMAL_CLOSURE.value
+        self._refusal: Message | None = None
+        self._refusal_body: list[bytes] = []
 
     # -- the app's side
 
@@ -144,15 +155,15 @@ class WebSocket:
         if not self._connect_told:
             self._connect_told = True
             return {"type": "websocket.connect"}
-        while not self._messages:
+        while not self._queue:
             if self.over.is_set():
                 await trio.lowlevel.checkpoint()
-                return {"type": "websocket.disconnect", "code": self._code}
-            await self._wait()
-        message = self._messages.pop(0)
-        self._waiting -= len(message) + MESSAGE_COST
-        self._wake()
-        self._carrier.taken()
+                return {"type": "websocket.disconnect", "code": self._close_code}
+            await self._changed.wait()
+        message = self._queue.pop(0)
+        self._queued_bytes -= len(message) + MESSAGE_OVERHEAD
+        self._changed.wake()
+        self._transport.taken()
         await trio.lowlevel.checkpoint()
         text = isinstance(message, str)
         return {
@@ -162,36 +173,37 @@ class WebSocket:
         }
 
     async def send(self, message: Message) -> None:
-        """ASGI's `send`. Behind the end of it nothing is sent."""
+        """ASGI's `send`. When the WebSocket is over it sends nothing."""
         kind = message["type"]
         if self.over.is_set():
             await trio.lowlevel.checkpoint()
-        elif kind == "websocket.send" and self.state is State.OPEN:
+        elif kind == "websocket.send" and self.state is WebSocketState.OPEN:
             data = message.get("bytes")
             event = TextMessage(data=message["text"]) if data is None else BytesMessage(data=bytes(data))
             await self._write(self._frames.send(event))
-        elif kind == "websocket.accept" and self.state is State.CONNECTING:
+        elif kind == "websocket.accept" and self.state is WebSocketState.CONNECTING:
             await self._accept(message)
-        elif kind == "websocket.close" and self.state is State.OPEN:
+        elif kind == "websocket.close" and self.state is WebSocketState.OPEN:
             await self.close(message.get("code") or CloseReason.NORMAL_CLOSURE, message.get("reason"))
-        elif kind == "websocket.close" and self.state is State.CONNECTING:
+        elif kind == "websocket.close" and self.state is WebSocketState.CONNECTING:
             await self._refuse(403, [], b"")
-        elif kind == "websocket.http.response.start" and self.state is State.CONNECTING:
-            self._answer = message
-        elif kind == "websocket.http.response.body" and self._answer is not None:
-            self._body.append(message.get("body", b""))
+        elif kind == "websocket.http.response.start" and self.state is WebSocketState.CONNECTING:
+            self._refusal = message
+        elif kind == "websocket.http.response.body" and self._refusal is not None:
+            self._refusal_body.append(message.get("body", b""))
             if not message.get("more_body", False):
-                answer, self._answer = self._answer, None
-                await self._refuse(answer["status"], list(answer.get("headers", ())), b"".join(self._body))
+                start, self._refusal = self._refusal, None
+                body = b"".join(self._refusal_body)
+                await self._refuse(start["status"], list(start.get("headers", ())), body)
         else:
             raise UnexpectedMessage(message, self.state)
 
     async def send_texts(self, texts: Iterable[str]) -> None:
-        """Sends many text messages, like so many messages of `send`, in few writes: as large ones as are held."""
+        """The extension `SEND_TEXTS`: sends many text messages in writes of about `WRITE_BYTES`."""
         frames: list[bytes] = []
         size = 0
         for text in texts:
-            if self.state is not State.OPEN or self.over.is_set():
+            if self.state is not WebSocketState.OPEN or self.over.is_set():
                 break
             frames.append(self._frames.send(TextMessage(data=text)))
             size += len(frames[-1])
@@ -204,94 +216,98 @@ class WebSocket:
             await trio.lowlevel.checkpoint()
 
     async def finish(self) -> None:
-        """The app has ended: says what it left unsaid."""
+        """The app has returned: closes or refuses the WebSocket if the app has not."""
         if self.over.is_set():
             return
-        if self.state is State.CONNECTING:
+        if self.state is WebSocketState.CONNECTING:
             await self._refuse(500, [], b"")
-        elif self.state is State.OPEN:
+        elif self.state is WebSocketState.OPEN:
             await self.close(CloseReason.INTERNAL_ERROR)
 
     # -- the client's side
 
     def feed(self, data: bytes) -> bytes:
-        """Takes bytes from the client; returns those that answer them (a pong, a close frame)."""
-        if self._deaf or self.over.is_set() or self.state is State.CONNECTING:
+        """Takes bytes from the client. Returns the bytes that answer them: pongs, a close frame."""
+        if self.over.is_set() or self.state is WebSocketState.CONNECTING:
             return b""
         try:
             self._frames.receive_data(data)
-        except LocalProtocolError:  # behind the close frames
+        except LocalProtocolError:  # bytes after both close frames
             return b""
         replies = b""
         for event in self._frames.events():
             if isinstance(event, (TextMessage, BytesMessage)):
                 if not self._take(event):
                     self.end(CloseReason.MESSAGE_TOO_BIG)
-                    return replies + self._last_words(CloseReason.MESSAGE_TOO_BIG)
+                    return replies + self._close_frame(CloseReason.MESSAGE_TOO_BIG)
             elif isinstance(event, Ping):
                 if self._frames.state is ConnectionState.OPEN:
                     replies += self._frames.send(event.response())
             elif isinstance(event, CloseConnection):
                 if self._frames.state is ConnectionState.REMOTE_CLOSING:
                     replies += self._frames.send(event.response())
-                    self.state = State.CLOSED
-                else:  # wsproto cannot read it, and says why; or it answers ours
-                    replies += self._last_words(event.code)
+                    self.state = WebSocketState.CLOSED
+                else:  # invalid frames, and wsproto gives the code; or the client answers our close frame
+                    replies += self._close_frame(event.code)
                 self.end(event.code)
                 break
         return replies
 
     def end(self, code: int = CloseReason.ABNORMAL_CLOSURE) -> None:
-        """The client has closed, or is gone."""
+        """The client has closed or left. `code`: what the app is told."""
         if not self.over.is_set():
-            self._code = int(code)
-            self._deaf = True
+            self._close_code = int(code)
             self._partial = bytearray()
             self.over.set()
-            self._wake()
+            self._changed.wake()
             self._on_over()
+
+    async def accepted(self) -> None:
+        """Waits until the app has accepted, or the WebSocket is over."""
+        while self.state is WebSocketState.CONNECTING and not self.over.is_set():
+            await self._changed.wait()
 
     @property
     def full(self) -> bool:
-        """Whether so much waits for the app that nothing more should be read."""
-        return self._waiting > 0 and self._waiting + len(self._partial) > WAITING_BYTES
+        """Whether so much is queued for the app that the reader should stop reading."""
+        return self._queued_bytes > 0 and self._queued_bytes + len(self._partial) > MAX_QUEUED_BYTES
 
-    async def room(self) -> None:
-        """Waits while it is full."""
+    async def wait_for_room(self) -> None:
+        """Waits while the queue is full."""
         while self.full and not self.over.is_set():
-            await self._wait()
+            await self._changed.wait()
 
     async def reply(self, data: bytes) -> None:
-        """Sends what `feed` returned, in turn with the app's messages."""
+        """Sends what `feed` returned, not in the middle of the app's message."""
         if data:
             await self._write(data)
 
     async def ping(self) -> None:
-        """Asks for a sign of life; what is being sent is one already."""
-        if self.state is State.OPEN and not self.over.is_set() and not self._lock.locked():
+        """Sends a ping, unless a message is being sent: that shows as well whether the client is alive."""
+        if self.state is WebSocketState.OPEN and not self.over.is_set() and not self._lock.locked():
             await self._write(self._frames.send(Ping()))
 
     async def close(self, code: int, reason: str | None = None) -> None:
         """Sends the close frame."""
-        if self.state is State.OPEN:
-            self.state = State.CLOSED
+        if self.state is WebSocketState.OPEN:
+            self.state = WebSocketState.CLOSED
             await self._write(self._frames.send(CloseConnection(code=int(code), reason=reason or None)))
 
     async def refuse(self, problem: Problem, body: bytes) -> None:
-        """Answers the client without the app's having accepted."""
+        """Refuses the handshake without asking the app. `body`: the encoded problem."""
         extra = [(b"sec-websocket-version", b"13")] if problem.status == 400 else []
         await self._refuse(problem.status, [*problem_headers(problem, body), *extra], body)
 
     # -- inside
 
-    def _last_words(self, code: int) -> bytes:
-        if self.state is not State.OPEN:
+    def _close_frame(self, code: int) -> bytes:
+        if self.state is not WebSocketState.OPEN:
             return b""
-        self.state = State.CLOSED
+        self.state = WebSocketState.CLOSED
         return self._frames.send(CloseConnection(code=int(code)))
 
     def _take(self, event: "TextMessage | BytesMessage") -> bool:
-        """Adds a fragment. False if the message is too large; nothing is kept of it then."""
+        """Adds a fragment, and queues the message if it is whole. False, and keeps nothing, if it is too large."""
         data = event.data
         self._partial += data.encode() if isinstance(data, str) else data
         if len(self._partial) > self._limit:
@@ -300,9 +316,9 @@ class WebSocket:
         if event.message_finished:
             whole = self._partial.decode() if isinstance(data, str) else bytes(self._partial)
             self._partial = bytearray()
-            self._messages.append(whole)
-            self._waiting += len(whole) + MESSAGE_COST
-            self._wake()
+            self._queue.append(whole)
+            self._queued_bytes += len(whole) + MESSAGE_OVERHEAD
+            self._changed.wake()
         return True
 
     async def _accept(self, message: Message) -> None:
@@ -314,37 +330,22 @@ class WebSocket:
             headers.append((b"sec-websocket-protocol", subprotocol.encode()))
         if self._handshake.key is not None:
             headers.append((b"sec-websocket-accept", generate_accept_token(self._handshake.key)))
-        self.state = State.OPEN
-        await self._carrier.accept([*headers, *message.get("headers", ())])
-        self._wake()
+        self.state = WebSocketState.OPEN
+        await self._transport.accept([*headers, *message.get("headers", ())])
+        self._changed.wake()
 
     async def _refuse(self, status: int, headers: Headers, body: bytes) -> None:
-        self.state = State.CLOSED
-        await self._carrier.refuse(status, headers, body)
+        self.state = WebSocketState.CLOSED
+        await self._transport.refuse(status, headers, body)
         self.end()
 
     async def _write(self, data: bytes) -> None:
-        # A lock that is free costs two turns of the scheduler when it is waited for, and nothing this way.
+        # Mostly the lock is free. `acquire` would still cost a turn of the scheduler for each token.
         try:
             self._lock.acquire_nowait()
         except trio.WouldBlock:
             await self._lock.acquire()
         try:
-            await self._carrier.send(data)
+            await self._transport.send(data)
         finally:
             self._lock.release()
-
-    async def _wait(self) -> None:
-        if self._changed is None:
-            self._changed = trio.Event()
-        await self._changed.wait()
-
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-    async def accepted(self) -> None:
-        """Waits until the app has accepted, or it is over."""
-        while self.state is State.CONNECTING and not self.over.is_set():
-            await self._wait()

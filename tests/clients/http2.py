@@ -25,7 +25,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes
 
 from .http1 import PATIENCE, Broken, Head
@@ -165,7 +165,8 @@ class Connection:
         self.h2.send_headers(stream.stream_id, all_headers, end_stream=end and not body)
         await self.flush()
         if body:
-            await stream.send(body, end=end)
+            with suppress(StreamClosedError):  # the server has answered already, and wants no body
+                await stream.send(body, end=end)
         return stream
 
     async def flush(self) -> None:

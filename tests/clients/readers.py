@@ -12,7 +12,7 @@ import trio.lowlevel
 from . import ndjson, sse
 from .api import Api, Event
 from .http1 import Connection
-from .ws import talk
+from .websocket import talk
 
 Enough = Callable[[Sequence[Event]], bool]
 

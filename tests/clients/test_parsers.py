@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from . import ndjson, sse
-from .rawws import frame_ends
+from .raw_websocket import frame_ends
 
 STREAM = (
     "\ufeff: a comment\r\nretry: 10\r\n\r\nid: 0\n\nid: 1\rdata: one\rdata:two\r\r"

@@ -12,7 +12,7 @@ class Fake:
     """A connection that knows whether it was ended."""
 
     def __init__(self, *, lasting: bool = False) -> None:
-        self.address: str | None = None
+        self.counted_address: str | None = None
         self.ended = False
         self.lasting = lasting
 

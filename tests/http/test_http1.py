@@ -11,7 +11,7 @@ import trio
 
 from server.http import HttpOptions
 from server.http import connection as connection_module
-from tests.http.hosting import answer, hosting, until
+from tests.http.http_server import answer, serving, until
 
 
 def request(path: str = "/", *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
@@ -122,7 +122,7 @@ class App:
 async def test_pipelined_requests_are_answered_in_order() -> None:
     """One at a time, also when the first one takes long."""
     app = App()
-    async with hosting(app) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(app) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/held") + b"".join(request(f"/quick/{n}") for n in range(50)))
         await until(lambda: app.running == 1)
         assert app.began == ["/held"]
@@ -143,20 +143,20 @@ async def test_a_client_that_leaves_ends_its_connection(
     """Whatever it sent ahead: the app is cancelled, the socket is closed."""
     monkeypatch.setattr(connection_module, "GRACE_SECONDS", 0.3)
     app = App()
-    async with hosting(app) as hosted:
-        stream = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+    async with serving(app) as served:
+        stream = await trio.open_tcp_stream("127.0.0.1", served.port)
         await stream.send_all(request(path) + extra)
         await until(lambda: app.running == 1)
         if end == "rst":
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         await stream.aclose()
-        await until(lambda: app.running == 0 and hosted.sockets == 0, 5)
+        await until(lambda: app.running == 0 and served.sockets == 0, 5)
 
 
 @pytest.mark.parametrize("path", ["/quick", "/body", "/large"])
 async def test_half_a_close_behind_a_request_is_no_end(path: str) -> None:
     """`nc -N` closes its sending half and reads."""
-    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request(path))
         await stream.send_eof()
         got = await read_all(stream)
@@ -167,7 +167,7 @@ async def test_half_a_close_behind_a_request_is_no_end(path: str) -> None:
 
 async def test_a_chunk_that_was_cut_is_the_last() -> None:
     """What came behind its half would be taken for its other half."""
-    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/cut"))
         await trio.sleep(0.5)
         got = await read_all(stream)
@@ -181,7 +181,7 @@ async def test_a_chunk_that_was_cut_is_the_last() -> None:
 )
 async def test_an_app_that_fails(path: str, begins: bytes, complete: bool) -> None:
     """500 where nothing was said yet; else an end that does not look like one."""
-    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request(path) + request())
         got = await read_all(stream)
         assert got.startswith(begins)
@@ -192,7 +192,7 @@ async def test_an_app_that_fails(path: str, begins: bytes, complete: bool) -> No
 
 async def test_an_answer_that_is_shorter_than_it_says() -> None:
     """Is a failure of ours, and no answer."""
-    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/short"))
         assert (await read_all(stream)).startswith(b"HTTP/1.1 500 ")
 
@@ -210,7 +210,7 @@ async def test_bodies_in_pieces_and_the_request_behind_them(
     headers: list[str], raw: bytes, body: bytes, piece: int
 ) -> None:
     app = App()
-    async with hosting(app) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(app) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         said = request("/body", *headers, method="POST") + raw + request("/quick/behind", "Connection: close")
         for start in range(0, len(said), piece):
             await stream.send_all(said[start : start + piece])
@@ -222,7 +222,7 @@ async def test_bodies_in_pieces_and_the_request_behind_them(
 
 async def test_chunks_that_are_malformed_are_told() -> None:
     app = App()
-    async with hosting(app) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(app) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/body", "Transfer-Encoding: chunked", method="POST") + b"zz\r\n")
         got = await read_all(stream)
         assert got.startswith(b"HTTP/1.1 400 Bad Request\r\n")
@@ -232,7 +232,7 @@ async def test_chunks_that_are_malformed_are_told() -> None:
 
 async def test_an_early_answer_reaches_who_is_still_sending() -> None:
     """It says that the connection ends, and what is still on its way is read and thrown away."""
-    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/early", "Content-Length: 5000000", method="POST"))
         await stream.send_all(bytes(5_000_000))
         got = await read_all(stream)
@@ -243,7 +243,7 @@ async def test_an_early_answer_reaches_who_is_still_sending() -> None:
 
 async def test_who_waits_to_be_asked_for_the_body() -> None:
     """Is asked when the app wants it, and not where it answers first."""
-    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/body", "Content-Length: 2", "Expect: 100-continue", method="POST"))
         assert await read_until(stream, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         await stream.send_all(b"hi")
@@ -255,7 +255,7 @@ async def test_who_waits_to_be_asked_for_the_body() -> None:
 @pytest.mark.parametrize(("version", "headers"), [("1.0", []), ("1.0", ["Connection: keep-alive"]), ("1.1", [])])
 async def test_old_clients(version: str, headers: list[str]) -> None:
     """Are not sent chunks; their connection goes on if they ask for that."""
-    async with hosting(App()) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/quick", *headers, version=version))
         got = await read_until(stream, b"/quick")
         assert (b"connection: close" in got) is (version == "1.0" and not headers)
@@ -267,34 +267,34 @@ async def test_old_clients(version: str, headers: list[str]) -> None:
 
 async def test_what_is_held_is_bounded_and_given_back() -> None:
     """A second large answer is refused while the first is not taken; and taken when it is."""
-    async with hosting(App(), options=HttpOptions(unsent_bytes=30_000_000)) as hosted:
-        budget = hosted.host._serving.budget
-        slow = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+    async with serving(App(), options=HttpOptions(unsent_bytes=30_000_000)) as served:
+        budget = served.server._state.budget
+        slow = await trio.open_tcp_stream("127.0.0.1", served.port)
         await slow.send_all(request("/large"))
         await until(lambda: budget.held == 20_000_000)
-        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as other:
+        async with await trio.open_tcp_stream("127.0.0.1", served.port) as other:
             await other.send_all(request("/large", "Connection: close"))
             got = await read_all(other)
             assert got.startswith(b"HTTP/1.1 503 ")
             assert b"retry-after: 2" in got
         await slow.aclose()
         await until(lambda: budget.held == 0)
-        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as other:
+        async with await trio.open_tcp_stream("127.0.0.1", served.port) as other:
             await other.send_all(request("/large", "Connection: close"))
             assert len(await read_all(other)) > 20_000_000
 
 
 async def test_a_stop_lets_answers_finish_and_idle_connections_go() -> None:
     app = App()
-    async with hosting(app) as hosted:
-        idle = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+    async with serving(app) as served:
+        idle = await trio.open_tcp_stream("127.0.0.1", served.port)
         await idle.send_all(request())
         await read_until(idle, b"\r\n\r\n/")
-        busy = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+        busy = await trio.open_tcp_stream("127.0.0.1", served.port)
         await busy.send_all(request("/held"))
         await until(lambda: app.running == 1)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hosted.host.close, 10)
+            nursery.start_soon(served.server.close, 10)
             assert await read_all(idle, 2) == b""
             app.let.set()
             got = await read_all(busy, 4)
@@ -302,7 +302,7 @@ async def test_a_stop_lets_answers_finish_and_idle_connections_go() -> None:
             assert got.endswith(b"ok")
             await idle.aclose()
             await busy.aclose()
-        assert hosted.sockets == 0
+        assert served.sockets == 0
 
 
 HIDDEN = request("/quick/hidden")
@@ -324,7 +324,7 @@ HIDDEN = request("/quick/hidden")
 async def test_a_body_is_never_read_as_a_request(line: tuple[str, str], status: bytes, body: str) -> None:
     """Whoever answers, with the app or without: the body is skipped, or the connection ends behind the answer."""
     app = App()
-    async with hosting(app) as hosted, await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(app) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         if body == "chunked":
             framing, sent = "Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
         else:
@@ -353,12 +353,12 @@ async def test_a_body_is_never_read_as_a_request(line: tuple[str, str], status: 
 async def test_a_connection_that_waits_for_a_head_can_be_ended(behind: str, packets: int, end: str) -> None:
     """Whatever of a head, or of nothing, came behind the last request, and in the same packet with it or not."""
     options = HttpOptions(keep_alive=0.3, head_seconds=0.3) if end == "overdue" else HttpOptions(max_connections=1)
-    async with hosting(App(), options=options, stop_seconds=10) as hosted:
-        table = hosted.host._table
-        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App(), options=options, stop_seconds=10) as served:
+        table = served.server._table
+        async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             await stream.send_all(request() + (behind.encode() if packets == 1 else b""))
             await read_until(stream, b"\r\n\r\n/")
-            [connection] = hosted.connections
+            [connection] = served.connections
             if packets == 2 and behind:
                 await stream.send_all(behind.encode())
             state = "asking" if "G" in behind else "idle"
@@ -368,17 +368,17 @@ async def test_a_connection_that_waits_for_a_head_can_be_ended(behind: str, pack
             elif end == "stop":
                 table.end_waiting()
             assert await read_all(stream, 3) == b""
-            await until(lambda: hosted.sockets == 0)
+            await until(lambda: served.sockets == 0)
 
 
 async def test_empty_lines_are_no_signs_of_life() -> None:
     """A client that sends one now and then is idle all the same."""
-    async with hosting(App(), options=HttpOptions(keep_alive=0.4)) as hosted:
-        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App(), options=HttpOptions(keep_alive=0.4)) as served:
+        async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             await stream.send_all(request())
             await read_until(stream, b"\r\n\r\n/")
             with trio.fail_after(3), suppress(trio.BrokenResourceError):
-                while hosted.sockets:
+                while served.sockets:
                     await stream.send_all(b"\r\n")
                     await trio.sleep(0.05)
 
@@ -389,14 +389,14 @@ async def test_an_answer_that_nobody_takes_is_held_for_a_time(path: str) -> None
     options = HttpOptions(keep_alive=0.2, stall_timeout=0.6)
     app = App()
     app.large_bytes = 1_500_000
-    async with hosting(app, options=options) as hosted:
-        stream = await narrow(hosted.port)
+    async with serving(app, options=options) as served:
+        stream = await narrow(served.port)
         try:
             headers = ["Content-Length: 9000000"] if path == "/early" else []
             await stream.send_all(request(path, *headers, method="POST"))
             await until(lambda: bool(app.began) and app.running == 0)
             with trio.fail_after(5), suppress(trio.BrokenResourceError):
-                while hosted.sockets:
+                while served.sockets:
                     await stream.send_all(b"\r\n")
                     await trio.sleep(0.05)
         finally:
@@ -426,9 +426,9 @@ async def narrow(port: int) -> trio.SocketStream:
 )
 async def test_the_layers_own_problems_are_json_and_nothing_else(raw: bytes, status: int) -> None:
     """No browser guesses at them, and none is kept."""
-    async with hosting(App(), options=HttpOptions(unsent_bytes=100)) as hosted:
-        hosted.host._serving.budget.add(50)
-        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App(), options=HttpOptions(unsent_bytes=100)) as served:
+        served.server._state.budget.add(50)
+        async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             await stream.send_all(raw[:-2] + b"Connection: close\r\n\r\n" if status == 503 else raw)
             got = await read_all(stream)
         assert got.startswith(b"HTTP/1.1 %d " % status)
@@ -439,19 +439,19 @@ async def test_the_layers_own_problems_are_json_and_nothing_else(raw: bytes, sta
 @pytest.mark.parametrize("end", ["time", "room"])
 async def test_a_client_that_goes_on_sending_does_not_linger_for_ever(end: str) -> None:
     """It has our last words, and sends a byte now and then: soon it is closed, and sooner to make room."""
-    async with hosting(App()) as hosted:
-        table = hosted.host._table
-        stream = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+    async with serving(App()) as served:
+        table = served.server._table
+        stream = await trio.open_tcp_stream("127.0.0.1", served.port)
         try:
             await stream.send_all(request("/early", "Content-Length: 9000000", method="POST"))
             await read_until(stream, b"no")
-            [connection] = hosted.connections
+            [connection] = served.connections
             await until(lambda: table.state(connection) == "idle")
             if end == "room":
                 table.make_room(trio.current_time())
             seconds = 1.0 if end == "room" else connection_module.LINGER_SECONDS + 2
             with trio.fail_after(seconds), suppress(trio.BrokenResourceError):
-                while hosted.sockets:
+                while served.sockets:
                     await stream.send_all(b"a")
                     await trio.sleep(0.05)
         finally:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from server.errors import Problem
-from server.http.http1_parser import (
+from server.http.http1.http1_parser import (
     HEAD_BYTES,
     HEADER_COUNT,
     TARGET_BYTES,
@@ -12,6 +11,7 @@ from server.http.http1_parser import (
     LengthBody,
     RequestHead,
 )
+from server.problem import Problem
 
 HOST = b"Host: x\r\n"
 PIECES = [1, 2, 3, 7, 10_000]

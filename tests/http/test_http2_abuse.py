@@ -19,10 +19,10 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from server.http import http2
 from server.http.connection_limits import TokenBucket
+from server.http.http2 import http2_connection
 from tests.clients.http2 import Connection, connect
-from tests.http.hosting import Hosted, answer, hosting, until
+from tests.http.http_server import ServedApp, answer, serving, until
 
 HEAD = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
 
@@ -47,10 +47,10 @@ class App:
             self.running -= 1
 
 
-async def quick(hosted: Hosted) -> float:
+async def quick(served: ServedApp) -> float:
     """Somebody else's request; how long it took."""
     began = time.monotonic()
-    async with connect(hosted.port) as other:
+    async with connect(served.port) as other:
         stream = await other.request("GET", "/")
         assert await stream.body() == b"ok"
     return time.monotonic() - began
@@ -73,18 +73,18 @@ async def send(connection: Connection, *frames: Frame) -> None:
 async def test_requests_taken_back_at_once_are_bounded() -> None:
     """CVE-2023-44487: never more apps than streams, and a thousand later the connection is ended in words."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as hostile:
+    async with serving(app) as served, connect(served.port) as hostile:
         with trio.fail_after(30):
             for first in range(1, 8_001, 200):
                 pairs = [(request(n), RstStreamFrame(n, error_code=8)) for n in range(first, first + 200, 2)]
                 await send(hostile, *(frame for pair in pairs for frame in pair))
-            assert await quick(hosted) < 5
+            assert await quick(served) < 5
             await hostile.ended()
         assert hostile.goaway is not None
         assert hostile.goaway.error_code == ErrorCodes.ENHANCE_YOUR_CALM
         assert app.most <= 257
         assert app.began < 1_500
-        await until(lambda: hosted.sockets == 0)
+        await until(lambda: served.sockets == 0)
 
 
 def test_the_allowance_fills_again() -> None:
@@ -96,7 +96,7 @@ def test_the_allowance_fills_again() -> None:
 
 async def test_a_page_that_closes_its_streams_is_not_abuse() -> None:
     """A hundred at once, ten times."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         for _ in range(9):
             streams = [await connection.request("GET", "/") for _ in range(100)]
             for stream in streams:
@@ -106,8 +106,8 @@ async def test_a_page_that_closes_its_streams_is_not_abuse() -> None:
 
 async def test_pings_nobody_takes_the_answers_of() -> None:
     """The server stops reading instead of keeping answers."""
-    async with hosting(App()) as hosted:
-        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(App()) as served:
+        async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             flood = PingFrame(0, opaque_data=b"01234567").serialize() * 1_000
             await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
             stopped = False
@@ -115,15 +115,15 @@ async def test_pings_nobody_takes_the_answers_of() -> None:
                 with trio.move_on_after(1) as patience:
                     await stream.send_all(flood)
                 stopped = patience.cancelled_caught
-            assert len(hosted.http2._writer._unsent) < 4 * 65_536
-            assert await quick(hosted) < 5
-        await until(lambda: hosted.sockets == 0)
+            assert len(served.http2._writer._unsent) < 4 * 65_536
+            assert await quick(served) < 5
+        await until(lambda: served.sockets == 0)
 
 
 @pytest.mark.parametrize("again", [1, 3])
 async def test_priorities_of_streams_that_never_come(again: int) -> None:
     """hypercorn kept each, and ended the connection at a thousand."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         for _ in range(again):
             await send(
                 connection, *(PriorityFrame(n, depends_on=n - 2, stream_weight=5) for n in range(1_003, 6_003, 2))
@@ -133,14 +133,14 @@ async def test_priorities_of_streams_that_never_come(again: int) -> None:
 
 async def test_data_frames_of_nothing() -> None:
     """They cost no window, so nothing else would bound them (CVE-2019-9518)."""
-    async with hosting(sleeping) as hosted, connect(hosted.port) as connection:
+    async with serving(sleeping) as served, connect(served.port) as connection:
         upload = await connection.request("POST", "/", end=False)
         await upload.head()
         for _ in range(20):
             await send(connection, *(DataFrame(upload.stream_id, b"") for _ in range(1_000)))
         connection.h2.ping(b"12345678")
         await connection.flush()
-        [exchange] = hosted.http2._streams.values()
+        [exchange] = served.http2._streams.values()
         await until(lambda: connection.h2.remote_settings is not None)
         assert not exchange._body
 
@@ -154,12 +154,12 @@ async def sleeping(scope: Any, receive: Any, send: Any) -> None:
 
 async def test_a_head_without_end() -> None:
     """CONTINUATION after CONTINUATION (CVE-2024-27316): the connection's end, soon."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         first = request(1, ended=False)
         first.flags.discard("END_HEADERS")
         await send(connection, first, *(ContinuationFrame(1, data=b"") for _ in range(1_000)))
         await connection.ended()
-        assert await quick(hosted) < 5
+        assert await quick(served) < 5
 
 
 @pytest.mark.parametrize(
@@ -187,18 +187,18 @@ async def test_a_head_without_end() -> None:
 )
 async def test_frames_that_make_no_sense_end_their_connection(raw: bytes) -> None:
     """With a reason, and nobody else's."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         await connection.raw(raw)
         await connection.ended()
         assert connection.goaway is not None
         assert connection.goaway.error_code != ErrorCodes.NO_ERROR
-        assert await quick(hosted) < 5
-        await until(lambda: hosted.sockets == 0)
+        assert await quick(served) < 5
+        await until(lambda: served.sockets == 0)
 
 
 async def test_a_header_bomb() -> None:
     """A small table entry named ten thousand times: more than is announced, so refused."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         encoder = Encoder()
         big = encoder.encode([*HEAD, ("x-bomb", "y" * 3_000)])
         again = encoder.encode([("x-bomb", "y" * 3_000)]) * 10_000
@@ -207,12 +207,12 @@ async def test_a_header_bomb() -> None:
         assert len(frame.data) < 16_384
         await send(connection, frame)
         await connection.ended()
-        assert await quick(hosted) < 5
+        assert await quick(served) < 5
 
 
 def test_the_numbers_hang_together() -> None:
     """A hundred event streams and as many commands fit; a client may begin and end all of them at once."""
-    from server.http.h2_connection import STREAMS
+    from server.http.http2.http2_limits import MAX_STREAMS
 
-    assert STREAMS >= 200
-    assert http2.RESETS[0] >= 2 * STREAMS
+    assert MAX_STREAMS >= 200
+    assert http2_connection.RESETS[0] >= 2 * MAX_STREAMS

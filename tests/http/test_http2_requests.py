@@ -11,7 +11,7 @@ from h2.errors import ErrorCodes
 from h2.events import InformationalResponseReceived
 
 from tests.clients.http2 import Connection, Stream, connect
-from tests.http.hosting import answer, hosting, until
+from tests.http.http_server import answer, serving, until
 
 
 class App:
@@ -76,7 +76,7 @@ MALFORMED = {
 async def test_a_malformed_head_ends_its_stream(headers: list[tuple[str, str]]) -> None:
     """RFC 9113 section 8.1.1. The app hears nothing of it."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with serving(app) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
         stream = await ask(connection, headers)
@@ -92,7 +92,7 @@ async def test_a_malformed_head_ends_its_stream(headers: list[tuple[str, str]]) 
 async def test_a_body_of_another_length_ends_its_stream(length: str, parts: list[bytes]) -> None:
     """And no app takes it for the whole."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with serving(app) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
         stream = await ask(connection, [*GOOD, ("content-length", length)], end=False)
@@ -102,12 +102,12 @@ async def test_a_body_of_another_length_ends_its_stream(length: str, parts: list
         assert await stream.reset_by_server() == ErrorCodes.PROTOCOL_ERROR
         assert not app.heard
         await goes_on(connection, silent)
-        await until(lambda: len(hosted.http2._streams) == 1)
+        await until(lambda: len(served.http2._streams) == 1)
 
 
 async def test_trailers_with_a_pseudo_header_end_their_stream() -> None:
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with serving(app) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
         stream = await ask(connection, GOOD, end=False)
@@ -150,7 +150,7 @@ REFUSED = {
 async def test_a_head_that_is_refused_is_told_why(status: int, headers: list[tuple[str, str]]) -> None:
     """By the rules of HTTP/1.1, and in the same words."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with serving(app) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
         stream = await ask(connection, headers)
@@ -165,7 +165,7 @@ async def test_a_head_that_is_refused_is_told_why(status: int, headers: list[tup
 
 
 async def test_options_of_all_has_a_date() -> None:
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         head = await (await ask(connection, changed(method="OPTIONS", path="*"))).head()
         assert head.status == 204
         assert set(head.headers) >= {"allow", "date"}
@@ -174,7 +174,7 @@ async def test_options_of_all_has_a_date() -> None:
 async def test_who_waits_to_be_asked_for_the_body() -> None:
     """Is asked when the app wants it, and not where it answers first, or the body comes by itself."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with serving(app) as served, connect(served.port) as connection:
         expecting = [*GOOD, ("expect", "100-continue"), ("content-length", "2")]
         asked = await ask(connection, expecting, end=False)
         await until(lambda: bool(INFORMED))

@@ -9,7 +9,7 @@ from h2.errors import ErrorCodes
 from server.http import HttpOptions
 from tests.clients.http1 import Broken
 from tests.clients.http2 import Connection, Stream, connect
-from tests.http.hosting import answer, hosting, until
+from tests.http.http_server import answer, serving, until
 
 CHUNK = b"x" * 8_192
 
@@ -85,12 +85,12 @@ async def quick(connection: Connection) -> None:
 async def test_a_stalled_stream_costs_bounded_memory_and_its_app_waits() -> None:
     """hypercorn's own buffer went on growing: 8 KiB at a time, as fast as the app could."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port, window=0) as connection:
+    async with serving(app) as served, connect(served.port, window=0) as connection:
         stalled = [await connection.request("GET", "/endless") for _ in range(10)]
-        await until(lambda: len(hosted.http2._streams) == 10)
+        await until(lambda: len(served.http2._streams) == 10)
         for stream in stalled:
             await stream.head()
-        await until(lambda: all(e.outgoing.full for e in hosted.http2._streams.values()))
+        await until(lambda: all(e.send_buffer.full for e in served.http2._streams.values()))
         before = app.sent
         for _ in range(20):  # each a chance to go on, with frames that say nothing of window
             connection.h2.ping(b"12345678")
@@ -99,16 +99,16 @@ async def test_a_stalled_stream_costs_bounded_memory_and_its_app_waits() -> None
             await finished.head()
             await finished.cancel()
         assert app.sent == before
-        held = sum(len(exchange.outgoing) for exchange in hosted.http2._streams.values())
+        held = sum(len(exchange.send_buffer) for exchange in served.http2._streams.values())
         assert held <= 10 * (32_768 + len(CHUNK))
 
 
 async def test_a_stalled_stream_goes_on_when_it_gets_window() -> None:
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port, window=0) as connection:
+    async with serving(app) as served, connect(served.port, window=0) as connection:
         stalled = await connection.request("GET", "/endless")
         await stalled.head()
-        await until(lambda: all(e.outgoing.full for e in hosted.http2._streams.values()))
+        await until(lambda: all(e.send_buffer.full for e in served.http2._streams.values()))
         for size in (1, 10, 100_000):
             got = stalled.received
             connection.h2.increment_flow_control_window(size, stalled.stream_id)
@@ -125,18 +125,18 @@ async def test_a_stalled_stream_goes_on_when_it_gets_window() -> None:
 async def test_a_stalled_stream_ends_with_its_connection(path: str) -> None:
     """Also one whose app has said all: it waited for ever for the last of it to go."""
     app = App()
-    async with hosting(app) as hosted:
-        async with connect(hosted.port, window=0) as connection:
+    async with serving(app) as served:
+        async with connect(served.port, window=0) as connection:
             stalled = await connection.request("GET", path)
             await stalled.head()
-            await until(lambda: len(hosted.http2._streams) == 1)
-        await until(lambda: app.running == 0 and hosted.sockets == 0)
+            await until(lambda: len(served.http2._streams) == 1)
+        await until(lambda: app.running == 0 and served.sockets == 0)
 
 
 async def test_a_reset_leaves_the_others_alone() -> None:
     """Twenty of forty are taken back in the middle of writing."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with serving(app) as served, connect(served.port) as connection:
         streams = [await connection.request("GET", "/endless") for _ in range(40)]
         for stream in streams:
             assert await stream.receive()
@@ -152,11 +152,11 @@ async def test_a_reset_leaves_the_others_alone() -> None:
 
 async def test_a_crash_cuts_its_own_stream_visibly() -> None:
     """A body that is not all there must not look as if it were; hypercorn left its client waiting for ever."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         stream = await connection.request("GET", "/crash")
         assert await stream.reset_by_server() == ErrorCodes.INTERNAL_ERROR
         await quick(connection)
-        await until(lambda: not hosted.http2._streams)
+        await until(lambda: not served.http2._streams)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ async def test_a_crash_cuts_its_own_stream_visibly() -> None:
 )
 async def test_a_head_that_cannot_be_read_is_its_streams_end(method: str, path: str | None) -> None:
     """It was the connection's."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
         connection.h2.config.validate_outbound_headers = False
@@ -185,7 +185,7 @@ async def test_a_head_that_cannot_be_read_is_its_streams_end(method: str, path: 
 
 async def test_data_behind_an_early_answer() -> None:
     """The answer, then "send no more"; what still comes is thrown away, the connection's window given back."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         for _ in range(30):
             stream = await connection.request("POST", "/quick", end=False)
             assert await stream.body() == b"ok"
@@ -199,7 +199,7 @@ async def test_data_behind_an_early_answer() -> None:
 
 async def test_an_app_that_takes_no_body_stops_nobody() -> None:
     """The reading task waited for it, and with it every stream's window. Only its own sender is stopped."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         deaf = await connection.request("POST", "/deaf", end=False)
         sent = 0
         while connection.h2.local_flow_control_window(deaf.stream_id) > 100:
@@ -216,7 +216,7 @@ async def test_an_app_that_takes_no_body_stops_nobody() -> None:
 
 async def test_more_streams_than_announced_are_refused_one_by_one() -> None:
     """256; the next is told that nothing was done for it, the rest go on."""
-    async with hosting(App()) as hosted, connect(hosted.port) as connection:
+    async with serving(App()) as served, connect(served.port) as connection:
         streams = [await connection.request("GET", "/silent") for _ in range(256)]
         for stream in streams:
             await stream.head()
@@ -226,7 +226,7 @@ async def test_more_streams_than_announced_are_refused_one_by_one() -> None:
         refused = await connection.request("GET", "/quick")
         assert await refused.reset_by_server() == ErrorCodes.REFUSED_STREAM
         await streams[0].cancel()
-        await until(lambda: len(hosted.http2._streams) == 255)
+        await until(lambda: len(served.http2._streams) == 255)
         await quick(connection)
         with pytest.raises(Broken):
             await streams[0].receive()
@@ -235,7 +235,7 @@ async def test_more_streams_than_announced_are_refused_one_by_one() -> None:
 async def test_nothing_grows_with_the_number_of_requests() -> None:
     """A thousand on one connection, of every kind of end: h2 and the host hold what they held after fifty."""
     app = App()
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with serving(app) as served, connect(served.port) as connection:
 
         async def some(count: int) -> None:
             for n in range(count):
@@ -250,10 +250,10 @@ async def test_nothing_grows_with_the_number_of_requests() -> None:
                 else:
                     await quick(connection)
             await quick(connection)
-            await until(lambda: not hosted.http2._streams)
+            await until(lambda: not served.http2._streams)
 
         await some(1_000)
-        protocol = hosted.http2
+        protocol = served.http2
         h2 = protocol._h2
         assert len(h2.streams) <= 2
         assert len(h2._closed_streams) <= 1_024
@@ -270,9 +270,9 @@ async def test_large_answers_that_nobody_takes_are_bounded_in_all() -> None:
     async def large(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, body)
 
-    async with hosting(large, options=HttpOptions(unsent_bytes=20_000_000, stall_timeout=1.0)) as hosted:
-        budget = hosted.host._serving.budget
-        async with connect(hosted.port, window=0) as connection:
+    async with serving(large, options=HttpOptions(unsent_bytes=20_000_000, stall_timeout=1.0)) as served:
+        budget = served.server._state.budget
+        async with connect(served.port, window=0) as connection:
             streams = [await connection.request("GET", "/") for _ in range(256)]
             statuses = [(await stream.head()).status for stream in streams]
             assert (statuses.count(200), statuses.count(503)) == (5, 251)

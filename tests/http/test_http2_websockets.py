@@ -5,9 +5,9 @@ from typing import Any
 import trio
 from wsproto.events import CloseConnection, Ping, Pong, TextMessage
 
-from tests.clients.h2ws import open_socket, opened
 from tests.clients.http2 import Connection, connect
-from tests.http.hosting import App, answer, hosting, until
+from tests.clients.http2_websocket import open_socket, opened
+from tests.http.http_server import App, answer, serving, until
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -35,7 +35,7 @@ async def quick(connection: Connection) -> None:
 
 async def test_messages_go_to_and_fro_and_it_closes() -> None:
     CODES.clear()
-    async with hosting(echo) as hosted, connect(hosted.port) as connection:
+    async with serving(echo) as served, connect(served.port) as connection:
         await quick(connection)
         assert connection.h2.remote_settings.enable_connect_protocol == 1
         first, second = await opened(connection), await opened(connection)
@@ -52,42 +52,42 @@ async def test_messages_go_to_and_fro_and_it_closes() -> None:
         await second.stream.cancel()
         await until(lambda: len(CODES) == 2)
         await quick(connection)
-        await until(lambda: not hosted.http2._streams)
+        await until(lambda: not served.http2._streams)
 
 
 async def test_an_end_without_a_close_frame_is_an_end() -> None:
     """As the end of a TCP connection is to a WebSocket of HTTP/1.1."""
     CODES.clear()
-    async with hosting(echo) as hosted, connect(hosted.port) as connection:
+    async with serving(echo) as served, connect(served.port) as connection:
         socket = await opened(connection)
         connection.h2.end_stream(socket.stream.stream_id)
         await connection.flush()
         await until(lambda: CODES == [1006])
-        await until(lambda: not hosted.http2._streams)
+        await until(lambda: not served.http2._streams)
 
 
 async def test_one_that_takes_nothing_stops_nobody() -> None:
     """Its app waits for window and reads no more; it goes on saying and pinging; the connection goes on too."""
-    async with hosting(echo) as hosted, connect(hosted.port, window=20_000) as connection:
+    async with serving(echo) as served, connect(served.port, window=20_000) as connection:
         socket = await opened(connection)
         await socket.say(TextMessage(data="flood"))
-        await until(lambda: any(e.outgoing.full for e in hosted.http2._streams.values()))
+        await until(lambda: any(e.send_buffer.full for e in served.http2._streams.values()))
         for _ in range(500):
             connection.h2.send_data(socket.stream.stream_id, socket.protocol.send(Ping(payload=b"p" * 50)))
         for _ in range(50):
             connection.h2.send_data(socket.stream.stream_id, socket.protocol.send(TextMessage(data="more")))
         await connection.flush()
         await quick(connection)
-        await until(lambda: len(hosted.http2._streams) == 1)  # an answer arrives a moment before its app ends
-        [exchange] = hosted.http2._streams.values()
-        assert len(exchange.outgoing) < 50_000
+        await until(lambda: len(served.http2._streams) == 1)  # an answer arrives a moment before its app ends
+        [exchange] = served.http2._streams.values()
+        assert len(exchange.send_buffer) < 50_000
         await socket.hear()  # with window it goes on
         got = socket.stream.received
         await until(lambda: bool(socket.stream.take()) and socket.stream.received > got + 100_000)
 
 
 async def test_a_ping_is_answered() -> None:
-    async with hosting(echo) as hosted, connect(hosted.port) as connection:
+    async with serving(echo) as served, connect(served.port) as connection:
         socket = await opened(connection)
         await socket.say(Ping(payload=b"are you there"))
         event = await socket.hear()
@@ -108,7 +108,7 @@ async def test_what_is_no_websocket_is_refused() -> None:
         gone.set()
 
     app: App = slow
-    async with hosting(app) as hosted, connect(hosted.port) as connection:
+    async with serving(app) as served, connect(served.port) as connection:
         assert (await (await open_socket(connection, protocol="connect-udp")).head()).status == 501
         old = await open_socket(connection, "/", **{"sec-websocket-version": "8"})
         assert (await old.head()).status == 400
@@ -118,11 +118,11 @@ async def test_what_is_no_websocket_is_refused() -> None:
         with trio.fail_after(5):
             await gone.wait()
         await quick(connection)
-        await until(lambda: not hosted.http2._streams)
+        await until(lambda: not served.http2._streams)
 
 
 async def test_a_header_that_is_no_text_is_its_streams_end() -> None:
-    async with hosting(echo) as hosted, connect(hosted.port) as connection:
+    async with serving(echo) as served, connect(served.port) as connection:
         socket = await opened(connection)
         bad = await open_socket(connection, "/", **{"sec-websocket-protocol": "\u00ff"})
         await bad.reset_by_server()

@@ -14,7 +14,7 @@ import trio
 
 from server.http import BadCertificate, Tls, local_certificate, open_context, tls
 from tests.clients.http2 import connect, trusting
-from tests.http.hosting import answer, hosting, until
+from tests.http.http_server import answer, serving, until
 
 NAMES = ("TOKENTAPE_CERTFILE", "TOKENTAPE_KEYFILE")
 
@@ -48,7 +48,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tls, Path]:
 async def test_http2_by_alpn(own: tuple[Tls, Path], version: ssl.TLSVersion) -> None:
     trust = trusting(own[1])
     trust.minimum_version = trust.maximum_version = version
-    async with hosting(app, own[0]) as hosted, connect(hosted.port, trust) as connection:
+    async with serving(app, own[0]) as served, connect(served.port, trust) as connection:
         assert await (await connection.request("GET", "/")).body() == b"https 2"
 
 
@@ -57,8 +57,8 @@ async def test_http11_by_alpn_or_without(own: tuple[Tls, Path], protocols: tuple
     context = ssl.create_default_context(cafile=own[1])
     if protocols:
         context.set_alpn_protocols(list(protocols))
-    async with hosting(app, own[0]) as hosted:
-        plain = await trio.open_tcp_stream("127.0.0.1", hosted.port)
+    async with serving(app, own[0]) as served:
+        plain = await trio.open_tcp_stream("127.0.0.1", served.port)
         async with trio.SSLStream(plain, context, server_hostname="localhost", https_compatible=True) as stream:
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             got = b""
@@ -74,33 +74,33 @@ async def test_old_versions_are_refused(own: tuple[Tls, Path]) -> None:
     trust.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.warns(DeprecationWarning, match="TLS"):
         trust.minimum_version, trust.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-    async with hosting(app, own[0]) as hosted:
+    async with serving(app, own[0]) as served:
         with pytest.raises(trio.BrokenResourceError):
-            async with connect(hosted.port, trust):
+            async with connect(served.port, trust):
                 pass
-        await until(lambda: hosted.sockets == 0)
-        await _well(hosted.port, own)
+        await until(lambda: served.sockets == 0)
+        await _well(served.port, own)
 
 
 async def test_who_says_nothing_is_let_go(own: tuple[Tls, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the handshake and in the middle of it; others are served meanwhile."""
     monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.3)
-    async with hosting(app, own[0]) as hosted:
+    async with serving(app, own[0]) as served:
         for words in (b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50)):
-            async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as silent:
+            async with await trio.open_tcp_stream("127.0.0.1", served.port) as silent:
                 if words:
                     await silent.send_all(words)
-                await until(lambda: hosted.sockets == 1)
-                await _well(hosted.port, own)
+                await until(lambda: served.sockets == 1)
+                await _well(served.port, own)
                 with trio.fail_after(5):
                     assert await silent.receive_some() == b""
-            await until(lambda: hosted.sockets == 0)
+            await until(lambda: served.sockets == 0)
 
 
 @pytest.mark.parametrize("words", [b"\x16\x03\x01\x00\x05hello", bytes(100), b"\xff" * 100, b"SSH-2.0-x\r\n"])
 async def test_what_is_no_handshake_hurts_nobody(own: tuple[Tls, Path], words: bytes) -> None:
-    async with hosting(app, own[0]) as hosted:
-        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(app, own[0]) as served:
+        async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             await stream.send_all(words)
             with trio.fail_after(5):
                 try:
@@ -108,13 +108,13 @@ async def test_what_is_no_handshake_hurts_nobody(own: tuple[Tls, Path], words: b
                         pass
                 except trio.BrokenResourceError:
                     pass
-        await until(lambda: hosted.sockets == 0)
-        await _well(hosted.port, own)
+        await until(lambda: served.sockets == 0)
+        await _well(served.port, own)
 
 
 async def test_plain_http_is_told_in_words(own: tuple[Tls, Path]) -> None:
-    async with hosting(app, own[0]) as hosted:
-        async with await trio.open_tcp_stream("127.0.0.1", hosted.port) as stream:
+    async with serving(app, own[0]) as served:
+        async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             got = b""
             with trio.fail_after(5):
@@ -129,16 +129,16 @@ async def test_plain_http_is_told_in_words(own: tuple[Tls, Path]) -> None:
 async def test_the_end_cuts_what_takes_nothing(own: tuple[Tls, Path]) -> None:
     """A client that has stopped reading at all: the TLS stream's own close would wait for it."""
     trust = trusting(own[1], "http/1.1")
-    async with hosting(app, own[0]) as hosted:
+    async with serving(app, own[0]) as served:
         sock = trio.socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        await sock.connect(("127.0.0.1", hosted.port))
+        await sock.connect(("127.0.0.1", served.port))
         stream = trio.SSLStream(trio.SocketStream(sock), trust, server_hostname="localhost")
         await stream.send_all(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await stream.receive_some(10)
         with trio.fail_after(3):
-            await hosted.host.close(1)
-        assert hosted.sockets == 0
+            await served.server.close(1)
+        assert served.sockets == 0
         await trio.aclose_forcefully(stream)
 
 

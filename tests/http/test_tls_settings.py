@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from server.config import BadSettings, load
-from tests.cli.commands import tokentape
+from tests.cli.command_runner import tokentape
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
 

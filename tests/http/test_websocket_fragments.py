@@ -9,7 +9,7 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from server.http import websocket
 from server.http.asgi import http_scope
-from server.http.websocket import Handshake, State, WebSocket
+from server.http.websocket import WebSocket, WebSocketHandshake, WebSocketState
 
 LIMIT = 4_096
 
@@ -17,9 +17,9 @@ LIMIT = 4_096
 def opened(limit: int = LIMIT) -> WebSocket:
     """One whose app has accepted, and takes nothing."""
     scope = http_scope("GET", b"/", b"", "1.1", [], secure=False, client=None, server=None)
-    handshake = Handshake([(b"sec-websocket-version", b"13")], needs_key=False)
+    handshake = WebSocketHandshake([(b"sec-websocket-version", b"13")], needs_key=False)
     socket = WebSocket(scope, handshake, None, limit, lambda: None)  # type: ignore[arg-type]  # it sends nothing
-    socket.state = State.OPEN
+    socket.state = WebSocketState.OPEN
     return socket
 
 
@@ -48,7 +48,7 @@ def test_fragments_are_one_message(parts: list[bytes], opcode: Opcode, piece: in
     for start in range(0, len(raw), piece):
         assert socket.feed(raw[start : start + piece]) == b""
     whole = b"".join(parts)
-    assert socket._messages == [whole.decode() if opcode is Opcode.TEXT else whole]
+    assert socket._queue == [whole.decode() if opcode is Opcode.TEXT else whole]
     assert not socket.over.is_set()
 
 
@@ -77,7 +77,7 @@ def test_small_fragments_without_end_are_bounded(opcode: Opcode, size: int) -> N
 
 def test_a_message_in_parts_counts_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """While another waits for the app. By itself it does not: nothing that the app does would make room."""
-    monkeypatch.setattr(websocket, "WAITING_BYTES", 1_000)
+    monkeypatch.setattr(websocket, "MAX_QUEUED_BYTES", 1_000)
     alone, behind = opened(), opened()
     behind.feed(message([b"one"], Opcode.TEXT))
     assert not behind.full

@@ -1,0 +1,1 @@
+"""HTTP/2 (RFC 9113) above h2: a connection, its streams, and how their bytes are sent."""
