@@ -1,0 +1,53 @@
+"""The providers of answers: a small, fast streaming client for OpenAI, Anthropic and compatible servers, and a
+demo.
+
+Owns everything between a prompt and the chunks of its answer: request bodies, retries before the first token,
+decoding, error mapping. One adapter per provider. Must not know the log or the web.
+"""
+
+from server.http_client.proxy import ProxyChoice, choose_proxy
+from server.http_client.streaming_request import Timeouts
+
+from .anthropic import AnthropicSettings
+from .errors import CODES, BadParameters, UnknownModel, UpstreamError
+from .openai import OpenAISettings
+from .registry import ProviderRegistry
+from .retry_policy import RetryPolicy
+from .types import (
+    TOOL_NAME,
+    Answer,
+    ArgumentsDelta,
+    Chunk,
+    Finish,
+    Message,
+    Prompt,
+    Provider,
+    Reasoning,
+    ToolCall,
+    ToolSpec,
+)
+
+__all__ = [
+    "CODES",
+    "TOOL_NAME",
+    "Answer",
+    "AnthropicSettings",
+    "ArgumentsDelta",
+    "BadParameters",
+    "Chunk",
+    "Finish",
+    "Message",
+    "OpenAISettings",
+    "Prompt",
+    "Provider",
+    "ProviderRegistry",
+    "ProxyChoice",
+    "Reasoning",
+    "RetryPolicy",
+    "Timeouts",
+    "ToolCall",
+    "ToolSpec",
+    "UnknownModel",
+    "UpstreamError",
+    "choose_proxy",
+]

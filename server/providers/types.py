@@ -1,0 +1,157 @@
+"""The values that pass between a run and any provider: prompt, answer, chunk, finish; and the two protocols.
+
+Owns `Prompt` with its messages, tools and calls; `Answer`, `Chunk` and `Finish`; and `Provider`, which every
+adapter fulfils. Pure: must not know HTTP, trio, one provider's format or the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+TOOL_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+"""The JSON Schema pattern of tool names that every provider accepts. In Python use `re.fullmatch`: with
+`re.match`, `$` would also accept a name that ends with a line feed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool that the model may call: `name` matches `TOOL_NAME`, `parameters` is a JSON Schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model wants called; `arguments` is the text that the model wrote, which may be invalid JSON.
+
+    `carry`: what the provider wants back with this call, as in `Finish`. `whole`: the provider closed the call,
+    and `arguments` is the complete text that the model wrote. A call with `whole` False must not run.
+    """
+
+    id: str
+    name: str
+    arguments: str
+    carry: Any = None
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation; `role` is the provider's word (`system`, `user`, `assistant` …).
+
+    `calls`: the tools that an assistant's message called, beside its text. `call`: for the role `tool`, the id of
+    the call whose result `content` is; None where a client posted the message and it answers no call. `carry`: on
+    an assistant's message, the `Finish.carry` of the answer that the message was.
+    """
+
+    role: str
+    content: str
+    calls: tuple[ToolCall, ...] = ()
+    call: str | None = None
+    carry: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request to a model: its name without the provider's prefix, messages oldest first, and parameters.
+
+    `tools`: what the model may call. The caller makes sure that no two tools have the same name, that every call
+    among the messages has its result, and that call ids match `TOOL_NAME`: providers refuse anything else.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    parameters: Mapping[str, Any]
+    tools: tuple[ToolSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of the model's reasoning; never empty. It is not part of the answer's text."""
+
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsDelta:
+    """A piece of a tool call's arguments, while the model writes them; never empty.
+
+    `index`: the call's position in `Finish.tool_calls`, from 0. `name`: the tool's name, as far as it has arrived.
+    """
+
+    index: int
+    name: str
+    delta: str
+
+
+Chunk = str | Reasoning | ArgumentsDelta
+"""What an answer consists of, in order of arrival: text (a `str`), reasoning, and pieces of tool calls."""
+
+ENDED_WELL = frozenset({"stop", "tool_calls"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How an answer ended: the finish reason, and what came beside the text.
+
+    `reason`: one of OpenAI's words wherever the provider's word means the same (`stop`, `length`, `tool_calls` …;
+    the table is `decoding/finish_reasons.py`). `usage`: `input_tokens` and `output_tokens` if the provider sent
+    both; where sent, also `cached_input_tokens` and `reasoning_tokens`, which are included in the first two.
+    `refusal`: the text with which the model refused. `carry`: what the provider wants back, unchanged, with this
+    message in the next request, such as signed reasoning. It is JSON, stored with the message, opaque to
+    everything but the adapter that made it, and never sent to a client.
+    """
+
+    reason: str
+    usage: Mapping[str, int] | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    refusal: str = ""
+    carry: Any = None
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether the model itself ended the answer. Only then may the answer's tool calls run.
+
+        False: something else ended it (`length`, `content_filter`, `refusal`), or the reason is not a known word.
+        """
+        return self.reason in ENDED_WELL
+
+
+class Answer(Protocol):
+    """One answer as it arrives. Only one task at a time may wait in `receive`."""
+
+    @property
+    def finish(self) -> Finish | None:
+        """How the answer ended: set once `receive` has returned an empty sequence, None until then."""
+
+    @property
+    def repaired(self) -> int:
+        """How many characters were replaced by U+FFFD so far (U+0000, unpaired surrogates, invalid UTF-8)."""
+
+    async def receive(self) -> Sequence[Chunk]:
+        """Wait for more of the answer; an empty sequence means that it is finished.
+
+        Returns everything that has arrived by now, in order. Each content string of the provider is one string of
+        its own, empty strings included; reasoning and arguments likewise, but without the empty ones. Chunks that
+        arrived before a failure are returned first; the next call raises the failure.
+        Raises `UpstreamError` (the provider or the connection to it failed). Always a checkpoint.
+        """
+
+
+class Provider(Protocol):
+    """A service that answers prompts: an adapter to one LLM API, or the built-in demo."""
+
+    def check(self, prompt: Prompt) -> None:
+        """Raise `BadParameters` (the client's fault) if this provider would refuse the prompt. Does no I/O."""
+
+    def open(self, prompt: Prompt) -> AbstractAsyncContextManager[Answer]:
+        """An answer to the prompt, for as long as the context is open.
+
+        Entering does not connect (the first `receive` does); it raises `BadParameters` as `check` does. Leaving
+        closes the connection at once, also when cancelled: after the `async with` no socket is left open.
+        """

@@ -1,0 +1,25 @@
+"""Fixtures of the providers' tests: a fake provider in the test's own process, and a clock that jumps."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from tests.http_client.conftest import clock
+
+from .fake_provider import FakeProvider
+
+__all__ = ["clock", "fake", "provider"]
+
+
+@pytest.fixture
+async def fake(nursery: trio.Nursery) -> FakeProvider:
+    fake = await FakeProvider.listen()
+    nursery.start_soon(fake.serve)
+    return fake
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def provider(request: pytest.FixtureRequest) -> str:
+    """Each provider in turn: what holds for one holds for all."""
+    return str(request.param)

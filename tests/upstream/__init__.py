@@ -1,1 +1,0 @@
-"""Tests of the upstream room, and the fake provider that other rooms' tests start as a process."""
