@@ -1,4 +1,7 @@
-"""What a process does while it serves: commands carried out, folds kept at hand, lost runs swept up, drain.
+"""The conversation service: what a process does between its transports (`web`) and the log.
 
-Between the transports (`web`) and the log; it knows neither frames nor HTTP.
+Write side: `command_handlers` decides and appends, `run_scheduling` makes the attempt that the supervisor starts.
+Read side: `state_cache` (with `past_states` and `keyed_locks`) and `generation_index` answer from memory what has
+been read before. Housekeeping: `orphan_recovery` for runs that nobody drives, `retention` for what has had its
+time, `stream_drain` for the client streams when the process stops. Must not know HTTP or frames.
 """

@@ -1,8 +1,8 @@
-"""A lock for each name, there for as long as somebody holds it or waits for it.
+"""A lock for each name, which exists while a task holds it or waits for it.
 
-One task does what many want, the others wait and find it done. Where the store does not answer the one, it has not
-answered those who waited with it either: they are told so at once, and do not wait out its silence one after the
-other.
+With it, one task does what many want, and the others find it done. Where the store does not answer that one task,
+the tasks that wait behind it get the same error at once: they would otherwise wait out the store's time limit one
+after the other. Must not know what is locked.
 """
 
 from types import TracebackType
@@ -13,23 +13,23 @@ from eventstore import StoreUnavailable
 
 
 class KeyedLocks:
-    """Locks by name. `async with locks.of(name):` one task at a time is inside; the others wait in order.
+    """Locks by name: one task at a time is inside `async with locks.of(name)`; the others wait in order.
 
-    Entering raises `StoreUnavailable` where the one in front has ended in it.
+    Entering raises `StoreUnavailable` where the task in front left the block with that error.
     """
 
     def __init__(self) -> None:
-        self._locks: dict[str, _Counted] = {}
+        self._locks: dict[str, _CountedLock] = {}
 
-    def of(self, name: str) -> "_Held":
-        """The lock of this name, to be held by `async with`."""
-        return _Held(self._locks, name)
+    def of(self, name: str) -> "_LockContext":
+        """The lock of this name, for `async with`."""
+        return _LockContext(self._locks, name)
 
     def __len__(self) -> int:
         return len(self._locks)
 
 
-class _Counted:
+class _CountedLock:
     """A lock, how many tasks hold it or wait for it, and whether the store has failed one of them."""
 
     __slots__ = ("failed", "lock", "users")
@@ -40,17 +40,17 @@ class _Counted:
         self.failed: StoreUnavailable | None = None
 
 
-class _Held:
+class _LockContext:
     __slots__ = ("_counted", "_locks", "_name")
 
-    def __init__(self, locks: dict[str, _Counted], name: str) -> None:
+    def __init__(self, locks: dict[str, _CountedLock], name: str) -> None:
         self._locks = locks
         self._name = name
 
     async def __aenter__(self) -> None:
         counted = self._locks.get(self._name)
         if counted is None:
-            counted = self._locks[self._name] = _Counted()
+            counted = self._locks[self._name] = _CountedLock()
         self._counted = counted
         counted.users += 1
         try:
@@ -67,7 +67,7 @@ class _Held:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, StoreUnavailable):
-            # Whoever comes from now on asks anew, by a lock of its own.
+            # Tasks that come from now on ask the store again, under a new lock.
             self._counted.failed = error
             self._forget()
         self._counted.lock.release()

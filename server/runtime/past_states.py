@@ -1,21 +1,23 @@
-"""States of conversations at positions in the past, for whoever looks at one and soon at another one near it.
+"""A bounded cache of conversation states at past positions: a reader of one position soon asks for one near it.
 
-States that were made of each other share what they have in common: a group counts the first one whole, each of the
-others by what it adds. Bounded in bytes over all groups; the group that was not used for longest goes first.
+States that were made of each other share memory. They form a group: its first state counts in full, every other
+one by what it adds. The cache is bounded in bytes over all groups; the group that was not used for longest is
+dropped first. Pure: must not know the log.
 """
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
 
-from server.generation.state import PLACE_BYTES, Conversation
+from server.conversations.conversation_state import INDEX_ENTRY_BYTES, Conversation
 
-MOST_STATES = 256
-"""Of one group: a mark every 500 events reaches over a log of 100,000."""
+MAX_STATES = 256
+"""States in one group: with one kept for every 500 events, they cover a log of 100,000."""
 STATE_BYTES, GROUP_BYTES = 500, 1_000
+"""What a state and a group take beside their contents."""
 
 
 class _Group:
-    """States of one conversation. `costs` are what they count for, by position, in the order of their coming."""
+    """States of one conversation. `costs` are their bytes by position, in the order in which they were added."""
 
     __slots__ = ("conversation", "costs", "positions", "size", "states")
 
@@ -43,7 +45,7 @@ class _Group:
 
 
 class PastStates:
-    """At most `total_bytes` of them, about; `size` is what they take now."""
+    """A cache of about `total_bytes` at most; `size` is what it takes now."""
 
     def __init__(self, total_bytes: int) -> None:
         self._total_bytes = total_bytes
@@ -53,7 +55,7 @@ class PastStates:
         self.size = 0
 
     def nearest(self, conversation: str, position: int) -> Conversation | None:
-        """The one at the position, or nearest in front of it."""
+        """The state at the position, or the nearest one in front of it."""
         best: Conversation | None = None
         used = 0
         for number in self._of.get(conversation, ()):
@@ -65,7 +67,10 @@ class PastStates:
         return best
 
     def add(self, state: Conversation, base: Conversation | None = None, held: Conversation | None = None) -> None:
-        """Keeps it. `base` is the state that it was made of; `held` one that somebody else keeps and counts."""
+        """Keeps a state. `base` is the state that it was made of.
+
+        `held` is a state that another cache keeps and counts: what the two share is not counted again.
+        """
         number, near = self._find(state, base)
         if near is None:
             self._number = number = self._number + 1
@@ -81,8 +86,8 @@ class PastStates:
             return
         self.size -= group.size
         group.add(state, cost)
-        if len(group.states) > MOST_STATES:
-            # Not the first: the others were made of it, and it counts for what they share.
+        if len(group.states) > MAX_STATES:
+            # The second, not the first: the first one counts for what all others share with it.
             group.remove(next(position for count, position in enumerate(group.states) if count == 1))
         self.size += group.size
         while self.size > self._total_bytes and len(self._groups) > 1:
@@ -94,7 +99,7 @@ class PastStates:
             self._drop(number)
 
     def _find(self, state: Conversation, base: Conversation | None) -> tuple[int, Conversation | None]:
-        """The group that the state belongs to, and one of it that it shares most with."""
+        """The group that the state belongs to, and the state in it with which it shares most."""
         for number in self._of.get(state.id, ()):
             group = self._groups[number]
             if base is not None and group.states.get(base.position) is base:
@@ -114,9 +119,9 @@ class PastStates:
 
 
 def _added(state: Conversation, base: Conversation) -> int:
-    """What a state takes beside the one it was made of."""
+    """The bytes that a state adds to those of the state that it was made of."""
     cost = STATE_BYTES + max(0, state.size - base.size)
-    cost += sum(400 + found.said.size + found.thought.size for found in state.running.values())
+    cost += sum(400 + found.growing_text.size + found.growing_reasoning.size for found in state.running.values())
     if state.history is not base.history:
-        cost += 8 * state.message_count + PLACE_BYTES * state.generation_count
+        cost += 8 * state.message_count + INDEX_ENTRY_BYTES * state.generation_count
     return cost

@@ -1,9 +1,10 @@
-"""The states of conversations that this process has at hand: at their heads, and at positions that were asked for.
+"""The states of conversations that this process keeps in memory: at the head, and at positions that were asked
+for.
 
-A state at the head is moved on by the events since, so a look costs those and nothing more. Every answer about
-the head rests on a read of the primary that was made after the asking: "nothing new" is never said from memory.
-A state that is not at hand is made once for all who ask for it: from the newest stored snapshot and the events
-behind it. It knows no HTTP and no transport.
+A state at the head is moved on by the events since, so a look costs those events and no more. Every answer about
+the head rests on a read of the primary that began after the call: "nothing new" is never said from memory. A state
+that is not in memory is made once for all tasks that ask for it: from the newest stored snapshot and the events
+behind it. Owns when snapshots are stored. Must not know HTTP or a transport.
 """
 
 from collections import OrderedDict
@@ -23,42 +24,45 @@ from eventstore import (
     StoreError,
     StreamUnknown,
     Trimmed,
-    made,
+    committed_events,
 )
-from server import logs
-from server.errors import not_found
-from server.generation.fold import Folding, fold
-from server.generation.state import FORM, OLDER_FORMS, Conversation, from_stored, to_stored
+from server.conversations.conversation_state import Conversation
+from server.conversations.fold import ConversationFold, fold
+from server.conversations.stored_state import FORM, OLDER_FORMS, from_stored, to_stored
+from server.observability import logs
+from server.problem import not_found
 from server.runtime.keyed_locks import KeyedLocks
 from server.runtime.past_states import PastStates
 
-log = logs.get("folds")
+log = logs.get("state_cache")
 
 PAGE = 2_000
-"""Events of one read, where many are to be folded."""
+"""Events in one read, where many are to be folded."""
 FEW = 256
-"""And where few are expected. Whoever is further behind waits for the one task that catches up for all."""
+"""Events in one read, where few are expected. A task that is further behind waits for the one that catches up for
+all."""
 PIECE, PIECE_BYTES = 500, 256 * 1024
 """Events, and characters of them, that are folded without a checkpoint."""
-MARK_EVERY = 500
-"""On the way to a position in the past a state is kept after so many events: the next one may be asked there."""
+KEEP_EVERY = 500
+"""On the way to a past position one state is kept for so many events: the next position asked for may be near."""
 NEAR = 2_000
-"""Behind a state at hand so many events are folded rather than to look for a stored snapshot."""
+"""Up to so many events behind a state in memory are folded; for more, a stored snapshot is looked for first."""
 REPLAYS = 4
-"""States in the past that are made at the same time: the others wait, and live readers do not."""
+"""Past states that are made at the same time. Others wait for a place; readers of the head do not."""
 STORE_EVERY = 500
-"""A snapshot is stored after this many events, or up to an eighth of the log if that is more: so the snapshots of
-a long conversation take a multiple of its text, not its square. All processes store at the same positions
-(`_mark`), and of one position the log keeps one."""
+"""A snapshot is stored after so many events, in a long log after up to an eighth of its events: so the snapshots
+of a conversation take a multiple of its text, not its square. All processes store at the same positions
+(`_snapshot_position`), and the store keeps one snapshot of each position."""
 KEPT_BYTES = 64 * 1024 * 1024
-"""What the states at the heads may take in memory."""
+"""What the states at the head may take in memory."""
 PAST_BYTES = 32 * 1024 * 1024
-"""And those at other positions."""
+"""What the states at past positions may take."""
 ENTRY_BYTES = 400
+"""What a state at the head takes beside its contents."""
 
 
 class StateCache:
-    """The states of one process. `nursery` is where snapshots are stored, off the readers' way."""
+    """The states of one process. Snapshots are stored by tasks in `nursery`, so no reader waits for that."""
 
     def __init__(self, store: EventStore, nursery: trio.Nursery) -> None:
         self._store = store
@@ -72,23 +76,24 @@ class StateCache:
 
     @property
     def size(self) -> int:
-        """Bytes that all states here take in memory."""
+        """The bytes that all states here take in memory."""
         return self._size + self._past.size
 
     # -- at the head
 
     async def latest(self, conversation: str) -> Conversation:
-        """The state at the primary's head. `Problem` 404 if there is no such conversation.
+        """The state at the primary's head.
 
-        Raises `Trimmed` where events are gone that no stored snapshot covers.
+        Raises `Problem` 404 where there is no such conversation, `Trimmed` where events are gone that no stored
+        snapshot covers.
         """
         state, _ = await self.look(conversation)
         return state
 
     async def look(self, conversation: str) -> tuple[Conversation, Head]:
-        """As `latest`, and where the log ended and began at the last read for it.
+        """As `latest`, and where the log ended and began at that read.
 
-        While nothing is new the very same state comes back.
+        While nothing is new, the same object is returned again.
         """
         wanted = 0
         while True:
@@ -99,7 +104,7 @@ class StateCache:
                     return state, head
             of = self._store.incarnation
             try:
-                found = await self._store.look(conversation, state.position, FEW, seen=state.position)
+                found = await self._store.read_cached(conversation, state.position, FEW, seen=state.position)
             except StreamUnknown:
                 raise not_found("conversation") from None
             except Rewound:
@@ -107,15 +112,16 @@ class StateCache:
                 wanted = 0
                 continue
             except Trimmed as trimmed:
-                # What is kept here ends before what is left; somebody else may have stored a later state.
+                # The state here ends in front of the first event that is left: another process may have stored a
+                # later one.
                 wanted = trimmed.earliest - 1
                 continue
             if of != self._store.incarnation:
                 wanted = 0
-                continue  # what this state was made of may not be in the log any more
+                continue  # the log went back meanwhile: the events of this state may not be in it any more
             known = self.known(conversation)
             if known is not None and known.position > state.position:
-                state = known  # another reader has moved it on meanwhile
+                state = known  # another task has moved it on meanwhile
             if state.position < found.head and found.events and found.events[-1].position >= found.head:
                 state = self._move(state, _behind(found.events, state.position))
             if state.position >= found.head:
@@ -123,7 +129,7 @@ class StateCache:
             wanted = found.head
 
     def known(self, conversation: str) -> Conversation | None:
-        """The state that is at hand, as of the last look of anybody; there may be newer events."""
+        """The state in memory, as of the last look by any task. There may be newer events in the log."""
         if self._incarnation != self._store.incarnation:
             self._forget_all()
         found = self._kept.get(conversation)
@@ -133,16 +139,16 @@ class StateCache:
         return found
 
     def follow(self, state: Conversation, new: Sequence[NewEvent], appended: Appended) -> None:
-        """A command was decided on this state, and these events appended: `at` them costs no read then."""
+        """Moves on the state on which a command was decided by the events that it appended: saves `at` a read."""
         if appended.at is not None and appended.first == state.position + 1:
-            state = self._move(state, made(new, appended.first, appended.at))
+            state = self._move(state, committed_events(new, appended.first, appended.at))
         if appended.stream == state.id:
             self._past.add(state, held=self.known(state.id))
 
     async def _catch_up(self, conversation: str, wanted: int) -> tuple[Conversation, Head | None]:
-        """A state that is at `wanted` or near the head. One task reads and folds, the others wait for it.
+        """A state at `wanted` or later. One task reads and folds; the others wait for it.
 
-        The head is that of a read that this task has made; None where another task has done the work.
+        The head is that of this task's own read; None where another task has done the work.
         """
         async with self._locks.of(conversation):
             state = self.known(conversation)
@@ -151,27 +157,27 @@ class StateCache:
             of = self._store.incarnation
             if state is None:
                 state = await self._load(conversation, None)
-            folding = Folding(state)
+            folding = ConversationFold(state)
             while True:
                 try:
                     found = await self._store.read(conversation, folding.position, PAGE, seen=folding.position)
                 except StreamUnknown:
                     raise not_found("conversation") from None
                 except Rewound as rewound:
-                    # Also a stored snapshot may be of a past that the log has left.
+                    # The log went back: a snapshot behind its present head may hold events that are gone.
                     of = self._store.incarnation
-                    folding = Folding(await self._load(conversation, rewound.head))
+                    folding = ConversationFold(await self._load(conversation, rewound.head))
                     continue
                 except Trimmed:
                     stored = await self._load(conversation, None, (FORM, *OLDER_FORMS))
                     if stored.position <= folding.position:
                         raise
-                    folding = Folding(stored)
+                    folding = ConversationFold(stored)
                     continue
-                mark = _mark(found.head)
+                due = _snapshot_position(found.head)
                 for piece in _pieces(found.events):
-                    if folding.position < mark <= piece[-1].position:
-                        here = mark - folding.position
+                    if folding.position < due <= piece[-1].position:
+                        here = due - folding.position
                         folding.add(piece[:here])
                         self._nursery.start_soon(self._save, folding.state())
                         folding.add(piece[here:])
@@ -184,15 +190,15 @@ class StateCache:
                     raise RuntimeError(f"{conversation}: no event behind {folding.position} of {found.head}")
             state = folding.state()
             if of != self._store.incarnation:
-                return state, None  # it went back meanwhile: whoever asks looks again
+                return state, None  # the log went back meanwhile: the caller looks again
             self._keep(state)
             return state, Head(state.position, found.earliest)
 
     def _move(self, state: Conversation, events: Sequence[Event]) -> Conversation:
-        """The state after these events, kept; on the way a snapshot is stored where one is due."""
-        mark = _mark(events[-1].position)
-        if mark > state.position:
-            here = mark - state.position
+        """The state after these events. It is kept; where a snapshot is due on the way, it is stored."""
+        due = _snapshot_position(events[-1].position)
+        if due > state.position:
+            here = due - state.position
             state = fold(state, events[:here])
             self._nursery.start_soon(self._save, state)
             events = events[here:]
@@ -216,14 +222,14 @@ class StateCache:
         gone = self._kept.pop(conversation, None)
         if gone is not None:
             self._size -= gone.size + ENTRY_BYTES
-        self._past.forget(conversation)  # what they share was counted here
+        self._past.forget(conversation)  # what the past states share with this one was counted here
 
     def forget(self, conversation: str) -> None:
-        """It was erased."""
+        """Forgets a conversation that was erased."""
         self._drop(conversation)
 
     def _forget_all(self) -> None:
-        """The log went back somewhere, and may have gone on since: no state here can be known to be of the log."""
+        """Forgets all states: the log went back, and may have gone on since, so any of them may be wrong."""
         self._incarnation = self._store.incarnation
         for conversation in list(self._kept):
             self._drop(conversation)
@@ -232,24 +238,25 @@ class StateCache:
     # -- at a position
 
     async def at(self, conversation: str, position: int) -> Conversation:
-        """The state at a position, which is known to be in the log.
+        """The state at a position that is known to be in the log.
 
-        Made from the nearest state at hand, or from a stored snapshot that is nearer; what is made is kept for a
-        while, with states on the way. Raises `Trimmed` where the events are gone, `Erased`.
+        It is made from the nearest state in memory, or from a stored snapshot that is nearer, and kept for a while
+        with some states on the way. Raises `Trimmed` where its events are gone, `Erased`.
         """
         while True:
             of = self._store.incarnation
             state = await self._make(conversation, position)
             if of == self._store.incarnation:
                 return state
-            self._past = PastStates(PAST_BYTES)  # it went back meanwhile: what was made may be of both its pasts
+            # The log went back meanwhile: the states that were made may mix events of both its pasts.
+            self._past = PastStates(PAST_BYTES)
 
     async def _make(self, conversation: str, position: int) -> Conversation:
-        found = self._at_hand(conversation, position)
+        found = self._nearest(conversation, position)
         if found.position == position:
             return found
         async with self._locks.of(f"{conversation} at"), self._replays:
-            found = self._at_hand(conversation, position)
+            found = self._nearest(conversation, position)
             if not 0 < found.position >= position - NEAR:
                 found = await self._stored_behind(found, position) or found
             try:
@@ -271,9 +278,9 @@ class StateCache:
         self._past.add(stored)
         return stored
 
-    def _at_hand(self, conversation: str, position: int) -> Conversation:
-        """The nearest state in front of a position, or at it."""
-        known = self.known(conversation)  # first: it forgets all, the past too, where the log went back
+    def _nearest(self, conversation: str, position: int) -> Conversation:
+        """The nearest state in memory at a position, or in front of it."""
+        known = self.known(conversation)  # comes first: where the log went back it forgets the past states too
         past = self._past.nearest(conversation, position)
         if known is not None and known.position <= position and (past is None or known.position > past.position):
             return known
@@ -290,7 +297,7 @@ class StateCache:
                     raise not_found("conversation") from None
             if not events:
                 raise RuntimeError(f"{state.id}: no event behind {state.position}, before {position}")
-            for piece in _pieces(events, MARK_EVERY):
+            for piece in _pieces(events, KEEP_EVERY):
                 base, state = state, fold(state, piece)
                 self._past.add(state, base)
                 await trio.lowlevel.checkpoint()
@@ -299,7 +306,7 @@ class StateCache:
     # -- stored snapshots
 
     async def _load(self, conversation: str, at_most: int | None, forms: Sequence[str] = (FORM,)) -> Conversation:
-        """The newest stored state, up to a position; of the first of the forms in which there is one."""
+        """The newest stored state, up to a position, in the first of `forms` in which there is one."""
         bound = 2**62 if at_most is None else at_most
         for form in forms:
             snapshot = await self._store.load_snapshot(conversation, form, bound)
@@ -307,20 +314,20 @@ class StateCache:
                 continue
             try:
                 return from_stored(snapshot.data)
-            except Exception as error:  # of whatever kind: the events tell the same
+            except Exception as error:  # whatever is wrong with it: the state is made of the events instead
                 log.warning("stored snapshot not readable", conversation=conversation, why=type(error).__name__)
         return Conversation(conversation)
 
     async def _save(self, state: Conversation) -> None:
         try:
             await self._store.save_snapshot(state.id, FORM, Snapshot(state.position, to_stored(state)))
-        except Exception as error:  # the next one will do
+        except Exception as error:  # nothing is lost: a later snapshot is stored
             why = str(error) if isinstance(error, StoreError) else type(error).__name__
             log.warning("snapshot not stored", conversation=state.id, why=why)
 
 
-def _mark(position: int) -> int:
-    """The last position in front of this one, or this one, at which a snapshot is stored."""
+def _snapshot_position(position: int) -> int:
+    """The last position up to this one at which a snapshot is stored."""
     step = STORE_EVERY
     while step * 2 <= position // 8:
         step *= 2
@@ -333,7 +340,7 @@ def _behind(events: Sequence[Event], position: int) -> Sequence[Event]:
 
 
 def _pieces(events: Sequence[Event], most: int = PIECE) -> Iterator[Sequence[Event]]:
-    """The events, in pieces of bounded work."""
+    """The events in pieces, each of which is folded without a checkpoint."""
     first = 0
     while first < len(events):
         last, size = first, 0

@@ -15,16 +15,16 @@ import msgspec
 import trio
 
 from eventstore import Appended, Event, Key, StoreError
-from eventstore.memory import MemoryLog
-from server.errors import Problem
-from server.events import TERMINAL
-from server.generation.commands import DecideCall, FinishCall, RequestGeneration
-from server.generation.run import Run
-from server.ids import new as new_id
-from server.runtime.runtime import Runtime
+from eventstore.memory_backend import MemoryBackend
+from server.conversations.command_types import DecideCall, FinishCall, RequestGeneration
+from server.event_types import TERMINAL
+from server.generations.run_context import Run
+from server.ids import new_id
+from server.problem import Problem
+from server.runtime.conversation_service import ConversationService
 from server.workflows import Workflow, digest, tool
-from tests.generation.fake_agent import FakeAgent, Say
-from tests.generation.wrapped_log import Jittery
+from tests.generations.fake_agent import FakeAgent, Say
+from tests.generations.wrapped_log import Jittery
 
 from .cutting import CancelAfter
 from .plans import Act, Again, Cancel, Crash, Decide, Hide, Plan, Stop
@@ -52,7 +52,7 @@ class Slot:
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._scope = trio.CancelScope()
-        self.runtime: Runtime | None = None
+        self.runtime: ConversationService | None = None
         self.clients: trio.Nursery | None = None
 
     async def serve(self) -> None:
@@ -80,7 +80,7 @@ class World:
     """One plan carried out. `executions` are what the tools did, `answers` what deciders were told."""
 
     plan: Plan
-    log: MemoryLog = field(default_factory=MemoryLog)
+    log: MemoryBackend = field(default_factory=MemoryBackend)
     executions: list[Execution] = field(default_factory=list)
     answers: list[tuple[DecideCall, Key | None, Appended]] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -191,7 +191,7 @@ class World:
                         self._ran(call.name, call.arguments)
                     outcome = {"result": call.arguments}
                     command = FinishCall(self.generation, call.call, outcome, "client")
-                    await runtime.controls.finish_call(self.conversation, command, None)
+                    await runtime.commands.finish_call(self.conversation, command, None)
 
     # -- what people do
 
@@ -241,7 +241,7 @@ class World:
                 self.commands.append(self._command(act))
                 slot.clients.start_soon(self._send, slot.runtime, *self.commands[-1])
 
-    async def _hide(self, runtime: Runtime) -> None:
+    async def _hide(self, runtime: ConversationService) -> None:
         if runtime.store.owner not in self.log.living:
             return
         with thought_dead(self.log, runtime):
@@ -252,7 +252,7 @@ class World:
             await slot.runtime.supervisor.finish(0)
         slot.kill()
 
-    async def _cancel(self, runtime: Runtime) -> None:
+    async def _cancel(self, runtime: ConversationService) -> None:
         with suppress(Problem, StoreError):
             await cancel(runtime, self.conversation, self.generation)
 
@@ -274,9 +274,9 @@ class World:
     def _key(self, act: Decide, command: DecideCall) -> Key:
         return key(f"command {act.key}", msgspec.json.encode(command))
 
-    async def _send(self, runtime: Runtime, command: DecideCall, key: Key | None) -> None:
+    async def _send(self, runtime: ConversationService, command: DecideCall, key: Key | None) -> None:
         try:
-            done = await runtime.controls.decide_call(self.conversation, command, key)
+            done = await runtime.commands.decide_call(self.conversation, command, key)
         except Problem as problem:
             self.refusals.append(problem.code)
         except StoreError:

@@ -6,15 +6,15 @@ from typing import Any, Literal
 import trio
 
 from eventstore import Appended, Event, Key
-from eventstore.memory import MemoryLog
-from server.generation.commands import DecideCall, FinishCall, RequestGeneration, SteerGeneration
-from server.generation.failing import fault_in
-from server.generation.run import Run
-from server.generation.state import Generation, ToolCall
-from server.ids import new as new_id
-from server.runtime.runtime import Runtime
+from eventstore.memory_backend import MemoryBackend
+from server.conversations.command_types import DecideCall, FinishCall, RequestGeneration, SteerGeneration
+from server.conversations.conversation_state import Generation, ToolCall
+from server.generations.run_context import Run
+from server.generations.run_errors import root_fault
+from server.ids import new_id
+from server.runtime.conversation_service import ConversationService
 from server.workflows import Workflow
-from tests.generation.owning import fields, the_end
+from tests.generations.owning import fields, the_end
 
 from .world import app, folded, of, process, say, start
 
@@ -23,7 +23,7 @@ At = tuple[str, str]
 
 
 async def play(
-    here: Runtime,
+    here: ConversationService,
     conversation: str | None = None,
     *,
     workflow: str = "w",
@@ -58,12 +58,12 @@ async def play(
     return (await here.commands.request_generation(conversation, command, key)).stream, command.generation
 
 
-async def snapshot(here: Runtime, run: At) -> Generation:
+async def snapshot(here: ConversationService, run: At) -> Generation:
     """The generation as this process sees it at the head."""
     return (await here.generation(run[1]))[1]
 
 
-async def ended(here: Runtime, run: At) -> Generation:
+async def ended(here: ConversationService, run: At) -> Generation:
     """The generation, once it has ended."""
     with trio.fail_after(200_000):
         while not (found := await snapshot(here, run)).ended:
@@ -72,7 +72,7 @@ async def ended(here: Runtime, run: At) -> Generation:
 
 
 async def started(
-    here: Runtime, run: At, *, text: str = "", waiting: int | None = None, attempt: int = 1
+    here: ConversationService, run: At, *, text: str = "", waiting: int | None = None, attempt: int = 1
 ) -> Generation:
     """The generation, once it has said so much, and so many calls wait for a decision."""
     with trio.fail_after(1_000):
@@ -85,7 +85,7 @@ async def started(
 
 
 async def decide(
-    here: Runtime,
+    here: ConversationService,
     run: At,
     decision: str,
     arguments: Mapping[str, Any] | None = None,
@@ -101,35 +101,40 @@ async def decide(
     (about, *_) = [one for one in found.tool_calls if one.call == call or (call is None and one.waits)]
     digest = about.proposed_digest if seen is None else seen
     command = DecideCall(run[1], about.call, decision, digest, arguments, reason, by)  # type: ignore[arg-type]
-    return await here.controls.decide_call(run[0], command, key)
+    return await here.commands.decide_call(run[0], command, key)
 
 
-async def steer(here: Runtime, run: At, name: str, value: Any, key: Key | None = None) -> Appended:
+async def steer(here: ConversationService, run: At, name: str, value: Any, key: Key | None = None) -> Appended:
     """Gives a parameter another value."""
-    return await here.controls.steer_generation(run[0], SteerGeneration(run[1], name, value, "anonymous"), key)
+    return await here.commands.steer_generation(run[0], SteerGeneration(run[1], name, value, "anonymous"), key)
 
 
 async def finish(
-    here: Runtime, run: At, outcome: Mapping[str, Any], *, call: str | None = None, key: Key | None = None
+    here: ConversationService,
+    run: At,
+    outcome: Mapping[str, Any],
+    *,
+    call: str | None = None,
+    key: Key | None = None,
 ) -> Appended:
     """Says what a client's call came to, else of the first one."""
     about = call or (await snapshot(here, run)).tool_calls[0].call
-    return await here.controls.finish_call(run[0], FinishCall(run[1], about, outcome, "anonymous"), key)
+    return await here.commands.finish_call(run[0], FinishCall(run[1], about, outcome, "anonymous"), key)
 
 
-def kinds(log: MemoryLog, run: At) -> list[str]:
+def kinds(log: MemoryBackend, run: At) -> list[str]:
     """The types of its events."""
     return [event.type for event in of(log, *run)]
 
 
-def calls(log: MemoryLog, run: At) -> tuple[ToolCall, ...]:
+def calls(log: MemoryBackend, run: At) -> tuple[ToolCall, ...]:
     """Its calls, as the log tells them."""
     found = folded(log, run[0]).generation(run[1])
     assert found is not None
     return found.tool_calls
 
 
-def events(log: MemoryLog, run: At, kind: str) -> list[Event]:
+def events(log: MemoryBackend, run: At, kind: str) -> list[Event]:
     """Its events of a type."""
     return [event for event in of(log, *run) if event.type == kind]
 
@@ -138,7 +143,7 @@ async def outcome(
     function: Callable[[Run], Awaitable[Any]], *, input: Any = None, **declared: Any
 ) -> dict[str, Any]:
     """The fields of the terminal event of a workflow that nobody disturbs."""
-    log = MemoryLog()
+    log = MemoryBackend()
     made = Workflow("w", function, **declared)
     async with process(log.process(), registry=app(made)) as here:
         run = await play(here, input=input)
@@ -152,5 +157,5 @@ class Loud(Exception):
 
 def cause(lines: Sequence[Mapping[str, Any]]) -> str:
     """The last exception of an app that the server's own log tells of: its name, and its words."""
-    fault = fault_in(next(line["exc_info"] for line in reversed(lines) if "reference" in line))
+    fault = root_fault(next(line["exc_info"] for line in reversed(lines) if "reference" in line))
     return f"{type(fault).__name__}: {fault}"

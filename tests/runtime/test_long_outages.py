@@ -13,18 +13,17 @@ import trio
 from trio.testing import MockClock
 
 from eventstore import StoreUnavailable
-from eventstore.memory import MemoryLog
-from server.errors import Problem
-from server.events import generation_started as started_event
-from server.generation.attempt import Attempt
-from server.generation.pen import Pen
-from server.generation.run import Run, Surroundings
-from server.generation.runner import run as run_attempt
-from server.generation.state import MOST_ATTEMPTS, Generation
-from server.runtime.runtime import Runtime
+from eventstore.memory_backend import MemoryBackend
+from server.conversations.conversation_state import MOST_ATTEMPTS, Generation
+from server.event_types import generation_started as started_event
+from server.generations.executors import Attempt, run_attempt
+from server.generations.run_context import Run, RunResources
+from server.generations.run_log import FencedWriter
+from server.problem import Problem
+from server.runtime.conversation_service import ConversationService
 from server.workflows import Workflow
-from tests.generation.fake_upstream import FakeUpstream
-from tests.generation.owning import fields, the_end
+from tests.generations.fake_upstream import FakeUpstream
+from tests.generations.owning import fields, the_end
 
 from .playing import At, decide, ended, events, finish, kinds, play, snapshot
 from .tooling import ORDER, SHIP, Till, wants
@@ -69,7 +68,7 @@ class World:
     """A log, and what the apps of its processes did."""
 
     def __init__(self) -> None:
-        self.log = MemoryLog()
+        self.log = MemoryBackend()
         self.till = Till(1.8, approval="never", idempotent=True)
         self.paid: list[str] = []
 
@@ -87,7 +86,7 @@ class World:
         return Workflow("pay", pay)
 
     @asynccontextmanager
-    async def open(self, upstream: Any = None) -> AsyncIterator[Runtime]:
+    async def open(self, upstream: Any = None) -> AsyncIterator[ConversationService]:
         """One process."""
         plain = (talk, wait, wait_for_ever, hurry, end)
         registry = app(self.till.tool, self._pay(), *(Workflow(one.__name__, one) for one in plain))
@@ -123,7 +122,7 @@ async def test_a_workflow_that_writes_meanwhile(
         await world.away(away)
         found = await ended(here, run)
         await trio.sleep(2)
-        assert here.supervisor.left == {}
+        assert here.supervisor.orphans == {}
         assert here.supervisor.runs == {}
     completed(world, run, found, attempts=attempts)
     if workflow == "pay":
@@ -151,7 +150,7 @@ async def test_one_that_looks_at_its_conversation(autojump_clock: MockClock) -> 
         await trio.sleep(2)
         return len(await run.context())
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("look", look, on_crash="fail"))) as here:
         run = await play(here, workflow="look")
         await trio.sleep(1)
@@ -238,7 +237,7 @@ async def test_one_that_is_cancelled_meanwhile(workflow: str, away: float, autoj
         assert await cancel(here, *run)
         await trio.sleep(100)
         assert here.supervisor.runs == {}
-        assert here.supervisor.left == {}
+        assert here.supervisor.orphans == {}
     assert the_end(of(world.log, *run)).type == "generation.cancelled"
 
 
@@ -277,7 +276,7 @@ async def test_every_state_at_once(autojump_clock: MockClock) -> None:
             assert (found.status, found.losses, found.attempt < 3) == ("completed", 0, True)
         assert (await ended(here, plain)).status == "failed"
         await trio.sleep(2)
-        assert here.supervisor.left == {}
+        assert here.supervisor.orphans == {}
 
 
 async def test_one_outage_after_the_other(autojump_clock: MockClock) -> None:
@@ -317,18 +316,18 @@ async def test_a_fault_of_ours(times: int, autojump_clock: MockClock, monkeypatc
     """A run that may be gone on with is gone on with, after a pause; one that always fails so is ended."""
     left = times
 
-    async def broken(attempt: Attempt, pen: Pen, worker: str, around: Surroundings) -> None:
+    async def broken(attempt: Attempt, writer: FencedWriter, worker: str, resources: RunResources) -> None:
         nonlocal left
         left -= 1
         if left < 0:
-            await run_attempt(attempt, pen, worker, around)
+            await run_attempt(attempt, writer, worker, resources)
             return
         if not attempt.begun:
-            await pen.write([started_event(attempt.generation, attempt.number, worker)])
+            await writer.write([started_event(attempt.generation, attempt.number, worker)])
             attempt.begun = True
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("server.generation.supervisor.run", broken)
+    monkeypatch.setattr("server.generations.supervisor.run_attempt", broken)
     world = World()
     async with world.open() as here:
         run = await play(here, workflow="end")

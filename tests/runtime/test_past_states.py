@@ -7,28 +7,29 @@ import trio
 from trio.testing import MockClock
 
 from eventstore import Append, EventStore, StoreError
-from eventstore.log import Log, ReadQuery
-from eventstore.memory import MemoryLog
+from eventstore.backend import Backend, ReadQuery
+from eventstore.memory_backend import MemoryBackend
 from eventstore.model import Slice, Snapshot
-from server import events
-from server.generation.fold import fold
-from server.generation.state import FORM, Conversation
-from server.runtime.past_states import MOST_STATES, PastStates
+from server import event_types
+from server.conversations.conversation_state import Conversation
+from server.conversations.fold import fold
+from server.conversations.stored_state import FORM
+from server.runtime.past_states import MAX_STATES, PastStates
 from server.runtime.state_cache import StateCache
-from tests.generation.rows import requested, rows, said, started
-from tests.generation.wrapped_log import Wrapped
+from tests.conversations.event_builders import requested, rows, said, started
+from tests.generations.wrapped_log import Wrapped
 
 from .world import folded
 
 C = "conv_1"
 LENGTH = 12_000
-LONG = rows([events.conversation_started("T", None), *(said(f"m{n}", "x" * 100) for n in range(400))])
+LONG = rows([event_types.conversation_started("T", None), *(said(f"m{n}", "x" * 100) for n in range(400))])
 
 
 class Counting(Wrapped):
     """Counts the events that were read and the snapshots that were loaded."""
 
-    def __init__(self, inside: Log) -> None:
+    def __init__(self, inside: Backend) -> None:
         super().__init__(inside)
         self.events = self.loaded = 0
 
@@ -42,14 +43,19 @@ class Counting(Wrapped):
         return await super().load_snapshot(stream, name, at_most)
 
 
-async def grow(log: MemoryLog, length: int = LENGTH) -> None:
+async def grow(log: MemoryBackend, length: int = LENGTH) -> None:
     """A long conversation, with stored snapshots."""
     async with EventStore(log.process()).open() as store, trio.open_nursery() as nursery:
         states = StateCache(store, nursery)
-        opening = (events.conversation_started("T", None), said("m1", "hi"), requested("gen_1"), started("gen_1"))
+        opening = (
+            event_types.conversation_started("T", None),
+            said("m1", "hi"),
+            requested("gen_1"),
+            started("gen_1"),
+        )
         await store.append(Append(C, opening))
         for number in range((length - 4) // 249 + 1):
-            tokens = [events.token("gen_1", f"{number}.{n} ") for n in range(248)]
+            tokens = [event_types.token("gen_1", f"{number}.{n} ") for n in range(248)]
             await store.append(Append(C, (said(f"m{number}", "x"), *tokens)))
             await states.latest(C)
         await trio.sleep(1)
@@ -57,7 +63,7 @@ async def grow(log: MemoryLog, length: int = LENGTH) -> None:
 
 async def test_a_slider_over_the_past_costs_little(autojump_clock: MockClock) -> None:
     """The first look into a region reads what its stored snapshot lacks; the next ones near it 500 at most."""
-    log = MemoryLog()
+    log = MemoryBackend()
     await grow(log)
     view = Counting(log.process())
     async with EventStore(view).open() as store, trio.open_nursery() as nursery:
@@ -78,7 +84,7 @@ async def test_a_slider_over_the_past_costs_little(autojump_clock: MockClock) ->
 
 
 async def test_many_who_look_at_one_position_cost_as_one(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     await grow(log, 5_000)
     view = Counting(log.process())
     found: list[Conversation] = []
@@ -97,7 +103,7 @@ async def test_many_who_look_at_one_position_cost_as_one(autojump_clock: MockClo
 
 
 async def test_who_gives_up_leaves_the_others_their_answer(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     await grow(log, 5_000)
     async with EventStore(log.process()).open() as store, trio.open_nursery() as nursery:
         states = StateCache(store, nursery)
@@ -117,7 +123,7 @@ async def test_who_gives_up_leaves_the_others_their_answer(autojump_clock: MockC
 
 async def test_a_command_is_answered_by_the_state_that_decided(autojump_clock: MockClock) -> None:
     """Also where a poller has moved on what is kept meanwhile."""
-    log = MemoryLog()
+    log = MemoryBackend()
     await grow(log, 5_000)
     view = Counting(log.process())
     async with EventStore(view).open() as store, trio.open_nursery() as nursery:
@@ -125,7 +131,7 @@ async def test_a_command_is_answered_by_the_state_that_decided(autojump_clock: M
         decided = await states.latest(C)
         new = (said("m", "a command"),)
         appended = await store.append(Append(C, new))
-        await store.append(Append(C, (events.token("gen_1", "more"),)))
+        await store.append(Append(C, (event_types.token("gen_1", "more"),)))
         assert (await states.latest(C)).position == appended.last + 1
         view.events = view.loaded = 0
         states.follow(decided, new, appended)
@@ -135,16 +141,16 @@ async def test_a_command_is_answered_by_the_state_that_decided(autojump_clock: M
 
 async def test_a_command_that_others_came_before(autojump_clock: MockClock) -> None:
     """What lies between the decision and its events is folded from there on."""
-    log = MemoryLog()
+    log = MemoryBackend()
     await grow(log, 5_000)
     view = Counting(log.process())
     async with EventStore(view).open() as store, trio.open_nursery() as nursery:
         states = StateCache(store, nursery)
         decided = await states.latest(C)
-        await store.append(Append(C, (events.token("gen_1", "between"),)))
+        await store.append(Append(C, (event_types.token("gen_1", "between"),)))
         new = (said("m", "a command"),)
         appended = await store.append(Append(C, new))
-        await store.append(Append(C, (events.token("gen_1", "behind"),)))
+        await store.append(Append(C, (event_types.token("gen_1", "behind"),)))
         await states.latest(C)
         view.events = view.loaded = 0
         states.follow(decided, new, appended)
@@ -182,7 +188,7 @@ def test_states_of_one_history_count_for_what_they_add(along: list[Conversation]
     assert past.size < along[299].size + 100 * 2_000
     for state in along:
         past.add(state)
-    assert len(next(iter(past._groups.values())).states) <= MOST_STATES
+    assert len(next(iter(past._groups.values())).states) <= MAX_STATES
 
 
 def test_the_bound_is_kept_and_the_least_used_go(along: list[Conversation]) -> None:

@@ -7,11 +7,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore.memory import MemoryLog
-from server.generation.run import Run
+from eventstore.memory_backend import MemoryBackend
+from server.generations.run_context import Run
 from server.workflows import Workflow
-from tests.generation.fake_upstream import FakeUpstream
-from tests.generation.owning import fields, the_end
+from tests.generations.fake_upstream import FakeUpstream
+from tests.generations.owning import fields, the_end
 
 from .playing import At, decide, ended, kinds, play, started
 from .world import app, of, process
@@ -35,7 +35,7 @@ REGISTRY = app(
 )
 
 
-def go_back(log: MemoryLog, run: At, events: int, appends: int) -> None:
+def go_back(log: MemoryBackend, run: At, events: int, appends: int) -> None:
     """The newest of them never were, and the writer stands where it stood before."""
     stream = log.streams[run[0]]
     del stream.events[-events:]
@@ -46,7 +46,7 @@ def go_back(log: MemoryLog, run: At, events: int, appends: int) -> None:
 @pytest.mark.parametrize("lost", [1, 2])
 async def test_a_workflow_goes_on_from_what_is_left(workflow: str, lost: int, autojump_clock: MockClock) -> None:
     """Its question is asked again, its words are said again; with its very beginning lost it is begun again."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=REGISTRY) as here:
         run = await play(here, workflow=workflow)
         await started(here, run, waiting=1 if workflow == "asks" else 0, text="" if workflow == "asks" else "xx")
@@ -57,7 +57,7 @@ async def test_a_workflow_goes_on_from_what_is_left(workflow: str, lost: int, au
             await decide(here, run, "approved")
         found = await ended(here, run)
         await trio.sleep(5)
-        assert here.supervisor.left == {}
+        assert here.supervisor.orphans == {}
     assert found.status == "completed"
     assert found.losses == 0
     the_end(of(log, *run))
@@ -68,11 +68,11 @@ async def test_one_that_waits_does_not_notice_a_promotion_that_loses_nothing(
     workflow: str, autojump_clock: MockClock
 ) -> None:
     """A synchronous standby took over. The run has heard nothing since it began to wait, and waits on."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=REGISTRY) as here:
         run = await play(here, workflow=workflow)
         await started(here, run, waiting=1)
-        log.living[here.store.owner].moved("timeline 2 after 1")
+        log.living[here.store.owner].history_changed("timeline 2 after 1")
         await trio.sleep(10)
         await decide(here, run, "approved")
         found = await ended(here, run)
@@ -81,7 +81,7 @@ async def test_one_that_waits_does_not_notice_a_promotion_that_loses_nothing(
 
 async def test_a_plain_answer_is_ended(autojump_clock: MockClock) -> None:
     """Its upstream's words are lost."""
-    log, upstream = MemoryLog(), FakeUpstream(("a",), 1.0, ("b",), 1.0, ("c",), 1.0)
+    log, upstream = MemoryBackend(), FakeUpstream(("a",), 1.0, ("b",), 1.0, ("c",), 1.0)
     async with process(log.process(), upstream) as here:
         run = await play(here, model="fake")
         await trio.sleep(1.5)
@@ -94,7 +94,7 @@ async def test_a_plain_answer_is_ended(autojump_clock: MockClock) -> None:
 
 async def test_an_end_that_was_lost_is_made_good(autojump_clock: MockClock) -> None:
     """The run was over here, and in the log it is not: this process finds its own open writer."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=REGISTRY) as here:
         run = await play(here, workflow="asks")
         await started(here, run, waiting=1)
@@ -108,7 +108,7 @@ async def test_an_end_that_was_lost_is_made_good(autojump_clock: MockClock) -> N
 
 async def test_a_queue(autojump_clock: MockClock) -> None:
     """Whoever stood in front has ended, and then has not: its turn is waited for again."""
-    log, upstream = MemoryLog(), FakeUpstream(("a",))
+    log, upstream = MemoryBackend(), FakeUpstream(("a",))
     async with process(log.process(), upstream, registry=REGISTRY) as here:
         first = await play(here, workflow="talks")
         second = await play(here, first[0], model="fake", if_running="queue")

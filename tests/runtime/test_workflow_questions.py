@@ -5,8 +5,8 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
-from eventstore.memory import MemoryLog
-from server.generation.run import Run
+from eventstore.memory_backend import MemoryBackend
+from server.generations.run_context import Run
 from server.workflows import Workflow
 
 from .playing import calls, decide, ended, kinds, play, snapshot, started
@@ -20,7 +20,7 @@ async def test_a_question_and_its_answer(autojump_clock: MockClock) -> None:
         for expires in (30.0, 30.0, None, 5.0):
             decisions.append(await run.approve("send\ud800", {"to": "Ada", "n": len(decisions)}, expires=expires))
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work))) as here:
         run = await play(here)
         assert (await started(here, run, waiting=1)).status == "waiting"
@@ -52,7 +52,7 @@ async def test_an_answer_is_taken_from_the_log(autojump_clock: MockClock) -> Non
             await trio.sleep_forever()
         return f"{first.decision} {second.arguments}"
 
-    log = MemoryLog()
+    log = MemoryBackend()
     registry = app(Workflow("w", work))
     async with process(log.process()) as other:
         async with process(log.process(), registry=registry) as lost:
@@ -87,7 +87,7 @@ async def test_questions_side_by_side_are_told_apart_by_what_they_ask(autojump_c
         if run.attempt == 1:
             await trio.sleep_forever()
 
-    log = MemoryLog()
+    log = MemoryBackend()
     registry = app(Workflow("w", work))
     async with process(log.process()) as other:
         async with process(log.process(), registry=registry) as lost:
@@ -107,7 +107,7 @@ async def test_the_same_question_again_is_another_one(autojump_clock: MockClock)
     async def work(run: Run) -> list[str]:
         return [(await run.approve("pay", {"n": 1})).decision for _ in range(2)]
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work))) as here:
         run = await play(here)
         for decision in ("approved", "rejected"):

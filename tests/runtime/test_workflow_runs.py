@@ -8,13 +8,13 @@ import trio
 from pydantic import BaseModel
 from trio.testing import MockClock
 
-from eventstore.memory import MemoryLog
-from server.generation.run import Run
-from server.upstream import UpstreamError
+from eventstore.memory_backend import MemoryBackend
+from server.generations.run_context import Run
+from server.providers import UpstreamError
 from server.workflows import ToolError, Workflow
-from tests.generation.fake_upstream import FakeUpstream
-from tests.generation.owning import fields, the_end
-from tests.generation.wrapped_log import Slow
+from tests.generations.fake_upstream import FakeUpstream
+from tests.generations.owning import fields, the_end
+from tests.generations.wrapped_log import Slow
 
 from .playing import Loud, cause, ended, kinds, outcome, play, snapshot
 from .world import app, of, process
@@ -30,7 +30,7 @@ async def test_what_it_says_and_returns(autojump_clock: MockClock) -> None:
         await run.progress(2.5, 3, "pages")
         return {"sum": sum(run.input)}
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work))) as here:
         run = await play(here, input=[1, 2], depth=3)
         await ended(here, run)
@@ -55,7 +55,7 @@ async def test_a_cancelled_write_is_not_lost_on_the_next(autojump_clock: MockClo
                 await run.token(f"cut {number} ")
             await run.token(f"whole {number} ")
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(Slow(log.process(), 1.0), registry=app(Workflow("w", work))) as here:
         run = await play(here)
         await ended(here, run)
@@ -73,7 +73,7 @@ async def test_a_write_cancelled_on_its_way_is_not_lost_either(autojump_clock: M
                 await run.token(f"{number}a")
             await run.token(f"{number}b")
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(Slow(log.process(), 1.0), registry=app(Workflow("w", work))) as here:
         run = await play(here)
         await ended(here, run)
@@ -155,7 +155,7 @@ async def test_one_whose_task_leaves_as_the_server_stops_harms_nobody(autojump_c
         finally:
             raise SystemExit(1)
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), FakeUpstream(5.0, ("a",)), registry=app(Workflow("w", work))) as here:
         run, other = await play(here), await play(here, model="fake")
         await trio.sleep(1)
@@ -182,7 +182,7 @@ async def test_a_result_that_does(value: Any, autojump_clock: MockClock) -> None
     async def work(run: Run) -> Any:
         return value
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work, result=Sum))) as here:
         run = await play(here)
         await ended(here, run)
@@ -198,7 +198,7 @@ async def test_progress_counts_with_numbers(
     async def work(run: Run) -> None:
         await run.progress(done, 3, "pages")
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work))) as here:
         run = await play(here)
         await ended(here, run)

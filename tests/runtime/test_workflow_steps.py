@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore.memory import MemoryLog
-from server.events import MOST_EVENT_BYTES, EventTooLarge
-from server.generation.run import Run
+from eventstore.memory_backend import MemoryBackend
+from server.event_types import MOST_EVENT_BYTES, EventTooLarge
+from server.generations.run_context import Run
 from server.workflows import Workflow
 
 from .playing import Loud, cause, ended, kinds, outcome, play, snapshot, started
@@ -39,7 +39,7 @@ async def test_a_step_is_paid_for_once(autojump_clock: MockClock) -> None:
             await trio.sleep_forever()
         return [first, second, third]
 
-    log = MemoryLog()
+    log = MemoryBackend()
     registry = app(Workflow("w", work))
     async with process(log.process(), registry=registry):
         async with process(log.process(), registry=registry) as lost:
@@ -77,7 +77,7 @@ async def test_a_plain_function_may_block() -> None:
         values.append(await run.step("mixed", lambda: slow()))
         return values
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work))) as here:
         run = await play(here)
         found = await ended(here, run)
@@ -101,7 +101,7 @@ async def test_a_step_that_raises_is_not_recorded(autojump_clock: MockClock) -> 
         value: int = await run.step("x", flaky)
         return value
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work))) as here:
         run = await play(here)
         await ended(here, run)
@@ -148,7 +148,7 @@ async def test_an_event_is_bounded(what: str, autojump_clock: MockClock) -> None
             await WAYS[what](run)
         return str(caught.value)
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work))) as here:
         run = await play(here)
         found = await ended(here, run)
@@ -168,7 +168,7 @@ async def test_the_bound_is_in_bytes(text: str, fits: bool, autojump_clock: Mock
             return False
         return True
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work))) as here:
         found = await ended(here, await play(here))
     assert found.result is fits
@@ -178,7 +178,7 @@ async def test_a_result_that_is_too_large_ends_the_run(autojump_clock: MockClock
     async def work(run: Run) -> str:
         return LARGE
 
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), registry=app(Workflow("w", work))) as here:
         run = await play(here)
         found = await ended(here, run)

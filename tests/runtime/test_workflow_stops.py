@@ -4,12 +4,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore.memory import MemoryLog
-from server.generation.run import Run
+from eventstore.memory_backend import MemoryBackend
+from server.generations.run_context import Run
 from server.workflows import Workflow
-from tests.generation.fake_upstream import FOREVER, FakeUpstream
-from tests.generation.owning import fields, the_end
-from tests.generation.wrapped_log import Slow
+from tests.generations.fake_upstream import FOREVER, FakeUpstream
+from tests.generations.owning import fields, the_end
+from tests.generations.wrapped_log import Slow
 
 from .playing import ended, kinds, play, snapshot
 from .world import app, of, process
@@ -23,7 +23,7 @@ async def test_a_process_that_stops_hands_its_workflows_over(autojump_clock: Moc
             await trio.sleep_forever()
         return run.attempt
 
-    log = MemoryLog()
+    log = MemoryBackend()
     registry = app(Workflow("w", work), Workflow("frail", work, on_crash="fail"))
     async with process(log.process(), registry=registry) as there:
         async with process(log.process(), FakeUpstream(FOREVER), registry=registry) as here:
@@ -32,7 +32,7 @@ async def test_a_process_that_stops_hands_its_workflows_over(autojump_clock: Moc
             await here.supervisor.finish(1)
             assert (await snapshot(there, runs[0])).status == "queued"
             assert kinds(log, runs[0])[-1] == "generation.interrupted"
-            outcomes = here.supervisor.metrics.meters["workflow"].runs
+            outcomes = here.supervisor.metrics.providers["workflow"].runs
             assert {name: spread.count for name, spread in outcomes.items() if spread.count} == {
                 "interrupted": 1,
                 "failed": 1,
@@ -53,7 +53,7 @@ async def test_one_that_ends_as_it_is_stopped_counts_as_what_it_came_to(
     async def work(run: Run) -> None:
         await run.token("a")
 
-    log = MemoryLog()
+    log = MemoryBackend()
     registry = app(Workflow("w", work))
     async with process(log.process(), registry=registry) as there:
         async with process(Slow(log.process(), 1.0), registry=registry) as here:
@@ -62,7 +62,7 @@ async def test_one_that_ends_as_it_is_stopped_counts_as_what_it_came_to(
             await here.supervisor.finish(0)
             last = kinds(log, run)[-1]
             (counted,) = [
-                name for name, spread in here.supervisor.metrics.meters["workflow"].runs.items() if spread.count
+                name for name, spread in here.supervisor.metrics.providers["workflow"].runs.items() if spread.count
             ]
             assert counted == {"generation.completed": "completed"}.get(last, "interrupted")
         await ended(there, run)

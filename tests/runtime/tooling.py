@@ -5,7 +5,7 @@ from typing import Any
 import trio
 
 from server.workflows import Tool, tool
-from tests.generation.fake_agent import FakeAgent, Say
+from tests.generations.fake_agent import FakeAgent, Say
 
 SHIP = {"name": "ship", "description": "Ships it.", "approval": "never"}
 """A tool that the client runs."""

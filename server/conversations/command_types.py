@@ -1,0 +1,105 @@
+"""The commands: what a client can ask of a conversation, as values whose fields were checked already.
+
+POST and WebSocket make these values, and `decide` makes events of them. `by` is who acts, as the server knows it:
+a client cannot choose it. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class StartConversation:
+    """Start a conversation."""
+
+    title: str | None
+    metadata: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message that is posted together with a request for a generation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class PostMessage:
+    """Post a message. `message` is its id; `author` is a name to show."""
+
+    message: str
+    role: str
+    content: str
+    author: str | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestGeneration:
+    """Run a model or a workflow. `generation` is the id of the new generation.
+
+    `input`: messages to post before it. `value`: the input of a workflow; `steering`: the first values of its
+    parameters. `tools`: names of the server's tools, and declarations of the client's. `on_crash` None: as the
+    workflow declares. `webhook`: a URL to call at the end.
+    """
+
+    generation: str
+    parameters: Mapping[str, Any]
+    by: str
+    model: str | None = None
+    input: tuple[NewMessage, ...] = ()
+    workflow: str | None = None
+    value: Any = None
+    steering: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[str | Mapping[str, Any], ...] = ()
+    if_running: Literal["reject", "queue", "interrupt"] = "reject"
+    on_crash: Literal["fail", "restart"] | None = None
+    ephemeral: bool = False
+    webhook: str | None = field(default=None, repr=False)  # it may hold a secret
+
+
+@dataclass(frozen=True, slots=True)
+class CancelGeneration:
+    """End a generation. `reason`: text for people."""
+
+    generation: str
+    reason: str | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class SteerGeneration:
+    """Give a parameter of a running workflow another value."""
+
+    generation: str
+    name: str
+    value: Any
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecideCall:
+    """Approve, reject or modify a tool call.
+
+    `proposed_digest` names the arguments that the person saw. `arguments`: those to run instead, where modified.
+    """
+
+    generation: str
+    call: str
+    decision: Literal["approved", "rejected", "modified"]
+    proposed_digest: str
+    arguments: Mapping[str, Any] | None
+    reason: str | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinishCall:
+    """Report what a client's tool returned: `{"result": …}` or `{"error": {"code", "message"}}`."""
+
+    generation: str
+    call: str
+    outcome: Mapping[str, Any]
+    by: str

@@ -1,0 +1,227 @@
+"""From a request to an attempt: which executor runs it, whether it may be asked for, and when it may start.
+
+Also how a run whose process is gone is taken over: by a new epoch of its writer that one process can claim. Owns
+the choice of the executor and the queue in front of a generation. Must not know HTTP, or when a run counts as
+lost.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import trio
+
+from eventstore import (
+    Append,
+    Event,
+    EventStore,
+    Fenced,
+    Key,
+    KeyReused,
+    OpenWriter,
+    Rewound,
+    StoreUnavailable,
+    Writer,
+)
+from eventstore.db_retry import retry_until_available
+from server import event_types
+from server.conversations import key_scopes
+from server.conversations.command_types import RequestGeneration
+from server.conversations.conversation_state import Conversation, Generation
+from server.conversations.prompt import prompt_for
+from server.conversations.state_machine import Status
+from server.event_types import TERMINAL, EventType
+from server.generations.executors import (
+    AgentExecutor,
+    AnswerExecutor,
+    Attempt,
+    Executor,
+    WorkflowExecutor,
+    no_queue,
+)
+from server.generations.supervisor import Supervisor
+from server.problem import Problem
+from server.providers import BadParameters, Prompt, Provider, ProviderRegistry, UnknownModel
+from server.runtime.state_cache import StateCache
+from server.workflows import AnyTool, BadInput, ClientTool, Registry
+
+
+class RunScheduler:
+    """Makes the attempts of one process, of the models, tools and workflows that it has."""
+
+    def __init__(
+        self, store: EventStore, states: StateCache, providers: ProviderRegistry, registry: Registry
+    ) -> None:
+        self._store = store
+        self._states = states
+        self._providers = providers
+        self._registry = registry
+
+    def resolve(self, command: RequestGeneration) -> RequestGeneration:
+        """The command with its model, tools or workflow looked up: input checked, steering and `on_crash` set.
+
+        Raises `Problem` 422: `unknown_workflow`, `invalid_input`, `unknown_model`, `unknown_tool`.
+        """
+        if command.workflow is None:
+            self._find_tools(command.tools)
+            self._resolve_model(command.model or "")
+            default = "restart" if command.tools else "fail"
+            return replace(command, on_crash=command.on_crash or default)  # type: ignore[arg-type]
+        workflow = self._registry.workflows.get(command.workflow)
+        if workflow is None:
+            known = ", ".join(sorted(self._registry.workflows)) or "none (start the server with --workflows)"
+            detail = f"unknown workflow {command.workflow[:100]!a}; loaded: {known}"
+            raise Problem(422, "unknown_workflow", detail, extra={"field": "workflow"})
+        try:
+            workflow.read_input(command.value)
+        except BadInput as error:
+            errors = [{**one, "field": ".".join(filter(None, ("input", one["field"])))} for one in error.errors]
+            detail = "; ".join(f"{one['field']}: {one['message']}" for one in errors[:5])
+            raise Problem(422, "invalid_input", detail + ".", extra={"errors": errors[:20]}) from None
+        return replace(
+            command,
+            steering=workflow.initial_steering(),
+            on_crash=command.on_crash or workflow.on_crash,
+        )
+
+    def check_prompt(self, state: Conversation, command: RequestGeneration) -> None:
+        """Raises `Problem` 422 `invalid_parameters` where the provider would refuse the request's prompt."""
+        if command.model is None:
+            return
+        provider, name = self._resolve_model(command.model)
+        specs = tuple(tool.spec() for tool in self._find_tools(command.tools).values())
+        try:
+            provider.check(prompt_for(state, name, command.parameters, more=command.input, tools=specs))
+        except BadParameters as error:
+            detail, extra = f"{error.field}: {error.message}", {"field": error.field}
+            raise Problem(422, "invalid_parameters", detail, extra=extra) from None
+
+    def first_attempt(self, found: Generation, state: Conversation | None = None) -> Attempt:
+        """The first attempt at a request in the log.
+
+        `state` is the conversation, given where no other generation is open in it: the attempt starts at once.
+        Without it, the attempt waits until all generations requested before it have ended.
+        """
+        queue = no_queue if state is not None else partial(self._wait_for_earlier, found)
+        return Attempt(found, self._executor(found, state), queue, position=found.position)
+
+    def can_run(self, found: Generation) -> bool:
+        """Whether this process has the model, the tools or the workflow of the generation."""
+        try:
+            self._executor(found, None)
+        except Problem:
+            return False
+        return True
+
+    async def take_over(
+        self, supervisor: Supervisor, writer: OpenWriter, state: Conversation, reason: str = "worker_lost"
+    ) -> bool:
+        """Starts the next attempt at a run that nobody drives any more. False: another process was faster.
+
+        `state` is the run's conversation. The takeover is refused where anything was appended since: the attempt
+        that counts as lost may have just begun, or written. `reason` is that of its `generation.interrupted`.
+
+        Raises `WrongExpectedPosition` (look again, decide again) and `StoreError`. On `StoreUnavailable`, where
+        the takeover may be in the log or not, the run becomes an orphan of this process.
+        """
+        found = state.generation(writer.name)
+        assert found is not None
+        begun = found.attempt > 0
+        epoch, number = writer.epoch + 1, found.attempt + 1
+        new = [event_types.generation_started(found.id, number, supervisor.worker)] if begun else []
+        if not begun or found.status is not Status.QUEUED:  # else its worker has written the interruption itself
+            new.insert(0, event_types.generation_interrupted(found.id, found.attempt, reason))
+        executor = self._executor(found, None)
+        append = Append(
+            writer.stream,
+            tuple(new),
+            state.position,
+            writer=Writer(found.id, epoch, 1),
+            # Two processes that claim one epoch with one sequence would both be told "appended", the second one as
+            # a repetition of the first. Of a key without a digest there is no repetition by another process.
+            keys=(Key(key_scopes.ATTEMPT, f"{found.id}/{epoch}"),),
+        )
+        with supervisor.expecting(found.id):
+            try:
+                appended = await self._store.append(append)
+            except (Fenced, KeyReused):  # it ended, or another process was faster
+                return False
+            except StoreUnavailable:
+                supervisor.orphan(writer.stream, found.id, "store_unavailable")
+                raise
+            queue = no_queue if begun else partial(self._wait_for_earlier, found)
+            supervisor.start(Attempt(found, executor, queue, number, epoch, position=appended.last, begun=begun))
+        return True
+
+    def _executor(self, found: Generation, state: Conversation | None) -> Executor:
+        if found.workflow is not None:
+            workflow = self._registry.workflows.get(found.workflow)
+            if workflow is None:
+                raise Problem(422, "unknown_workflow", f"unknown workflow {found.workflow}")
+            return WorkflowExecutor(workflow)
+        provider, name = self._resolve_model(found.model or "")
+        tools = self._find_tools(found.tools)
+        prompt = self._prompt(found, name, tools, state)
+        if tools:
+            return AgentExecutor(found.model or "", provider, prompt, tools)
+        return AnswerExecutor(found.model or "", provider, prompt)
+
+    def _prompt(
+        self, found: Generation, name: str, tools: Mapping[str, AnyTool], state: Conversation | None
+    ) -> Callable[[], Awaitable[Prompt]]:
+        specs = tuple(tool.spec() for tool in tools.values())
+
+        async def make() -> Prompt:
+            known = state or await self._states.latest(found.conversation)
+            return prompt_for(known, name, found.parameters, tools=specs, without=found.id)
+
+        return make
+
+    async def _wait_for_earlier(self, found: Generation) -> None:
+        """Returns when all generations requested before this one have ended. Waits out any outage of the log.
+
+        Raises `Fenced` where the log says that another process has taken this generation over, or that it ended.
+        """
+        while True:
+            state = await retry_until_available(partial(self._states.latest, found.conversation))
+            earlier = {one.id for one in state.open if one.requested_position < found.requested_position}
+            try:
+                position = state.position
+                with self._store.subscribe(found.conversation, position, seen=position) as subscription:
+                    while earlier:
+                        for event in await retry_until_available(subscription.next):
+                            if event.tag == found.id:
+                                _raise_if_taken(found, event)
+                            elif event.type in TERMINAL:
+                                earlier.discard(event.tag or "")
+                return
+            except Rewound:
+                await trio.lowlevel.checkpoint()  # the log went back: other generations may stand in front now
+
+    def _resolve_model(self, model: str) -> tuple[Provider, str]:
+        try:
+            return self._providers.resolve(model)
+        except UnknownModel as error:
+            raise Problem(422, "unknown_model", str(error)) from None
+
+    def _find_tools(self, wanted: tuple[str | Mapping[str, Any], ...]) -> dict[str, AnyTool]:
+        found: dict[str, AnyTool] = {}
+        for number, one in enumerate(wanted):
+            tool: AnyTool | None = self._registry.tools.get(one) if isinstance(one, str) else ClientTool(one)
+            if tool is None:
+                known = ", ".join(sorted(self._registry.tools)) or "none (start the server with --workflows)"
+                detail = f"tools.{number}: unknown tool {str(one)[:100]!a}; loaded: {known}"
+                raise Problem(422, "unknown_tool", detail, extra={"field": f"tools.{number}"})
+            if found.setdefault(tool.name, tool) is not tool:
+                detail = f"tools.{number}: two tools are called {tool.name}"
+                raise Problem(422, "invalid_request", detail, extra={"field": f"tools.{number}"})
+        return found
+
+
+def _raise_if_taken(found: Generation, event: Event) -> None:
+    """Raises `Fenced` where an event of a queued generation was written by another process."""
+    if event.type in TERMINAL:
+        raise Fenced(found.conversation, found.id, "closed")
+    if event.type in (EventType.GENERATION_STARTED, EventType.GENERATION_INTERRUPTED):
+        raise Fenced(found.conversation, found.id, "epoch")

@@ -1,0 +1,1 @@
+"""Tests of server/conversations: all pure, no I/O and no clock."""

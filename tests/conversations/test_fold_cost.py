@@ -1,0 +1,133 @@
+"""What a fold costs: its events, and nothing of what was there before. Counted in calls, not in time."""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from eventstore import Event, NewEvent
+from server import event_types
+from server.conversations.conversation_state import Conversation
+from server.conversations.fold import ConversationFold, fold
+
+from .event_builders import completed, proposed, requested, rows, said, started, tool_ended
+
+NEW = Conversation("conv_1")
+LARGE = {"nested": {f"key{n}": ["x" * 20, n, {"deep": [n] * 5}] for n in range(50)}}
+
+
+def calls_in(act: Callable[[], Any]) -> int:
+    """How many functions are called meanwhile, Python's own among them."""
+    count = 0
+
+    def note(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def conversation(generations: int) -> Conversation:
+    """One with so many answers, each with tool calls and large parameters; the last one has not ended."""
+    news = [event_types.conversation_started("T", LARGE)]
+    for n in range(generations):
+        name = f"gen_{n}"
+        news += [
+            said(f"m{n}", "hello"),
+            event_types.generation_requested(name, model="demo", parameters={"n": n, **LARGE}, by="anonymous"),
+            started(name),
+            *(proposed(name, f"call_{n}_{k}") for k in range(3)),
+            *(tool_ended(name, f"call_{n}_{k}") for k in range(2)),
+            event_types.token(name, "so "),
+            completed(name),
+        ]
+    return fold(NEW, rows(news[:-1]))
+
+
+MOVES: dict[str, Callable[[str], NewEvent]] = {
+    "a token": lambda name: event_types.token(name, "x"),
+    "a thought": lambda name: event_types.reasoning(name, "x"),
+    "a piece of a call": lambda name: event_types.tool_arguments(name, "call_y", "x"),
+    "progress": lambda name: event_types.progress(name, 1, 2, "pages", None),
+    "a message": lambda name: said("m", "hi"),
+    "a decision's worth of calls": lambda name: proposed(name, "call_x"),
+    "its end": completed,
+    "a request": lambda name: requested("gen_x"),
+}
+
+
+@pytest.mark.parametrize("kind", MOVES)
+def test_a_step_costs_the_same_in_a_large_conversation(kind: str) -> None:
+    """As many calls behind 1,000 answers as behind 10; and what does not change is not made anew."""
+    counts = []
+    for generations in (10, 1_000):
+        state = conversation(generations)
+        event = rows([MOVES[kind](f"gen_{generations - 1}")], state.position)
+        after: list[Conversation] = []
+        counts.append(calls_in(lambda: after.append(fold(state, event))))  # noqa: B023  # used at once
+        assert after[0].history is state.history
+        assert after[0].generation("gen_1") is state.generation("gen_1")
+    assert counts[0] == counts[1]
+
+
+def alternating(count: int) -> list[Event]:
+    """A workflow that says a token and its progress in turn."""
+    news = [event_types.conversation_started("T", None), requested("gen_1"), started("gen_1")]
+    for n in range(count // 2):
+        news += [event_types.token("gen_1", "x" * 10), event_types.progress("gen_1", n, count, "pages", None)]
+    return rows(news)
+
+
+def messages(count: int) -> list[Event]:
+    """A room where people talk."""
+    return rows([event_types.conversation_started("T", None), *(said(f"m{n}", "x") for n in range(count))])
+
+
+def requests(count: int) -> list[Event]:
+    """Many short answers."""
+    news = [event_types.conversation_started("T", None)]
+    for n in range(count // 4):
+        name = f"gen_{n}"
+        news += [requested(name), started(name), event_types.token(name, "x"), completed(name)]
+    return rows(news)
+
+
+@pytest.mark.parametrize("kind", [alternating, messages, requests])
+def test_a_fold_is_linear(kind: Callable[[int], list[Event]]) -> None:
+    """Twice the events are twice the calls, in one page."""
+    short, long = kind(1_000), kind(2_000)
+    counts = [calls_in(lambda: fold(NEW, log)) for log in (short, long)]  # noqa: B023  # used at once
+    assert counts[1] <= 2.02 * counts[0]
+
+
+def test_a_text_is_joined_when_somebody_asks() -> None:
+    """And not while it grows; the pieces of a text that nobody reads stay few."""
+    state = fold(NEW, rows([event_types.conversation_started("T", None), requested("gen_1"), started("gen_1")]))
+    for n in range(1_000):
+        state = fold(state, rows([event_types.token("gen_1", f"{n} ")], state.position))
+        (found,) = state.open
+        assert found.growing_text._pieces <= 65
+    assert found.text_length == sum(len(f"{n} ") for n in range(1_000))
+    assert found.text == "".join(f"{n} " for n in range(1_000))
+    assert found.text is found.text
+
+
+def test_a_fold_in_pages_is_the_fold() -> None:
+    log = alternating(1_000)
+    folding = ConversationFold(NEW)
+    states = []
+    for first in range(0, len(log), 70):
+        folding.add(log[first : first + 70])
+        if first % 140:
+            states.append(folding.state())
+    assert folding.state() == fold(NEW, log)
+    assert folding.state().size == fold(NEW, log).size
+    for state in states:
+        assert state == fold(NEW, log[: state.position])

@@ -1,0 +1,162 @@
+"""Cancelling, as a client asks for it: from any process, as often as it likes, and what it is told."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from eventstore import Append, Writer
+from eventstore.memory_backend import MemoryBackend
+from server import event_types
+from server.generations.executors import FIRST_EPOCH
+from server.ids import new_id
+from server.problem import Problem
+from server.runtime.command_handlers import CANCEL_SECONDS
+from tests.generations.fake_upstream import FOREVER, FakeUpstream
+from tests.generations.owning import the_end
+from tests.generations.wrapped_log import Mute, Slow, events_of
+
+from .world import ask, cancel, key, of, process, start, thought_dead
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("at", [0.0, 0.5, 1.5, 2.5])
+async def test_when_it_returns_the_upstream_is_closed(here: bool, at: float, autojump_clock: MockClock) -> None:
+    """Whichever process it is asked of, and whether the upstream is opening, talking or silent."""
+    log, upstream = MemoryBackend(), FakeUpstream(1.0, ("a",), FOREVER, opening=1.0, closing=0.5)
+    async with process(log.process(), upstream) as owner, process(log.process()) as other:
+        run = await ask(owner)
+        await trio.sleep(at)
+        start_ = trio.current_time()
+        assert await cancel(owner if here else other, *run) is True
+        assert upstream.open_now == 0
+        assert trio.current_time() - start_ < 1
+        assert the_end(of(log, *run)).type == "generation.cancelled"
+        await trio.sleep(60)
+    the_end(of(log, *run))
+
+
+async def test_it_is_idempotent(autojump_clock: MockClock) -> None:
+    """With the same key, with another, without one, by both processes, one after the other and all at once."""
+    log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
+    async with process(log.process(), upstream) as here, process(log.process()) as there:
+        run = await ask(here)
+        await trio.sleep(1)
+        answers: list[bool] = []
+
+        async def attempt(number: int) -> None:
+            name = [None, key("k"), key(f"k{number}")][number % 3]
+            answers.append(await cancel(there if number % 2 else here, *run, name))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(12):
+                nursery.start_soon(attempt, number)
+        for number in range(6):
+            await attempt(number)
+    assert answers == [True] * 18
+    the_end(of(log, *run))
+
+
+async def test_a_key_that_belongs_to_another_body(autojump_clock: MockClock) -> None:
+    log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
+    async with process(log.process(), upstream) as here:
+        run = await ask(here)
+        await cancel(here, *run, key("k"))
+        with pytest.raises(Problem) as caught:
+            await cancel(here, *run, key("k", b"other"))
+        assert caught.value.code == "key_reused"
+
+
+async def test_what_has_ended_stays_as_it_is(autojump_clock: MockClock) -> None:
+    log, upstream = MemoryBackend(), FakeUpstream(("a",))
+    async with process(log.process(), upstream) as here, process(log.process()) as there:
+        run = await ask(here)
+        await trio.sleep(1)
+        before = of(log, *run)
+        assert await cancel(here, *run)
+        assert await cancel(there, *run)
+    assert of(log, *run) == before
+    assert the_end(before).type == "generation.completed"
+
+
+async def test_what_is_not_there(autojump_clock: MockClock) -> None:
+    log = MemoryBackend()
+    async with process(log.process()) as here:
+        conversation = await start(here)
+        with pytest.raises(Problem) as caught:
+            await cancel(here, conversation, new_id("gen"))
+    assert (caught.value.status, caught.value.code) == (404, "not_found")
+    assert len(events_of(log, conversation)) == 1
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_slow_goodbye_is_waited_for_and_then_told(lost: bool, autojump_clock: MockClock) -> None:
+    """Closing takes longer than the wait: not closed, says the answer. Of a lost owner nothing is open."""
+    log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER, closing=2.5 * CANCEL_SECONDS)
+    async with process(log.process(), upstream) as owner, process(log.process()) as other:
+        run = await ask(owner)
+        await trio.sleep(1)
+        begun = trio.current_time()
+        if lost:
+            with thought_dead(log, owner):
+                assert await cancel(other, *run) is True
+            assert trio.current_time() - begun < 1
+        else:
+            assert await cancel(other, *run) is False
+            assert trio.current_time() - begun == pytest.approx(CANCEL_SECONDS, abs=0.2)
+            assert await cancel(owner, *run) is False
+            assert upstream.open_now == 1
+            await trio.sleep(CANCEL_SECONDS)
+            assert await cancel(owner, *run) is True
+            assert await cancel(other, *run) is True
+            assert upstream.open_now == 0
+    assert the_end(of(log, *run)).type == "generation.cancelled"
+
+
+@pytest.mark.parametrize("pause", [number / 4 for number in range(10)])
+async def test_a_run_that_has_not_begun(pause: float, autojump_clock: MockClock) -> None:
+    """Asked of another process, between the commit of the request and its owner's knowing of it, say."""
+    log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
+    async with process(Slow(log.process(), 2.0), upstream) as owner, process(Mute(log.process())) as other:
+        conversation = await start(other)
+        runs: list[tuple[str, str]] = []
+
+        async def attempt() -> None:
+            runs.append(await ask(owner, conversation))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attempt)
+            await trio.sleep(1.1 + pause)
+            (generation,) = (await other.conversation(conversation)).generations
+            assert await cancel(other, conversation, generation.id) is True
+            assert upstream.open_now == 0
+        await trio.sleep(60)
+        assert upstream.open_now == 0
+    assert the_end(of(log, *runs[0])).type == "generation.cancelled"
+
+
+@pytest.mark.parametrize("owner_first", [True, False])
+async def test_a_request_nobody_runs(owner_first: bool, autojump_clock: MockClock) -> None:
+    """Its owner lives and does not know of it: nothing is open, and the owner says so, also unasked."""
+    log = MemoryBackend()
+    async with process(log.process()) as owner, process(Mute(log.process())) as other:
+        conversation = await start(owner)
+        generation = new_id("gen")
+        asked = event_types.generation_requested(generation, model="fake", parameters={}, by="anonymous")
+        await owner.store.append(Append(conversation, (asked,), writer=Writer(generation, FIRST_EPOCH, 1)))
+        for runtime in (owner, other) if owner_first else (other, owner):
+            assert await cancel(runtime, conversation, generation) is True
+    assert the_end(of(log, conversation, generation)).type == "generation.cancelled"
+
+
+async def test_both_cancel_and_the_hint_is_lost(autojump_clock: MockClock) -> None:
+    """The other process was faster, and the owner learns it only by asking for the same."""
+    log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
+    async with process(log.process(), upstream) as owner, process(Mute(log.process())) as other:
+        run = await ask(owner)
+        await trio.sleep(10.1)
+        event = event_types.generation_cancelled(run[1], None, "anonymous")
+        assert await other.supervisor.end(*run, event)
+        assert await cancel(owner, *run) is True
+        assert upstream.open_now == 0
+        assert await cancel(other, *run) is True
+    the_end(of(log, *run))

@@ -1,0 +1,86 @@
+"""Ephemeral results: erased some time after their end, known to have been there, and nothing else is touched."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from eventstore import Erased
+from eventstore.memory_backend import MemoryBackend
+from server.event_types import EPHEMERAL
+from server.generations.run_context import Run
+from server.runtime.retention import ERASE_SECONDS
+from server.workflows import Workflow
+from tests.generations.wrapped_log import events_of
+
+from .playing import ended, play, snapshot
+from .world import app, ask, folded, key, process, say
+
+
+async def test_an_ephemeral_result_is_erased_in_time(autojump_clock: MockClock) -> None:
+    """By any process, for all of them; the others stay, and so does one that still runs."""
+
+    async def work(run: Run) -> str:
+        await trio.sleep(200 if run.input else 1)
+        return "x"
+
+    log, registry = MemoryBackend(), app(Workflow("w", work))
+    async with (
+        process(log.process(), registry=registry, ephemeral_seconds=60.0) as here,
+        process(log.process(), registry=registry, ephemeral_seconds=60.0) as there,
+    ):
+        short = await play(here, ephemeral=True)
+        long = await play(here, ephemeral=True, input="long")
+        lasting = await play(here)
+        assert log.streams[short[0]].category == EPHEMERAL
+        await ended(here, short)
+        assert (await snapshot(there, short)).ephemeral
+        await trio.sleep(60 - 2 * ERASE_SECONDS)
+        assert (await snapshot(there, short)).result == "x"
+        await trio.sleep(4 * ERASE_SECONDS)
+        for runtime in (here, there):
+            with pytest.raises(Erased):
+                await snapshot(runtime, short)
+            with pytest.raises(Erased):
+                await runtime.conversation(short[0])
+            with pytest.raises(Erased):
+                await say(runtime, short[0], "still there?")
+            assert (await runtime.place(short[1])).stream == short[0], "it is known to have been there"
+        assert (await snapshot(here, lasting)).result == "x"
+        assert events_of(log, short[0]) == []
+        assert (await ended(here, long)).result == "x"
+        await trio.sleep(60 + 4 * ERASE_SECONDS)
+        with pytest.raises(Erased):
+            await snapshot(here, long)
+        assert (await snapshot(there, lasting)).result == "x"
+
+
+async def test_asked_again_with_its_key_it_is_the_erased_one(autojump_clock: MockClock) -> None:
+    """Not made a second time: its key is kept."""
+
+    async def work(run: Run) -> str:
+        return "x"
+
+    log, registry = MemoryBackend(), app(Workflow("w", work))
+    async with process(log.process(), registry=registry, ephemeral_seconds=10.0) as here:
+        first = await play(here, ephemeral=True, key=key("k"))
+        await trio.sleep(30)
+        assert (await play(here, ephemeral=True, key=key("k")))[0] == first[0]
+        assert len(log.streams) == 1
+
+
+async def test_erasing_goes_on_when_the_log_was_away(autojump_clock: MockClock) -> None:
+    async def work(run: Run) -> str:
+        return "x"
+
+    log, registry = MemoryBackend(), app(Workflow("w", work))
+    async with process(log.process(), registry=registry, ephemeral_seconds=10.0, patience=2.0) as here:
+        run = await play(here, ephemeral=True)
+        await ask(here)
+        await trio.sleep(1)
+        log.available = False
+        await trio.sleep(60)
+        log.available = True
+        await trio.sleep(2 * ERASE_SECONDS)
+        with pytest.raises(Erased):
+            await snapshot(here, run)
+    assert folded(log, run[0]).position == 0

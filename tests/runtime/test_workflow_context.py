@@ -1,0 +1,156 @@
+"""What a workflow has around it: models, what people steer, what they say meanwhile."""
+
+from typing import Any
+
+import pytest
+import trio
+from pydantic import BaseModel, Field
+from trio.testing import MockClock
+
+from eventstore.memory_backend import MemoryBackend
+from server.generations.run_context import Run
+from server.providers import UpstreamError
+from server.workflows import Workflow
+from tests.generations.fake_agent import FakeAgent, Say
+from tests.generations.fake_upstream import FakeUpstream
+from tests.generations.owning import fields, the_end
+
+from .playing import cause, ended, outcome, play, snapshot, started, steer
+from .world import app, of, process, say
+
+
+async def test_asking_a_model(autojump_clock: MockClock) -> None:
+    agent = FakeAgent(Say((("a", "b"), 1.0, ("c",))))
+
+    async def work(run: Run) -> list[Any]:
+        said = [
+            await run.generate("fake", "hi"),
+            await run.generate("fake", [{"role": "system", "content": "be kind"}], parameters={"t": 1}),
+            await run.generate("fake"),
+            await run.generate("fake", await run.context()),
+        ]
+        assert said[0].usage == {"input_tokens": 1, "output_tokens": 2}
+        return [one.text for one in said]
+
+    log = MemoryBackend()
+    async with process(log.process(), agent, registry=app(Workflow("w", work))) as here:
+        run = await play(here, said="hello")
+        await ended(here, run)
+        assert (await snapshot(here, run)).result == ["abc"] * 4
+    told = [[(one.role, one.content) for one in prompt.messages] for prompt in agent.asked]
+    assert told == [[("user", "hi")], [("system", "be kind")], [("user", "hello")], [("user", "hello")]]
+    assert agent.asked[1].parameters == {"t": 1}
+    assert fields(the_end(of(log, *run)))["usage"] == {"input_tokens": 4, "output_tokens": 8}
+
+
+async def test_a_models_answer_is_paid_for_once(autojump_clock: MockClock) -> None:
+    """What it said is said again by the next attempt, and its usage counts in the end."""
+    agent = FakeAgent(Say((("a", "b"),)))
+
+    async def work(run: Run) -> str:
+        said = (await run.generate("fake", "hi")).text
+        if run.attempt == 1:
+            await trio.sleep_forever()
+        return said + (await run.generate("fake", "and?")).text
+
+    log = MemoryBackend()
+    registry = app(Workflow("w", work))
+    async with process(log.process(), agent, registry=registry):
+        async with process(log.process(), agent, registry=registry) as lost:
+            run = await play(lost)
+            await started(lost, run, text="ab")
+            await trio.sleep(1)
+        async with process(log.process(), agent, registry=registry) as here:
+            await ended(here, run)
+            found = await snapshot(here, run)
+    assert len(agent.asked) == 2
+    assert (found.result, found.text) == ("abab", "abab")
+    assert found.usage == {"input_tokens": 2, "output_tokens": 4}
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "told"),
+    [
+        ("nobody/x", {}, "nobody/x"),
+        ("fake", {"parameters": {"bad": 1}}, "parameters.bad"),
+        ("fake", {"tools": ["nothing"]}, "there is no tool 'nothing'"),
+    ],
+)
+async def test_asking_for_what_there_is_not(
+    model: str, more: dict[str, Any], told: str, lines: list[dict[str, Any]], autojump_clock: MockClock
+) -> None:
+    async def work(run: Run) -> None:
+        await run.generate(model, "hi", **more)
+
+    error = (await outcome(work))["error"]
+    assert error["code"] in ("workflow_failed", "invalid_parameters")
+    assert told in (cause(lines) if "reference" in error else error["message"])
+
+
+async def test_an_upstreams_failure_can_be_mended(autojump_clock: MockClock) -> None:
+    async def work(run: Run) -> str:
+        with pytest.raises(UpstreamError):
+            await run.generate("fake", "hi")
+        return "without it"
+
+    log, upstream = MemoryBackend(), FakeUpstream(("a",), UpstreamError("upstream_cut", "cut"))
+    async with process(log.process(), upstream, registry=app(Workflow("w", work))) as here:
+        run = await play(here)
+        await ended(here, run)
+        assert (await snapshot(here, run)).result == "without it"
+
+
+class Dials(BaseModel):
+    strictness: int = Field(5, ge=0, le=10)
+
+
+async def test_steering_is_seen_at_the_next_token(autojump_clock: MockClock) -> None:
+    """From the position on at which readers see it, by the run too, and by an attempt that follows."""
+
+    async def work(run: Run) -> None:
+        for _ in range(4):
+            await run.token(f"{run.steering.strictness} ")
+            await trio.sleep(1)
+        if run.attempt == 1:
+            await trio.sleep_forever()
+
+    log = MemoryBackend()
+    registry = app(Workflow("w", work, steering=Dials))
+    async with process(log.process()) as other:
+        async with process(log.process(), registry=registry) as lost:
+            run = await play(lost)
+            await started(lost, run, text="5 5 ")
+            await steer(lost, run, "strictness", 9)
+            found = await started(lost, run, text="5 5 5 9 ")
+            assert found.steering == {"strictness": 9}
+        async with process(log.process(), registry=registry) as here:
+            await ended(here, run)
+        assert (await snapshot(other, run)).text == "9 9 9 9 "
+
+
+async def test_what_is_said_while_it_runs_is_context(autojump_clock: MockClock) -> None:
+    async def work(run: Run) -> list[list[str]]:
+        seen = []
+        for _ in range(3):
+            await run.token("x")
+            seen.append([turn.content for turn in await run.context()])
+            await trio.sleep(1)
+        return seen
+
+    log = MemoryBackend()
+    async with process(log.process(), registry=app(Workflow("w", work))) as here, process(log.process()) as there:
+        run = await play(here, said="hello")
+        await trio.sleep(0.5)
+        await say(there, run[0], "wait")
+        await trio.sleep(1)
+        await say(here, run[0], "what?")
+        await ended(here, run)
+        found = await snapshot(here, run)
+    assert found.result == [["hello"], ["hello", "wait"], ["hello", "wait", "what?"]]
+
+
+async def test_without_declared_steering_there_is_none(autojump_clock: MockClock) -> None:
+    async def work(run: Run) -> Any:
+        return run.steering
+
+    assert "usage" in await outcome(work)
