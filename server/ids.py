@@ -1,6 +1,6 @@
-"""Ids: a prefix that says what it is, then 26 characters that sort by time and cannot be guessed (ULID's form).
+"""Ids: a prefix that says what the id names, then a ULID: 26 characters that sort by time and cannot be guessed.
 
-https://github.com/ulid/spec: 48 bits of milliseconds, 80 random bits, Crockford's base 32.
+A ULID is 48 bits of milliseconds and 80 random bits in Crockford's base 32 (https://github.com/ulid/spec).
 """
 
 import os
@@ -9,23 +9,26 @@ import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
-"""The characters of ten bits at once: an id is made several times for each request."""
-_REST = "_[0-9A-HJKMNP-TV-Z]{26}"
-_SHAPE = re.compile("(conv|gen|msg|call|ref)" + _REST)
+"""The two characters of each ten bits: half as many steps, for each request makes several ids."""
+_ULID = "_[0-9A-HJKMNP-TV-Z]{26}"
+_ID = re.compile("(conv|gen|msg|call|ref)" + _ULID)
 
 
-def shape(prefix: str) -> str:
-    """What an id looks like, as a pattern that schemas of every language understand."""
-    return f"^{prefix}{_REST}$"
+def id_pattern(prefix: str) -> str:
+    """A regular expression for ids with this prefix, in the syntax that JSON Schema recommends (ECMA-262)."""
+    return f"^{prefix}{_ULID}$"
 
 
-def new(prefix: str) -> str:
-    """A new id, `conv_…`, `gen_…`, `msg_…`, `call_…`, `req_…` or `ref_…`."""
+def new_id(prefix: str) -> str:
+    """A new id with this prefix: `conv`, `gen`, `msg`, `call`, `req` or `ref`."""
     number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
     return f"{prefix}_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
-def looks_right(text: str, prefix: str) -> bool:
-    """Whether this can be an id at all. What cannot never reaches the database (a NUL would be an error there)."""
-    found = _SHAPE.fullmatch(text)
+def is_valid_id(text: str, prefix: str) -> bool:
+    """Whether the text has the form of an id with this prefix.
+
+    Callers ask this before they ask the database, which raises an error for a text with U+0000 in it.
+    """
+    found = _ID.fullmatch(text)
     return found is not None and found[1] == prefix

@@ -1,11 +1,11 @@
-"""Webhooks: a receiver is told of a generation's end by a signed POST, again and again until it takes it.
+"""Webhooks: a signed POST tells a receiver that a generation has ended, until the receiver takes it.
 
-Signed by https://github.com/standard-webhooks/standard-webhooks. A webhook is a stream of its own in the event
-store, written by a fenced writer, so it outlives its process. The room must not know the web, nor who runs
-generations.
+Signed by Standard Webhooks (https://github.com/standard-webhooks/standard-webhooks). Each webhook has a stream of
+its own in the event store and a fenced writer, so another process can go on with it. `webhooks` holds all of one
+process, `delivery` drives one, `sender` makes one try. None of them knows the web or who runs generations.
 """
 
-from server.webhooks.options import WebhookOptions
+from server.webhooks.retry_schedule import WebhookOptions
 from server.webhooks.sender import Sender
 from server.webhooks.webhook_events import Try, WebhookSnapshot, is_webhook
 from server.webhooks.webhooks import Webhooks

@@ -1,8 +1,9 @@
-"""One webhook, driven from the wait for its generation's end to its own.
+"""The delivery of one webhook: waits for the generation's terminal event, and tries until the receiver takes it.
 
-Each try is durable before the next is made; where a process dies between a POST and its record, that try is made
-again. So a receiver may hear twice (the id is the same), and never not at all. Every append carries the writer's
-next `seq`: being fenced off ends it without a word, for another process goes on. It must not know HTTP.
+Each try is recorded before the next one is made. A process may die between a POST and its record; the next process
+makes that try again. So no crash loses a message, and a receiver may get the same one twice (with the same id).
+Each append carries the next sequence number of the webhook's writer: when another process has taken over, the
+append raises `Fenced`, and this delivery ends. It must not know HTTP.
 """
 
 import random
@@ -11,29 +12,83 @@ from functools import partial
 
 import trio
 
-from eventstore import Append, Erased, Event, EventStore, NewEvent, StreamUnknown, Writer
-from server import logs
-from server.events import GENERATION_SCOPE
-from server.metrics.counting import Counter
-from server.store_retry import insist
-from server.webhooks import message, webhook_events
-from server.webhooks.options import WebhookOptions
+from eventstore import (
+    Append,
+    Erased,
+    Event,
+    EventStore,
+    NewEvent,
+    Place,
+    StreamUnknown,
+    Trimmed,
+    Writer,
+)
+from eventstore.db_retry import retry_until_available
+from server.conversations import key_scopes
+from server.event_types import TERMINAL
+from server.observability import logs
+from server.observability.metrics import Counter
+from server.webhooks import sender, webhook_events
+from server.webhooks.retry_schedule import WebhookOptions
 from server.webhooks.sender import Outcome, Sender
-from server.webhooks.wait_for_end import find_end
-from server.webhooks.webhook_events import Hook
+from server.webhooks.webhook_events import WebhookState
 
 log = logs.get("webhooks")
 
 NAME_SECONDS = 5.0
-"""After which a try is recorded whose name leads nowhere, however soon that was known."""
+"""How long a try takes whose host name leads to no allowed address: so nobody can tell by the
+time whether the name exists inside the operator's network."""
 NEVER_REQUESTED = "never requested"
 EXPIRED = "the generation's events are not kept any more"
 GONE = "the receiver wants no more (410)"
 USED_UP = "no try left"
 
 
-async def read_hook(store: EventStore, stream: str) -> Hook | None:
-    """The webhook as its events made it; None if there is none. Raises `StoreUnavailable`."""
+async def wait_for_terminal_event(store: EventStore, place: Place, generation: str, pause: float) -> Event | None:
+    """Waits for the terminal event of a generation. None: retention has erased it.
+
+    `place` is where the generation was requested.
+
+    Reads a page, and then sleeps `pause` seconds: a task that woke at every token would cost more than an end that
+    is seen a moment later. Outages of the store only make the wait longer.
+    """
+    after = place.last
+    bound: int | None = None  # the terminal event, if it is still there, is not after this position
+    while True:
+        try:
+            with store.subscribe(place.stream, after) as subscription:
+                while bound is None or after < bound:
+                    found = await retry_until_available(subscription.next)
+                    for event in found:
+                        if event.tag == generation and event.type in TERMINAL:
+                            return event
+                    after = subscription.position
+                    if len(found) < store.options.read_limit:
+                        await trio.sleep(pause)
+            return None
+        except Trimmed as trimmed:
+            after = trimmed.earliest - 1
+            bound = await retry_until_available(partial(_last_possible_position, store, place.stream, generation))
+        except (StreamUnknown, Erased):
+            return None
+
+
+async def _last_possible_position(store: EventStore, conversation: str, generation: str) -> int | None:
+    """The position after which the terminal event cannot come: the log's head, once the generation has ended.
+
+    None: it has not ended.
+    """
+    writer = await store.writer(conversation, generation)
+    if writer is not None and not writer.closed:
+        return None
+    try:
+        return (await store.head(conversation)).position  # read after the writer: the terminal event closed it
+    except (StreamUnknown, Erased):
+        return 0
+
+
+async def read_webhook(store: EventStore, stream: str) -> WebhookState | None:
+    """The state of the webhook in this stream; None: there is none. Raises `StoreUnavailable`."""
     events: list[Event] = []
     try:
         while True:
@@ -46,7 +101,10 @@ async def read_hook(store: EventStore, stream: str) -> Hook | None:
 
 
 class Delivery:
-    """The writer `stream` in one epoch, whose first append is made. `limiter` bounds the tries under way."""
+    """Delivers the webhook of `stream`, whose writer has this name too, in one epoch.
+
+    The caller has made the first append of the epoch. `limiter` bounds the tries under way in this process.
+    """
 
     def __init__(
         self,
@@ -68,40 +126,42 @@ class Delivery:
         self._seq = 1
 
     async def run(self) -> None:
-        """Until the webhook has ended. Raises `Fenced`: somebody else drives it; any other error is a fault."""
-        hook = await insist(partial(read_hook, self._store, self._stream))
-        if hook is None or hook.status != "pending":
+        """Runs until the webhook has ended. Raises `Fenced`: another process drives it. Other errors are bugs."""
+        webhook = await retry_until_available(partial(read_webhook, self._store, self._stream))
+        if webhook is None or webhook.status != "pending":
             return
-        logs.bind(generation=hook.generation, conversation=hook.conversation)
-        place = await insist(partial(self._store.find_key, GENERATION_SCOPE, hook.generation))
+        logs.bind(generation=webhook.generation, conversation=webhook.conversation)
+        place = await retry_until_available(
+            partial(self._store.find_key, key_scopes.GENERATION, webhook.generation)
+        )
         if place is None:
-            await self._give_up(hook, NEVER_REQUESTED)
+            await self._give_up(webhook, NEVER_REQUESTED)
             return
-        end = await find_end(self._store, place, hook.generation, self._options.pause)
+        end = await wait_for_terminal_event(self._store, place, webhook.generation, self._options.pause)
         if end is None:
-            await self._give_up(hook, EXPIRED)
+            await self._give_up(webhook, EXPIRED)
             return
-        body = message.body(hook.generation, place.stream, end, self._options.public)
-        # How long ago the last try was is told by the store's clock alone: this process may be another one.
-        passed = (hook.newest_at - hook.tries[-1].at).total_seconds() if hook.tries else 0.0
-        for attempt in range(len(hook.tries) + 1, len(self._options.schedule) + 1):
+        body = sender.body(webhook.generation, place.stream, end, self._options.public)
+        # Only the store's clock tells how long ago the last try was: another process may have made it.
+        passed = (webhook.newest_at - webhook.tries[-1].at).total_seconds() if webhook.tries else 0.0
+        for attempt in range(len(webhook.tries) + 1, len(self._options.schedule) + 1):
             await trio.sleep(max(0.0, self._delay(attempt) - passed))
             passed = 0.0
-            if await self._try(hook, attempt, body):
+            if await self._try(webhook, attempt, body):
                 return
-        await self._give_up(hook, USED_UP)  # the schedule was longer when it was last tried
+        await self._give_up(webhook, USED_UP)  # a former configuration had more tries
 
     def _delay(self, attempt: int) -> float:
         return self._options.schedule[attempt - 1] * (1 + self._options.jitter * random.random())
 
-    async def _try(self, hook: Hook, attempt: int, body: bytes) -> bool:
-        """One try and its record; whether it was the last."""
+    async def _try(self, webhook: WebhookState, attempt: int, body: bytes) -> bool:
+        """Makes one try and records it. Returns whether it was the last."""
         started = trio.current_time()
         async with self._limiter:
-            outcome = await self._post(hook, body)
-        if outcome.error in webhook_events.NAMES_FAULTS:
+            outcome = await self._post(webhook, body)
+        if outcome.error in webhook_events.HIDDEN_ERRORS:
             log.warning("webhook has nowhere to go", attempt=attempt, why=outcome.error, ms=outcome.ms)
-            # The record's time is shown. An inside name is found at once, and a foreign one takes its time.
+            # Clients see when the try was recorded. An internal name fails at once, an unknown one takes longer.
             await trio.sleep_until(started + NAME_SECONDS)
         record = webhook_events.tried(attempt, outcome.status, outcome.error, outcome.ms)
         if outcome.delivered:
@@ -111,19 +171,21 @@ class Delivery:
             return True
         self._counter.add("failed")
         if outcome.gone or attempt >= len(self._options.schedule):
-            await self._give_up(hook, GONE if outcome.gone else USED_UP, attempt, record)
+            await self._give_up(webhook, GONE if outcome.gone else USED_UP, attempt, record)
             return True
         await self._write((record,))
         return False
 
-    async def _post(self, hook: Hook, body: bytes) -> Outcome:
+    async def _post(self, webhook: WebhookState, body: bytes) -> Outcome:
         secret = self._options.secret
-        assert secret is not None, "nobody drives a webhook without a secret"
-        headers = message.headers(secret, hook.generation, datetime.now(UTC), body)
-        return await self._sender.post(hook.url, headers, body)
+        assert secret is not None, "without a secret no webhook is driven"
+        headers = sender.headers(secret, webhook.generation, datetime.now(UTC), body)
+        return await self._sender.post(webhook.url, headers, body)
 
-    async def _give_up(self, hook: Hook, reason: str, attempts: int | None = None, *before: NewEvent) -> None:
-        tries = len(hook.tries) if attempts is None else attempts
+    async def _give_up(
+        self, webhook: WebhookState, reason: str, attempts: int | None = None, *before: NewEvent
+    ) -> None:
+        tries = len(webhook.tries) if attempts is None else attempts
         await self._write((*before, webhook_events.gave_up(tries, reason)), last=True)
         self._counter.add("gave_up")
         log.warning("webhook given up", attempts=tries, why=reason)
@@ -131,5 +193,5 @@ class Delivery:
     async def _write(self, events: tuple[NewEvent, ...], *, last: bool = False) -> None:
         writer = Writer(self._stream, self._epoch, self._seq + 1)
         append = Append(self._stream, events, writer=writer, closes=self._stream if last else None)
-        await insist(partial(self._store.append, append))
+        await retry_until_available(partial(self._store.append, append))
         self._seq += 1

@@ -1,8 +1,10 @@
-"""One POST to a receiver: resolve, judge every address, connect to one of those, send, hear the status.
+"""One POST to a receiver: its body, its signed headers, and the way out of the operator's network.
 
-Owns the way out of this network. The name is resolved once, and the connection goes to an address that was judged:
-a name that leads elsewhere a moment later (DNS rebinding) changes nothing. No proxy, no redirect, and nothing of
-the answer is kept but its status. It must not know signatures, nor when to try again. No URL reaches a log line.
+Signed by Standard Webhooks 1.0. The id is the same for every try, so a receiver can tell a repetition; the time,
+and so the signature, differ. `Sender` resolves the host's name once, checks every address, and connects to one of
+those: a name that leads elsewhere a moment later (DNS rebinding) changes nothing. It uses no proxy, follows no
+redirect and keeps the status alone. It must not know when to try again. No URL reaches a log line, for it may hold
+a secret.
 """
 
 import ssl
@@ -10,22 +12,70 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
+import msgspec
 import trio
+from pydantic import SecretStr
+from standardwebhooks import Webhook
 
-from server import logs
-from server.upstream.address import Address
-from server.upstream.exchange import ResponseParser, encode_request
-from server.webhooks.options import ANY_PORT
-from server.webhooks.target import is_public, parse_target
+from eventstore import Event
+from server.config.web_addresses import PublicUrl
+from server.http_client.base_url import BaseUrl
+from server.http_client.http1_codec import ResponseParser, encode_request
+from server.observability import logs
+from server.webhooks.retry_schedule import ANY_PORT
+from server.webhooks.target_address import is_public, parse_target_url
+from server.wire.event_json import encode
 
 log = logs.get("webhooks")
 
+MOST_EVENT = 128 * 1024
+"""Bytes. A larger event is left out of the body; the receiver gets it from the snapshot."""
+
+
+def message_id(generation: str) -> str:
+    """The `webhook-id`, the same for all tries: a generation has one webhook."""
+    return "msg_" + generation.partition("_")[2]
+
+
+def body(generation: str, conversation: str, event: Event, public: PublicUrl) -> bytes:
+    """The JSON body. `event` is the terminal event, as every transport sends it.
+
+    `snapshot` is an absolute URL where the server knows its own address: a receiver made no request, so it has no
+    base to resolve a path against.
+    """
+    encoded = encode(event)
+    return msgspec.json.encode(
+        {
+            "type": event.type,
+            "timestamp": event.at,
+            "data": {
+                "generation": generation,
+                "conversation": conversation,
+                "position": event.position,
+                "event": msgspec.Raw(encoded) if len(encoded) <= MOST_EVENT else None,
+                "snapshot": public.url(f"/v1/generations/{generation}"),
+            },
+        }
+    )
+
+
+def headers(secret: SecretStr, generation: str, at: datetime, body: bytes) -> Mapping[str, str]:
+    """The headers of a try that is made at `at` (UTC)."""
+    name = message_id(generation)
+    return {
+        "webhook-id": name,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret.get_secret_value()).sign(name, at, body.decode()),
+    }
+
+
 CONNECT_SECONDS = 4.0
-"""For each of a name's addresses: one that swallows everything leaves time for the next."""
+"""For each address of the host: an address that never answers leaves time for the next one."""
 RECEIVE_SIZE = 4_096  # bytes
 MOST_READ, READ_SECONDS = 8_192, 0.5
-"""How much of the answer's body is read and thrown away: closing on unread bytes is a reset at the receiver."""
+"""How much of the response body is read and dropped: TCP resets a connection that is closed on unread bytes."""
 
 ERRORS: Mapping[str, str] = {
     "name_not_found": "the host's name cannot be resolved",
@@ -38,14 +88,14 @@ ERRORS: Mapping[str, str] = {
     "timeout": "it took too long",
     "internal_error": "this server failed; its log says why",
 }
-"""The errors of a try, for programs, and what each means. Clients are told of some by one code: `Try.shown`."""
+"""The error codes of a try, and what each means. `Try.shown` shows clients one code for several of them."""
 
 Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a try came to: the receiver's `status`, or one of `ERRORS`; after so many milliseconds."""
+    """The outcome of a try: the receiver's HTTP `status`, or one of `ERRORS`, after `ms` milliseconds."""
 
     status: int | None
     error: str | None
@@ -53,33 +103,40 @@ class Outcome:
 
     @property
     def delivered(self) -> bool:
-        """Taken. A redirect is not: who may be told is said by the URL alone."""
+        """Whether the receiver took it (2xx).
+
+        A redirect (3xx) is a failure: only the registered URL may get it.
+        """
         return self.status is not None and 200 <= self.status < 300
 
     @property
     def gone(self) -> bool:
-        """The receiver wants no more of this (410)."""
+        """Whether the receiver wants no more tries (410 Gone)."""
         return self.status == 410
 
 
-class Undelivered(Exception):
-    """No status came; `error` is one of `ERRORS`."""
+class DeliveryError(Exception):
+    """A try got no status. `error` is one of `ERRORS`."""
 
     def __init__(self, error: str) -> None:
         super().__init__(error)
         self.error = error
 
 
-def described(failure: Exception) -> dict[str, str]:
-    """A fault of ours for a log line: what and where, without its text, in which the URL could stand."""
+def describe_fault(failure: Exception) -> dict[str, str]:
+    """The fields of a log line about a bug: type and place of the exception.
+
+    Not its text: the URL may be in it.
+    """
     last = traceback.extract_tb(failure.__traceback__)[-1]
     return {"why": type(failure).__name__, "where": f"{last.name}, line {last.lineno} of {last.filename}"}
 
 
 class Sender:
-    """Posts. `timeout` in seconds, for all of a try up to the status; `connect` takes an IP address and a port.
+    """Sends POSTs to receivers.
 
-    `ports`: where receivers may listen.
+    `timeout`: seconds of a try, until the status has come. `ports`: those that receivers may listen on.
+    `allow_private`: addresses that are not public are allowed. `connect` takes an IP address and a port.
     """
 
     def __init__(
@@ -98,84 +155,84 @@ class Sender:
         self._connect = connect
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """One try. Raises nothing: what goes wrong is the outcome."""
+        """Makes one try. Raises no error: whatever goes wrong is in the outcome."""
         started = trio.current_time()
         status, error = None, None
         try:
             status = await self._post(url, headers, body)
-        except Undelivered as undelivered:
+        except DeliveryError as undelivered:
             error = undelivered.error
         except trio.TooSlowError:
             error = "timeout"
         except Exception as failure:
-            log.error("webhook try failed", **described(failure))
+            log.error("webhook try failed", **describe_fault(failure))
             error = "internal_error"
         return Outcome(status, error, round((trio.current_time() - started) * 1000))
 
     async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        target = parse_target(url)
+        target = parse_target_url(url)
         if not any(target.address.port in ports for ports in self._ports):
-            raise Undelivered("port_not_allowed")  # taken when the setting was another one
+            raise DeliveryError("port_not_allowed")  # it was registered under another setting
         request = encode_request(target.address, target.path, headers, body)
         async with AsyncExitStack() as stack:
             with trio.fail_after(self._timeout):
                 stream = await self._open(target.address, stack)
                 parser = await _exchange(stream, request)
-            await _read_out(stream, parser)
+            await _drain_response(stream, parser)
         return parser.status
 
-    async def _open(self, address: Address, stack: AsyncExitStack) -> trio.abc.Stream:
-        stream = await self._reach(await self._resolve(address), address.port)
-        # TLS around it is not told goodbye: that would wait for the receiver.
+    async def _open(self, address: BaseUrl, stack: AsyncExitStack) -> trio.abc.Stream:
+        stream = await self._connect_to_any(await self._resolve(address), address.port)
+        # Closed without TLS's close_notify: sending it could wait for the receiver.
         stack.push_async_callback(trio.aclose_forcefully, stream)
         if not address.secure:
             return stream
-        if self._context is None:  # it reads all the certificates there are
+        if self._context is None:  # in a thread: it reads all certificates from disk
             self._context = await trio.to_thread.run_sync(ssl.create_default_context)
-        # https_compatible: receivers end without close_notify, and the protocol has an end of its own.
+        # https_compatible: many receivers close without close_notify; HTTP says itself where the response ends.
         tls = trio.SSLStream(stream, self._context, server_hostname=address.host, https_compatible=True)
         try:
             await tls.do_handshake()
         except trio.BrokenResourceError:
-            raise Undelivered("tls_failed") from None
+            raise DeliveryError("tls_failed") from None
         return tls
 
-    async def _resolve(self, address: Address) -> list[str]:
+    async def _resolve(self, address: BaseUrl) -> list[str]:
         try:
             found = await trio.socket.getaddrinfo(address.host, address.port, type=trio.socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise Undelivered("name_not_found") from None
-        places = list(dict.fromkeys(str(place[0]) for *_, place in found))
-        if not self._allow_private and not all(map(is_public, places)):
-            raise Undelivered("private_address")
-        return places
+            raise DeliveryError("name_not_found") from None
+        addresses = list(dict.fromkeys(str(socket_address[0]) for *_, socket_address in found))
+        if not self._allow_private and not all(map(is_public, addresses)):
+            raise DeliveryError("private_address")
+        return addresses
 
-    async def _reach(self, places: list[str], port: int) -> trio.abc.Stream:
-        for place in places:
+    async def _connect_to_any(self, addresses: list[str], port: int) -> trio.abc.Stream:
+        for ip in addresses:
             with trio.move_on_after(CONNECT_SECONDS), suppress(OSError):
-                return await self._connect(place, port)
-        raise Undelivered("cannot_connect")
+                return await self._connect(ip, port)
+        raise DeliveryError("cannot_connect")
 
 
 async def _exchange(stream: trio.abc.Stream, request: bytes) -> ResponseParser:
-    """Sends the request and reads the answer's head."""
+    """Sends the request and reads the head of the response."""
     parser = ResponseParser()
     try:
-        # Broken: it may have refused, and closed before it has read all. See what it said.
+        # The receiver may refuse, and close before it has read the whole request. Its response may be there still.
         with suppress(trio.BrokenResourceError):
             await stream.send_all(request)
         while data := await stream.receive_some(RECEIVE_SIZE):
             parser.feed(bytes(data))
-            if parser.head_done:
+            if parser.head_complete:
                 return parser
             if parser.failure:
-                raise Undelivered("malformed")
+                raise DeliveryError("malformed")
     except trio.BrokenResourceError:
         pass
-    raise Undelivered("cut")
+    raise DeliveryError("cut")
 
 
-async def _read_out(stream: trio.abc.Stream, parser: ResponseParser) -> None:
+async def _drain_response(stream: trio.abc.Stream, parser: ResponseParser) -> None:
     size = 0
     with trio.move_on_after(READ_SECONDS), suppress(trio.BrokenResourceError):
         while size < MOST_READ and not parser.complete and not parser.failure:

@@ -1,6 +1,6 @@
-"""The facts of one webhook, and the fold of them. Pure, and the only place that reads their fields.
+"""The events of one webhook, and their fold into its state. Only this file knows their fields. Pure.
 
-They stand in a stream of the webhook's own, which is never served: its URL may hold a secret. What may be shown is
+Each webhook has a stream of its own, which no client can read: its URL may hold a secret. Clients are shown a
 `WebhookSnapshot`.
 """
 
@@ -13,21 +13,20 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from eventstore import Event, NewEvent
-from server.webhooks.target import parse_target
+from server.webhooks.target_address import parse_target_url
 
 CATEGORY: Final = "webhook"
-"""Of the streams; the scope of the keys by which each is made once."""
-TAKEOVER_SCOPE: Final = "webhook takeover"
+"""The category of webhooks' streams."""
 PREFIX: Final = "hook_"
 FIRST_EPOCH: Final = 1
-"""Of whoever made the webhook; each takeover counts on."""
+"""The epoch of the process that made the webhook. Each takeover has the next one."""
 
 REQUESTED, TAKEN_OVER, TRIED = "webhook.requested", "webhook.taken_over", "webhook.tried"
 DELIVERED, GAVE_UP = "webhook.delivered", "webhook.gave_up"
 
-NAMES_FAULTS: Final = ("name_not_found", "private_address")
+HIDDEN_ERRORS: Final = ("name_not_found", "private_address")
 NO_ALLOWED_ADDRESS: Final = "no_allowed_address"
-"""Said to clients for each of `NAMES_FAULTS`: the host's name leads to no address that webhooks may go to."""
+"""What clients see for each of `HIDDEN_ERRORS`: the host's name leads to no address that webhooks may go to."""
 
 Status = Literal["pending", "delivered", "gave_up"]
 
@@ -42,12 +41,13 @@ class Try(msgspec.Struct, frozen=True, kw_only=True):
     ms: Annotated[int, Meta(ge=0, description="How long it took; 0 for `no_allowed_address`.")]
 
     def shown(self) -> "Try":
-        """What a client may know of it.
+        """The try as clients may see it.
 
-        A name that is not found and one that leads to a private address look the same, by the code and by the
-        time: else whoever may name URLs could ask which names our network has. Our log has the difference.
+        A name that does not exist and a name with a private address look the same, in code and in time. Otherwise
+        a client could find out, by registering URLs, which names the operator's network has. The log tells them
+        apart.
         """
-        return replace(self, error=NO_ALLOWED_ADDRESS, ms=0) if self.error in NAMES_FAULTS else self
+        return replace(self, error=NO_ALLOWED_ADDRESS, ms=0) if self.error in HIDDEN_ERRORS else self
 
 
 class WebhookSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +59,8 @@ class WebhookSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     tries: list[Try]
 
 
-class Hook(msgspec.Struct, frozen=True):
-    """A webhook as its events made it. `newest_at`: when the last of them was written."""
+class WebhookState(msgspec.Struct, frozen=True):
+    """The fold of a webhook's events. `newest_at`: when the last event was written, by the store's clock."""
 
     generation: str
     conversation: str
@@ -71,11 +71,11 @@ class Hook(msgspec.Struct, frozen=True):
     tries: tuple[Try, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Hook({self.generation!r}, {self.status!r}, tries={len(self.tries)})"
+        return f"WebhookState({self.generation!r}, {self.status!r}, tries={len(self.tries)})"
 
     def snapshot(self) -> WebhookSnapshot:
-        """What may be shown of it."""
-        origin = parse_target(self.url).origin
+        """What clients are shown of the webhook."""
+        origin = parse_target_url(self.url).origin
         tries = [one.shown() for one in self.tries]
         return WebhookSnapshot(status=self.status, url=origin, reason=self.reason, tries=tries)
 
@@ -95,49 +95,49 @@ def _event(kind: str, **fields: Any) -> NewEvent:
 
 
 def requested(generation: str, conversation: str, url: str) -> NewEvent:
-    """Always position 1."""
+    """A client asks for the webhook. Always position 1."""
     return _event(REQUESTED, generation=generation, conversation=conversation, url=url)
 
 
 def taken_over(epoch: int) -> NewEvent:
-    """Another process goes on with it, for the one before is gone."""
+    """Another process takes the webhook over, in this epoch: the former one is gone."""
     return _event(TAKEN_OVER, epoch=epoch)
 
 
 def tried(attempt: int, status: int | None, error: str | None, ms: int) -> NewEvent:
-    """A POST came to something."""
-    said = {"status": status} if status is not None else {"error": error}
-    return _event(TRIED, attempt=attempt, **said, ms=ms)
+    """One try was made. It has a `status`, or an `error`, and took `ms` milliseconds."""
+    outcome = {"status": status} if status is not None else {"error": error}
+    return _event(TRIED, attempt=attempt, **outcome, ms=ms)
 
 
 def delivered(attempt: int) -> NewEvent:
-    """The end, well."""
+    """The receiver took the try of this number. The webhook has ended."""
     return _event(DELIVERED, attempt=attempt)
 
 
 def gave_up(attempts: int, reason: str) -> NewEvent:
-    """The end, badly, after so many tries."""
+    """No further try will be made, after so many. The webhook has ended."""
     return _event(GAVE_UP, attempts=attempts, reason=reason)
 
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def fold(events: Iterable[Event]) -> Hook | None:
-    """The webhook that all events of its stream made; None where the first does not make one."""
-    hook: Hook | None = None
+def fold(events: Iterable[Event]) -> WebhookState | None:
+    """The webhook's state after all events of its stream; None: the stream does not begin with a request."""
+    hook: WebhookState | None = None
     for event in events:
         fields = _decode(event.data)
         if hook is not None:
             hook = _after(replace(hook, newest_at=event.at), event, fields)
         elif event.type == REQUESTED:
-            hook = Hook(fields["generation"], fields["conversation"], fields["url"], event.at)
+            hook = WebhookState(fields["generation"], fields["conversation"], fields["url"], event.at)
         else:
             return None
     return hook
 
 
-def _after(hook: Hook, event: Event, fields: Mapping[str, Any]) -> Hook:
+def _after(hook: WebhookState, event: Event, fields: Mapping[str, Any]) -> WebhookState:
     if event.type == TRIED:
         one = Try(
             attempt=fields["attempt"],

@@ -1,7 +1,8 @@
-"""All webhooks of one process: taken on, driven, taken over from processes that are gone, and shown.
+"""All webhooks of one process: registered, driven, taken over from processes that are gone, and shown.
 
-A webhook is made before its generation is requested, so that no end is ever missed; one whose generation never
-comes is given up. Its open writer is how any process finds it after its own has died. It knows no web.
+A webhook is made before its generation is requested: so the generation cannot end unseen. If the request never
+comes, the webhook is given up. Its writer stays open until the webhook ends: by open writers the sweep of any
+process finds the webhooks of a process that died. This file knows no web.
 """
 
 import secrets
@@ -21,32 +22,32 @@ from eventstore import (
     Writer,
     WrongExpectedPosition,
 )
-from server import logs
-from server.errors import Problem
-from server.events import GENERATION_SCOPE
-from server.metrics.counting import Counter
+from server.conversations import key_scopes
+from server.observability import logs
+from server.observability.metrics import Counter
+from server.problem import Problem
 from server.webhooks import webhook_events
-from server.webhooks.delivery import NEVER_REQUESTED, Delivery, read_hook
-from server.webhooks.options import WebhookOptions
-from server.webhooks.sender import Sender, described
-from server.webhooks.target import BadTarget, is_private_by_name, parse_target
-from server.webhooks.webhook_events import CATEGORY, FIRST_EPOCH, TAKEOVER_SCOPE, Hook, WebhookSnapshot
+from server.webhooks.delivery import NEVER_REQUESTED, Delivery, read_webhook
+from server.webhooks.retry_schedule import WebhookOptions
+from server.webhooks.sender import Sender, describe_fault
+from server.webhooks.target_address import BadTargetUrl, is_private_by_name, parse_target_url
+from server.webhooks.webhook_events import CATEGORY, FIRST_EPOCH, WebhookSnapshot, WebhookState
 
 log = logs.get("webhooks")
 
 KEY_SECONDS = 86_400.0
 UNKNOWN_SECONDS = 60.0
-"""A generation that nobody has requested for so long, and for twice the store's patience, is not on its way."""
+"""After this time, and twice the store's patience, the request of a generation cannot be on its way any more."""
 CRASH_SECONDS = 600.0
-"""After a fault of ours a webhook is left alone for so long: it may fail in the same way."""
+"""How long a webhook waits after a bug in this server ended its delivery: the next attempt may fail as well."""
 OUTCOMES = ("delivered", "failed", "gave_up")
 
 
 class Webhooks:
-    """One per process. `counter` counts tries that were taken and that failed, and webhooks given up.
+    """One per process. `counter` counts tries that were delivered, tries that failed, and webhooks given up.
 
-    `left` are those of this process that it does not drive though they may be pending, by stream; with the time,
-    by trio's clock, from which on the sweep sees to them.
+    `unattended`: the streams of webhooks that this process has made or taken over and does not drive, though they
+    may be pending. The value is the time, by trio's clock, from which on the sweep takes them over.
     """
 
     def __init__(
@@ -60,37 +61,40 @@ class Webhooks:
         self._store = store
         self._nursery = nursery
         self._options = options
-        self.counter = counter or Counter()
+        self.counter = Counter() if counter is None else counter
         self.counter.expect((outcome,) for outcome in OUTCOMES)
         self._sender = sender or Sender(
             allow_private=options.allow_private, timeout=options.timeout, ports=options.allowed_ports
         )
         self._limiter = trio.CapacityLimiter(options.most_at_once)
-        self.left: dict[str, float] = {}
+        self.unattended: dict[str, float] = {}
         self._registered: set[str] = set()
         self._driven: set[str] = set()
 
     def __len__(self) -> int:
-        """How many this process drives."""
+        """How many webhooks this process drives."""
         return len(self._driven)
 
     @property
-    def able(self) -> bool:
-        """Whether this process can drive webhooks at all: it has a secret to sign with."""
+    def can_deliver(self) -> bool:
+        """Whether this process can drive webhooks: it has a secret to sign with."""
         return self._options.secret is not None
 
-    def leave(self, generation: str) -> None:
-        """Whether the generation's request is in the log is not known: neither `start` nor `abandon` will come."""
+    def leave_to_sweep(self, generation: str) -> None:
+        """Leaves a webhook to the sweep, where nobody knows whether the generation's request is in the log.
+
+        The caller will call neither `start` nor `abandon`.
+        """
         stream = webhook_events.stream_of(generation)
         self._registered.discard(stream)
-        self.left[stream] = trio.current_time()
+        self.unattended[stream] = trio.current_time()
 
     def drives(self, writer: str) -> bool:
-        """Whether this process is at work on the webhook of this writer; the sweep leaves it alone then."""
+        """Whether this process drives the webhook of this writer. Then the sweep does not take it over."""
         return writer in self._driven
 
-    def check(self, url: str) -> None:
-        """Raises `Problem` 422 where no webhook can go there. Asks nobody, not even for the name's addresses."""
+    def check_url(self, url: str) -> None:
+        """Raises `Problem` 422 where no webhook may go to this URL. Makes no DNS query."""
         if self._options.secret is None:
             detail = (
                 "This server has no secret to sign webhooks with. Set TOKENTAPE_WEBHOOK_SECRET (whsec_ and the "
@@ -98,32 +102,32 @@ class Webhooks:
             )
             raise Problem(422, "webhooks_not_configured", detail, extra={"field": "webhook"})
         try:
-            target = parse_target(url)
+            target = parse_target_url(url)
             if not self._options.allow_private and is_private_by_name(target.address.host):
-                raise BadTarget("leads to no public address (TOKENTAPE_WEBHOOK_ALLOW_PRIVATE would allow it)")
+                raise BadTargetUrl("leads to no public address (TOKENTAPE_WEBHOOK_ALLOW_PRIVATE would allow it)")
             if not any(target.address.port in ports for ports in self._options.allowed_ports):
-                allowed = ", ".join(map(_written, self._options.allowed_ports))
+                allowed = ", ".join(map(_format_ports, self._options.allowed_ports))
                 why = f"goes to port {target.address.port}; allowed are {allowed}"
-                raise BadTarget(f"{why} (TOKENTAPE_WEBHOOK_PORTS allows others)")
-        except BadTarget as bad:
+                raise BadTargetUrl(f"{why} (TOKENTAPE_WEBHOOK_PORTS allows others)")
+        except BadTargetUrl as bad:
             detail = f"The webhook's URL {bad}."
             raise Problem(422, "invalid_webhook", detail, extra={"field": "webhook"}) from None
 
     async def register(self, generation: str, conversation: str, url: str) -> None:
-        """Makes the webhook, durably. Before the generation is requested; then comes `start`, or `abandon`.
+        """Makes the webhook, durably. Call it before the generation is requested; then call `start` or `abandon`.
 
-        Again for the same generation it does nothing. Raises `Problem` as `check`, and `StoreUnavailable`: whether
-        it was made is not known, and the sweep sees to it.
+        A second call for the same generation does nothing. Raises `Problem` as `check_url` does, and
+        `StoreUnavailable`: nobody knows whether the webhook was made, and the sweep will find out.
         """
-        self.check(url)
+        self.check_url(url)
         stream = webhook_events.stream_of(generation)
         append = Append(
             stream,
             (webhook_events.requested(generation, conversation, url),),
             NO_STREAM,
             Writer(stream, FIRST_EPOCH, 1),
-            # A digest of its own: a repetition is then this very call's, whose answer got lost, and nobody else's.
-            keys=(Key(CATEGORY, generation, secrets.token_bytes(16), KEY_SECONDS),),
+            # A random digest: only a repetition of this very append, whose answer got lost, has the same one.
+            keys=(Key(key_scopes.WEBHOOK, generation, secrets.token_bytes(16), key_scopes.WEBHOOK_KEY_SECONDS),),
             category=CATEGORY,
         )
         try:
@@ -131,57 +135,66 @@ class Webhooks:
         except (KeyReused, Fenced, WrongExpectedPosition):
             return
         except StoreUnavailable:
-            self.leave(generation)
+            self.leave_to_sweep(generation)
             raise
         self._registered.add(stream)
 
     def start(self, generation: str) -> None:
-        """Drives the webhook, if this process has made it. Its generation's request is in the log."""
+        """Drives the webhook, if this process has made it. The generation's request is in the log now."""
         stream = webhook_events.stream_of(generation)
         if stream in self._registered:
             self._registered.discard(stream)
             self._drive(stream, FIRST_EPOCH)
 
     async def abandon(self, generation: str) -> None:
-        """Gives up a webhook of this process whose generation was refused; for good, so not before asking again.
+        """Gives up a webhook of this process whose generation was refused.
 
-        Raises nothing. Should the generation have been requested after all, it is as `start`.
+        That cannot be undone, so it first looks whether the generation was requested after all; then it does what
+        `start` does. Raises no error.
         """
         stream = webhook_events.stream_of(generation)
         if stream not in self._registered:
             return
         try:
-            if await self._store.find_key(GENERATION_SCOPE, generation) is not None:
+            if await self._store.find_key(key_scopes.GENERATION, generation) is not None:
                 self.start(generation)
                 return
             self._registered.discard(stream)
             await self._store.append(self._closing(stream, Writer(stream, FIRST_EPOCH, 2)))
         except Fenced:
-            pass  # it is somebody's already
+            pass  # another process has taken it over
         except StoreUnavailable:
-            self.leave(generation)
+            self.leave_to_sweep(generation)
         else:
             self.counter.add("gave_up")
 
     async def take_over(self, open_writer: OpenWriter) -> bool:
-        """Goes on with a webhook that nobody drives; True if this process does so now, or has ended it.
+        """Takes over a webhook that nobody drives. True: this process drives it now, or has given it up.
 
-        Any number of processes may try at once: one wins. Raises `StoreUnavailable`; call again then.
+        Any number of processes may call this at the same time: one of them wins. Raises `StoreUnavailable`: the
+        sweep calls again.
         """
         stream = open_writer.stream
         if self._options.secret is None:
             return False
-        hook = await read_hook(self._store, stream)
-        if hook is None or hook.status != "pending":
+        webhook = await read_webhook(self._store, stream)
+        if webhook is None or webhook.status != "pending":
             return False
-        known = await self._store.find_key(GENERATION_SCOPE, hook.generation) is not None
-        if not known and await self._age(hook) < max(UNKNOWN_SECONDS, 2 * self._store.options.patience):
+        known = await self._store.find_key(key_scopes.GENERATION, webhook.generation) is not None
+        if not known and await self._age(webhook) < max(UNKNOWN_SECONDS, 2 * self._store.options.call_timeout):
             return False
         epoch = open_writer.epoch + 1
         writer = Writer(stream, epoch, 1)
-        # Two that claim one epoch with one sequence would both be told that they have it: the key says who has.
-        key = Key(TAKEOVER_SCOPE, f"{stream}/{epoch}", secrets.token_bytes(16), KEY_SECONDS)
-        if stream in self._driven:  # meanwhile
+        # 1. Two processes claim the same epoch with the same sequence number. 2. The store takes the second append
+        # for a repetition of the first, and tells both that they have it. The key, with its random digest, lets
+        # one of them win.
+        key = Key(
+            key_scopes.WEBHOOK_TAKEOVER,
+            f"{stream}/{epoch}",
+            secrets.token_bytes(16),
+            key_scopes.WEBHOOK_KEY_SECONDS,
+        )
+        if stream in self._driven:  # another task of this process took it over during the reads above
             return False
         self._driven.add(stream)
         try:
@@ -194,30 +207,30 @@ class Webhooks:
         except (KeyReused, Fenced):
             return False
         except StoreUnavailable:
-            self.left[stream] = trio.current_time()  # it may be ours now
+            self.unattended[stream] = trio.current_time()  # the append may have succeeded
             raise
         finally:
             self._driven.discard(stream)
         self._registered.discard(stream)
         if known:
-            log.info("webhook taken over", generation=hook.generation, owner=open_writer.owner)
+            log.info("webhook taken over", generation=webhook.generation, owner=open_writer.owner)
             self._drive(stream, epoch)
         else:
             self.counter.add("gave_up")
-            log.warning("webhook given up", generation=hook.generation, why=NEVER_REQUESTED)
+            log.warning("webhook given up", generation=webhook.generation, why=NEVER_REQUESTED)
         return True
 
-    async def tries(self, generation: str) -> WebhookSnapshot | None:
-        """How the generation's webhook stands; None if there is none. Raises `StoreUnavailable`."""
-        hook = await read_hook(self._store, webhook_events.stream_of(generation))
-        return hook.snapshot() if hook is not None else None
+    async def snapshot(self, generation: str) -> WebhookSnapshot | None:
+        """What clients are shown of a generation's webhook; None: it has none. Raises `StoreUnavailable`."""
+        webhook = await read_webhook(self._store, webhook_events.stream_of(generation))
+        return webhook.snapshot() if webhook is not None else None
 
     def _closing(self, stream: str, writer: Writer, *keys: Key) -> Append:
         events: tuple[NewEvent, ...] = (webhook_events.gave_up(0, NEVER_REQUESTED),)
         return Append(stream, events, writer=writer, closes=stream, keys=keys)
 
-    async def _age(self, hook: Hook) -> float:
-        return (await self._store.clock() - hook.newest_at).total_seconds()
+    async def _age(self, webhook: WebhookState) -> float:
+        return (await self._store.clock() - webhook.newest_at).total_seconds()
 
     def _drive(self, stream: str, epoch: int) -> None:
         if stream not in self._driven:
@@ -233,10 +246,10 @@ class Webhooks:
         except Fenced:
             pass  # another process goes on with it
         except Exception as failure:
-            log.error("webhook crashed", again_in_seconds=CRASH_SECONDS, **described(failure))
-            self.left[stream] = trio.current_time() + CRASH_SECONDS
+            log.error("webhook crashed", again_in_seconds=CRASH_SECONDS, **describe_fault(failure))
+            self.unattended[stream] = trio.current_time() + CRASH_SECONDS
         self._driven.discard(stream)
 
 
-def _written(ports: range) -> str:
+def _format_ports(ports: range) -> str:
     return str(ports[0]) if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"

@@ -1,15 +1,14 @@
-"""What apps declare: workflows, tools, and the modules they stand in.
+"""What apps declare: workflows and tools, and the modules that declare them.
 
 Owns the two decorators, what each makes of a function's types (schemas, checks, defaults), the digest of a call's
-arguments, and the import of apps' modules. Knows pydantic; must not know trio, HTTP, the log or how a run goes:
-it says what fits and what not, and others ask, wait, run and write.
+arguments, and the import of apps' modules. Knows pydantic. Must not know trio, HTTP, the log or how a run goes: it
+decides what fits a declared type, and others ask people, wait, run and write.
 """
 
 from .digest import NotCanonical, digest
-from .handle import RunHandle
-from .misfit import Misfit
-from .plain import NotJson, clean, to_jsonable
+from .json_values import NotJson, to_jsonable
 from .registry import BadModule, Registry, load
+from .tool_arguments import InjectedRun, TypeMismatch
 from .tools import AnyTool, BadArguments, ClientTool, Tool, ToolError, tool
 from .workflow import BadInput, BadResult, BadValue, UnknownParameter, Workflow, workflow
 
@@ -21,16 +20,15 @@ __all__ = [
     "BadResult",
     "BadValue",
     "ClientTool",
-    "Misfit",
+    "InjectedRun",
     "NotCanonical",
     "NotJson",
     "Registry",
-    "RunHandle",
     "Tool",
     "ToolError",
+    "TypeMismatch",
     "UnknownParameter",
     "Workflow",
-    "clean",
     "digest",
     "load",
     "to_jsonable",

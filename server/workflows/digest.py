@@ -1,9 +1,9 @@
-"""The digest of a call's arguments: what a decision names, so that approved A never runs as B.
+"""The digest of a tool call's arguments. A decision names it, so that a call never runs with other arguments.
 
-SHA-256 of the canonical form of RFC 8785, which every client can compute: keys in one order, numbers written in
-one way. With one difference: that form knows no integers beyond ±(2^53−1), for a reader that takes every number
-for a double could not tell them apart. Here they are exact everywhere, and are written with all their digits. A
-client that cannot read them exactly names the digest that it was shown.
+SHA-256 of the canonical JSON of RFC 8785, which every client can compute: keys in one order, numbers written in
+one way. With one difference: RFC 8785 has no integers beyond ±(2^53−1), because a reader that parses every number
+as a double cannot tell them apart. Here integers are exact, and written with all their digits. A client that
+cannot parse them exactly sends back the digest that it was shown.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 
 import rfc8785
 
-from server.upstream import surrogates
+from server.unicode_repair import repair_text
 
 
 class NotCanonical(ValueError):
@@ -20,17 +20,17 @@ class NotCanonical(ValueError):
 
 
 def digest(arguments: Mapping[str, Any]) -> str:
-    """The SHA-256 of the arguments' form by RFC 8785, in lower-case hexadecimal.
+    """The SHA-256 of the arguments' canonical JSON (RFC 8785), in lower-case hexadecimal.
 
-    Raises `NotCanonical`: what is no JSON, text that is no Unicode.
+    Raises `NotCanonical` for a value that is no JSON, and for text that is no Unicode.
     """
     try:
         canonical = _canonical(dict(arguments))
     except (ValueError, RecursionError):
-        # The library does not say where it failed; so each argument is tried alone.
+        # The library does not say which argument it failed on: try each of them alone.
         found = ((name, _fault(name, value)) for name, value in arguments.items())
         name, fault = next(one for one in found if one[1])
-        raise NotCanonical(f"{surrogates.clean(str(name))}: {fault}.") from None
+        raise NotCanonical(f"{repair_text(str(name))}: {fault}.") from None
     return hashlib.sha256(canonical).hexdigest()
 
 
@@ -42,7 +42,7 @@ def _canonical(value: Any) -> bytes:
 
 
 def _with_long_integers(value: Any) -> bytes:
-    """The same form of a value that holds integers which the library refuses."""
+    """The canonical JSON of a value with integers that the library refuses."""
     if isinstance(value, dict):
         if not all(isinstance(name, str) for name in value):
             raise rfc8785.CanonicalizationError("object keys must be strings")
@@ -60,10 +60,10 @@ def _fault(name: str, value: Any) -> str:
         return "JSON has neither infinite numbers nor NaN"
     except rfc8785.CanonicalizationError as error:
         return str(error)
-    except UnicodeEncodeError:  # of a name; a text's is the one above
+    except UnicodeEncodeError:  # a name; for a value the library raises the error above
         return "a name holds half a character (an unpaired surrogate)"
     except RecursionError:
         return "nested too deep"
-    except ValueError:  # Python writes out no integer of thousands of digits, not even into the library's message
+    except ValueError:  # Python refuses to write out an integer of thousands of digits
         return "an integer of too many digits; write it as a string"
     return ""

@@ -1,8 +1,8 @@
-"""Tools: functions that a model may call, and those that a client runs.
+"""Tools: functions of the app that a model may call, and tools that a client runs.
 
-Owns what is declared of a tool, the check of a call's arguments, and whether a person has to be asked. Must not
-know how a call is proposed, decided on, run or recorded. Asking is the safe side: whatever goes wrong while that
-is found out, a person is asked.
+Owns what is declared of a tool, the check of a call's arguments, and whether a person has to approve the call.
+Must not know how a call is proposed, decided on, run or recorded. When a tool's own rule for approvals fails, a
+person is asked: that is the safe side.
 """
 
 import functools
@@ -12,44 +12,44 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, overload
 
-from server import logs
-from server.upstream import TOOL_NAME, ToolSpec
-from server.workflows.arguments import Arguments
-from server.workflows.handle import RunHandle
-from server.workflows.misfit import Misfit
+from server.observability import logs
+from server.providers import TOOL_NAME, ToolSpec
+from server.workflows.tool_arguments import Arguments, InjectedRun, TypeMismatch
 
-__all__ = ["AnyTool", "BadArguments", "ClientTool", "RunHandle", "Tool", "ToolError", "tool"]
+__all__ = ["AnyTool", "BadArguments", "ClientTool", "InjectedRun", "Tool", "ToolError", "tool"]
 
 log = logs.get("tools")
 
 EXPIRES = 3600.0
-"""Seconds in which a person may decide, where nothing else is declared."""
+"""The default of `expires`: seconds in which a person may decide."""
 SECONDS = 300.0
-"""Seconds a tool may run, where nothing else is declared."""
+"""The default of `seconds`: how long a tool may run."""
 MOST_SECONDS = 366 * 24 * 3600.0
-"""A year: beyond some thousand of them, no date is left to expire at."""
+"""A year. After some thousand years Python has no date at which to expire."""
 EMPTY_SCHEMA: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 Policy: TypeAlias = Literal["always", "never"] | Callable[..., bool]
 
 
 class ToolError(Exception):
-    """An app's own words for whoever reads the conversation, and for the model: why a tool or a workflow failed.
+    """Raise this in a tool or a workflow to tell the model, and all readers of the conversation, why it failed.
 
-    Raise it with one sentence. The text of any other exception stays in the server's own log, for it may hold an
-    address, a path or a row that no reader is to see.
+    Its text, one sentence, becomes part of the log that clients read. The text of any other exception stays in the
+    server's own log, because it may hold an address, a path or a database row that readers must not see.
+
+        raise ToolError("The order was paid back already.")
     """
 
 
-class BadArguments(Misfit):
-    """The arguments of a call do not fit its tool; who wrote them (a model, a person) is to blame."""
+class BadArguments(TypeMismatch):
+    """The arguments of a call do not fit its tool; the model or the person that wrote them is to blame."""
 
 
 class Tool:
-    """A function of the app that a model may call, made by `@tool`. `function` is what was decorated.
+    """A function of the app that a model may call, made by `@tool`. `function` is the decorated function.
 
-    `schema`: JSON Schema of its arguments. `expires`: seconds a person may take to decide, None without end.
-    `seconds`: most time it may run. `idempotent`: may be run again when nobody knows whether it took effect.
+    `schema`: JSON Schema of its arguments. `expires`: seconds in which a person may decide on a call; None: no
+    limit. `seconds`: how long it may run. `idempotent`: it may run again when nobody knows whether it took effect.
     """
 
     client: Literal[False] = False
@@ -92,10 +92,10 @@ class Tool:
         return f"<tool {self.name}>"
 
     def needs_approval(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether a person has to be asked first. Never raises; asks when in doubt.
+        """Whether a person has to approve the call. Raises no error: where the predicate fails, the answer is yes.
 
-        A predicate gets the checked arguments by name, with the function's defaults for those that did not come.
-        Only its `False` lets the call pass.
+        A predicate gets the validated arguments by name, and the function's defaults for missing ones. Only the
+        value `False` lets the call run without a person.
         """
         if not callable(self._approval):
             return self._approval != "never"
@@ -107,31 +107,32 @@ class Tool:
             return True
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The very same arguments, once they are known to fit, with the function's defaults for those that did
-        not come: what a person decides on is all that the function is called with.
+        """The arguments, validated and unchanged, and the function's defaults for missing ones.
 
-        Raises `BadArguments`, naming the fields, and whatever the app's own types raise.
+        So a person who decides on the result sees everything that the function will be called with. Raises
+        `BadArguments`, which names the fields, and what the app's own types raise.
         """
         self._arguments.read(arguments, BadArguments)
         return self._arguments.fill(arguments)
 
-    def bind(self, arguments: Mapping[str, Any], run: RunHandle) -> Callable[[], Any]:
-        """The call, ready to be made: the function with the Python values of its arguments, and the run.
+    def bind(self, arguments: Mapping[str, Any], run: InjectedRun) -> Callable[[], Any]:
+        """The function with the Python values of its arguments and the run; call the result without arguments.
 
-        It returns an awaitable when `is_async`; else it may block. Raises `BadArguments`.
+        That returns an awaitable when `is_async`; else it may block. Raises `BadArguments`.
         """
         values = self._arguments.read(arguments, BadArguments)
         return functools.partial(self.function, **values, **dict.fromkeys(self._arguments.runs, run))
 
     def spec(self) -> ToolSpec:
-        """What a model is told of it."""
+        """What a model is told of the tool."""
         return ToolSpec(self.name, self.description, self.schema)
 
 
 class ClientTool:
-    """A tool that a client runs, declared in a request: a mapping that was checked where it came in.
+    """A tool that a client runs, declared in a request. The request's validation has checked `declared`.
 
-    `name`, `description`, and maybe `parameters` (a JSON Schema of an object), `approval`, `expires`.
+    `declared` has `name` and `description`, and may have `parameters` (a JSON Schema of an object), `approval` and
+    `expires` (seconds).
     """
 
     client: Literal[True] = True
@@ -143,31 +144,33 @@ class ClientTool:
         self.description: str = declared["description"]
         schema: Mapping[str, Any] | None = declared.get("parameters")
         self.schema = EMPTY_SCHEMA if schema is None else schema
-        self.expires: float | None = declared.get("expires") or EXPIRES
+        expires: float | None = declared.get("expires")
+        self.expires: float | None = EXPIRES if expires is None else expires
         self._asks = declared.get("approval") != "never"
 
     def __repr__(self) -> str:
         return f"<client's tool {self.name}>"
 
     def needs_approval(self, arguments: Mapping[str, Any]) -> bool:
-        """As the client declared."""
+        """Whether a person has to approve each call: as the client declared."""
         return self._asks
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments, whatever they are: who runs the tool holds them against its schema. With the defaults
-        that its schema tells, for those that did not come.
+        """The arguments, and the defaults that the schema declares for missing ones.
+
+        They are not validated: the client that runs the tool does that.
         """
         properties = self.schema.get("properties")
         fields = properties.items() if isinstance(properties, Mapping) else ()
-        told = {name: field["default"] for name, field in fields if _tells_default(field)}
+        told = {name: field["default"] for name, field in fields if _has_default(field)}
         return {**arguments, **{name: value for name, value in told.items() if name not in arguments}}
 
     def spec(self) -> ToolSpec:
-        """What a model is told of it."""
+        """What a model is told of the tool."""
         return ToolSpec(self.name, self.description, self.schema)
 
 
-def _tells_default(field: Any) -> bool:
+def _has_default(field: Any) -> bool:
     return isinstance(field, Mapping) and "default" in field
 
 
@@ -190,14 +193,25 @@ def tool(
 
 
 def tool(function: Callable[..., Any] | None = None, /, **declared: Any) -> Any:
-    """Makes a tool of a function, async or plain; bare, or with what differs from the defaults.
+    """Makes a function a tool that a model may call: `@tool`, or `@tool(…)` with options.
 
-    The docstring tells a model what it is for; each parameter has a type that JSON can be read as, and one of
-    the type `Run` is given the run. `approval`: `always` (a person is asked before each call), `never`, or a
-    predicate of the arguments, whose True asks. `expires`: seconds for the decision, None without end.
-    `seconds`: most time it may run. `idempotent`: after a crash in mid-call it may simply run again.
+        @tool(approval=lambda order, cents: cents > 1_000, seconds=30)
+        async def refund(order: str, cents: int, run: Run) -> str:
+            "Pays an order back."
+            return await pay_back(order, cents)
 
-    Raises `TypeError` at once, naming the function, for what could not be called.
+    The function is async, or plain and then run in a thread. Its docstring tells a model what the tool is for.
+    Each parameter has a type that pydantic can read from JSON; a parameter of the type `Run` gets the run instead.
+    What it returns is made JSON for the model.
+
+    `name`: what the model calls it; by default the function's name.
+    `approval`: "always" (the default: a person approves each call), "never", or a plain function of the same
+    arguments, which returns True where a person has to approve.
+    `expires`: seconds in which a person may decide; None: no limit. Default 3600.
+    `seconds`: how long a call may run. Default 300.
+    `idempotent`: True: after a crash in the middle of a call the call may be made again.
+
+    Raises `TypeError` when the module is imported, with the function's name, where it could not be called.
     """
     if function is not None:
         return Tool(function)
@@ -220,9 +234,9 @@ def _check_policy(approval: Any, names: tuple[str, ...], where: str) -> None:
     try:
         inspect.signature(approval).bind(**dict.fromkeys(names))
     except TypeError as error:
-        # Found out at a call, it would only be one more person asked, and nobody would know why.
+        # Without this check each call would fail here and ask a person, and nobody would know why.
         raise TypeError(
             f"{where}: the approval's function has to take the tool's arguments ({', '.join(names)}): {error}"
         ) from error
-    except ValueError:  # built in, without a signature to look at
+    except ValueError:  # a built-in function may have no signature
         return

@@ -12,13 +12,13 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from eventstore import Event, NewEvent
-from eventstore.memory import MemoryLog
-from server import events
-from server.config.public_url import PublicUrl
-from server.webhooks import delivery, message
-from server.webhooks.options import SCHEDULE
+from eventstore.memory_backend import MemoryBackend
+from server import event_types
+from server.config.web_addresses import PublicUrl
+from server.webhooks import delivery, sender
+from server.webhooks.retry_schedule import SCHEDULE
 from server.wire.event_json import encode
-from tests.generation.wrapped_log import events_of
+from tests.generations.wrapped_log import events_of
 
 from .posting import nowhere
 from .receiver import Receiver, silence
@@ -37,18 +37,18 @@ from .world import (
 )
 
 ENDS = [
-    events.generation_completed(GENERATION, "stop", {"output_tokens": 3}, 12),
-    events.generation_failed(GENERATION, "upstream_cut", "It broke.", retryable=True),
-    events.generation_cancelled(GENERATION, None, "anonymous"),
+    event_types.generation_completed(GENERATION, "stop", {"output_tokens": 3}, 12),
+    event_types.generation_failed(GENERATION, "upstream_cut", "It broke.", retryable=True),
+    event_types.generation_cancelled(GENERATION, None, "anonymous"),
 ]
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.type)
 async def test_the_end_is_told_signed(end: NewEvent, autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
-        await here.write(events.token(GENERATION, "Hi"))
+        await here.write(event_types.token(GENERATION, "Hi"))
         await here.end(end)
         found = await here.ended()
     assert (found.status, found.url, found.reason) == ("delivered", f"http://{PUBLIC}:8080", None)
@@ -80,22 +80,24 @@ def test_a_receiver_is_given_a_url_that_it_can_fetch() -> None:
         ("https://example.org", "https://example.org"),
         ("https://example.org/tape/", "https://example.org/tape"),
     ):
-        told = json.loads(message.body(GENERATION, CONVERSATION, event, PublicUrl(url)))
+        told = json.loads(sender.body(GENERATION, CONVERSATION, event, PublicUrl(url)))
         assert told["data"]["snapshot"] == f"{start}/v1/generations/{GENERATION}"
 
 
-def closed(log: MemoryLog, stream: str = HOOK) -> bool:
+def closed(log: MemoryBackend, stream: str = HOOK) -> bool:
     """Whether no sweep will ever find it."""
     return log.streams[stream].writers[stream].closed
 
 
 async def test_nothing_is_told_before_the_end(autojump_clock: MockClock) -> None:
     """Nor is another generation's end this one's."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
-        await here.write(events.generation_started(GENERATION, 1, "w"), *[events.token(GENERATION, "x")] * 2_000)
-        await here.write(events.generation_completed("gen_2", "stop", None, None))
+        await here.write(
+            event_types.generation_started(GENERATION, 1, "w"), *[event_types.token(GENERATION, "x")] * 2_000
+        )
+        await here.write(event_types.generation_completed("gen_2", "stop", None, None))
         await trio.sleep(10_000)
         assert receiver.posts == []
         await here.end()
@@ -105,14 +107,14 @@ async def test_nothing_is_told_before_the_end(autojump_clock: MockClock) -> None
 
 async def test_it_looks_at_a_growing_log_now_and_then_only(autojump_clock: MockClock) -> None:
     """A task that woke at every token would cost what a reader costs."""
-    log, options = MemoryLog(), replace(OPTIONS, pause=1.0)
+    log, options = MemoryBackend(), replace(OPTIONS, pause=1.0)
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect, options) as here:
         await here.register()
-        tails = here.store.figures().tail_hits + here.store.figures().tail_misses
+        tails = here.store.stats().tail_hits + here.store.stats().tail_misses
         for _ in range(500):
-            await here.write(events.token(GENERATION, "x"))
+            await here.write(event_types.token(GENERATION, "x"))
             await trio.sleep(0.02)
-        looks = here.store.figures().tail_hits + here.store.figures().tail_misses - tails
+        looks = here.store.stats().tail_hits + here.store.stats().tail_misses - tails
         assert 5 <= looks <= 25
         await here.end()
         await here.ended()
@@ -120,7 +122,7 @@ async def test_it_looks_at_a_growing_log_now_and_then_only(autojump_clock: MockC
 
 async def test_tries_and_their_times(autojump_clock: MockClock) -> None:
     """Standard Webhooks' times, one record each, then no more."""
-    log = MemoryLog()
+    log = MemoryBackend()
     answers: list[Any] = [500, 404, 302, silence, b"nonsense\r\n", 503]
     async with Receiver(*answers, 429).in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
@@ -147,7 +149,7 @@ async def test_tries_and_their_times(autojump_clock: MockClock) -> None:
 
 async def test_all_tries_are_one_message(autojump_clock: MockClock) -> None:
     """The same id and body, each try with a time and a signature of its own."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver(500, 500, 200).in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
         await here.end()
@@ -161,7 +163,7 @@ async def test_all_tries_are_one_message(autojump_clock: MockClock) -> None:
 
 async def test_each_wait_is_a_little_longer_by_chance(autojump_clock: MockClock) -> None:
     """So that a receiver that was away is not met by all at once."""
-    log, options = MemoryLog(), replace(OPTIONS, schedule=(0.0, 100.0), jitter=0.5)
+    log, options = MemoryBackend(), replace(OPTIONS, schedule=(0.0, 100.0), jitter=0.5)
     async with Receiver(500).in_memory() as receiver, process(log.process(), receiver.connect, options) as here:
         for number in range(30):
             generation, conversation = f"gen_{number}", f"conv_{number}"
@@ -178,7 +180,7 @@ async def test_each_wait_is_a_little_longer_by_chance(autojump_clock: MockClock)
 
 
 async def test_gone_ends_it_at_once(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver(500, 410).in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
         await here.end()
@@ -190,7 +192,7 @@ async def test_gone_ends_it_at_once(autojump_clock: MockClock) -> None:
 
 async def test_a_name_that_leads_to_a_private_address_is_recorded_as_such(autojump_clock: MockClock) -> None:
     names = Names(hooks_example=[["127.0.0.1"], [PUBLIC]])
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register(NAMED_URL)
         await here.end()
@@ -213,12 +215,12 @@ async def test_clients_do_not_learn_which_names_the_inside_network_has(
     for answers in cases:
         Names(**answers)
         with capture_logs() as lines:
-            async with process(MemoryLog().process(), nowhere) as here:
+            async with process(MemoryBackend().process(), nowhere) as here:
                 start = trio.current_time()
                 await here.register(NAMED_URL)
                 await here.end()
                 with trio.fail_after(60):
-                    while not (found := await here.webhooks.tries(GENERATION)) or not found.tries:
+                    while not (found := await here.webhooks.snapshot(GENERATION)) or not found.tries:
                         await trio.sleep(0.01)
                 first = found.tries[0]
                 shown.append((first.status, first.error, first.ms, round(trio.current_time() - start, 1)))
@@ -230,8 +232,8 @@ async def test_clients_do_not_learn_which_names_the_inside_network_has(
 
 async def test_an_event_too_large_for_a_body_is_left_out(autojump_clock: MockClock) -> None:
     """The receiver asks for the snapshot."""
-    end = events.generation_failed(GENERATION, "upstream_error", "x" * 200_000, retryable=False)
-    log = MemoryLog()
+    end = event_types.generation_failed(GENERATION, "upstream_error", "x" * 200_000, retryable=False)
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
         await here.end(end)
@@ -242,7 +244,7 @@ async def test_an_event_too_large_for_a_body_is_left_out(autojump_clock: MockClo
 
 
 async def test_only_so_many_are_under_way(autojump_clock: MockClock) -> None:
-    log, options = MemoryLog(), replace(OPTIONS, most_at_once=3)
+    log, options = MemoryBackend(), replace(OPTIONS, most_at_once=3)
 
     async def slow(stream: trio.abc.Stream) -> None:
         await trio.sleep(2)

@@ -7,10 +7,10 @@ import trio
 from trio.testing import MockClock
 
 from eventstore import Append, NewEvent
-from eventstore.memory import MemoryLog
-from server import events
+from eventstore.memory_backend import MemoryBackend
+from server import event_types
 from server.webhooks import delivery
-from tests.generation.wrapped_log import Forgetful
+from tests.generations.wrapped_log import Forgetful
 
 from .receiver import Receiver
 from .world import (
@@ -26,15 +26,15 @@ from .world import (
 )
 
 ENDS = [
-    events.generation_completed(GENERATION, "stop", {"output_tokens": 3}, 12),
-    events.generation_failed(GENERATION, "upstream_cut", "It broke.", retryable=True),
-    events.generation_cancelled(GENERATION, None, "anonymous"),
+    event_types.generation_completed(GENERATION, "stop", {"output_tokens": 3}, 12),
+    event_types.generation_failed(GENERATION, "upstream_cut", "It broke.", retryable=True),
+    event_types.generation_cancelled(GENERATION, None, "anonymous"),
 ]
 
 
 async def test_the_store_may_be_away_at_any_time(autojump_clock: MockClock) -> None:
     """While the end is waited for, before a try, and before its record: each try is made once all the same."""
-    log = MemoryLog()
+    log = MemoryBackend()
 
     async def then_away(stream: trio.abc.Stream) -> None:
         await stream.send_all(b"HTTP/1.1 500 Sorry\r\nContent-Length: 0\r\n\r\n")
@@ -58,7 +58,7 @@ async def test_the_store_may_be_away_at_any_time(autojump_clock: MockClock) -> N
 
 async def test_an_answer_of_the_store_that_is_lost_doubles_nothing(autojump_clock: MockClock) -> None:
     """Neither at the registration nor at a record."""
-    log = MemoryLog()
+    log = MemoryBackend()
     forgetful = Forgetful(log.process())
     receiving = Receiver(500, 200)
     async with receiving.in_memory() as receiver, process(forgetful, receiver.connect, patience=0.2) as here:
@@ -74,11 +74,11 @@ async def test_an_answer_of_the_store_that_is_lost_doubles_nothing(autojump_cloc
 
 
 async def test_a_log_that_was_trimmed_still_holds_the_end(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await here.request()
-        await here.write(*[events.token(GENERATION, "x")] * 50)
+        await here.write(*[event_types.token(GENERATION, "x")] * 50)
         await here.store.trim(CONVERSATION, 40)
         here.webhooks.start(GENERATION)
         await trio.sleep(5)
@@ -88,11 +88,11 @@ async def test_a_log_that_was_trimmed_still_holds_the_end(autojump_clock: MockCl
 
 
 async def test_also_where_the_end_is_all_that_is_left(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await here.request()
-        await here.write(*[events.token(GENERATION, "x")] * 5)
+        await here.write(*[event_types.token(GENERATION, "x")] * 5)
         await here.end()
         await here.store.trim(CONVERSATION, 8)
         here.webhooks.start(GENERATION)
@@ -100,12 +100,12 @@ async def test_also_where_the_end_is_all_that_is_left(autojump_clock: MockClock)
 
 
 async def test_an_end_that_was_trimmed_away_is_none_to_wait_for(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await here.request()
         await here.end()
-        await here.write(*[events.message_posted("msg_1", "user", "hi", None, "me")] * 20)
+        await here.write(*[event_types.message_posted("msg_1", "user", "hi", None, "me")] * 20)
         await here.store.trim(CONVERSATION, 15)
         here.webhooks.start(GENERATION)
         found = await here.ended()
@@ -114,7 +114,7 @@ async def test_an_end_that_was_trimmed_away_is_none_to_wait_for(autojump_clock: 
 
 
 async def test_nor_is_that_of_a_log_that_was_erased(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await here.request()
@@ -128,7 +128,7 @@ async def test_nor_is_that_of_a_log_that_was_erased(autojump_clock: MockClock) -
 
 async def test_a_fault_of_ours_ends_nothing_else(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
     """The process goes on, and the webhook is left alone for a while: no loop of faults."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await here.request()
@@ -136,7 +136,7 @@ async def test_a_fault_of_ours_ends_nothing_else(lines: list[dict[str, Any]], au
         await here.store.append(Append(HOOK, (broken,)))
         here.webhooks.start(GENERATION)
         await trio.sleep(10)
-        assert here.webhooks.left.keys() == {HOOK}
+        assert here.webhooks.unattended.keys() == {HOOK}
         assert await other_ends(here) == "delivered"
     assert len(receiver.posts) == 1
     (line,) = [line for line in lines if line["log_level"] == "error"]
@@ -154,7 +154,7 @@ async def other_ends(here: Process) -> str:
 
 async def test_lines(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
     """One a webhook, with its ids. That none holds the URL or the secret is seen to after every test here."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver(500, 410).in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
         await here.end()
@@ -168,11 +168,11 @@ async def test_lines(lines: list[dict[str, Any]], autojump_clock: MockClock) -> 
 
 
 async def test_nothing_that_could_be_printed_holds_the_secrets(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process()) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
-        hook = await delivery.read_hook(here.store, HOOK)
-        found = await here.webhooks.tries(GENERATION)
+        hook = await delivery.read_webhook(here.store, HOOK)
+        found = await here.webhooks.snapshot(GENERATION)
     for text in (repr(hook), repr(found), repr(OPTIONS), str(OPTIONS.secret)):
         assert PATH_SECRET not in text
         assert "MfKQ9r8" not in text

@@ -7,12 +7,12 @@ import trio
 from trio.testing import MockClock
 
 from eventstore import StoreUnavailable
-from eventstore.memory import MemoryLog
-from server.errors import Problem
+from eventstore.memory_backend import MemoryBackend
+from server.problem import Problem
 from server.webhooks import WebhookOptions
 from server.webhooks.delivery import NEVER_REQUESTED
-from server.webhooks.options import SCHEDULE, parse_ports
-from tests.generation.wrapped_log import Forgetful, events_of
+from server.webhooks.retry_schedule import SCHEDULE, parse_ports
+from tests.generations.wrapped_log import Forgetful, events_of
 
 from .receiver import Receiver
 from .world import (
@@ -32,7 +32,7 @@ from .world import (
 def refused(here: Process, url: str) -> Problem:
     """How `check` refuses it, in all that a client would see of it."""
     with pytest.raises(Problem) as caught:
-        here.webhooks.check(url)
+        here.webhooks.check_url(url)
     problem = caught.value
     assert problem.status == 422
     assert problem.extra == {"field": "webhook"}
@@ -41,9 +41,9 @@ def refused(here: Process, url: str) -> Problem:
 
 
 async def test_urls_that_are_taken() -> None:
-    async with process(MemoryLog().process()) as here:
+    async with process(MemoryBackend().process()) as here:
         for url in (URL, PLAIN_URL, "http://hooks.example", "https://[2606:4700::1]:8443/?q"):
-            here.webhooks.check(url)
+            here.webhooks.check_url(url)
 
 
 @pytest.mark.parametrize(
@@ -67,20 +67,20 @@ async def test_urls_that_are_taken() -> None:
     ],
 )
 async def test_urls_that_are_not(url: str, why: str) -> None:
-    async with process(MemoryLog().process()) as here:
+    async with process(MemoryBackend().process()) as here:
         problem = refused(here, url)
         assert problem.code == "invalid_webhook"
         assert why in problem.detail
         with pytest.raises(Problem):
             await here.webhooks.register(GENERATION, CONVERSATION, url)
-        assert await here.webhooks.tries(GENERATION) is None
+        assert await here.webhooks.snapshot(GENERATION) is None
 
 
 async def test_private_ones_are_taken_where_they_are_allowed() -> None:
     options = WebhookOptions(secret=OPTIONS.secret, allow_private=True)
-    async with process(MemoryLog().process(), options=options) as here:
-        here.webhooks.check("http://127.0.0.1:9/x")
-        here.webhooks.check("http://localhost:9/x")
+    async with process(MemoryBackend().process(), options=options) as here:
+        here.webhooks.check_url("http://127.0.0.1:9/x")
+        here.webhooks.check_url("http://localhost:9/x")
         assert refused(here, "http://localhost/#x").code == "invalid_webhook"
 
 
@@ -95,9 +95,9 @@ async def test_private_ones_are_taken_where_they_are_allowed() -> None:
 )
 async def test_ports(options: WebhookOptions, ports: tuple[int, ...], others: tuple[int, ...]) -> None:
     """The usual ones, unless the operator says otherwise; a refusal names the setting."""
-    async with process(MemoryLog().process(), options=options) as here:
+    async with process(MemoryBackend().process(), options=options) as here:
         for port in ports:
-            here.webhooks.check(f"http://{PUBLIC}:{port}/x")
+            here.webhooks.check_url(f"http://{PUBLIC}:{port}/x")
         for port in others:
             problem = refused(here, f"http://{PUBLIC}:{port}/{PATH_SECRET}")
             assert problem.code == "invalid_webhook"
@@ -108,7 +108,7 @@ async def test_ports(options: WebhookOptions, ports: tuple[int, ...], others: tu
 
 
 async def test_none_is_taken_without_a_secret() -> None:
-    async with process(MemoryLog().process(), options=WebhookOptions()) as here:
+    async with process(MemoryBackend().process(), options=WebhookOptions()) as here:
         for url in (URL, "nonsense"):
             problem = refused(here, url)
             assert problem.code == "webhooks_not_configured"
@@ -123,17 +123,17 @@ def test_the_times_are_standard_webhooks_own() -> None:
 
 async def test_what_is_shown_before_the_end() -> None:
     """Scheme, host and port; the path may hold a secret."""
-    async with process(MemoryLog().process()) as here:
-        assert await here.webhooks.tries(GENERATION) is None
+    async with process(MemoryBackend().process()) as here:
+        assert await here.webhooks.snapshot(GENERATION) is None
         await here.webhooks.register(GENERATION, CONVERSATION, URL)
-        found = await here.webhooks.tries(GENERATION)
+        found = await here.webhooks.snapshot(GENERATION)
     assert found is not None
     assert (found.status, found.url, found.reason, found.tries) == ("pending", "https://hooks.example", None, [])
 
 
 async def test_registering_again_does_nothing(autojump_clock: MockClock) -> None:
     """As a request does that is decided again, because the conversation moved in between."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -154,7 +154,7 @@ async def test_registering_again_does_nothing(autojump_clock: MockClock) -> None
 
 async def test_who_has_not_registered_it_does_not_start_it(autojump_clock: MockClock) -> None:
     """A request that is repeated on another process: the webhook is that of the first."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with (
         Receiver().in_memory() as receiver,
         process(log.process(), receiver.connect) as first,
@@ -177,17 +177,17 @@ async def test_who_has_not_registered_it_does_not_start_it(autojump_clock: MockC
 
 
 async def test_a_generation_without_one_has_none(autojump_clock: MockClock) -> None:
-    async with process(MemoryLog().process()) as here:
+    async with process(MemoryBackend().process()) as here:
         await here.request()
         here.webhooks.start(GENERATION)
         await here.webhooks.abandon(GENERATION)
         await here.end()
         await trio.sleep(1)
-        assert await here.webhooks.tries(GENERATION) is None
+        assert await here.webhooks.snapshot(GENERATION) is None
 
 
 async def test_an_abandoned_one_is_over(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await here.webhooks.abandon(GENERATION)
@@ -204,7 +204,7 @@ async def test_an_abandoned_one_is_over(autojump_clock: MockClock) -> None:
 
 async def test_one_is_not_abandoned_whose_generation_is_there(autojump_clock: MockClock) -> None:
     """Its request's commit became known too late for whoever made it."""
-    async with Receiver().in_memory() as receiver, process(MemoryLog().process(), receiver.connect) as here:
+    async with Receiver().in_memory() as receiver, process(MemoryBackend().process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await here.request()
         await here.webhooks.abandon(GENERATION)
@@ -214,7 +214,7 @@ async def test_one_is_not_abandoned_whose_generation_is_there(autojump_clock: Mo
 
 async def test_abandoning_while_the_store_is_away_is_no_error(autojump_clock: MockClock) -> None:
     """Whoever does it is about to answer something else. The sweep finds what is left."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process(), patience=1.0) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         log.available = False
@@ -229,7 +229,7 @@ async def test_abandoning_while_the_store_is_away_is_no_error(autojump_clock: Mo
 
 async def test_a_registration_nobody_knows_the_outcome_of(autojump_clock: MockClock) -> None:
     """It is told as such; and what came of it is found, and ended, later."""
-    log = MemoryLog()
+    log = MemoryBackend()
     forgetful = Forgetful(log.process())
     forgetful.losing = 1_000
     async with process(forgetful, patience=1.0) as here:
@@ -244,7 +244,7 @@ async def test_a_registration_nobody_knows_the_outcome_of(autojump_clock: MockCl
 
 async def test_it_is_no_conversation() -> None:
     """Its URL may hold a secret: nothing that lists or reads conversations comes by it."""
-    async with process(MemoryLog().process()) as here:
+    async with process(MemoryBackend().process()) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         assert await here.store.list_streams("conversation", None, 10) == []
         (row,) = await here.store.list_streams("webhook", None, 10)

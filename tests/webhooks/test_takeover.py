@@ -10,24 +10,24 @@ import pytest
 import trio
 
 from eventstore import OpenWriter
-from eventstore.log import Log
-from eventstore.memory import MemoryLog
-from eventstore.postgres import PostgresLog, PostgresOptions
+from eventstore.backend import Backend
+from eventstore.memory_backend import MemoryBackend
+from eventstore.postgres import PostgresBackend, PostgresOptions
 from tests.harness.databases import TestDatabase
 
 from .receiver import Receiver, silence
 from .world import CONVERSATION, GENERATION, HOOK, OPTIONS, PLAIN_URL, Process, found_by, process
 
-NewLog = Callable[[], Log]
+NewLog = Callable[[], Backend]
 
 
 @pytest.fixture(params=["memory", "postgres"])
 def new_log(request: pytest.FixtureRequest) -> NewLog:
     """Makes one more process's view of the log of this test."""
     if request.param == "memory":
-        return MemoryLog().process
+        return MemoryBackend().process
     database: TestDatabase = request.getfixturevalue("database")
-    return lambda: PostgresLog(PostgresOptions(database.app_url, database.owner_url))
+    return lambda: PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
 
 
 async def test_before_the_generation_has_ended(new_log: NewLog) -> None:

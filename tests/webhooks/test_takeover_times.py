@@ -7,20 +7,20 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore.log import Log
-from eventstore.memory import MemoryLog
+from eventstore.backend import Backend
+from eventstore.memory_backend import MemoryBackend
 from server.webhooks import WebhookOptions
 from server.webhooks.delivery import NEVER_REQUESTED
-from tests.generation.wrapped_log import Forgetful, Slow, events_of
+from tests.generations.wrapped_log import Forgetful, Slow, events_of
 
 from .receiver import Receiver
 from .world import CONVERSATION, GENERATION, HOOK, OPTIONS, PLAIN_URL, Process, found_by, process
 
-NewLog = Callable[[], Log]
+NewLog = Callable[[], Backend]
 
 
 async def test_only_one_of_many_gives_it_up(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process()) as lost:
         await lost.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
     async with process(log.process()) as a, process(log.process()) as b:
@@ -40,7 +40,7 @@ async def test_only_one_of_many_gives_it_up(autojump_clock: MockClock) -> None:
 
 async def test_a_pending_wait_goes_on_where_it_was(autojump_clock: MockClock) -> None:
     """By the times in the log: neither from the start, nor at once."""
-    log, options = MemoryLog(), replace(OPTIONS, schedule=(0.0, 100.0, 1_000.0, 500.0))
+    log, options = MemoryBackend(), replace(OPTIONS, schedule=(0.0, 100.0, 1_000.0, 500.0))
     async with Receiver(500, 500, 500, 200).in_memory() as receiver:
         async with process(log.process(), receiver.connect, options) as lost:
             await lost.register()
@@ -57,7 +57,7 @@ async def test_a_pending_wait_goes_on_where_it_was(autojump_clock: MockClock) ->
 
 
 async def test_a_wait_that_is_over_is_not_waited_for_again(autojump_clock: MockClock) -> None:
-    log, options = MemoryLog(), replace(OPTIONS, schedule=(0.0, 100.0))
+    log, options = MemoryBackend(), replace(OPTIONS, schedule=(0.0, 100.0))
     async with Receiver(500, 200).in_memory() as receiver:
         async with process(log.process(), receiver.connect, options) as lost:
             await lost.register()
@@ -74,7 +74,7 @@ async def test_a_wait_that_is_over_is_not_waited_for_again(autojump_clock: MockC
 
 
 async def test_the_next_one_may_die_as_well(autojump_clock: MockClock) -> None:
-    log, options = MemoryLog(), replace(OPTIONS, schedule=(0.0, *[100.0] * 6))
+    log, options = MemoryBackend(), replace(OPTIONS, schedule=(0.0, *[100.0] * 6))
     async with Receiver(500, 500, 500, 500, 200).in_memory() as receiver:
         async with process(log.process(), receiver.connect, options) as first:
             await first.register()
@@ -96,7 +96,7 @@ async def test_the_next_one_may_die_as_well(autojump_clock: MockClock) -> None:
 
 async def test_a_shorter_schedule_than_before(autojump_clock: MockClock) -> None:
     """Settings may change between two processes."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver(500).in_memory() as receiver:
         async with process(log.process(), receiver.connect, replace(OPTIONS, schedule=(0.0, 1.0, 1e6))) as lost:
             await lost.register()
@@ -111,7 +111,7 @@ async def test_a_shorter_schedule_than_before(autojump_clock: MockClock) -> None
 
 async def test_a_generation_that_was_never_requested(autojump_clock: MockClock) -> None:
     """It may still be on its way, so it is given a minute; and as long again as the store may be waited for."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with process(log.process()) as lost:
         await lost.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await trio.sleep(10)
@@ -130,7 +130,7 @@ async def test_a_generation_that_was_never_requested(autojump_clock: MockClock) 
 
 async def test_one_of_our_own_that_never_got_going(autojump_clock: MockClock) -> None:
     """Its request's commit became known too late. What was to start it, should it come, changes nothing."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
         await here.request()
@@ -148,7 +148,7 @@ async def test_one_of_our_own_that_never_got_going(autojump_clock: MockClock) ->
 @pytest.mark.parametrize("seconds", range(12))
 async def test_one_that_is_started_while_it_is_taken_over(seconds: int, autojump_clock: MockClock) -> None:
     """At any moment of that, and also where it is taken over twice: one task drives it."""
-    log = MemoryLog()
+    log = MemoryBackend()
     slow = Slow(log.process(), 2.0, ("append", "read", "find_key"))
     async with Receiver().in_memory() as receiver, process(slow, receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -167,7 +167,7 @@ async def test_one_that_is_started_while_it_is_taken_over(seconds: int, autojump
 
 
 async def test_without_a_secret_it_is_left_for_who_has_one(autojump_clock: MockClock) -> None:
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver:
         async with process(log.process(), receiver.connect) as lost:
             await lost.register()
@@ -181,7 +181,7 @@ async def test_without_a_secret_it_is_left_for_who_has_one(autojump_clock: MockC
 
 async def test_a_takeover_whose_answer_is_lost(autojump_clock: MockClock) -> None:
     """It is told as unavailable; what it has claimed it finds again, as one of its own that nobody drives."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with Receiver().in_memory() as receiver:
         async with process(log.process(), receiver.connect) as lost:
             await lost.register()

@@ -10,14 +10,14 @@ import trio
 from pydantic import SecretStr
 
 from eventstore import NO_STREAM, Append, EventStore, Key, NewEvent, OpenWriter, StoreOptions, Writer
-from eventstore.log import Log
-from eventstore.memory import MemoryLog
-from server import events
-from server.events import GENERATION_SCOPE
+from eventstore.backend import Backend
+from eventstore.memory_backend import MemoryBackend
+from server import event_types
+from server.conversations import key_scopes
 from server.webhooks import Sender, WebhookOptions, Webhooks, WebhookSnapshot
 from server.webhooks.sender import Connect
 from server.webhooks.webhook_events import is_webhook, stream_of
-from tests.generation.wrapped_log import events_of
+from tests.generations.wrapped_log import events_of
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PATH_SECRET = "T0PS3CRET"
@@ -40,8 +40,8 @@ class Process:
     async def request(self, generation: str = GENERATION, conversation: str = CONVERSATION) -> None:
         """The generation's request, in a conversation of its own."""
         asked = NewEvent("generation.requested", "{}", generation)
-        news = (events.conversation_started(None, None), asked)
-        claim = Key(GENERATION_SCOPE, generation)
+        news = (event_types.conversation_started(None, None), asked)
+        claim = Key(key_scopes.GENERATION, generation)
         await self.store.append(
             Append(conversation, news, NO_STREAM, Writer(generation, 1, 1), keys=(claim,), category="conversation")
         )
@@ -54,7 +54,7 @@ class Process:
         self, new: NewEvent | None = None, generation: str = GENERATION, conversation: str = CONVERSATION
     ) -> None:
         """The generation's terminal event, from outside."""
-        end = new or events.generation_completed(generation, "stop", {"output_tokens": 3}, 12)
+        end = new or event_types.generation_completed(generation, "stop", {"output_tokens": 3}, 12)
         await self.store.append(Append(conversation, (end,), closes=generation))
 
     async def register(self, url: str = PLAIN_URL, generation: str = GENERATION) -> None:
@@ -81,7 +81,7 @@ class Process:
         pause = 0.01
         with trio.fail_after(200_000):
             while True:
-                found = await self.webhooks.tries(generation)
+                found = await self.webhooks.snapshot(generation)
                 if found is not None and found.status != "pending":
                     return found
                 await trio.sleep(pause)
@@ -99,7 +99,7 @@ def sender(connect: Connect, options: WebhookOptions = OPTIONS, **more: Any) -> 
 
 @asynccontextmanager
 async def process(
-    log: Log,
+    log: Backend,
     connect: Connect | None = None,
     options: WebhookOptions = OPTIONS,
     *,
@@ -107,7 +107,7 @@ async def process(
 ) -> AsyncIterator[Process]:
     """A process for as long as the context is open; then it is gone, as by a kill."""
     async with (
-        EventStore(log, StoreOptions(patience=patience, safety_poll=600.0)).open() as store,
+        EventStore(log, StoreOptions(call_timeout=patience, safety_poll=600.0)).open() as store,
         trio.open_nursery() as nursery,
     ):
         own = sender(connect, options) if connect is not None else None
@@ -123,7 +123,7 @@ async def found_by(here: Process) -> OpenWriter:
     return left
 
 
-def types(log: MemoryLog, stream: str = HOOK) -> list[str]:
+def types(log: MemoryBackend, stream: str = HOOK) -> list[str]:
     """Of the webhook's events."""
     return [event.type for event in events_of(log, stream)]
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from server.workflows import RunHandle, Tool, tool
+from server.workflows import InjectedRun, Tool, tool
 
 
-class Run(RunHandle):
+class Run(InjectedRun):
     """Stands for the one that apps know."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.upstream import ToolSpec
+from server.providers import ToolSpec
 from server.workflows import AnyTool, ClientTool, Tool, tool
 
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
@@ -39,6 +39,14 @@ def test_what_is_left_null_is_not_declared() -> None:
     found = ClientTool({"name": "open", "description": "Opens.", "parameters": None, "expires": None})
     assert found.spec().parameters == {"type": "object", "properties": {}}
     assert found.expires == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("declared", "expires"),
+    [({}, 3600.0), ({"expires": None}, 3600.0), ({"expires": 0}, 0), ({"expires": 0.0}, 0.0), ({"expires": 1}, 1)],
+)
+def test_a_time_of_zero_is_not_the_default(declared: dict[str, Any], expires: float) -> None:
+    assert ClientTool({"name": "open", "description": "Opens.", **declared}).expires == expires
 
 
 @pytest.mark.parametrize("arguments", [{}, {"x": 1}, {"x": "no integer", "y": [None]}])

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, BeforeValidator
 
-from server.workflows import BadArguments, ClientTool, RunHandle, Tool
+from server.workflows import BadArguments, ClientTool, InjectedRun, Tool
 
 
-class Run(RunHandle):
+class Run(InjectedRun):
     """Stands for the one that apps know."""
 
 

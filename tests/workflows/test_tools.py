@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
-from server.upstream import ToolSpec
-from server.workflows import BadArguments, RunHandle, Tool, tool
+from server.providers import ToolSpec
+from server.workflows import BadArguments, InjectedRun, Tool, tool
 
 
-class Run(RunHandle):
+class Run(InjectedRun):
     """Stands for the one that apps know."""
 
 
 T = TypeVar("T")
 
 
-class Typed(RunHandle, Generic[T]):
+class Typed(InjectedRun, Generic[T]):
     """One that says what its input is."""
 
 
@@ -259,7 +259,7 @@ def test_a_default_that_json_cannot_say_is_the_functions_own() -> None:
 
 def test_a_type_may_be_an_adapter_of_pydantics() -> None:
     """What tools share with workflows: a type that is judged already is left as it is."""
-    from server.workflows.misfit import adapter_of
+    from server.workflows.tool_arguments import adapter_of
 
     adapter = TypeAdapter(int)
     assert adapter_of(adapter, "here") is adapter

@@ -1,7 +1,8 @@
-"""Where a webhook goes: a URL taken apart, and which addresses of the network it may lead to. Pure.
+"""Where a webhook may go: its URL, parsed, and which network addresses are public. Pure.
 
-A client names the URL, and the POST comes from inside the operator's network: what is not public is refused.
-The URL may hold a secret (most chat services' do), so no error here repeats it.
+A client chooses the URL, and the POST comes from inside the operator's network (server-side request forgery): so
+addresses that are not public are refused. The URL may hold a secret, as those of most chat services do: no error
+here repeats it.
 """
 
 import ipaddress
@@ -9,7 +10,7 @@ import socket
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from server.upstream.address import Address, parse_base_url
+from server.http_client.base_url import BaseUrl, parse_base_url
 
 MOST_URL = 2_000
 
@@ -27,61 +28,61 @@ _CLOUD_V4 = tuple(
         ),
     )
 )
-"""Public by their number, but answered by the cloud that the server stands in: what is behind them is not public.
+"""Addresses that look public, but inside a cloud are answered by the cloud itself.
 
-The metadata addresses of the other clouds are private by their number: 169.254.169.254, 169.254.170.2 (AWS
+The metadata addresses of other clouds are in private ranges: 169.254.169.254, 169.254.170.2 (AWS
 containers), fd00:ec2::254, fd20:ce::254 (Google), 100.100.100.200 (Alibaba), 192.0.0.192 (Oracle).
 """
 _UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
-# In it, but tunnels to any IPv4 address at all (6to4, Teredo), and what is for documents only (RFC 9637).
+# Inside 2000::/3, but not public: tunnels to any IPv4 address (6to4, Teredo), documentation (RFC 9637).
 _NOT_V6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
-class BadTarget(ValueError):
-    """The URL cannot be a webhook's; the client is to blame. The text goes on behind "The webhook's URL"."""
+class BadTargetUrl(ValueError):
+    """The URL cannot be a webhook's; the client is to blame. The text continues "The webhook's URL …"."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """`address` is where, `path` what is asked for there, with its query."""
+class TargetUrl:
+    """A webhook's URL: scheme, host and port in `address`; the path with its query in `path`."""
 
-    address: Address
+    address: BaseUrl
     path: str = field(repr=False)
 
     @property
     def origin(self) -> str:
-        """What of the URL may be shown: scheme, host, and the port where it is not the scheme's own."""
+        """The part of the URL that may be shown: scheme, host, and the port if it is not the scheme's default."""
         return f"{'https' if self.address.secure else 'http'}://{self.address.authority}"
 
 
-def parse_target(url: str) -> Target:
-    """The target in a webhook's URL. Raises `BadTarget`."""
+def parse_target_url(url: str) -> TargetUrl:
+    """Parses a webhook's URL. Raises `BadTargetUrl`."""
     if len(url) > MOST_URL:
-        raise BadTarget(f"is longer than {MOST_URL} characters")
+        raise BadTargetUrl(f"is longer than {MOST_URL} characters")
     if not url.isascii() or not url.isprintable() or " " in url:
-        # A line end would end the request's first line early.
-        raise BadTarget("may hold printable ASCII without spaces only (write other names as xn--…)")
+        # A line break would end the request line early (request splitting).
+        raise BadTargetUrl("may hold printable ASCII without spaces only (write other names as xn--…)")
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise BadTarget("has a malformed host") from None
+        raise BadTargetUrl("has a malformed host") from None
     if parts.scheme not in ("http", "https"):
-        raise BadTarget("has to begin with http:// or https://")
+        raise BadTargetUrl("has to begin with http:// or https://")
     if "@" in parts.netloc:
-        raise BadTarget("must hold no user and no password: the receiver knows us by the signature")
+        raise BadTargetUrl("must hold no user and no password: the receiver knows us by the signature")
     if "#" in url:
-        raise BadTarget("must hold no fragment")
+        raise BadTargetUrl("must hold no fragment")
     try:
         address = parse_base_url(f"{parts.scheme}://{parts.netloc}")
     except ValueError:
-        raise BadTarget("names no valid host and port") from None
+        raise BadTargetUrl("names no valid host and port") from None
     query = f"?{parts.query}" if parts.query else ""
-    return Target(address, (parts.path or "/") + query)
+    return TargetUrl(address, (parts.path or "/") + query)
 
 
 def is_private_by_name(host: str) -> bool:
-    """Whether the host, as it is written, is an address that is not public, or this machine. Asks nobody."""
+    """Whether the host is written as an address that is not public, or as localhost. Makes no DNS query."""
     name = host.rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):  # RFC 6761 section 6.3
         return True
@@ -96,9 +97,9 @@ def is_private_by_name(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public network's, by itself and by the IPv4 address that it may carry.
+    """Whether an IP address is public; of an IPv6 address that embeds an IPv4 address, whether that one is.
 
-    Raises ValueError where it is no address.
+    Raises `ValueError` where the text is no IP address.
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
@@ -113,6 +114,6 @@ def is_public(address: str) -> bool:
 
 
 def _is_public_v4(ip: ipaddress.IPv4Address) -> bool:
-    # is_global says yes to multicast.
+    # `is_global` is true for multicast addresses, too.
     plain = ip.is_global and not ip.is_multicast and not ip.is_reserved
     return plain and not any(ip in network for network in (*_NOT_V4, *_CLOUD_V4))

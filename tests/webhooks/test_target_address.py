@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from server.webhooks.target import BadTarget, is_private_by_name, is_public, parse_target
+from server.webhooks.target_address import BadTargetUrl, is_private_by_name, is_public, parse_target_url
 
 from .world import PATH_SECRET
 
@@ -25,7 +25,7 @@ from .world import PATH_SECRET
     ],
 )
 def test_what_can_be_one(url: str, origin: str, path: str) -> None:
-    target = parse_target(url)
+    target = parse_target_url(url)
     assert (target.origin, target.path) == (origin, path)
 
 
@@ -59,16 +59,16 @@ def test_what_can_be_one(url: str, origin: str, path: str) -> None:
     ],
 )
 def test_what_cannot(url: str, why: str) -> None:
-    with pytest.raises(BadTarget, match=why):
-        parse_target(url)
+    with pytest.raises(BadTargetUrl, match=why):
+        parse_target_url(url)
 
 
 def test_no_error_and_no_repr_holds_the_path() -> None:
     for url in (f"ftp://h/{PATH_SECRET}", f"https://h/{PATH_SECRET}#", f"https://{PATH_SECRET}@h/"):
-        with pytest.raises(BadTarget) as caught:
-            parse_target(url)
+        with pytest.raises(BadTargetUrl) as caught:
+            parse_target_url(url)
         assert PATH_SECRET not in str(caught.value)
-    assert PATH_SECRET not in repr(parse_target(f"https://h/{PATH_SECRET}"))
+    assert PATH_SECRET not in repr(parse_target_url(f"https://h/{PATH_SECRET}"))
 
 
 @pytest.mark.parametrize(

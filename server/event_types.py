@@ -1,8 +1,7 @@
-"""The facts of a conversation: every event type Tokentape writes, made in one place.
+"""Every event type of a conversation, and one constructor for each: the only code that writes their fields.
 
-A constructor a type, so that no field is ever misspelt elsewhere. What a type means is in the public
-contract; positions and times are the store's. Text must be clean (no U+0000, no lone surrogates) before it
-comes here.
+The public contract says what each type means. The store adds positions and times. Callers have repaired the text
+(`unicode_repair`): PostgreSQL stores neither U+0000 nor unpaired surrogates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,18 +14,16 @@ import msgspec
 from eventstore import NewEvent
 
 CONVERSATION: Final = "conversation"
-"""The category of the streams."""
+"""The category of conversations' streams in the event store."""
 EPHEMERAL: Final = "ephemeral"
-"""The category of those that are erased some time after their last event."""
+"""The category of conversations that are erased some time after their last event."""
 SERVER: Final = "tokentape"
-"""Who acted where nobody did: the server itself, on a time that came."""
+"""The `by` of an event that no person caused: the server itself acted, because a time had come."""
 CARRY: Final = "carry"
-"""The field of `step.finished` that no client is shown."""
-GENERATION_SCOPE: Final = "generation"
-"""The scope of the keys by which a generation's id finds its conversation."""
+"""The field of `step.finished` that clients are not shown."""
 
 
-class Type(StrEnum):
+class EventType(StrEnum):
     """The event types."""
 
     CONVERSATION_STARTED = "conversation.started"
@@ -50,27 +47,31 @@ class Type(StrEnum):
     GENERATION_CANCELLED = "generation.cancelled"
 
 
-TERMINAL: Final = frozenset({Type.GENERATION_COMPLETED, Type.GENERATION_FAILED, Type.GENERATION_CANCELLED})
-"""Exactly one of these ends a generation."""
+TERMINAL: Final = frozenset(
+    {EventType.GENERATION_COMPLETED, EventType.GENERATION_FAILED, EventType.GENERATION_CANCELLED}
+)
+"""Exactly one event of these types ends a generation."""
 
-LOSSES: Final = frozenset({"worker_lost", "internal_error"})
-"""The reasons of a `generation.interrupted` that may be the run's own doing. The others are `server_stopped` (it
-was handed over) and `store_unavailable` (the database was away)."""
+LOSS_REASONS: Final = frozenset({"worker_lost", "internal_error"})
+"""The reasons of a `generation.interrupted` that the run itself may have caused, such as a crash of its process.
+
+The other reasons are `server_stopped` (the run was handed over) and `store_unavailable` (the database was away).
+"""
 
 MOST_EVENT_BYTES: Final = 1024 * 1024
-"""Of an event's JSON that an app writes: every reader takes an event whole."""
+"""The most bytes of JSON in an event that an app writes: each reader has to take an event as a whole."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class EventTooLarge(ValueError):
-    """An app wants to write an event of more than `MOST_EVENT_BYTES`. Nothing was written."""
+    """An app wants to write an event of more than `MOST_EVENT_BYTES`; the app is to blame. Nothing was written."""
 
 
-def bounded(event: NewEvent, what: str) -> NewEvent:
-    """The event itself. Raises `EventTooLarge`, with `what` in its message, where it is more than one may be."""
+def check_event_size(event: NewEvent, what: str) -> NewEvent:
+    """Returns the event. Raises `EventTooLarge` where it is too large; `what` names it in the message."""
     size = len(event.data)
-    if size > MOST_EVENT_BYTES // 4:  # a character is four bytes at most
+    if size > MOST_EVENT_BYTES // 4:  # UTF-8 takes at most four bytes for a character
         size = len(event.data.encode())
     if size > MOST_EVENT_BYTES:
         raise EventTooLarge(
@@ -80,25 +81,25 @@ def bounded(event: NewEvent, what: str) -> NewEvent:
     return event
 
 
-def _event(kind: Type, fields: Mapping[str, Any], generation: str | None = None) -> NewEvent:
+def _event(kind: EventType, fields: Mapping[str, Any], generation: str | None = None) -> NewEvent:
     data = {name: value for name, value in fields.items() if value is not None}
     return NewEvent(kind.value, _encode(data).decode(), generation)
 
 
-def _exact(kind: Type, fields: Mapping[str, Any], generation: str) -> NewEvent:
-    """The same where a null says something."""
+def _event_with_nulls(kind: EventType, fields: Mapping[str, Any], generation: str) -> NewEvent:
+    """An event whose fields may be null: `_event` would leave them out."""
     return NewEvent(kind.value, _encode(fields).decode(), generation)
 
 
 def conversation_started(title: str | None, metadata: Mapping[str, Any] | None) -> NewEvent:
     """Always position 1."""
-    return _event(Type.CONVERSATION_STARTED, {"title": title, "metadata": metadata})
+    return _event(EventType.CONVERSATION_STARTED, {"title": title, "metadata": metadata})
 
 
 def message_posted(message: str, role: str, content: str, author: str | None, by: str) -> NewEvent:
-    """Somebody speaks. `message` is its id."""
+    """A message. `message` is its id, `author` a name to show, `by` who posted it."""
     fields = {"message": message, "role": role, "content": content, "author": author, "by": by}
-    return _event(Type.MESSAGE_POSTED, fields)
+    return _event(EventType.MESSAGE_POSTED, fields)
 
 
 def generation_requested(
@@ -115,9 +116,9 @@ def generation_requested(
     ephemeral: bool = False,
     by: str,
 ) -> NewEvent:
-    """Durable before the client hears of the generation. `steering`: the values it begins with.
+    """A generation is requested. Durable before the client gets the generation's id.
 
-    What is as it is by default is left out.
+    `steering`: the first values of the workflow's parameters. Fields with their default value are left out.
     """
     fields = {
         "model": model,
@@ -131,45 +132,45 @@ def generation_requested(
         "ephemeral": ephemeral or None,
         "by": by,
     }
-    return _event(Type.GENERATION_REQUESTED, fields, generation)
+    return _event(EventType.GENERATION_REQUESTED, fields, generation)
 
 
 def generation_started(generation: str, attempt: int, worker: str) -> NewEvent:
-    """A worker has taken it up, for the `attempt`-th time."""
-    return _event(Type.GENERATION_STARTED, {"attempt": attempt, "worker": worker}, generation)
+    """A worker begins the attempt of this number, counted from 1."""
+    return _event(EventType.GENERATION_STARTED, {"attempt": attempt, "worker": worker}, generation)
 
 
 def token(generation: str, delta: str) -> NewEvent:
-    """One chunk of text, as the upstream sent it."""
+    """One chunk of the answer's text, as the provider sent it."""
     return NewEvent("token", '{"delta":' + _encode(delta).decode() + "}", generation)
 
 
 def reasoning(generation: str, delta: str) -> NewEvent:
-    """One chunk of what the model thinks aloud, as the upstream sent it. It is no part of the answer's text."""
+    """One chunk of the model's reasoning, as the provider sent it. It is no part of the answer's text."""
     return NewEvent("reasoning", '{"delta":' + _encode(delta).decode() + "}", generation)
 
 
 def generation_interrupted(generation: str, attempt: int, reason: str) -> NewEvent:
-    """Its worker is gone, or goes; another one takes it up. No end."""
-    return _event(Type.GENERATION_INTERRUPTED, {"attempt": attempt, "reason": reason}, generation)
+    """An attempt ends because its worker does; another worker will begin the next one. Not an end of the run."""
+    return _event(EventType.GENERATION_INTERRUPTED, {"attempt": attempt, "reason": reason}, generation)
 
 
 def step_finished(generation: str, step: str, result: Any, carry: Any = None) -> NewEvent:
-    """Something that is not to be paid for again has a result: a later attempt takes it from here.
+    """A step has a result. A later attempt takes it from the log, so that nobody pays for the step twice.
 
-    `carry` is what an upstream wants back in its next request. It is for this server alone: whatever sends events
-    to clients leaves it out (`server.wire.event_json`).
+    `carry`: what a provider wants back in the next request. It is for this server alone: `server.wire.event_json`
+    leaves it out of what clients get.
     """
     fields = {"step": step, "result": result, **({CARRY: carry} if carry is not None else {})}
-    return _exact(Type.STEP_FINISHED, fields, generation)
+    return _event_with_nulls(EventType.STEP_FINISHED, fields, generation)
 
 
 def tool_arguments(generation: str, call: str, delta: str, name: str | None = None) -> NewEvent:
-    """One chunk of the arguments of a call that the model is writing. `name`: the tool's, with the first chunk.
+    """One chunk of the arguments of a tool call that the model is writing. `name`: the tool's, in the first chunk.
 
-    The call itself is `tool.proposed`, with the same id; without that it never was one.
+    The call exists once a `tool.proposed` with the same id follows.
     """
-    return _event(Type.TOOL_ARGUMENTS, {"call": call, "delta": delta, "name": name}, generation)
+    return _event(EventType.TOOL_ARGUMENTS, {"call": call, "delta": delta, "name": name}, generation)
 
 
 def tool_proposed(
@@ -185,9 +186,9 @@ def tool_proposed(
     expires_at: datetime | None = None,
     hidden_characters: Sequence[str] = (),
 ) -> NewEvent:
-    """A call is wanted. `step` says by which part of the run; `client`: a client runs it.
+    """A run proposes a tool call. `step`: the part of the run that does; `client`: a client runs the tool.
 
-    `hidden_characters`: those in its name and arguments that nobody sees, as `U+202E`.
+    `hidden_characters`: those in the name and the arguments, written as `U+202E`.
     """
     fields = {
         "call": call,
@@ -200,7 +201,7 @@ def tool_proposed(
         "hidden_characters": hidden_characters or None,
         "step": step,
     }
-    return _event(Type.TOOL_PROPOSED, fields, generation)
+    return _event(EventType.TOOL_PROPOSED, fields, generation)
 
 
 def tool_decided(
@@ -215,7 +216,10 @@ def tool_decided(
     by: str,
     hidden_characters: Sequence[str] = (),
 ) -> NewEvent:
-    """Somebody saw the arguments of `proposed_digest`, and said so. `arguments` are those that run."""
+    """A person who saw the arguments of `proposed_digest` has decided.
+
+    `arguments`: those that the tool will get.
+    """
     fields = {
         "call": call,
         "decision": decision,
@@ -226,33 +230,33 @@ def tool_decided(
         "reason": reason,
         "by": by,
     }
-    return _event(Type.TOOL_DECIDED, fields, generation)
+    return _event(EventType.TOOL_DECIDED, fields, generation)
 
 
 def tool_started(generation: str, call: str) -> NewEvent:
-    """Durable before the effect."""
-    return _event(Type.TOOL_STARTED, {"call": call}, generation)
+    """The tool is about to run. Durable before the tool can have any effect."""
+    return _event(EventType.TOOL_STARTED, {"call": call}, generation)
 
 
 def tool_finished(generation: str, call: str, outcome: Mapping[str, Any], by: str | None = None) -> NewEvent:
-    """`outcome` is `{"result": …}` or `{"error": {"code", "message"}}`; `by`: the client that ran it."""
+    """A tool has run: `{"result": …}` or `{"error": {"code", "message"}}`. `by`: the client, where one ran it."""
     fields = {"call": call, **outcome, **({"by": by} if by is not None else {})}
-    return _exact(Type.TOOL_FINISHED, fields, generation)
+    return _event_with_nulls(EventType.TOOL_FINISHED, fields, generation)
 
 
 def steering_changed(generation: str, name: str, value: Any, by: str) -> NewEvent:
-    """A parameter has another value from here on."""
-    return _exact(Type.STEERING_CHANGED, {"name": name, "value": value, "by": by}, generation)
+    """A parameter of the workflow has another value from here on."""
+    return _event_with_nulls(EventType.STEERING_CHANGED, {"name": name, "value": value, "by": by}, generation)
 
 
 def progress(generation: str, done: float, total: float, unit: str, stage: str | None) -> NewEvent:
-    """So much of the work is done."""
-    return _event(Type.PROGRESS, {"done": done, "total": total, "unit": unit, "stage": stage}, generation)
+    """How much of the work is done: `done` of `total`, counted in `unit`s."""
+    return _event(EventType.PROGRESS, {"done": done, "total": total, "unit": unit, "stage": stage}, generation)
 
 
 def result(generation: str, value: Any) -> NewEvent:
-    """What a workflow returned, as JSON."""
-    return _exact(Type.RESULT, {"value": value}, generation)
+    """What the workflow returned, as JSON."""
+    return _event_with_nulls(EventType.RESULT, {"value": value}, generation)
 
 
 def generation_completed(
@@ -262,21 +266,22 @@ def generation_completed(
     ttft_ms: int | None,
     refusal: str | None = None,
 ) -> NewEvent:
-    """The end, well. `ttft_ms`: milliseconds from the start of the run to its first token, None without one.
+    """The generation has ended well.
 
-    `refusal`: the words with which the model refused to answer.
+    `ttft_ms`: milliseconds from the start of the run to its first token; None: it had none. `refusal`: the words
+    with which the model refused to answer.
     """
     fields: dict[str, Any] = {"finish_reason": finish_reason, "usage": usage or {}, "ttft_ms": ttft_ms}
     if refusal:
         fields["refusal"] = refusal
-    return _exact(Type.GENERATION_COMPLETED, fields, generation)
+    return _event_with_nulls(EventType.GENERATION_COMPLETED, fields, generation)
 
 
-def failure(code: str, message: str, reference: str | None = None) -> dict[str, str]:
-    """What is told of a fault: a code for programs, a sentence for people. `reference` is in the server's log.
+def error_object(code: str, message: str, reference: str | None = None) -> dict[str, str]:
+    """The JSON of an error: a code for programs, a sentence for people. `reference`: also in the server's log.
 
-    The log is read by everybody who may read the conversation, for ever: no address of the operator's network and
-    no text of an exception belongs into it.
+    Whoever may read the conversation reads this, for ever. So neither an address of the operator's network nor the
+    text of an exception belongs in it.
     """
     told = {"code": code, "message": message}
     return told if reference is None else {**told, "reference": reference}
@@ -285,11 +290,11 @@ def failure(code: str, message: str, reference: str | None = None) -> dict[str, 
 def generation_failed(
     generation: str, code: str, message: str, *, retryable: bool, reference: str | None = None
 ) -> NewEvent:
-    """The end, badly. `retryable`: the same request may succeed."""
-    fields = {"error": failure(code, message, reference), "retryable": retryable}
-    return _event(Type.GENERATION_FAILED, fields, generation)
+    """The generation has failed. `retryable`: the same request may succeed."""
+    fields = {"error": error_object(code, message, reference), "retryable": retryable}
+    return _event(EventType.GENERATION_FAILED, fields, generation)
 
 
 def generation_cancelled(generation: str, reason: str | None, by: str) -> NewEvent:
-    """The end, by somebody's wish."""
-    return _event(Type.GENERATION_CANCELLED, {"reason": reason, "by": by}, generation)
+    """The generation is cancelled. `reason`: text for people."""
+    return _event(EventType.GENERATION_CANCELLED, {"reason": reason, "by": by}, generation)

@@ -9,14 +9,15 @@ from quart_trio import QuartTrio
 from trio.testing import MockClock
 
 from eventstore import Place
-from eventstore.memory import MemoryLog
-from server.config.public_url import PublicUrl
-from server.errors import not_found
-from server.events import GENERATION_SCOPE
-from server.ids import new as new_id
-from server.runtime.runtime import Runtime
-from server.web.edge import problems
-from server.web.snapshots import webhook_endpoint as webhook
+from eventstore.memory_backend import MemoryBackend
+from server.config.web_addresses import PublicUrl
+from server.conversations import key_scopes
+from server.ids import new_id
+from server.problem import not_found
+from server.runtime.conversation_service import ConversationService
+from server.web.edge import problem_json
+from server.web.edge.quart_adapter import route_endpoints
+from server.web.snapshots.snapshot_endpoint import webhook_endpoints
 
 from .receiver import Receiver, silence
 from .world import CONVERSATION, PATH_SECRET, PLAIN_URL, PUBLIC, SECRET, Process, process
@@ -30,7 +31,7 @@ class Looking:
         self._store = here.store
 
     async def place(self, generation: str) -> Place:
-        found = await self._store.find_key(GENERATION_SCOPE, generation)
+        found = await self._store.find_key(key_scopes.GENERATION, generation)
         if found is None:
             raise not_found("generation")
         return found
@@ -39,15 +40,17 @@ class Looking:
 def app_of(here: Process) -> QuartTrio:
     """The address, served."""
     app = QuartTrio(__name__)
-    problems.install(app, 1_000, PublicUrl())
-    app.register_blueprint(webhook.routes(cast(Runtime, Looking(here))))
+    problem_json.install(app, 1_000, PublicUrl())
+    app.register_blueprint(
+        route_endpoints("webhook", "GET", webhook_endpoints(cast(ConversationService, Looking(here))))
+    )
     return app
 
 
 async def test_each_try_is_told_of(autojump_clock: MockClock) -> None:
     generation = new_id("gen")
     receiving = Receiver(500, silence, 200)
-    async with receiving.in_memory() as receiver, process(MemoryLog().process(), receiver.connect) as here:
+    async with receiving.in_memory() as receiver, process(MemoryBackend().process(), receiver.connect) as here:
         client = app_of(here).test_client()
         await here.register(generation=generation)
         address = f"/v1/generations/{generation}/webhook"
@@ -81,7 +84,7 @@ async def test_each_try_is_told_of(autojump_clock: MockClock) -> None:
 async def test_unknown_ones(asked: bool) -> None:
     """A generation that is none, and one that has no webhook."""
     generation = new_id("gen")
-    async with process(MemoryLog().process()) as here:
+    async with process(MemoryBackend().process()) as here:
         if asked:
             await here.request(generation)
         answer = await app_of(here).test_client().get(f"/v1/generations/{generation}/webhook")
@@ -91,7 +94,7 @@ async def test_unknown_ones(asked: bool) -> None:
 
 async def test_one_whose_generation_was_refused_is_nobodys() -> None:
     generation = new_id("gen")
-    async with process(MemoryLog().process()) as here:
+    async with process(MemoryBackend().process()) as here:
         await here.webhooks.register(generation, CONVERSATION, PLAIN_URL)
         await here.webhooks.abandon(generation)
         with trio.fail_after(5):

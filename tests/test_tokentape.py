@@ -6,7 +6,7 @@ from server.workflows import Tool, Workflow
 
 def test_what_apps_are_given() -> None:
     assert sorted(tokentape.__all__) == sorted(
-        ["Decision", "Generated", "Run", "ToolError", "Turn", "UpstreamError", "tool", "workflow"]
+        ["Decision", "Generated", "Run", "ToolError", "TranscriptMessage", "UpstreamError", "tool", "workflow"]
     )
     assert all(hasattr(tokentape, name) for name in tokentape.__all__)
 

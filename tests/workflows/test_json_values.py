@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, computed_field
 
-from server.workflows import NotJson, clean, to_jsonable
-from server.workflows.plain import DEEPEST
+from server.workflows import NotJson, to_jsonable
+from server.workflows.json_values import DEEPEST
 
 HALVES = st.text(st.sampled_from("ab\x00\ud83d\ude00é😀"), max_size=5)
 FIT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=5)
@@ -138,15 +138,15 @@ def test_the_deepest_that_passes(wrap: Callable[[Any], Any]) -> None:
     value: Any = 1
     for _ in range(DEEPEST):
         value = wrap(value)
-    assert clean(value) == value
+    assert to_jsonable(value) == value
     with pytest.raises(NotJson, match="nested deeper than 64 levels"):
-        clean(wrap(value))
+        to_jsonable(wrap(value))
 
 
 @settings(deadline=None)
 @given(JSON)
 def test_plain_json_is_left_as_it_is(value: Any) -> None:
-    assert json.dumps(clean(value)) == json.dumps(value)
+    assert json.dumps(to_jsonable(value)) == json.dumps(value)
 
 
 @settings(deadline=None)
@@ -154,8 +154,8 @@ def test_plain_json_is_left_as_it_is(value: Any) -> None:
     st.recursive(HALVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HALVES, inner, max_size=1))
 )
 def test_what_comes_out_can_be_stored_and_stays(value: Any) -> None:
-    made = clean(value)
+    made = to_jsonable(value)
     text = json.dumps(made, ensure_ascii=False)
     text.encode()  # no surrogate is left
     assert "\\u0000" not in text
-    assert clean(made) == made
+    assert to_jsonable(made) == made
