@@ -1,83 +1,95 @@
-"""The web app: routes, refusals and guards put together, as one ASGI app."""
+"""The web app of one process: the dispatcher, and behind it Quart with its routes, error handlers and checks."""
 
 from quart import request, websocket
 from quart_trio import QuartTrio
 
 from server.config import Settings
-from server.config.public_url import PublicUrl
-from server.runtime.runtime import Runtime
-from server.web import diagnostics, health, openapi
-from server.web import metrics_endpoint as metrics
-from server.web.commands import post_routes as posts
-from server.web.commands.post_endpoints import PostEndpoints
-from server.web.direct_posts import BODY_SECONDS, DirectPosts
-from server.web.direct_reads import DirectReads
-from server.web.direct_sockets import DirectSockets
-from server.web.edge import cors, id_converters, problems, quart_connections
+from server.config.web_addresses import PublicUrl
+from server.runtime.conversation_service import ConversationService
+from server.web import diagnostics_stream, health_metrics_endpoints, openapi
+from server.web.commands.command_endpoints import PostEndpoints
+from server.web.commands.request_body import check_media_type
+from server.web.dispatcher import BODY_SECONDS, Dispatcher
+from server.web.edge import cors, problem_json, quart_adapter
 from server.web.edge.host_origin_check import HostOriginCheck
-from server.web.edge.request_ids import RequestIds, name_lines
-from server.web.snapshots import webhook_endpoint as webhook
-from server.web.transports import get_routes as reads
-from server.web.transports import websocket_endpoint as sockets
+from server.web.edge.quart_adapter import route_endpoints
+from server.web.edge.request_ids import RequestIds, bind_route_ids
+from server.web.snapshots.snapshot_endpoint import webhook_endpoints
+from server.web.transports import websocket_endpoint
 from server.web.transports.read_endpoints import ReadEndpoints
 
 
-def build(runtime: Runtime, settings: Settings) -> DirectReads:
-    """The app of one process."""
+def build(runtime: ConversationService, settings: Settings) -> Dispatcher:
+    """The app, as an ASGI application."""
+    check = host_origin_check(settings, runtime.public)
+    allowed = cors.Cors(settings.allowed_origins)
+    reads = ReadEndpoints(runtime, settings.heartbeat)
+    posts = PostEndpoints(runtime, settings.heartbeat)
+    sockets = websocket_endpoint.WebSocketEndpoint(runtime)
+
+    app = _quart(settings, runtime.public, check)
+    cors.install(app, allowed)
+    conversations = {"/v1/conversations": reads.conversation_list}
+    app.register_blueprint(route_endpoints("reads", "GET", {**reads.by_route, **conversations}))
+    app.register_blueprint(route_endpoints("posts", "POST", posts.by_route, check_media_type))
+    app.register_blueprint(route_endpoints("webhook", "GET", webhook_endpoints(runtime)))
+    app.register_blueprint(websocket_endpoint.routes(sockets))
+    app.register_blueprint(diagnostics_stream.routes(runtime.drain))
+    app.register_blueprint(openapi.routes(runtime.public))
+    app.register_blueprint(health_metrics_endpoints.routes(runtime))
+    health_metrics_endpoints.count_requests(app, runtime.metrics)
+    return Dispatcher(
+        RequestIds(app),
+        reads,
+        posts,
+        sockets,
+        check=check,
+        cors=allowed,
+        public=runtime.public,
+        metrics=runtime.metrics,
+        max_body=settings.max_body,
+    )
+
+
+def _quart(settings: Settings, public: PublicUrl, check: HostOriginCheck) -> QuartTrio:
+    """Quart without any route: how it runs requests, answers errors, and checks callers."""
     app = QuartTrio("tokentape", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
-    app.config["RESPONSE_TIMEOUT"] = None  # a slow reader is nobody's fault; one that takes nothing is cut below
-    quart_connections.install(app)
-    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    # Before any route: a slash at the end of an address is no other address; and nothing is redirected.
+    app.config["RESPONSE_TIMEOUT"] = None  # a reader may be slow; the connection closes one that takes nothing
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # `cors` answers OPTIONS
+    # Set before the first route: a slash at the end of an address is ignored, and nothing is redirected.
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
-    id_converters.install(app)
-    problems.install(app, settings.max_body, runtime.public)
-    guard = host_origin_check(settings, runtime.public)
+    quart_adapter.install_connections(app)
+    quart_adapter.install_id_converters(app)
+    problem_json.install(app, settings.max_body, public)
 
     @app.before_request
     async def check_request() -> None:
         headers = request.headers
-        guard.check_request(
+        check.check_request(
             request.method,
             request.path,
             headers.get("Host", ""),
             headers.get("Origin"),
             secure=request.scheme == "https",
         )
-        name_lines(request.view_args)
+        bind_route_ids(request.view_args)
 
     @app.before_websocket
     async def check_websocket() -> None:
         headers = websocket.headers
-        guard.check_upgrade(headers.get("Host", ""), headers.get("Origin"), secure=websocket.scheme == "wss")
-        name_lines(websocket.view_args)
+        check.check_upgrade(headers.get("Host", ""), headers.get("Origin"), secure=websocket.scheme == "wss")
+        bind_route_ids(websocket.view_args)
 
-    readers = cors.Cors(settings.allowed_origins)
-    cors.install(app, readers)
-    endpoints = ReadEndpoints(runtime, settings.heartbeat)
-    app.register_blueprint(reads.routes(runtime, endpoints))
-    commands = PostEndpoints(runtime, settings.heartbeat)
-    app.register_blueprint(posts.routes(commands))
-    upgrades = sockets.WebSocketEndpoint(runtime)
-    app.register_blueprint(sockets.routes(upgrades))
-    app.register_blueprint(webhook.routes(runtime))
-    app.register_blueprint(diagnostics.routes(runtime.drain))
-    app.register_blueprint(openapi.routes(runtime.public))
-    app.register_blueprint(health.routes(runtime))
-    app.register_blueprint(metrics.routes(runtime))
-    metrics.count_requests(app, runtime.metrics)
-    around = guard, readers, runtime.public, runtime.metrics
-    framework = DirectSockets(RequestIds(app), upgrades, guard, runtime.public)
-    return DirectReads(DirectPosts(framework, commands, *around, settings.max_body), endpoints, *around)
+    return app
 
 
 def host_origin_check(settings: Settings, public: PublicUrl) -> HostOriginCheck:
-    """The check with the names and origins that are set; the public URL's are ours too."""
+    """The check for the host names and origins in the settings, and for those of the public URL."""
     return HostOriginCheck(
         settings.bind.rpartition(":")[0],
         (*settings.allowed_hosts, *([public.host] if public.host else ())),
-        # The proxy in front may name us otherwise than the browser does: the page is still one of our own.
+        # A proxy in front may send another Host than the browser: the public origin is still one of our own.
         (*settings.allowed_origins, *([public.origin] if public.origin else ())),
     )

@@ -1,36 +1,36 @@
-"""Server-sent events, as the WHATWG EventSource reads them, and as widely used clients really read them.
+"""Server-sent events, as the WHATWG standard defines them and as widely used clients read them. Pure.
 
-https://html.spec.whatwg.org/multipage/server-sent-events.html. One complete JSON object per `data:` line, and the
-event's position as `id:` behind it. The standard takes an id when its block ends; several clients take it when its
-line is parsed. With `id:` first, such a client whose connection is cut inside the data line would come back behind
-an event that it never gave out.
+https://html.spec.whatwg.org/multipage/server-sent-events.html. Owns the bytes of a stream: each event is one
+complete JSON object in one `data:` line, followed by its position in an `id:` line. The order matters: by the
+standard an id counts when its block ends, but for several clients it counts when its line is parsed. If `id:` came
+first, such a client, cut inside the data line, would resume after an event that it never delivered.
 """
 
 from eventstore import Event
 from server.wire.event_json import encode
 
 HEARTBEAT = b":\n"
-"""A comment, without an empty line behind it: several clients give out an empty message at each empty line."""
+"""A comment without an empty line after it: several clients deliver an empty message at each empty line."""
 HEARTBEAT_EVENT = b"event: heartbeat\ndata: {}\n\n"
-"""A sign of life that a page can see. It has no id, so it moves no cursor."""
+"""A heartbeat that a page can see. It has no id, so it does not move the cursor."""
 DONE = b"data: [DONE]\n\n"
 MEDIA_TYPE = "text/event-stream"
 
 
 def opening(retry_ms: int, cursor: int | None = None, pad: int = 0) -> bytes:
-    """What a stream begins with: one block without data, which dispatches nothing.
+    """The beginning of a stream: one block without data, for which a client delivers nothing.
 
-    `retry_ms` is how long a client waits before it comes back. `cursor` is told to a client that cannot know it
-    (`after=now`): cut before its first event, it comes back to where it began. `pad` bytes of comment go first,
-    for proxies that hold back the first kilobytes.
+    `retry_ms` is how long a client waits before it reconnects. `cursor` is the position of a client that began at
+    `now` and cannot know it: cut before its first event, it then resumes at the right place. `pad` bytes of
+    comment come first, for proxies that hold back the first kilobytes.
     """
     comment = b":" + b" " * (pad - 2) + b"\n" if pad >= 2 else b""
-    told = b"" if cursor is None else b"id: %d\n" % cursor
-    return b"%bretry: %d\n%b\n" % (comment, retry_ms, told)
+    id_line = b"" if cursor is None else b"id: %d\n" % cursor
+    return b"%bretry: %d\n%b\n" % (comment, retry_ms, id_line)
 
 
 def frame(event: Event) -> bytes:
-    """One event, unnamed, so that `onmessage` gets all."""
+    """One event without a name, so that `onmessage` gets all types."""
     return b"data: %b\nid: %d\n\n" % (encode(event), event.position)
 
 
@@ -40,9 +40,9 @@ def named_frame(event: Event) -> bytes:
 
 
 def refusal(retry_ms: int, why: str, cursor: str | None = None) -> bytes:
-    """A refusal that passes, with the cursor as the client sent it, so that no client forgets it.
+    """A temporary refusal: the body of a 200, because an `EventSource` gives up for ever on any other status.
 
-    A native EventSource gives up for ever on any status but 200, so this is the body of one.
+    `cursor` is the text that the client sent; it is sent back because some clients would forget it.
     """
-    told = "" if cursor is None else f"id: {cursor}\n"
-    return f"{told}retry: {retry_ms}\n: {why}\n\n".encode()
+    id_line = "" if cursor is None else f"id: {cursor}\n"
+    return f"{id_line}retry: {retry_ms}\n: {why}\n\n".encode()

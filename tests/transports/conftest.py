@@ -13,7 +13,7 @@ from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.servers import Server
 from tests.openapi.contract import judge_answer
 
-from .serving import APP, serving
+from .module_servers import APP, serving
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import trio
 from tests.clients.api import Api, demo
 from tests.clients.http1 import Connection
 
-from .problems import check_problem
+from .problem_checks import check_problem
 
 CURSORS = [
     *(

@@ -14,7 +14,7 @@ from tests.clients.api import Api, demo
 from tests.clients.http1 import Broken, Connection
 from tests.harness.servers import Server
 
-from .problems import check_problem
+from .problem_checks import check_problem
 
 JSON_TYPE = {"Content-Type": "application/json"}
 HUGE = 20_000_000

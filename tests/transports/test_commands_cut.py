@@ -12,10 +12,10 @@ import pytest
 import trio
 
 from tests.clients.api import Api, demo, new_key
-from tests.clients.rawws import RawWebSocket
-from tests.clients.ws import talk
+from tests.clients.raw_websocket import RawWebSocket
+from tests.clients.websocket import talk
 
-from .talking import Told, approval, asking, by_post, frame_of, handed_out, of_reply
+from .control_clients import Told, approval, asking, by_post, frame_of, handed_out, of_reply
 
 PATIENCE = 60.0
 AT_ONCE = 6

@@ -13,8 +13,8 @@ from tests.clients import readers
 from tests.clients.api import TERMINAL, Api, Event
 from tests.clients.readers import Enough, Reader
 
-from .shapes import FIELDS, check_log
-from .talking import talked_to
+from .control_clients import talked_to
+from .event_checks import FIELDS, check_log
 
 PATIENCE = 30.0
 on_conversations = pytest.mark.parametrize("read", readers.ALL.values(), ids=readers.ALL)

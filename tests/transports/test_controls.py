@@ -11,7 +11,7 @@ import trio.testing
 
 from tests.clients.api import Api
 
-from .talking import (
+from .control_clients import (
     ASKED_SHIP,
     PATIENCE,
     approval,

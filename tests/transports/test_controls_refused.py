@@ -13,7 +13,7 @@ import trio
 from tests.clients.api import Api, new_key
 from tests.clients.http1 import Connection
 
-from .talking import (
+from .control_clients import (
     ASKED_SHIP,
     PATIENCE,
     Tell,

@@ -12,7 +12,7 @@ import trio
 
 from tests.clients.api import Api, Event
 
-from .wires import NdjsonWire, Place, SseWire, WebSocketWire, Wire
+from .stream_clients import NdjsonWire, Place, SseWire, WebSocketWire, Wire
 
 TOKENS = 200
 AT_ONCE = 30

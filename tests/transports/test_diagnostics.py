@@ -19,7 +19,7 @@ from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server, running
 from tests.openapi.contract import validator
 
-from .problems import check_problem
+from .problem_checks import check_problem
 
 PATH = "/v1/diagnostics/stream"
 

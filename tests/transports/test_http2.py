@@ -23,7 +23,7 @@ from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
 from tests.harness.servers import Server
 
-from .serving import serving
+from .module_servers import serving
 
 STREAMS = 100
 TOKENS = 120

@@ -13,10 +13,10 @@ import trio
 from trio_websocket import ConnectionClosed
 from wsproto.events import CloseConnection, TextMessage
 
-from server.client.websocket import open_websocket
+from server.client.api import open_websocket
 from tests.clients import sse
-from tests.clients.h2ws import opened
 from tests.clients.http2 import Connection, Stream, connect, trusting
+from tests.clients.http2_websocket import opened
 from tests.faults.readers import ask, read_log, wait_closed
 from tests.harness.browser import CHROMIUM, NO_CHROMIUM, open_tab
 from tests.harness.databases import TestDatabase

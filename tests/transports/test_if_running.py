@@ -9,13 +9,13 @@ import pytest
 import trio
 
 from tests.clients.api import Api, Event, demo, new_key
-from tests.clients.ws import talk
+from tests.clients.websocket import talk
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server
 
-from .serving import APP, serving
-from .shapes import check_log
-from .talking import approval, asking, begun, by_post, until
+from .control_clients import approval, asking, begun, by_post, until
+from .event_checks import check_log
+from .module_servers import APP, serving
 
 PATIENCE = 40.0
 QUEUED = demo(2, if_running="queue")

@@ -14,11 +14,11 @@ import trio
 from tests.clients import readers
 from tests.clients.api import Api, Event
 from tests.clients.http1 import Connection
-from tests.clients.ws import Talk, talk
+from tests.clients.websocket import Talk, talk
 from tests.harness.servers import Server
 
-from .shapes import check_log
-from .talking import begun, until
+from .control_clients import begun, until
+from .event_checks import check_log
 
 CONVERSATIONS, PART = 200, 50
 AT_ONCE = 20

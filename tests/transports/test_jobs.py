@@ -13,15 +13,15 @@ import pytest
 import trio
 
 from tests.clients.api import Api, Event, demo, new_key
-from tests.clients.ws import talk
+from tests.clients.websocket import talk
 from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.fake_upstream import FakeUpstream, fake_upstream
 from tests.harness.servers import Server, running
 from tests.openapi.contract import judge_answer
 
-from .problems import check_problem
-from .serving import APP, serving
-from .talking import approval, begun, until
+from .control_clients import approval, begun, until
+from .module_servers import APP, serving
+from .problem_checks import check_problem
 
 PATIENCE = 40.0
 PAUSE = 1.1

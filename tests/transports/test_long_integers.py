@@ -9,7 +9,7 @@ import pytest
 from server.workflows import digest
 from tests.clients.api import Api, demo, new_key
 
-from .talking import ASKED_SHIP, approval, asking, calling, is_asking, is_handed_out, telling, until
+from .control_clients import ASKED_SHIP, approval, asking, calling, is_asking, is_handed_out, telling, until
 
 LONG = 2**53 + 1
 EDGES = [LONG, -LONG, 2**63 - 1, -(2**63)]

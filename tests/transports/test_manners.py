@@ -10,7 +10,7 @@ import pytest
 from tests.clients.api import Api, demo, new_key
 from tests.clients.http1 import Connection
 
-from .problems import check_problem
+from .problem_checks import check_problem
 
 JSON_TYPE = {"Content-Type": "application/json"}
 

@@ -11,8 +11,8 @@ import trio
 
 from server.web.transports.websocket_endpoint import AUTHOR_MOST
 from tests.clients.api import TERMINAL, Api
-from tests.clients.rawws import RawWebSocket
-from tests.clients.ws import Message, Talk, talk
+from tests.clients.raw_websocket import RawWebSocket
+from tests.clients.websocket import Message, Talk, talk
 
 
 def arriving(api: Api, conversation: str, author: str, after: object = 0) -> AbstractAsyncContextManager[Talk]:

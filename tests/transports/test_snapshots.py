@@ -12,9 +12,9 @@ from tests.clients.api import TERMINAL, Api, Event
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server
 
-from .folding import fold_conversation, fold_generation, seen_conversation, seen_generation
-from .serving import serving
-from .talking import talked_to
+from .control_clients import talked_to
+from .module_servers import serving
+from .snapshot_model import fold_conversation, fold_generation, seen_conversation, seen_generation
 
 PATIENCE = 60.0
 

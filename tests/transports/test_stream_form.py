@@ -14,7 +14,7 @@ from tests.clients.http1 import Connection, Head
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server
 
-from .serving import serving
+from .module_servers import serving
 
 MEDIA = {"sse": "text/event-stream", "ndjson": "application/x-ndjson"}
 

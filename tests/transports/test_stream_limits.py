@@ -12,7 +12,7 @@ from trio_websocket import ConnectionRejected
 from tests.clients import ndjson, sse
 from tests.clients.api import Api, Event, demo
 from tests.clients.http1 import Connection
-from tests.clients.ws import talk
+from tests.clients.websocket import talk
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
 

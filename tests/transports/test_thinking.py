@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 
 from eventstore import NO_STREAM, Append, Event, Key, NewEvent
-from server import events
-from server.config.public_url import PublicUrl
-from server.events import GENERATION_SCOPE
-from server.ids import new as new_id
-from server.webhooks import message
+from server import event_types
+from server.config.web_addresses import PublicUrl
+from server.conversations import key_scopes
+from server.ids import new_id
+from server.webhooks import sender
 from server.workflows import digest
-from tests.cli.commands import tokentape
+from tests.cli.command_runner import tokentape
 from tests.clients import ndjson, sse
 from tests.clients.api import Api
-from tests.clients.ws import talk
+from tests.clients.websocket import talk
 from tests.harness.databases import TestDatabase
 from tests.openapi.contract import validator
 
-from .folding import fold_generation, seen_generation
+from .snapshot_model import fold_generation, seen_generation
 from .test_websocket_ends import open_store
 
 SECRET = "c2lnbmF0dXJl"
@@ -39,20 +39,20 @@ def written(generation: str, call: str) -> list[NewEvent]:
     """All of it, from the first event of its conversation on."""
     its_digest = digest(ARGUMENTS)
     return [
-        events.conversation_started("T", {"id": LONG}),
-        events.generation_requested(
+        event_types.conversation_started("T", {"id": LONG}),
+        event_types.generation_requested(
             generation, model="demo", parameters={"seed": LONG}, steering={"level": LONG}, by="anonymous"
         ),
-        events.generation_started(generation, 1, "worker-1"),
-        events.reasoning(generation, "let me "),
-        events.reasoning(generation, "see\u2028 é"),
-        events.token(generation, "so "),
-        events.tool_arguments(generation, call, '{"id": ', "refund"),
-        events.tool_arguments(generation, call, f"{LONG}}}"),
+        event_types.generation_started(generation, 1, "worker-1"),
+        event_types.reasoning(generation, "let me "),
+        event_types.reasoning(generation, "see\u2028 é"),
+        event_types.token(generation, "so "),
+        event_types.tool_arguments(generation, call, '{"id": ', "refund"),
+        event_types.tool_arguments(generation, call, f"{LONG}}}"),
         # Their own word in an app's result is none of ours.
-        events.step_finished(generation, "answer/1", {"carry": "mine", "id": LONG}, CARRY),
-        events.step_finished(generation, "step x 1", {"carry": SECRET[::-1]}),
-        events.tool_proposed(
+        event_types.step_finished(generation, "answer/1", {"carry": "mine", "id": LONG}, CARRY),
+        event_types.step_finished(generation, "step x 1", {"carry": SECRET[::-1]}),
+        event_types.tool_proposed(
             generation,
             call,
             name="refund",
@@ -62,7 +62,7 @@ def written(generation: str, call: str) -> list[NewEvent]:
             step="answer/1",
             hidden_characters=["U+202E"],
         ),
-        events.tool_decided(
+        event_types.tool_decided(
             generation,
             call,
             decision="modified",
@@ -72,17 +72,17 @@ def written(generation: str, call: str) -> list[NewEvent]:
             reason=None,
             by="anonymous",
         ),
-        events.tool_started(generation, call),
-        events.tool_finished(generation, call, {"result": [LONG]}),
-        events.steering_changed(generation, "level", LONG + 2, "anonymous"),
-        events.result(generation, {"id": LONG}),
-        events.generation_completed(generation, "refusal", {"output_tokens": 3}, 12, "I will not."),
+        event_types.tool_started(generation, call),
+        event_types.tool_finished(generation, call, {"result": [LONG]}),
+        event_types.steering_changed(generation, "level", LONG + 2, "anonymous"),
+        event_types.result(generation, {"id": LONG}),
+        event_types.generation_completed(generation, "refusal", {"output_tokens": 3}, 12, "I will not."),
     ]
 
 
 async def store_log(url: str, conversation: str, generation: str, news: list[NewEvent]) -> Sequence[Event]:
     """Puts a log into the database: the request, with the key by which it is found, and all else."""
-    key = Key(GENERATION_SCOPE, generation)
+    key = Key(key_scopes.GENERATION, generation)
     async with open_store(url) as store:
         await store.append(Append(conversation, tuple(news[:2]), NO_STREAM, keys=(key,)))
         await store.append(Append(conversation, tuple(news[2:])))
@@ -218,7 +218,7 @@ async def test_a_webhook(shared_database: TestDatabase) -> None:
     conversation, generation = new_id("conv"), new_id("gen")
     news = written(generation, new_id("call"))
     log = await store_log(shared_database.app_url, conversation, generation, news)
-    bodies = [message.body(generation, conversation, event, PublicUrl()) for event in log]
+    bodies = [sender.body(generation, conversation, event, PublicUrl()) for event in log]
     assert SECRET in "".join(event.data for event in log)
     assert SECRET.encode() not in b"".join(bodies)
     assert json.loads(bodies[-1])["data"]["event"]["refusal"] == "I will not."
@@ -231,14 +231,14 @@ async def test_a_long_text_is_left_out_of_a_conversations_snapshot(
     """With its bytes, and where its events are; a generation's own snapshot has it."""
     conversation, generation = new_id("conv"), new_id("gen")
     long, most = "é" * 40_000, "é" * 32_768
-    say, other = events.reasoning, events.token
+    say, other = event_types.reasoning, event_types.token
     if kind == "text":
         say, other = other, say
     news = [
         *written(generation, new_id("call"))[:3],
         say(generation, long),
         other(generation, most),
-        events.generation_completed(generation, "stop", None, 1),
+        event_types.generation_completed(generation, "stop", None, 1),
     ]
     await store_log(shared_database.app_url, conversation, generation, news)
     (found,) = (await api.get(f"/v1/conversations/{conversation}"))["generations"]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.clients.api import TERMINAL, Api, Event, demo, new_key
 from tests.clients.http1 import Connection
-from tests.clients.ws import Message, Talk, talk
+from tests.clients.websocket import Message, Talk, talk
 
 
 def positions(events: list[Event]) -> list[int]:

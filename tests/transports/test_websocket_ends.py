@@ -13,11 +13,11 @@ import trio
 from wsproto.events import CloseConnection, Ping, Pong, TextMessage
 
 from eventstore import EventStore
-from eventstore.postgres import PostgresLog, PostgresOptions
+from eventstore.postgres import PostgresBackend, PostgresOptions
 from tests.clients.api import Api, new_key
 from tests.clients.http1 import Connection
-from tests.clients.rawws import RawWebSocket, frame_ends
-from tests.clients.ws import Message, talk
+from tests.clients.raw_websocket import RawWebSocket, frame_ends
+from tests.clients.websocket import Message, talk
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server
 
@@ -28,7 +28,7 @@ PADDING = '{"id": "big", "do": "fly", "padding": "%s"}'
 @asynccontextmanager
 async def open_store(url: str) -> AsyncIterator[EventStore]:
     """The event store, as the owner of the tables."""
-    async with EventStore(PostgresLog(PostgresOptions(url))).open() as store:
+    async with EventStore(PostgresBackend(PostgresOptions(url))).open() as store:
         yield store
 
 

@@ -15,13 +15,13 @@ import pytest
 import trio
 from quart_trio import QuartTrio
 
-from eventstore.log import Log
-from eventstore.memory import MemoryLog
+from eventstore.backend import Backend
+from eventstore.memory_backend import MemoryBackend
+from server.asgi_extensions import SEND_TEXTS
 from server.config import Settings
-from server.config.public_url import PublicUrl
-from server.http.asgi import SEND_TEXTS
-from server.runtime.runtime import Runtime
-from server.upstream import Upstream
+from server.config.web_addresses import PublicUrl
+from server.providers import Provider
+from server.runtime.conversation_service import ConversationService
 from server.web.app import build
 from server.workflows import Registry
 from tests.runtime.world import process
@@ -59,14 +59,14 @@ class Answered:
 class Web:
     """The app around one runtime."""
 
-    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+    def __init__(self, runtime: ConversationService, settings: Settings) -> None:
         self.runtime = runtime
         self._app: Any = build(runtime, settings)
 
     @property
     def quart(self) -> QuartTrio:
         """Quart's part of it, which knows the routes."""
-        app = self._app
+        app = self._app.framework
         while not isinstance(app, QuartTrio):
             app = app._app
         return app
@@ -185,10 +185,10 @@ class Web:
 
 @asynccontextmanager
 async def web(
-    log: Log | None = None,
-    fake: Upstream | None = None,
+    log: Backend | None = None,
+    fake: Provider | None = None,
     *,
-    most_runs: int = 100,
+    max_runs: int = 100,
     registry: Registry | None = None,
     patience: float = 30.0,
     expected: int = 0,
@@ -197,7 +197,7 @@ async def web(
     """An app on an empty log in memory. Its model is called `fake`. So many requests as `expected` are faults."""
     faults: list[object] = []
 
-    class Log:
+    class Backend:
         """Instead of the log of faults."""
 
         def error(self, what: str, exc_info: object) -> None:
@@ -205,12 +205,12 @@ async def web(
             faults.append((what, exc_info))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.web.edge.problems.log", Log())
-        backend = log or MemoryLog().process()
+        patch.setattr("server.web.edge.problem_json.log", Backend())
+        backend = log or MemoryBackend().process()
         known = Settings(**settings)
         public = PublicUrl(known.public_url)
         async with process(
-            backend, fake, most_runs=most_runs, patience=patience, registry=registry, public=public
+            backend, fake, max_runs=max_runs, patience=patience, registry=registry, public=public
         ) as runtime:
             yield Web(runtime, known)
     assert len(faults) == expected, faults

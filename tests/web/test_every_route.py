@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from server.ids import new as new_id
+from server.ids import new_id
 from server.web.edge.host_origin_check import UNGUARDED
 
 from .asgi import Answered, Web, web
@@ -125,7 +125,7 @@ async def test_every_answer_is_named_and_is_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("bad", BAD_IDS.values(), ids=BAD_IDS)
-async def test_what_is_no_id_is_nowhere(bad: str) -> None:
+async def test_an_invalid_id_is_404(bad: str) -> None:
     """404 for every method of every address that takes one, whichever of its ids it is; nothing fails."""
     async with web() as app:
         for method, rule, websocket in routes(app):

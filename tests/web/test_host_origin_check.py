@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from server.errors import Problem
+from server.problem import Problem
 from server.web.edge.host_origin_check import LOGGED_SECONDS, MOST_LOGGED, HostOriginCheck
 
 HOSTS, ORIGINS = ("chat.example", "Tea.Example"), ("https://app.example", "https://Other.Example/")
@@ -49,7 +49,7 @@ def passes(guard: HostOriginCheck, headers: dict[str, str], method: str = "POST"
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
-def test_names_of_ours(host: str, method: str) -> None:
+def test_allowed_hosts(host: str, method: str) -> None:
     assert passes(GUARD, {"Host": host}, method) is None
 
 
@@ -97,12 +97,12 @@ def test_names_of_ours(host: str, method: str) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_names_of_others(host: str, method: str) -> None:
+def test_foreign_hosts(host: str, method: str) -> None:
     """Reading is guarded too: a name pointed at this machine would let its page read (DNS rebinding)."""
     assert passes(GUARD, {"Host": host}, method) == "host_not_allowed"
 
 
-def test_no_name_at_all() -> None:
+def test_a_missing_host() -> None:
     assert passes(GUARD, {}) == "host_not_allowed"
 
 
@@ -121,7 +121,7 @@ HOST = "localhost:8000"
         "https://other.example",
     ],
 )
-def test_pages_of_ours(origin: str) -> None:
+def test_allowed_origins(origin: str) -> None:
     assert passes(GUARD, {"Host": HOST, "Origin": origin}) is None
 
 
@@ -156,7 +156,7 @@ def test_pages_of_ours(origin: str) -> None:
         "http://[x]",
     ],
 )
-def test_pages_of_others(origin: str) -> None:
+def test_foreign_origins(origin: str) -> None:
     """They may not post; a GET carries no Origin that matters, and reveals nothing without CORS."""
     assert passes(GUARD, {"Host": HOST, "Origin": origin}) == "origin_not_allowed"
     for method in ("GET", "HEAD", "OPTIONS"):
@@ -167,7 +167,7 @@ def test_programs_send_no_origin() -> None:
     assert passes(GUARD, {"Host": HOST}) is None
 
 
-def test_the_name_is_looked_at_first() -> None:
+def test_the_host_is_checked_before_the_origin() -> None:
     headers = {"Host": "evil.example", "Origin": "http://evil.example"}
     assert passes(GUARD, headers) == "host_not_allowed"
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from server.errors import Problem
-from server.web.commands.idempotency import KEY_SECONDS, idempotency_key
+from server.conversations.key_scopes import CLIENT_KEY_SECONDS
+from server.problem import Problem
+from server.web.commands.idempotency import idempotency_key
 from server.web.commands.request_body import parse
 
 BODY = {"model": "demo", "parameters": {"tokens": 2, "rate": 0.5}, "input": "ü"}
@@ -73,7 +74,7 @@ def test_a_key_is_scoped_to_caller_method_and_path() -> None:
     assert (key.scope, key.name) == ("anonymous POST /v1/x", "k")
     assert key.scope != other.scope
     assert key.digest == other.digest
-    assert key.seconds == KEY_SECONDS >= 24 * 3600
+    assert key.seconds == CLIENT_KEY_SECONDS >= 24 * 3600
 
 
 def test_without_a_key_there_is_none() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from eventstore.memory import MemoryLog
-from server.ids import new as new_id
+from eventstore.memory_backend import MemoryBackend
+from server.ids import new_id
 
 from .asgi import web
 
@@ -67,7 +67,7 @@ async def test_links_lead_back_in(prefix: str) -> None:
 
 async def test_a_410_leads_back_in() -> None:
     """To the snapshot to go on from."""
-    async with web(MemoryLog().process(), public_url=URL) as app:
+    async with web(MemoryBackend().process(), public_url=URL) as app:
         name = (await app.post("/v1/conversations", {})).json["id"]
         for _ in range(3):
             await app.post(f"/v1/conversations/{name}/messages", {"role": "user", "content": "x"})

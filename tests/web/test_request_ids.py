@@ -7,13 +7,13 @@ import pytest
 import structlog
 import trio
 
-from server.web.edge.request_ids import RequestIds, answer_headers, name_lines, request_id
+from server.web.edge.request_ids import RequestIds, bind_route_ids, common_headers, request_id
 
 CONV, GEN = "conv_01M8242TWS8ET8NCEDDW25YS37", "gen_01M8242TWSJW1PGP5MDGZMWZTS"
 
 
 @pytest.mark.parametrize("name", ["a", "r-1", "0af7651916cd43dd8448eb211c80319c", "~!@#$%^&*()<>\"'", "x" * 128])
-def test_a_usable_one_is_taken(name: str) -> None:
+def test_a_valid_id_of_the_client_is_kept(name: str) -> None:
     assert request_id([(b"host", b"x"), (b"X-Request-Id", name.encode())]) == name
 
 
@@ -34,7 +34,7 @@ def test_a_usable_one_is_taken(name: str) -> None:
         [b"one", b"two"],
     ],
 )
-def test_anything_else_is_replaced(said: list[bytes]) -> None:
+def test_an_invalid_id_is_replaced(said: list[bytes]) -> None:
     """By a name that nobody could have chosen; each time another."""
     headers = [(b"x-request-id", value) for value in said]
     first, second = request_id(headers), request_id(headers)
@@ -80,13 +80,13 @@ async def call(app: App, kind: str, *headers: tuple[bytes, bytes]) -> list[dict[
         ("websocket", "websocket.http.response.start"),
     ],
 )
-async def test_every_answer_carries_it(kind: str, first: str) -> None:
+async def test_every_response_carries_the_id(kind: str, first: str) -> None:
     """Behind the app's own headers, which stay; on the first message alone."""
     start = {"type": first, "headers": [(b"a", b"b")]}
     body = {"type": f"{kind}.rest", "body": b"x"}
     app = App(start, body)
     sent = await call(app, kind, (b"x-request-id", b"mine"))
-    assert sent == [{"type": first, "headers": [(b"a", b"b"), *answer_headers("mine")]}, body]
+    assert sent == [{"type": first, "headers": [(b"a", b"b"), *common_headers("mine")]}, body]
     assert start["headers"] == [(b"a", b"b")], "the app's own message is its own"
     assert app.bound == [{"request": "mine"}]
 
@@ -96,7 +96,7 @@ async def test_an_accept_without_headers() -> None:
     assert sent["headers"] == [(b"x-request-id", b"mine"), (b"x-content-type-options", b"nosniff")]
 
 
-async def test_what_is_no_request_passes() -> None:
+async def test_other_asgi_scopes_pass() -> None:
     app = App({"type": "lifespan.startup.complete"})
     assert await call(app, "lifespan") == [{"type": "lifespan.startup.complete"}]
     assert app.bound == [{}]
@@ -129,7 +129,7 @@ async def test_an_address_names_its_conversation_or_generation(
     """Nothing that does not look like an id: a line is no place for what a client makes up."""
 
     async def named() -> None:
-        name_lines(values)
+        bind_route_ids(values)
         await trio.lowlevel.checkpoint()
         assert structlog.contextvars.get_contextvars() == bound
 

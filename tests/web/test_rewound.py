@@ -14,10 +14,10 @@ import trio
 from trio.testing import MockClock
 
 from eventstore import Event, Rewound, Snapshot, StoreUnavailable
-from eventstore.memory import MemoryLog
-from server.generation.state import FORM, to_stored
-from tests.generation.fake_upstream import FakeUpstream
-from tests.generation.wrapped_log import Wrapped
+from eventstore.memory_backend import MemoryBackend
+from server.conversations.stored_state import FORM, to_stored
+from tests.generations.fake_upstream import FakeUpstream
+from tests.generations.wrapped_log import Wrapped
 from tests.runtime.world import ask, folded, say
 
 from .asgi import Answered, Web, _scope, web
@@ -30,7 +30,7 @@ FATES = ["shorter", "grown"]
 class World:
     """A server whose log goes back."""
 
-    def __init__(self, log: MemoryLog, here: Web, conversation: str, generation: str) -> None:
+    def __init__(self, log: MemoryBackend, here: Web, conversation: str, generation: str) -> None:
         self.log, self.here, self.conversation, self.generation = log, here, conversation, generation
         self.path = f"/v1/conversations/{conversation}"
         self.events = f"{self.path}/events"
@@ -43,7 +43,7 @@ class World:
             for position in range(BACK + 1, GROWN + 1):
                 data = f'{{"message":"msg_{position}","role":"user","content":"other","by":"b"}}'
                 stream.events.append(Event(position, "message.posted", self.log.now(), None, data))
-            self.log.living[self.here.runtime.store.owner].moved("timeline 2 after 1")
+            self.log.living[self.here.runtime.store.owner].history_changed("timeline 2 after 1")
 
     def head(self, fate: str) -> int:
         """Where the log ends now."""
@@ -58,7 +58,7 @@ class World:
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
     """Everything was read once: folded, cached, in the tail."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with web(log.process(), FakeUpstream(("phantom",))) as here:
         conversation, generation = await ask(here.runtime)
         found = World(log, here, conversation, generation)
@@ -242,7 +242,7 @@ async def test_a_snapshot_that_is_stored_when_the_log_went_back(
 ) -> None:
     """It was tried before, and is tried again. Kept, it would be taken for true once the log is longer."""
     monkeypatch.setattr("server.runtime.state_cache.STORE_EVERY", HEAD)
-    log = MemoryLog()
+    log = MemoryBackend()
     view = SavesLate(log.process())
     async with web(view, FakeUpstream(("phantom",))) as here:
         conversation, _ = await ask(here.runtime)
@@ -252,7 +252,7 @@ async def test_a_snapshot_that_is_stored_when_the_log_went_back(
         await trio.sleep(1)
         del log.streams[conversation].events[BACK:]
         if noticed:
-            log.living[here.runtime.store.owner].moved("timeline 2 after 1")
+            log.living[here.runtime.store.owner].history_changed("timeline 2 after 1")
         view.back = True
         await trio.sleep(5)
     async with web(log.process()) as there:
@@ -294,7 +294,7 @@ async def test_another_database_that_lacks_nothing_costs_no_reader_its_place(aut
             accept = {"Accept": "text/event-stream"}
             nursery.start_soon(there.here.follow, there.events, accept, "", heard.extend)
             await trio.sleep(1)
-            there.log.living[there.here.runtime.store.owner].moved("timeline 2 after 1")
+            there.log.living[there.here.runtime.store.owner].history_changed("timeline 2 after 1")
             await trio.sleep(1)
             await ask(there.here.runtime, there.conversation)
             await trio.sleep(1)
@@ -316,7 +316,7 @@ async def test_who_waits_behind_a_cursor_is_no_reader_that_lost_something(autoju
             nursery.start_soon(there.here.follow, there.events, accept, f"after={HEAD}", heard.extend)
             nursery.start_soon(hold)
             await trio.sleep(1)
-            there.log.living[there.here.runtime.store.owner].moved("timeline 2 after 1")
+            there.log.living[there.here.runtime.store.owner].history_changed("timeline 2 after 1")
             await trio.sleep(1)
             await ask(there.here.runtime, there.conversation)
             await trio.sleep(1)

@@ -8,14 +8,14 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from eventstore import StoreUnavailable
-from server.ids import new as new_id
-from tests.generation.fake_upstream import FOREVER, FakeUpstream
+from server.ids import new_id
+from tests.generations.fake_upstream import FOREVER, FakeUpstream
 from tests.openapi.app import grading, look
 from tests.runtime.world import app as declared
 from tokentape import Run, workflow
 
 from .asgi import Answered, Web, web
-from .test_posts_refused import Away
+from .test_commands_refused import Away
 
 KEY = "a-key-of-sixteen"
 ASKED = {"model": "fake", "input": "x"}

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 
 from eventstore import Event, NewEvent
-from server import events
-from server.wire import json_page as page
-from server.wire import ndjson, sse
+from server import event_types
+from server.wire import event_json, sse
 from server.wire.event_json import encode
-from tests.generation.drawn import logs
-from tests.generation.rows import patient, rows, said, started
+from tests.conversations.event_builders import no_deadline, rows, said, started
+from tests.conversations.log_strategies import logs
 
 from .parsers import Message, NdjsonParser, SseParser
 
@@ -28,9 +27,9 @@ ODD = [
         said(f"m{n}", text)
         for n, text in enumerate(['"\\', "a\n\ndata: b\r\n", "\u2028\u2029", "ü\U0001f600\ufeff"])
     ),
-    events.conversation_started(None, None),
+    event_types.conversation_started(None, None),
     started("gen_1"),
-    *(events.token("gen_1", text) for text in ["", "é", "\U0001f469\u200d\U0001f680", "\x85", "[DONE]"]),
+    *(event_types.token("gen_1", text) for text in ["", "é", "\U0001f469\u200d\U0001f680", "\x85", "[DONE]"]),
 ]
 
 
@@ -52,8 +51,11 @@ def sse_bytes(log: Sequence[Event], after: int, frame: Frame, *, done: bool = Fa
 
 def ndjson_bytes(log: Sequence[Event], after: int) -> bytes:
     """A whole response."""
-    lines = [ndjson.line(event) + ndjson.HEARTBEAT * (event.position % 3 == 0) for event in log[after:]]
-    return ndjson.HEARTBEAT + b"".join(lines)
+    lines = [
+        event_json.ndjson_line(event) + event_json.NDJSON_HEARTBEAT * (event.position % 3 == 0)
+        for event in log[after:]
+    ]
+    return event_json.NDJSON_HEARTBEAT + b"".join(lines)
 
 
 def read(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -100,19 +102,19 @@ def test_ndjson_with_odd_texts() -> None:
     check_ndjson(rows(ODD))
 
 
-@settings(patient, max_examples=40)
+@settings(no_deadline, max_examples=40)
 @given(log=logs())
 def test_sse_with_any_log(log: list[Event]) -> None:
     check_sse(known(log), sse.frame)
 
 
-@patient
+@no_deadline
 @given(log=logs())
 def test_ndjson_with_any_log(log: list[Event]) -> None:
     check_ndjson(known(log))
 
 
-@settings(patient, max_examples=20)
+@settings(no_deadline, max_examples=20)
 @given(log=logs())
 def test_in_two_pieces_wherever_they_part(log: list[Event]) -> None:
     log = known(log)[:8]
@@ -135,7 +137,7 @@ def test_in_two_pieces_wherever_they_part(log: list[Event]) -> None:
         assert pieces.values == expected
 
 
-@patient
+@no_deadline
 @given(log=logs())
 def test_pages_follow_one_another(log: list[Event]) -> None:
     """Page by page along `next`, of any size."""
@@ -144,7 +146,7 @@ def test_pages_follow_one_another(log: list[Event]) -> None:
         after, found = 0, []
         while after < len(log):
             part = log[after : after + size]
-            text = page.page(part, part[-1].position, up_to_date=part[-1] is log[-1], closed=False)
+            text = event_json.json_page(part, part[-1].position, up_to_date=part[-1] is log[-1], closed=False)
             body = json.loads(text)
             found += body["events"]
             after = body["next"]
@@ -154,7 +156,7 @@ def test_pages_follow_one_another(log: list[Event]) -> None:
 
 def test_a_page_that_is_cut_is_no_json() -> None:
     """So it is asked for again, whole."""
-    text = page.page(rows(ODD), len(ODD), up_to_date=True, closed=True)
+    text = event_json.json_page(rows(ODD), len(ODD), up_to_date=True, closed=True)
     for cut in range(len(text.rstrip())):
         with pytest.raises(ValueError, match=r"."):
             json.loads(text[:cut])

@@ -5,15 +5,14 @@ import json
 import msgspec
 import pytest
 
-from server import events
-from server.wire import json_page as page
-from server.wire import ndjson, sse, websocket
+from server import event_types
+from server.wire import event_json, sse, websocket_messages
 from server.wire.event_json import encode
-from tests.generation.rows import rows
+from tests.conversations.event_builders import rows
 
 from .parsers import SseParser
 
-(EVENT,) = rows([events.token("gen_1", "The ")])
+(EVENT,) = rows([event_types.token("gen_1", "The ")])
 OBJECT = b'{"position":1,"type":"token","at":"2026-01-01T00:00:01.123456Z","generation":"gen_1","delta":"The "}'
 
 
@@ -56,15 +55,15 @@ def test_the_end_is_told_without_an_id() -> None:
     assert client.last_event_id == "5"
 
 
-def test_signs_of_life_dispatch_nothing() -> None:
+def test_heartbeats_dispatch_nothing() -> None:
     client = SseParser("5")
     client.feed(sse.HEARTBEAT * 3)
     assert (client.messages, client.last_event_id, len(client.comments)) == ([], "5", 3)
     assert b"\n\n" not in sse.HEARTBEAT, "an empty line is an empty message to some clients"
-    assert ndjson.HEARTBEAT == b"\n"
+    assert event_json.NDJSON_HEARTBEAT == b"\n"
 
 
-def test_a_sign_of_life_that_a_page_can_see_moves_no_cursor() -> None:
+def test_a_visible_heartbeat_moves_no_cursor() -> None:
     client = SseParser("5")
     client.feed(sse.frame(EVENT) + sse.HEARTBEAT_EVENT)
     assert [(message.event, message.data) for message in client.messages[1:]] == [("heartbeat", "{}")]
@@ -81,13 +80,13 @@ def test_a_cut_at_every_byte_of_a_frame_for_a_client_that_takes_the_id_when_its_
 
 @pytest.mark.parametrize("odd", ["\x85", "\u2028", "\u2029"])
 def test_line_ends_of_unicode_leave_escaped(odd: str) -> None:
-    (event,) = rows([events.token("gen_1", f"a{odd}b\u00fc")])
+    (event,) = rows([event_types.token("gen_1", f"a{odd}b\u00fc")])
     text = encode(event).decode()
     assert len(text.splitlines()) == 1
     assert json.loads(text)["delta"] == f"a{odd}b\u00fc"
 
 
-def test_a_refusal_that_passes() -> None:
+def test_a_temporary_refusal() -> None:
     """Nothing to dispatch, and the cursor as it came: the client comes back with the one it had."""
     client = SseParser("5")
     client.feed(sse.refusal(1500, "draining: come back"))
@@ -98,13 +97,13 @@ def test_a_refusal_that_passes() -> None:
 
 
 def test_a_line_of_ndjson() -> None:
-    assert ndjson.line(EVENT) == OBJECT + b"\n"
+    assert event_json.ndjson_line(EVENT) == OBJECT + b"\n"
 
 
 @pytest.mark.parametrize("up_to_date", [True, False])
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_page(up_to_date: bool, closed: bool) -> None:
-    body = json.loads(page.page([EVENT, EVENT], 42, up_to_date=up_to_date, closed=closed))
+    body = json.loads(event_json.json_page([EVENT, EVENT], 42, up_to_date=up_to_date, closed=closed))
     assert list(body) == ["events", "next", "up_to_date", "closed"]
     assert body == {
         "events": [json.loads(OBJECT)] * 2,
@@ -115,46 +114,46 @@ def test_a_page(up_to_date: bool, closed: bool) -> None:
 
 
 def test_an_empty_page() -> None:
-    assert page.page([], 0, up_to_date=True, closed=False) == (
+    assert event_json.json_page([], 0, up_to_date=True, closed=False) == (
         b'{"events":[],"next":0,"up_to_date":true,"closed":false}\n'
     )
 
 
-def test_the_websockets_frames() -> None:
-    assert json.loads(websocket.event(EVENT)) == {"kind": "event", "event": json.loads(encode(EVENT))}
-    assert json.loads(websocket.hello("conv_1", 3, 9)) == {
+def test_websocket_messages() -> None:
+    assert json.loads(websocket_messages.event(EVENT)) == {"kind": "event", "event": json.loads(encode(EVENT))}
+    assert json.loads(websocket_messages.hello("conv_1", 3, 9)) == {
         "kind": "hello",
         "conversation": "conv_1",
         "after": 3,
         "head": 9,
     }
-    assert json.loads(websocket.caught_up(9)) == {"kind": "caught_up", "position": 9}
+    assert json.loads(websocket_messages.caught_up(9)) == {"kind": "caught_up", "position": 9}
 
 
-def test_who_is_there() -> None:
+def test_presence_messages() -> None:
     """The list is encoded once, and stands in the frame of each as it is."""
     since = "2026-01-01T00:00:01.000000Z"
-    listed = websocket.people([websocket.Person("c1", 'Ann "A"', "anonymous", since)])
+    listed = websocket_messages.people([websocket_messages.Person("c1", 'Ann "A"', "anonymous", since)])
     for you in ("c1", "c2"):
-        assert json.loads(websocket.presence(you, listed, 7)) == {
+        assert json.loads(websocket_messages.presence(you, listed, 7)) == {
             "kind": "presence",
             "you": you,
             "count": 7,
             "people": [{"connection": "c1", "author": 'Ann "A"', "by": "anonymous", "since": since}],
         }
-    assert json.loads(websocket.presence("c1", websocket.people([]), 0))["people"] == []
+    assert json.loads(websocket_messages.presence("c1", websocket_messages.people([]), 0))["people"] == []
 
 
 @pytest.mark.parametrize("command", ["c1", "", 0, 7, 'a"b'])
-def test_answers_name_their_command(command: str | int) -> None:
+def test_replies_name_their_command(command: str | int) -> None:
     body = msgspec.Raw(b'{"a":1}')
-    assert json.loads(websocket.reply(command, {"status": 202, "body": body})) == {
+    assert json.loads(websocket_messages.reply(command, {"status": 202, "body": body})) == {
         "kind": "reply",
         "id": command,
         "status": 202,
         "body": {"a": 1},
     }
-    error = json.loads(websocket.error(command, "not_found", "There is none.", {"status": 404}))
+    error = json.loads(websocket_messages.error(command, "not_found", "There is none.", {"status": 404}))
     assert error == {
         "kind": "error",
         "id": command,
@@ -165,7 +164,7 @@ def test_answers_name_their_command(command: str | int) -> None:
 
 
 def test_an_error_of_no_command_has_no_id() -> None:
-    assert json.loads(websocket.error(None, "draining", "Come back.", {})) == {
+    assert json.loads(websocket_messages.error(None, "draining", "Come back.", {})) == {
         "kind": "error",
         "code": "draining",
         "detail": "Come back.",

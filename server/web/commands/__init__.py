@@ -1,1 +1,1 @@
-"""Commands: request bodies checked, carried out, and answered; the same by POST and by WebSocket."""
+"""Commands: request bodies checked and carried out, with the same response by POST and by WebSocket."""

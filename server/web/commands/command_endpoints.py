@@ -1,51 +1,61 @@
-"""Commands to answers: what POST and WebSocket share, so that a command means the same on both.
+"""The endpoints of commands: a checked body becomes a command of the runtime, its outcome becomes a response.
 
-An `Answer` is a status, a location and a JSON body; a repeated command gives the first one's again, made from
-the log: the fold at the position where it was appended then. It knows neither requests nor frames.
+Owns the rules of all POSTs. The functions `…_endpoint` are shared with the WebSocket, so that a command means the
+same on both; they take a parsed body and return a `CommandResult`. A command that is repeated with its key gets
+the first result again, folded from the log at the position where its event was appended then. `PostEndpoints`
+makes HTTP responses of the results. Must not know a web framework, nor how a command is decided.
 """
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eventstore import Appended, Place
-from server.errors import Problem, not_found
-from server.generation.commands import (
+from eventstore import Appended, Place, StoreUnavailable
+from server.conversations.command_types import (
     CancelGeneration,
     DecideCall,
     FinishCall,
+    NewMessage,
     PostMessage,
     RequestGeneration,
-    Said,
     StartConversation,
     SteerGeneration,
 )
-from server.generation.state import Conversation
-from server.ids import looks_right
-from server.ids import new as new_id
-from server.runtime.runtime import Runtime
+from server.conversations.conversation_state import Conversation
+from server.ids import is_valid_id, new_id
+from server.problem import Problem, not_found
+from server.runtime.conversation_service import ConversationService
+from server.web.commands import request_models as models
 from server.web.commands.idempotency import CALLER, idempotency_key
-from server.web.commands.request_body import check
-from server.web.commands.request_models import (
-    CancelAsk,
-    ConversationAsk,
-    DecisionAsk,
-    GenerationAsk,
-    InputAsk,
-    InputMessage,
-    MessageAsk,
-    SteerAsk,
-    ToolResultAsk,
+from server.web.commands.request_body import check, read_body
+from server.web.edge.plain_http import JSON, Headers, PlainRequest, PlainResponse, end_line
+from server.web.edge.problem_json import as_problem, problem_response
+from server.web.edge.stream_response import Endpoint, Response, StreamResponse
+from server.web.snapshots import snapshot_json
+from server.web.transports.log_reader import find_generation
+from server.web.transports.read_params import (
+    Form,
+    StreamOptions,
+    TypeFilter,
+    accepted_form,
+    cursor_text,
+    preferences,
+    read_cursor,
+    read_stream_options,
+    read_types,
 )
-from server.web.snapshots import snapshot_json as views
+from server.web.transports.sse_ndjson import HEADERS, open_stream, sse_refusal_response
+from server.wire import sse
 from server.wire.event_json import encode as encode_event
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a carried-out command is answered with.
+class CommandResult:
+    """The result of a command that was carried out.
 
-    `location` is a path as clients have to ask for it. `generation`: the one it started; `repeated`: that it was
-    started before, by the same key; `retry_after`: seconds after which it is worth looking at `location`.
+    `location` is a path, with the prefix that clients have to use. `generation` is the one that the command
+    started, and `repeated` says that an earlier request with the same key had started it. `retry_after`: seconds
+    after which it is worth while to read `location`.
     """
 
     status: int
@@ -59,146 +69,174 @@ class Answer:
 Body = dict[str, Any]
 
 
-async def start_conversation(runtime: Runtime, body: Body, key: str | None) -> Answer:
+# -- the commands, for POST and for the WebSocket
+
+
+async def conversation_endpoint(runtime: ConversationService, body: Body, key: str | None) -> CommandResult:
     """`POST /v1/conversations`: 201 and the snapshot."""
-    ask = check(ConversationAsk, body)
+    checked = check(models.CreateConversation, body)
     claim = idempotency_key(key, "POST /v1/conversations", body)
-    done = await runtime.commands.start_conversation(StartConversation(ask.title, ask.metadata), claim)
-    state = await _state_then(runtime, done)
-    return Answer(201, runtime.public.path(f"/v1/conversations/{done.stream}"), views.conversation(state))
+    done = await runtime.commands.start_conversation(StartConversation(checked.title, checked.metadata), claim)
+    state = await _state_at(runtime, done)
+    location = runtime.public.path(f"/v1/conversations/{done.stream}")
+    return CommandResult(201, location, snapshot_json.conversation(state))
 
 
-async def post_message(runtime: Runtime, conversation: str, body: Body, key: str | None) -> Answer:
+async def message_endpoint(
+    runtime: ConversationService, conversation: str, body: Body, key: str | None
+) -> CommandResult:
     """`POST …/messages`: 201 and the event."""
-    ask = check(MessageAsk, body)
+    checked = check(models.CreateMessage, body)
     claim = idempotency_key(key, f"POST /v1/conversations/{conversation}/messages", body)
-    command = PostMessage(new_id("msg"), ask.role, ask.content, ask.author, CALLER)
+    command = PostMessage(new_id("msg"), checked.role, checked.content, checked.author, CALLER)
     done = await runtime.commands.post_message(conversation, command, claim)
     event = await runtime.store.read_one(done.stream, done.first)
     if event is None:
         raise RuntimeError(f"{done.stream} has no event at {done.first}, where one was appended")
     location = runtime.public.path(f"/v1/conversations/{done.stream}?at={done.first}")
-    return Answer(201, location, encode_event(event))
+    return CommandResult(201, location, encode_event(event))
 
 
-async def request_generation(runtime: Runtime, conversation: str | None, body: Body, key: str | None) -> Answer:
+async def generation_endpoint(
+    runtime: ConversationService, conversation: str | None, body: Body, key: str | None
+) -> CommandResult:
     """`POST …/generations`: 202 and the generation's snapshot as it was when its request was durable."""
-    _refuse_later(body)
-    ask = check(GenerationAsk, body)
-    _check_together(ask, alone=conversation is None)
+    _refuse_unavailable(body)
+    checked = check(models.GenerateRequest, body)
+    _check_fields_together(checked, own_conversation=conversation is None)
     scope = f"/v1/conversations/{conversation}/generations" if conversation else "/v1/generations"
     claim = idempotency_key(key, f"POST {scope}", body)
+    messages: tuple[NewMessage, ...] = ()
+    if checked.model is not None:
+        messages = _messages(check(models.ModelInput, {"input": body.get("input")}).input)
     command = RequestGeneration(
         new_id("gen"),
-        ask.parameters,
+        checked.parameters,
         CALLER,
-        model=ask.model,
-        input=_said(check(InputAsk, {"input": body.get("input")}).input) if ask.model is not None else (),
-        workflow=ask.workflow,
-        value=ask.input if ask.workflow is not None else None,
-        tools=tuple(one if isinstance(one, str) else one.model_dump() for one in ask.tools),
-        if_running=ask.if_running,
-        on_crash=ask.on_crash,
-        ephemeral=ask.ephemeral,
-        webhook=ask.webhook.url if ask.webhook is not None else None,
+        model=checked.model,
+        input=messages,
+        workflow=checked.workflow,
+        value=checked.input if checked.workflow is not None else None,
+        tools=tuple(one if isinstance(one, str) else one.model_dump() for one in checked.tools),
+        if_running=checked.if_running,
+        on_crash=checked.on_crash,
+        ephemeral=checked.ephemeral,
+        webhook=checked.webhook.url if checked.webhook is not None else None,
     )
     done = await runtime.commands.request_generation(conversation, command, claim)
-    state = await _state_then(runtime, done)
+    state = await _state_at(runtime, done)
     found = state.generations[-1]
     runtime.remember(found.id, Place(done.stream, done.first, done.last))
-    return Answer(
+    return CommandResult(
         202,
         runtime.public.path(f"/v1/generations/{found.id}"),
-        views.encode(views.generation(found)),
+        snapshot_json.encode(snapshot_json.generation(found)),
         found.id,
         done.repeated,
-        views.retry_after(found),
+        snapshot_json.retry_after(found),
     )
 
 
-async def cancel_generation(runtime: Runtime, generation: str, body: Body, key: str | None) -> Answer:
+async def cancel_endpoint(
+    runtime: ConversationService, generation: str, body: Body, key: str | None
+) -> CommandResult:
     """`POST …/cancel`: 200 and the snapshot, with `upstream_closed`."""
-    ask = check(CancelAsk, body)
+    checked = check(models.CancelRequest, body)
     claim = idempotency_key(key, f"POST /v1/generations/{generation}/cancel", body)
     place = await runtime.place(generation)
-    command = CancelGeneration(generation, ask.reason, CALLER)
+    command = CancelGeneration(generation, checked.reason, CALLER)
     closed = await runtime.commands.cancel_generation(place.stream, command, claim)
     _, found = await runtime.generation(generation)
     location = runtime.public.path(f"/v1/generations/{generation}")
-    return Answer(200, location, views.encode(views.cancelled(found, closed)))
+    return CommandResult(200, location, snapshot_json.encode(snapshot_json.cancelled(found, closed)))
 
 
-async def steer_generation(runtime: Runtime, generation: str, body: Body, key: str | None) -> Answer:
+async def steer_endpoint(
+    runtime: ConversationService, generation: str, body: Body, key: str | None
+) -> CommandResult:
     """`POST …/steer`: 200 and the snapshot as it was when the change was durable."""
-    ask = check(SteerAsk, body)
+    checked = check(models.SteerRequest, body)
     claim = idempotency_key(key, f"POST /v1/generations/{generation}/steer", body)
     place = await runtime.place(generation)
-    command = SteerGeneration(generation, ask.name, ask.value, CALLER)
-    return await _told(runtime, generation, await runtime.controls.steer_generation(place.stream, command, claim))
+    command = SteerGeneration(generation, checked.name, checked.value, CALLER)
+    done = await runtime.commands.steer_generation(place.stream, command, claim)
+    return await _snapshot_at(runtime, generation, done)
 
 
-async def decide_call(runtime: Runtime, generation: str, body: Body, key: str | None) -> Answer:
+async def decision_endpoint(
+    runtime: ConversationService, generation: str, body: Body, key: str | None
+) -> CommandResult:
     """`POST …/decisions`: 200 and the snapshot as it was when the decision was durable."""
-    ask = check(DecisionAsk, body)
+    checked = check(models.ToolDecision, body)
     claim = idempotency_key(key, f"POST /v1/generations/{generation}/decisions", body)
     place = await runtime.place(generation)
     command = DecideCall(
-        generation, ask.call, ask.decision, ask.proposed_digest, ask.arguments, ask.reason, CALLER
+        generation,
+        checked.call,
+        checked.decision,
+        checked.proposed_digest,
+        checked.arguments,
+        checked.reason,
+        CALLER,
     )
-    return await _told(runtime, generation, await runtime.controls.decide_call(place.stream, command, claim))
+    return await _snapshot_at(
+        runtime, generation, await runtime.commands.decide_call(place.stream, command, claim)
+    )
 
 
-async def finish_call(runtime: Runtime, generation: str, call: str, body: Body, key: str | None) -> Answer:
+async def tool_result_endpoint(
+    runtime: ConversationService, generation: str, call: str, body: Body, key: str | None
+) -> CommandResult:
     """`POST …/tools/{call}/result`: 200 and the snapshot as it was when the result was durable."""
-    if not looks_right(call, "call"):  # on the WebSocket any text may stand there, and a key's scope has a bound
+    if not is_valid_id(call, "call"):  # a WebSocket command may hold any text here, and the key's scope is bounded
         raise not_found("tool call")
-    ask = check(ToolResultAsk, body)
+    checked = check(models.ToolResult, body)
     claim = idempotency_key(key, f"POST /v1/generations/{generation}/tools/{call}/result", body)
     place = await runtime.place(generation)
-    outcome = {"error": ask.error.model_dump()} if ask.error is not None else {"result": ask.result}
+    outcome = {"error": checked.error.model_dump()} if checked.error is not None else {"result": checked.result}
     command = FinishCall(generation, call, outcome, CALLER)
-    return await _told(runtime, generation, await runtime.controls.finish_call(place.stream, command, claim))
+    return await _snapshot_at(
+        runtime, generation, await runtime.commands.finish_call(place.stream, command, claim)
+    )
 
 
-async def _state_then(runtime: Runtime, done: Appended) -> Conversation:
-    """The conversation as it was when the command was durable.
-
-    Of a repeated command the log is asked whether it is still there: what has been erased since must not be told
-    from what one process remembers. Raises `Erased`, `Trimmed`.
-    """
+async def _state_at(runtime: ConversationService, done: Appended) -> Conversation:
+    """The conversation as it was when the command was durable. Raises `Erased`, `Trimmed`."""
     if done.repeated:
+        # Ask the log whether the conversation still exists: this process may remember one that was erased since.
         await runtime.head_of(done.stream)
     return await runtime.states.at(done.stream, done.last)
 
 
-async def _told(runtime: Runtime, generation: str, done: Appended) -> Answer:
-    found = (await _state_then(runtime, done)).generation(generation)
+async def _snapshot_at(runtime: ConversationService, generation: str, done: Appended) -> CommandResult:
+    found = (await _state_at(runtime, done)).generation(generation)
     if found is None:
         raise RuntimeError(f"{done.stream} has no {generation} at {done.last}")
     location = runtime.public.path(f"/v1/generations/{generation}?at={done.last}")
-    return Answer(200, location, views.encode(views.generation(found)))
+    return CommandResult(200, location, snapshot_json.encode(snapshot_json.generation(found)))
 
 
-def _said(given: str | list[InputMessage] | None) -> tuple[Said, ...]:
+def _messages(given: str | list[models.InputMessage] | None) -> tuple[NewMessage, ...]:
     if isinstance(given, str):
-        return (Said("user", given),)
-    return tuple(Said(message.role, message.content) for message in given or ())
+        return (NewMessage("user", given),)
+    return tuple(NewMessage(message.role, message.content) for message in given or ())
 
 
-def _check_together(ask: GenerationAsk, *, alone: bool) -> None:
-    """What no field says by itself. Raises `Problem` 422."""
+def _check_fields_together(checked: models.GenerateRequest, *, own_conversation: bool) -> None:
+    """Checks what concerns several fields at once. Raises `Problem` 422."""
     wrong = None
-    if (ask.model is None) == (ask.workflow is None):
+    if (checked.model is None) == (checked.workflow is None):
         wrong = "model", "name a model or a workflow: one of both"
-    elif ask.workflow is not None and ask.tools:
+    elif checked.workflow is not None and checked.tools:
         wrong = "tools", "a workflow names its own tools"
-    elif ask.ephemeral and not alone:
+    elif checked.ephemeral and not own_conversation:
         wrong = "ephemeral", "it needs a conversation of its own: POST /v1/generations"
     if wrong is not None:
         raise Problem(422, "invalid_request", f"{wrong[0]}: {wrong[1]}.", extra={"field": wrong[0]})
 
 
-def _refuse_later(body: Body) -> None:
+def _refuse_unavailable(body: Body) -> None:
+    """Raises `Problem` 422 for what the API names but this version does not serve."""
     if body.get("on_crash") == "continue":
         raise Problem(
             422,
@@ -206,3 +244,113 @@ def _refuse_later(body: Body) -> None:
             "on_crash = 'continue' is not available in this version; restart and fail are.",
             extra={"field": "on_crash"},
         )
+
+
+# -- the same commands as POSTs
+
+
+@dataclass(frozen=True, slots=True)
+class _StreamParameters:
+    """How to read the log that is the response to a POST. `cursor_text` is the cursor as the client sent it."""
+
+    cursor: int
+    cursor_text: str | None
+    options: StreamOptions
+    types: TypeFilter | None
+
+
+class PostEndpoints:
+    """The endpoints of all POSTs, by the rules of their routes. `heartbeat`: seconds between those of a stream.
+
+    A refused POST is answered with its status, also where a stream was asked for: whoever can send a POST can read
+    a status. From when the generation's request is in the log, a stream is a 200 whatever follows: the run goes on
+    without its reader.
+    """
+
+    def __init__(self, runtime: ConversationService, heartbeat: float) -> None:
+        self._runtime = runtime
+        self._heartbeat = heartbeat
+        self.by_route: Mapping[str, Endpoint] = {
+            "/v1/conversations": self._as_post(conversation_endpoint),
+            "/v1/conversations/<conv:name>/messages": self._as_post(message_endpoint),
+            "/v1/conversations/<conv:name>/generations": self._generate,
+            "/v1/generations": self._generate,
+            "/v1/generations/<gen:name>/cancel": self._as_post(cancel_endpoint),
+            "/v1/generations/<gen:name>/steer": self._as_post(steer_endpoint),
+            "/v1/generations/<gen:name>/decisions": self._as_post(decision_endpoint),
+            "/v1/generations/<gen:name>/tools/<call:call>/result": self._as_post(tool_result_endpoint),
+        }
+
+    def _as_post(self, command: Callable[..., Awaitable[CommandResult]]) -> Endpoint:
+        """A command's endpoint as that of a POST whose address holds the ids of the command."""
+
+        async def endpoint(request: PlainRequest, *ids: str) -> PlainResponse:
+            body = read_body(request.headers, request.body)
+            return _response(await command(self._runtime, *ids, body, request.headers.get("idempotency-key")))
+
+        return endpoint
+
+    async def _generate(self, request: PlainRequest, conversation: str | None = None) -> Response:
+        # Check every parameter before anything starts: a mistake is refused in either form, and starts no run.
+        headers, args = request.headers, request.args
+        parameters = _StreamParameters(
+            read_cursor(headers, args), cursor_text(headers, args), read_stream_options(args), read_types(args)
+        )
+        body, key = read_body(headers, request.body), headers.get("idempotency-key")
+        streamed = accepted_form(headers.get("accept", "")) is Form.SSE
+        if streamed:
+            self._runtime.drain.refuse_stream()
+        result = await generation_endpoint(self._runtime, conversation, body, key)
+        if not streamed:
+            return _accepted(result, headers.get("prefer", ""))
+        response = await self._stream(result, parameters)
+        location = (b"location", result.location.encode())
+        if isinstance(response, StreamResponse):
+            return StreamResponse(response.body, [*response.headers, location])
+        return PlainResponse(response.status, [*response.headers, location], response.body)
+
+    async def _stream(self, result: CommandResult, parameters: _StreamParameters) -> Response:
+        """The run's log after the cursor. The run does not depend on this stream, which may be cut and resumed."""
+        cursor, text = parameters.cursor, parameters.cursor_text
+        if not result.repeated:
+            # The client cannot have read anything of a new run: the cursor is one of an earlier run, from a client
+            # that sends the same headers with every POST. It gets all of this run.
+            cursor, text = 0, None
+        try:
+            source = await find_generation(self._runtime, result.generation or "", cursor, parameters.types)
+            if source.nothing_follows:
+                # Not the 204 that stops an EventSource: an EventSource cannot POST, and clients that can take a
+                # 204 for an error and repeat the POST for ever.
+                return PlainResponse(200, HEADERS[Form.SSE], sse.DONE)
+            return open_stream(
+                self._runtime,
+                source,
+                Form.SSE,
+                heartbeat=self._heartbeat,
+                options=parameters.options,
+                requested_cursor=cursor,
+            )
+        except (Problem, StoreUnavailable) as error:
+            problem = as_problem(error, self._runtime.public)
+            if problem.retry_after is not None:
+                return sse_refusal_response(problem, text)
+            return problem_response(problem, self._runtime.public)
+
+
+def _accepted(result: CommandResult, prefer: str) -> PlainResponse:
+    """202. With `Prefer: respond-async` (RFC 7240 section 4.1) its `Location` answers 202 until the end."""
+    retry_after = (b"retry-after", b"%d" % (result.retry_after or 1))
+    if "respond-async" in preferences(prefer):
+        applied = (b"preference-applied", b"respond-async")
+        return _response(result, result.location + "?pending=202", [retry_after, applied])
+    return _response(result, result.location, [retry_after])
+
+
+def _response(result: CommandResult, location: str | None = None, more: Headers = ()) -> PlainResponse:
+    headers = [
+        (b"content-type", JSON.encode()),
+        (b"location", (location or result.location).encode()),
+        (b"cache-control", b"no-store"),
+        *more,
+    ]
+    return PlainResponse(result.status, headers, end_line(result.body))

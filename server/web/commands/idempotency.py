@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: what a client's key is worth, how long it lives, and when two bodies are the same request.
+"""`Idempotency-Key`: which keys are accepted, how long a key is kept, and when two bodies are the same request.
 
-The store claims the key in the append's own transaction; this file only says under which scope, with which digest
-and for how long. Same for POST and for the `key` of a WebSocket command. It knows no HTTP.
+The store claims the key in the transaction of the append. This file decides under which scope, with which digest
+of the body, and for how long. It holds for POST and for the `key` of a WebSocket command, and must not know HTTP.
 """
 
 import hashlib
@@ -11,18 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventstore import Key
-from server.errors import Problem
+from server.conversations.key_scopes import CLIENT_KEY_SECONDS, client_scope
+from server.problem import Problem
 
-KEY_SECONDS = 7 * 24 * 3600.0
-"""How long a key is kept. The API promises a day; a queue that retries over a weekend wants more."""
 LEAST_ON_WEBSOCKET = 16
-"""Characters of a WebSocket command's key: a client that counts its commands would meet another client's."""
+"""Least characters of a WebSocket command's key: two clients that number their commands would share keys."""
 CALLER = "anonymous"
-"""Who calls, until there are keys."""
+"""Who calls, until there are API keys."""
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _EXACT = 2.0**63
-"""Floats below this are compared with whole numbers; above it no body holds whole numbers."""
+"""A float below this is digested as the whole number it equals; no body may hold larger whole numbers."""
 
 
 def idempotency_key(name: str | None, method_path: str, body: Mapping[str, Any]) -> Key | None:
@@ -36,7 +35,7 @@ def idempotency_key(name: str | None, method_path: str, body: Mapping[str, Any])
         raise Problem(
             400, "invalid_idempotency_key", "An idempotency key has 1 to 255 printable ASCII characters."
         )
-    return Key(f"{CALLER} {method_path}", name, digest(body), KEY_SECONDS)
+    return Key(client_scope(CALLER, method_path), name, digest(body), CLIENT_KEY_SECONDS)
 
 
 def check_command_key(name: object, *, required: bool) -> str | None:
@@ -59,9 +58,9 @@ def check_command_key(name: object, *, required: bool) -> str | None:
 
 
 def digest(body: Mapping[str, Any]) -> bytes:
-    """The same for two bodies of the same JSON value: whatever the order of names, and 1 being 1.0 and 1e0.
+    """A digest that is the same for bodies of the same JSON value: names in any order, and 1 equal to 1.0 and 1e0.
 
-    A client that was written anew, or a proxy between, may spell a number otherwise (RFC 8259 section 6).
+    A new version of a client, or a proxy, may write the same number in another way (RFC 8259 section 6).
     """
     text = json.dumps(_by_value(body), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).digest()

@@ -1,7 +1,8 @@
-"""Request bodies: JSON in, checked values out, the same for POST and for WebSocket commands.
+"""From the bytes of a request body to a checked model, the same for POST and for WebSocket commands.
 
-Bad JSON is 400; JSON of the wrong shape, or with text that must never enter the log (U+0000, unpaired
-surrogates), is 422 and names the field.
+Owns the parsing of JSON and what no JSON text may hold. Bad JSON is refused with 400. JSON of the wrong shape, or
+with text that Postgres cannot store (U+0000, unpaired surrogates), is refused with 422, which names the field.
+Must not know the fields of any command: those are in `request_models`.
 """
 
 import json
@@ -12,20 +13,20 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from server.errors import Problem
+from server.problem import Problem
 from server.web.commands.request_models import BRANCHES
 
 M = TypeVar("M", bound=BaseModel)
 
 MEDIA_TYPE = "application/json"
 DEEPEST = 64
-"""Levels of a body."""
+"""How many levels of objects and lists a body may have."""
 
 _UNCLEAN = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_body(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
-    """A request's JSON object; an absent body is an empty one. Names of `headers` are in small letters.
+    """A request's JSON object; an absent body is an empty object. Names of `headers` are in lower case.
 
     Raises `Problem` 400, 415, 422.
     """
@@ -36,7 +37,7 @@ def read_body(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
 
 
 def check_media_type(headers: Mapping[str, str]) -> None:
-    """Raises `Problem` 415 where a body is not JSON as it is. Names of `headers` are in small letters."""
+    """Raises `Problem` 415 for a body that is not JSON, or is compressed. Names of `headers` are in lower case."""
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise Problem(
@@ -59,13 +60,13 @@ def parse(text: bytes | str) -> dict[str, Any]:
 
 
 def decode(text: bytes | str) -> dict[str, Any]:
-    """One JSON object, whatever its texts hold. Raises as `parse`."""
+    """One JSON object, without the check of its texts and numbers. Raises `Problem` 400, 422."""
     try:
-        # RFC 8259 section 8.1: UTF-8 and nothing else; json would guess at others. A surrogate in it (CESU-8)
-        # is let through here, to be refused as what it is.
+        # RFC 8259 section 8.1: UTF-8 and nothing else; `json.loads` would guess the encoding of bytes. Surrogates
+        # (CESU-8) pass here, so that `check_clean` can refuse them with a message that names them.
         decoded = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
         # A byte order mark may be ignored, says the same section; some clients on Windows send one.
-        value = json.loads(decoded.removeprefix("\ufeff"), parse_constant=_refuse_constant, parse_int=_int)
+        value = json.loads(decoded.removeprefix("\ufeff"), parse_constant=_refuse_constant, parse_int=_parse_int)
     except UnicodeDecodeError:
         raise Problem(400, "invalid_json", "The JSON is not valid UTF-8.") from None
     except ValueError as error:
@@ -82,7 +83,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def check_clean(value: dict[str, Any]) -> None:
-    """Raises `Problem` 422 where a text could not be stored, a number not be kept, or it is nested too deep."""
+    """Raises `Problem` 422 for a text or number that cannot be stored, and for a value that is nested too deep."""
     todo: list[tuple[str, Any, int]] = [("", value, 1)]
     while todo:
         path, item, depth = todo.pop()
@@ -96,20 +97,20 @@ def check_clean(value: dict[str, Any]) -> None:
             todo += ((f"{path}.{n}", inner, depth + 1) for n, inner in enumerate(item))
         elif isinstance(item, str):
             _check_text(path, item)
-        elif not _can_be_kept(item):
+        elif not _can_be_stored(item):
             raise Problem(
                 422, "invalid_request", f"{path}: numbers have to fit in 64 bits.", extra={"field": path}
             )
 
 
-def _can_be_kept(item: object) -> bool:
+def _can_be_stored(item: object) -> bool:
     if isinstance(item, float):
         return math.isfinite(item)
     return not isinstance(item, int) or -(2**63) <= item < 2**63
 
 
-def _int(digits: str) -> float:
-    # Python would refuse thousands of digits with advice for its programmers; so they are found too large.
+def _parse_int(digits: str) -> float:
+    # `int` refuses thousands of digits with a message about Python's settings. Infinity is refused as too large.
     return int(digits) if len(digits) <= 20 else math.inf
 
 
@@ -133,17 +134,17 @@ def _too_deep() -> Problem:
 
 
 def check(model: type[M], value: dict[str, Any]) -> M:
-    """The value as `model`. Raises `Problem` 422 `invalid_request`, naming each field that is wrong."""
+    """The value as `model`. Raises `Problem` 422 `invalid_request`, which names each field that is wrong."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
         errors = [
-            {"field": _field(one["loc"]), "message": one["msg"].removeprefix("Value error, ")}
+            {"field": _field_name(one["loc"]), "message": one["msg"].removeprefix("Value error, ")}
             for one in error.errors(include_url=False, include_input=False)
         ]
         detail = "; ".join(f"{one['field'] or 'body'}: {one['message']}" for one in errors[:5])
         raise Problem(422, "invalid_request", detail + ".", extra={"errors": errors[:20]}) from None
 
 
-def _field(place: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in place if part not in BRANCHES)
+def _field_name(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location if part not in BRANCHES)

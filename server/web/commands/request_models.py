@@ -1,4 +1,9 @@
-"""The shapes of request bodies: what may be asked, with every bound. Unknown fields are refused by name."""
+"""The pydantic models of request bodies: every field of every POST, with its bounds. Unknown fields are refused.
+
+Owns what one body may hold by itself. What depends on the state of a conversation, or on what the server has
+loaded, is decided further in. The docstrings of models and the bounds are part of `/openapi.json`, where the
+models have the names of `component_schemas.COMPONENT_NAMES`.
+"""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -13,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from server.upstream import TOOL_NAME
+from server.providers import TOOL_NAME
 
 Title = Annotated[str, Field(max_length=500)]
 Text = Annotated[str, Field(max_length=1_000_000)]
@@ -21,20 +26,20 @@ Reason = Annotated[str, Field(max_length=2_000)]
 Role = Literal["user", "assistant", "system", "tool"]
 
 
-class Ask(BaseModel):
-    """What all of them share."""
+class RequestModel(BaseModel):
+    """The base of all: strict types, no unknown fields, immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class ConversationAsk(Ask):
+class CreateConversation(RequestModel):
     """`POST /v1/conversations`."""
 
     title: Title | None = None
     metadata: dict[str, Any] | None = None
 
 
-class MessageAsk(Ask):
+class CreateMessage(RequestModel):
     """`POST /v1/conversations/{id}/messages`."""
 
     role: Role
@@ -42,7 +47,7 @@ class MessageAsk(Ask):
     author: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
 
-class InputMessage(Ask):
+class InputMessage(RequestModel):
     """One message of a list of input."""
 
     role: Role
@@ -58,7 +63,7 @@ def _branch(given: Any) -> str | None:
 TEXT, MESSAGES = "<text>", "<messages>"
 NAME, DECLARATION = "<name>", "<declaration>"
 BRANCHES = frozenset({TEXT, MESSAGES, NAME, DECLARATION})
-"""How pydantic names the kinds of input and of tools inside an error's place: no part of any field's name."""
+"""Tags that pydantic puts into the location of an error; they are no part of the field's name."""
 
 Messages = Annotated[list[InputMessage], Field(min_length=1, max_length=1_000)]
 Input = Annotated[
@@ -67,7 +72,7 @@ Input = Annotated[
 ]
 
 
-class ClientToolAsk(Ask):
+class ClientTool(RequestModel):
     """A tool that a client runs, declared with the request."""
 
     name: Annotated[str, Field(pattern=TOOL_NAME)]
@@ -78,8 +83,8 @@ class ClientToolAsk(Ask):
 
     @field_validator("parameters")
     @classmethod
-    def _of_an_object(cls, given: dict[str, Any]) -> dict[str, Any]:
-        # Said here: a provider would refuse it after the 202.
+    def _is_of_an_object(cls, given: dict[str, Any]) -> dict[str, Any]:
+        # Refuse it before the 202: a provider would refuse it only after.
         if given.setdefault("type", "object") != "object":
             raise ValueError("it is a JSON Schema of an object: type has to be object")
         return given
@@ -88,11 +93,11 @@ class ClientToolAsk(Ask):
 def _tool_branch(given: Any) -> str | None:
     if isinstance(given, str):
         return NAME
-    return DECLARATION if isinstance(given, dict | ClientToolAsk) else None
+    return DECLARATION if isinstance(given, dict | ClientTool) else None
 
 
-AskedTool = Annotated[
-    Annotated[str, Field(min_length=1, max_length=100), Tag(NAME)] | Annotated[ClientToolAsk, Tag(DECLARATION)],
+Tool = Annotated[
+    Annotated[str, Field(min_length=1, max_length=100), Tag(NAME)] | Annotated[ClientTool, Tag(DECLARATION)],
     Discriminator(
         _tool_branch,
         custom_error_type="tool",
@@ -105,46 +110,46 @@ def _as_object(given: Any) -> Any:
     return {"url": given} if isinstance(given, str) else given
 
 
-class WebhookAsk(Ask):
+class WebhookTarget(RequestModel):
     """Who is told of the end. A text alone is its `url`."""
 
     url: Annotated[str, Field(min_length=1, max_length=2_000)]
 
 
-class GenerationAsk(Ask):
+class GenerateRequest(RequestModel):
     """`POST …/generations`, for a model or for a workflow."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     workflow: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     input: Any = None
     parameters: dict[str, Any] = Field(default_factory=dict)
-    tools: Annotated[list[AskedTool], Field(max_length=128)] = Field(default_factory=list)
+    tools: Annotated[list[Tool], Field(max_length=128)] = Field(default_factory=list)
     if_running: Literal["reject", "queue", "interrupt"] = "reject"
     on_crash: Literal["fail", "restart"] | None = None
     ephemeral: bool = False
-    webhook: Annotated[WebhookAsk | None, BeforeValidator(_as_object)] = None
+    webhook: Annotated[WebhookTarget | None, BeforeValidator(_as_object)] = None
 
 
-class InputAsk(Ask):
-    """What a model is given: the `input` of a `GenerationAsk` that names one."""
+class ModelInput(RequestModel):
+    """What a model is given: the `input` of a `GenerateRequest` that names one."""
 
     input: Input | None = None
 
 
-class CancelAsk(Ask):
+class CancelRequest(RequestModel):
     """`POST /v1/generations/{id}/cancel`."""
 
     reason: Reason | None = None
 
 
-class SteerAsk(Ask):
+class SteerRequest(RequestModel):
     """`POST /v1/generations/{id}/steer`."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     value: Any
 
 
-class DecisionAsk(Ask):
+class ToolDecision(RequestModel):
     """`POST /v1/generations/{id}/decisions`. `proposed_digest`: the `arguments_digest` that was seen."""
 
     call: Annotated[str, Field(min_length=1, max_length=100)]
@@ -154,21 +159,21 @@ class DecisionAsk(Ask):
     reason: Reason | None = None
 
 
-class ToolFailure(Ask):
+class ToolFailure(RequestModel):
     """Why a tool came to nothing."""
 
     code: Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,99}$")]
     message: Annotated[str, Field(max_length=10_000)]
 
 
-class ToolResultAsk(Ask):
+class ToolResult(RequestModel):
     """`POST /v1/generations/{id}/tools/{call}/result`: one of both."""
 
     result: Any = None
     error: ToolFailure | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _one_of_both(self) -> Self:
         if self.model_fields_set != ({"result"} if self.error is None else {"error"}):
             raise ValueError("result or error: one of both")
         return self

@@ -1,1 +1,1 @@
-"""What every request passes before its route: Host and Origin, CORS, request ids, and refusals as problem+json."""
+"""What every HTTP request passes: checks of the caller, request ids, problem+json, plain requests and replies."""

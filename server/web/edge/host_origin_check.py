@@ -1,10 +1,9 @@
-"""Who may call: the Host the client named and, from a browser, the Origin of the page.
+"""Who may call: the check of the `Host` header and, for browsers, of the `Origin` header.
 
-Before there are keys, this is what keeps a web page on another site from posting to a server on this machine,
-by itself (Origin) or through a name that it points at 127.0.0.1 (Host: DNS rebinding). Every address is guarded,
-but for the three that probes and scrapers call by whatever name they have; a new route needs no thought.
-
-It takes header values and knows no framework, so that it can stand in front of one.
+As long as there are no API keys, this check alone keeps a web page of another site from posting to a server on the
+visitor's machine: directly (Origin), or through a host name that the page's owner points at 127.0.0.1 (Host: DNS
+rebinding). Every address is guarded but the three that probes and scrapers call under any name; a new route is
+guarded without further code. Works on header values and must not know any framework.
 """
 
 import ipaddress
@@ -14,8 +13,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from server import logs
-from server.errors import Problem
+from server.observability import logs
+from server.problem import Problem
 
 log = logs.get("web")
 
@@ -23,13 +22,14 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 UNGUARDED = frozenset({"/healthz", "/readyz", "/metrics"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOGGED_SECONDS, MOST_LOGGED = 3_600.0, 100
-"""A refused origin is logged once an hour, and no more than so many of them: a stranger may send any text."""
+"""A refused origin is logged once in so many seconds, and at most so many of them: anybody can send any text."""
 
 
 class HostOriginCheck:
-    """The names this server answers to, and the origins that may post.
+    """The host names that this server answers to, and the origins whose pages may post.
 
-    `origins` are those of other servers' pages; a page from the host that it calls is always one of ours.
+    `bind_host` and `hosts` are names without a port, besides those of loopback. `origins` are those of pages from
+    other servers; a page that came from the host it calls is always allowed. `clock` is in seconds.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ class HostOriginCheck:
         origins: Iterable[str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._hosts = {_normal(host) for host in (*LOOPBACK, bind_host, *hosts)}
+        self._hosts = {_normalized(host) for host in (*LOOPBACK, bind_host, *hosts)}
         self._origins = {origin.rstrip("/").lower() for origin in origins}
         self._clock = clock
         self._logged: dict[str, float] = {}
-        self._known: set[str] = set()
+        self._accepted: set[str] = set()
 
     def check_request(self, method: str, path: str, host: str, origin: str | None, *, secure: bool) -> None:
-        """A request, by its headers. `secure`: it came by TLS. Raises as `check_host` and `check_origin`.
+        """Checks a request by its headers. `secure`: it came by TLS. Raises as `check_host` and `check_origin`.
 
-        A safe request of a foreign page is not refused: without CORS its browser keeps the answer from it. But it
-        is logged, for the page's author sees nothing.
+        A GET, HEAD or OPTIONS of a foreign page is served: without CORS headers its browser withholds the response
+        from the page. It is logged, because the page's author is shown no reason.
         """
         if path in UNGUARDED or path.rstrip("/") in UNGUARDED:
             return
@@ -62,22 +62,25 @@ class HostOriginCheck:
             self._log(origin)
 
     def check_upgrade(self, host: str, origin: str | None, *, secure: bool) -> None:
-        """The upgrade to a WebSocket: though a GET, browsers let every page send one. Raises as both."""
+        """Checks an upgrade to a WebSocket: a GET, but one that browsers let any page send, and read.
+
+        Raises as `check_host` and `check_origin`.
+        """
         self.check_host(host)
         self.check_origin(origin, host, secure=secure)
 
     def check_host(self, host: str) -> None:
         """Raises `Problem` 421 `host_not_allowed` (RFC 9110 section 15.5.20) for a name that is none of ours."""
-        if host in self._known:  # seldom more than one or two spellings
+        if host in self._accepted:  # accepted before, in this spelling
             return
-        if _name(host) not in self._hosts:
+        if _host_name(host) not in self._hosts:
             raise Problem(
                 421,
                 "host_not_allowed",
                 f"This server does not answer to the name {host[:100]!a}. Add it to TOKENTAPE_ALLOWED_HOSTS.",
             )
-        if len(self._known) < MOST_LOGGED:
-            self._known.add(host)
+        if len(self._accepted) < MOST_LOGGED:
+            self._accepted.add(host)
 
     def check_origin(self, origin: str | None, host: str, *, secure: bool) -> None:
         """Raises `Problem` 403 `origin_not_allowed` for a foreign page; `origin` is None for programs."""
@@ -94,15 +97,15 @@ class HostOriginCheck:
         """Whether it is an allowed origin, or that of the host the client called."""
         if origin.lower() in self._origins:
             return True
-        with suppress(ValueError):  # a malformed origin is nobody's
+        with suppress(ValueError):  # a malformed origin is not allowed
             page = urlsplit(origin)
-            # Where we speak TLS, a page without it is no page of ours: anybody on its way could have written it.
-            # The other way round a proxy may have taken the TLS off.
+            # A server with TLS accepts no page that came without it: anybody on the network path could have
+            # written that page. A server without TLS accepts https pages: a proxy in front may have ended the TLS.
             return page.netloc.lower() == host.lower() and not (secure and page.scheme.lower() != "https")
         return False
 
     def _log(self, origin: str) -> None:
-        # The browser tells the page's author "CORS" and nothing else: what would help him stands here alone.
+        # The browser shows the page's author only the word "CORS": this log line alone names the remedy.
         now = self._clock()
         shown = ascii(origin[:100])
         if now - self._logged.get(shown, -LOGGED_SECONDS) < LOGGED_SECONDS:
@@ -120,18 +123,18 @@ class HostOriginCheck:
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s\[\]:@/?#\\,]+)(:[0-9]{0,5})?", re.IGNORECASE)
 
 
-def _name(host: str) -> str | None:
-    """The name in a Host header, without its port; None where there is none or it is dressed up.
+def _host_name(host: str) -> str | None:
+    """The name in a `Host` header, without its port; None where the header is no host and port (RFC 9110 section
+    7.2).
 
-    The whole header has to be one (RFC 9110 section 7.2): parsers of addresses would find `::1` in
-    `[::1]evil.example`.
+    The whole header has to match: a URL parser would find `::1` in `[::1]evil.example`.
     """
     found = _HOST.fullmatch(host)
-    return None if found is None else _normal(found[1])
+    return None if found is None else _normalized(found[1])
 
 
-def _normal(name: str) -> str:
-    """One spelling for each name: addresses as they are written shortest, names in small letters."""
+def _normalized(name: str) -> str:
+    """One spelling of each name: IP addresses in their shortest form, names in lower case without a final dot."""
     name = name.strip("[]").lower()
     try:
         return str(ipaddress.ip_address(name))

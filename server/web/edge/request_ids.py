@@ -1,8 +1,8 @@
-"""A name for each request: `X-Request-ID`, the client's or a new one, on every answer and in every log line.
+"""The id of each request: `X-Request-ID`, the client's own or a new one, on every response and in every log line.
 
-Outermost, around everything that may answer. A WebSocket is one request; a run carries the id of the request that
-began it. It decides nothing else: it is a label that anybody may choose, and choose again, so nothing may look
-anything up by it. Two requests of one name only share it in the log.
+Owns which ids are taken from a client, and the headers that every response carries. A WebSocket is one request;
+the log lines of a run carry the id of the request that started it. The id is a label that any client may choose,
+and choose again: nothing may look anything up by it. Two requests with one id only share it in the log.
 """
 
 import re
@@ -11,61 +11,62 @@ from typing import Any
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable
 
-from server import ids, logs
-from server.web.edge.responses import Headers
+from server import ids
+from server.observability import logs
+from server.web.edge.plain_http import Headers
 
 HEADER = b"x-request-id"
 NOSNIFF = (b"x-content-type-options", b"nosniff")
-_USABLE = re.compile(rb"[\x21-\x7e]{1,128}")
-_ANSWERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_ACCEPTED = re.compile(rb"[\x21-\x7e]{1,128}")
+_RESPONSE_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
 class RequestIds:
-    """An ASGI app around an ASGI app."""
+    """An ASGI app around the framework's: the dispatcher does the same for what it answers itself."""
 
     def __init__(self, app: ASGIFramework) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Names the request, and passes it on."""
+        """Binds the request's id to its log lines, and adds it to the headers of the response."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        name = request_id(scope["headers"])
-        logs.bind(request=name)
-        added = answer_headers(name)
+        request = request_id(scope["headers"])
+        logs.bind(request=request)
+        added = common_headers(request)
 
-        async def named(message: Any) -> None:
-            if message["type"] in _ANSWERS:
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] in _RESPONSE_STARTS:
                 message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
-        await self._app(scope, receive, named)
+        await self._app(scope, receive, send_with_headers)
 
 
-def answer_headers(name: str) -> Headers:
-    """What every answer has, whoever gives it: the request's name, and that its type is what it says it is.
+def common_headers(request: str) -> Headers:
+    """The headers of every response: the request's id, and `X-Content-Type-Options: nosniff`.
 
-    Without the second (https://fetch.spec.whatwg.org/#x-content-type-options-header) a browser might take JSON
-    with markup in it for a page.
+    Without the second (https://fetch.spec.whatwg.org/#x-content-type-options-header) a browser might render JSON
+    with markup in it as a page.
     """
-    return ((HEADER, name.encode("ascii")), NOSNIFF)
+    return ((HEADER, request.encode("ascii")), NOSNIFF)
 
 
-def name_lines(route_values: Mapping[str, Any] | None) -> None:
-    """Puts the conversation or generation that a request's address names into its log lines too."""
+def bind_route_ids(route_values: Mapping[str, Any] | None) -> None:
+    """Binds the conversation or generation in the request's address to its log lines."""
     name = str((route_values or {}).get("name", ""))
     for kind, prefix in (("conversation", "conv"), ("generation", "gen")):
-        if ids.looks_right(name, prefix):
+        if ids.is_valid_id(name, prefix):
             logs.bind(**{kind: name})
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The client's id if it is 1 to 128 visible ASCII characters, said once; else a new one.
+    """The client's id if it sent one of 1 to 128 visible ASCII characters, once; else a new one.
 
-    What else a client may send has no place in a log, nor in an answer.
+    Any other bytes could forge log lines or response headers.
     """
-    said = [value for name, value in headers if name.lower() == HEADER]
-    if len(said) == 1 and _USABLE.fullmatch(said[0]):
-        return said[0].decode("ascii")
-    return ids.new("req")
+    sent = [value for name, value in headers if name.lower() == HEADER]
+    if len(sent) == 1 and _ACCEPTED.fullmatch(sent[0]):
+        return sent[0].decode("ascii")
+    return ids.new_id("req")

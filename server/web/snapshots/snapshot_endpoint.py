@@ -1,23 +1,27 @@
-"""GET of a snapshot: a conversation's or a generation's, at the head or at a position, held or not.
+"""The endpoints of snapshots: of a conversation or a generation, now or at a position; and of a webhook.
 
-A poll costs one read of the primary's head, which it shares with all that wait at the same time, and what is new
-since the last one. The JSON of a generation is made once for each of its positions and kept for all who poll it;
-one that has ended is never folded again. Polling changes nothing and asks no provider.
+Owns the cache of encoded snapshots and the answers to conditional requests. A poll costs one read of the primary's
+head, shared with all requests that wait at the same time, and a read of what is new since the last poll. The JSON
+of a generation is encoded once for each of its positions, and kept for all its pollers; one that has ended is
+never folded again. Polling changes nothing and asks no provider. Must not know how a snapshot is folded or
+encoded.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from werkzeug.http import parse_etags
 
 from eventstore import Rewound
-from server.errors import not_found
-from server.generation.state import Conversation
-from server.runtime.runtime import Runtime
-from server.web.edge.http_messages import Headers, ReadRequest, Reply
+from server.conversations.conversation_state import Conversation
+from server.problem import not_found
+from server.runtime.conversation_service import ConversationService
+from server.web.edge.plain_http import JSON, Headers, PlainRequest, PlainResponse, end_line
+from server.web.edge.stream_response import Endpoint
 from server.web.snapshots import snapshot_json
-from server.web.transports.log_reader import Source
-from server.web.transports.polling import applied, hold
+from server.web.transports.log_reader import LogSelection
+from server.web.transports.polling import hold, preference_applied
 from server.web.transports.read_params import (
     NOW,
     Wait,
@@ -28,16 +32,17 @@ from server.web.transports.read_params import (
     wants_pending,
 )
 
-KEPT_BYTES = 16 * 1024 * 1024
+CACHE_BYTES = 16 * 1024 * 1024
+"""Encoded snapshots that are kept, in bytes; beyond it those that were not asked for longest are dropped."""
 ENTRY_BYTES = 600
-"""What an entry takes besides its JSON: key, objects and place in the dictionary."""
+"""Memory that an entry of the cache takes besides its JSON."""
 ENDED_RETRY = 30
-"""Seconds of `Retry-After` with a 304 that will be 304 for ever: a program that loops on it has missed the end."""
+"""Seconds of `Retry-After` with the 304 of an ended generation: a client that loops on it missed its end."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """A snapshot, encoded. `retry_after` is in seconds, None for a generation that has ended."""
+class _EncodedSnapshot:
+    """A snapshot as JSON. `retry_after` is in seconds, None for a generation that has ended."""
 
     stream: str
     position: int
@@ -50,111 +55,124 @@ class _Shown:
 
 
 class SnapshotEndpoint:
-    """The snapshots of one process."""
+    """The snapshot endpoints of one process, with their cache."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: ConversationService) -> None:
         self._runtime = runtime
-        self._kept: OrderedDict[str, _Shown] = OrderedDict()
-        self._size = 0
+        self._cache: OrderedDict[str, _EncodedSnapshot] = OrderedDict()
+        self._cache_bytes = 0
         self._incarnation = runtime.store.incarnation
 
-    async def generation(self, asked: ReadRequest, name: str) -> Reply:
+    async def generation(self, request: PlainRequest, name: str) -> PlainResponse:
         """`GET /v1/generations/{id}`. Raises `Problem` 400, 404, 410, 503; `StoreUnavailable`."""
-        pending = wants_pending(asked.headers, asked.args)
-        wait = read_wait(asked.headers, asked.args)
-        if (at := asked.args.get("at")) is not None:
-            return await self._generation_at(asked, name, at)
-        shown = await self._look(name)
-        unchanged = _unchanged(asked, shown.position)
+        pending = wants_pending(request.headers, request.args)
+        wait = read_wait(request.headers, request.args)
+        if (at := request.args.get("at")) is not None:
+            return await self._generation_at(request, name, at)
+        snapshot = await self._latest(name)
+        unchanged = _unchanged(request, snapshot.position)
         if unchanged and wait.seconds > 0:
-            # Nothing of one that has ended will come: its reader need not look through what others wrote since.
-            after = (await self._runtime.head_of(shown.stream)).position if shown.ended else shown.position
-            source = Source(shown.stream, name, after, after, after, over=False)
-            wait = await _hold(self._runtime, source, wait)
-            shown = await self._look(name)
-            unchanged = _unchanged(asked, shown.position)
-        heeded = ("respond-async",) if pending and "pending" not in asked.args else ()
-        headers = [*applied(wait, *heeded), *_retry_after(shown.retry_after, unchanged=unchanged), _VARY]
-        if pending and not shown.ended and not unchanged:
-            return Reply(202, [*_headers(shown.position), *_JSON, *headers], shown.body)
-        return _snapshot(shown.body, shown.position, headers, unchanged=unchanged)
+            # Nothing of an ended generation will come: do not read what others appended to its conversation since.
+            after = (
+                (await self._runtime.head_of(snapshot.stream)).position if snapshot.ended else snapshot.position
+            )
+            selection = LogSelection(snapshot.stream, name, after, after, after, nothing_follows=False)
+            wait = await _hold(self._runtime, selection, wait)
+            snapshot = await self._latest(name)
+            unchanged = _unchanged(request, snapshot.position)
+        applied = ("respond-async",) if pending and "pending" not in request.args else ()
+        headers = [
+            *preference_applied(wait, *applied),
+            *_retry_after(snapshot.retry_after, unchanged=unchanged),
+            _VARY,
+        ]
+        if pending and not snapshot.ended and not unchanged:
+            return PlainResponse(202, [*_headers(snapshot.position), *_JSON, *headers], snapshot.body)
+        return _respond(snapshot.body, snapshot.position, headers, unchanged=unchanged)
 
-    async def conversation(self, asked: ReadRequest, name: str) -> Reply:
+    async def conversation(self, request: PlainRequest, name: str) -> PlainResponse:
         """`GET /v1/conversations/{id}`. Raises as `generation`."""
         runtime = self._runtime
-        wait = read_wait(asked.headers, asked.args)
-        before = read_count(asked.args, "before", 0, 10**9 - 1) or None
-        if (at := asked.args.get("at")) is not None:
+        wait = read_wait(request.headers, request.args)
+        before = read_count(request.args, "before", 0, 10**9 - 1) or None
+        if (at := request.args.get("at")) is not None:
             state = await self._at(name, (await runtime.head(name)).position, at)
             if state.position == 0:
                 raise not_found("conversation at that position")
-            return _snapshot(snapshot_json.conversation(state, before) + b"\n", state.position, [], asked=asked)
+            return _respond(
+                end_line(snapshot_json.conversation(state, before)), state.position, [], request=request
+            )
         state = await runtime.conversation(name)
-        if wait.seconds > 0 and _unchanged(asked, state.position):
+        if wait.seconds > 0 and _unchanged(request, state.position):
             position = state.position
-            wait = await _hold(runtime, Source(name, None, position, position, position, over=False), wait)
+            wait = await _hold(
+                runtime, LogSelection(name, None, position, position, position, nothing_follows=False), wait
+            )
             state = await runtime.conversation(name)
         retry_after = snapshot_json.retry_after(state.open[0]) if state.open else None
-        headers = [*applied(wait), *_retry_after(retry_after, unchanged=False)]
-        if _unchanged(asked, state.position):
-            return _snapshot(b"", state.position, headers, unchanged=True)
+        headers = [*preference_applied(wait), *_retry_after(retry_after, unchanged=False)]
+        if _unchanged(request, state.position):
+            return _respond(b"", state.position, headers, unchanged=True)
         if before is not None:
-            return _snapshot(snapshot_json.conversation(state, before) + b"\n", state.position, headers)
-        kept = self._known(name)
-        if kept is None or kept.position != state.position:
-            kept = _Shown(name, state.position, retry_after, snapshot_json.conversation(state) + b"\n")
-            self._keep(name, kept)
-        return _snapshot(kept.body, state.position, headers)
+            return _respond(end_line(snapshot_json.conversation(state, before)), state.position, headers)
+        cached = self._cached(name)
+        if cached is None or cached.position != state.position:
+            cached = _EncodedSnapshot(
+                name, state.position, retry_after, end_line(snapshot_json.conversation(state))
+            )
+            self._store(name, cached)
+        return _respond(cached.body, state.position, headers)
 
-    # -- what is shown of a generation
+    # -- the cache
 
-    async def _look(self, name: str) -> _Shown:
-        kept = self._known(name)
-        if kept is not None and kept.ended:
-            # Its terminal event is its last. The head says whether the conversation is still there, and that far.
-            self._kept.move_to_end(name)
-            if (await self._runtime.head_of(kept.stream)).position >= kept.position:
-                return kept
-            kept = None
+    async def _latest(self, name: str) -> _EncodedSnapshot:
+        cached = self._cached(name)
+        if cached is not None and cached.ended:
+            # Nothing follows the terminal event. Read the head only to see that the conversation still exists, and
+            # that the log did not go back to before that event.
+            self._cache.move_to_end(name)
+            if (await self._runtime.head_of(cached.stream)).position >= cached.position:
+                return cached
+            cached = None
         conversation, found = await self._runtime.generation(name)
-        if kept is not None and kept.position == found.position:
-            return kept
-        body = snapshot_json.encode(snapshot_json.generation(found)) + b"\n"
+        if cached is not None and cached.position == found.position:
+            return cached
+        body = end_line(snapshot_json.encode(snapshot_json.generation(found)))
         retry_after = None if found.ended else snapshot_json.retry_after(found)
-        shown = _Shown(conversation.id, found.position, retry_after, body)
-        self._keep(name, shown)
-        return shown
+        snapshot = _EncodedSnapshot(conversation.id, found.position, retry_after, body)
+        self._store(name, snapshot)
+        return snapshot
 
-    def _known(self, name: str) -> _Shown | None:
-        """What was shown last; nothing of what was shown before the log went back."""
+    def _cached(self, name: str) -> _EncodedSnapshot | None:
+        """The cached snapshot, if any; empties the cache first if the log went back since."""
         if self._incarnation != self._runtime.store.incarnation:
             self._incarnation = self._runtime.store.incarnation
-            self._kept.clear()
-            self._size = 0
-        return self._kept.get(name)
+            self._cache.clear()
+            self._cache_bytes = 0
+        return self._cache.get(name)
 
-    def _keep(self, name: str, shown: _Shown) -> None:
-        before = self._known(name)
+    def _store(self, name: str, snapshot: _EncodedSnapshot) -> None:
+        before = self._cached(name)
         if before is not None:
-            if before.position > shown.position:
-                return  # another poll has moved on meanwhile
-            self._size -= len(before.body) + ENTRY_BYTES
-        self._kept[name] = shown
-        self._kept.move_to_end(name)
-        self._size += len(shown.body) + ENTRY_BYTES
-        while self._size > KEPT_BYTES:
-            _, gone = self._kept.popitem(last=False)
-            self._size -= len(gone.body) + ENTRY_BYTES
+            if before.position > snapshot.position:
+                return  # a concurrent poll has stored a newer one
+            self._cache_bytes -= len(before.body) + ENTRY_BYTES
+        self._cache[name] = snapshot
+        self._cache.move_to_end(name)
+        self._cache_bytes += len(snapshot.body) + ENTRY_BYTES
+        while self._cache_bytes > CACHE_BYTES:
+            _, dropped = self._cache.popitem(last=False)
+            self._cache_bytes -= len(dropped.body) + ENTRY_BYTES
 
-    # -- at a position
+    # -- snapshots at an earlier position
 
-    async def _generation_at(self, asked: ReadRequest, name: str, at: str) -> Reply:
+    async def _generation_at(self, request: PlainRequest, name: str, at: str) -> PlainResponse:
         stream = (await self._runtime.place(name)).stream
-        then = (await self._at(stream, (await self._runtime.head_of(stream)).position, at)).generation(name)
-        if then is None:
+        past = (await self._at(stream, (await self._runtime.head_of(stream)).position, at)).generation(name)
+        if past is None:
             raise not_found("generation at that position")
-        body = snapshot_json.encode(snapshot_json.generation(then)) + b"\n"
-        return _snapshot(body, then.position, [], asked=asked)
+        body = end_line(snapshot_json.encode(snapshot_json.generation(past)))
+        return _respond(body, past.position, [], request=request)
 
     async def _at(self, stream: str, head: int, text: str) -> Conversation:
         position = parse_cursor(text)
@@ -162,14 +180,14 @@ class SnapshotEndpoint:
 
 
 _VARY = (b"vary", b"Prefer")
-"""Of a generation's snapshot: `respond-async` decides its status."""
-_JSON: Headers = [(b"content-type", b"application/json")]
+"""A generation's snapshot depends on `Prefer: respond-async`, which decides its status."""
+_JSON: Headers = [(b"content-type", JSON.encode())]
 
 
-async def _hold(runtime: Runtime, source: Source, wait: Wait) -> Wait:
-    """As `hold`. A log that goes back meanwhile is news as well: the answer is what it holds now."""
+async def _hold(runtime: ConversationService, selection: LogSelection, wait: Wait) -> Wait:
+    """As `polling.hold`; a log that goes back meanwhile counts as news: the snapshot is of what is left."""
     try:
-        return await hold(runtime, source, wait)
+        return await hold(runtime, selection, wait)
     except Rewound:
         return wait
 
@@ -178,12 +196,12 @@ def _headers(position: int) -> Headers:
     return [(b"etag", snapshot_json.etag(position).encode()), (b"cache-control", b"private, no-cache")]
 
 
-def _snapshot(
-    body: bytes, position: int, headers: Headers, *, unchanged: bool = False, asked: ReadRequest | None = None
-) -> Reply:
-    if unchanged or (asked is not None and _unchanged(asked, position)):
-        return Reply(304, [*_headers(position), *headers])
-    return Reply(200, [*_headers(position), *_JSON, *headers], body)
+def _respond(
+    body: bytes, position: int, headers: Headers, *, unchanged: bool = False, request: PlainRequest | None = None
+) -> PlainResponse:
+    if unchanged or (request is not None and _unchanged(request, position)):
+        return PlainResponse(304, [*_headers(position), *headers])
+    return PlainResponse(200, [*_headers(position), *_JSON, *headers], body)
 
 
 def _retry_after(seconds: int | None, *, unchanged: bool) -> Headers:
@@ -192,12 +210,26 @@ def _retry_after(seconds: int | None, *, unchanged: bool) -> Headers:
     return [(b"retry-after", b"%d" % seconds)]
 
 
-def _unchanged(asked: ReadRequest, position: int) -> bool:
-    """Whether the client has this version already (RFC 9110 section 13.1.2)."""
-    text = asked.headers.get("if-none-match")
+def _unchanged(request: PlainRequest, position: int) -> bool:
+    """Whether `If-None-Match` names this version, so that the client has it (RFC 9110 section 13.1.2)."""
+    text = request.headers.get("if-none-match")
     if text is None:
         return False
     if text == f'"{position}"':
         return True
     tags = parse_etags(text)
     return tags.contains_weak(str(position)) or tags.star_tag
+
+
+def webhook_endpoints(runtime: ConversationService) -> Mapping[str, Endpoint]:
+    """The endpoint of a generation's webhook: its target, as far as that may be shown, and each try."""
+
+    async def webhook(_request: PlainRequest, name: str) -> PlainResponse:
+        await runtime.place(name)  # 404 for a generation whose request was refused: nobody may see its webhook
+        found = await runtime.webhooks.snapshot(name)
+        if found is None:
+            raise not_found("webhook of this generation")
+        headers = [(b"cache-control", b"private, no-cache"), *_JSON]
+        return PlainResponse(200, headers, snapshot_json.encode(found))
+
+    return {"/v1/generations/<name>/webhook": webhook}

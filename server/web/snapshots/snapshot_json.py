@@ -1,7 +1,8 @@
-"""States as clients see them: the JSON of snapshots, and an ETag that is the position.
+"""Snapshots as JSON: the msgspec structs of conversations, generations and lists of them, and how they are filled.
 
-The shapes here are what is encoded, and what `/openapi.json` describes: one truth for both. Every field is always
-there, so that clients can rely on it.
+Owns the form of a snapshot: the same structs are encoded, and described in `/openapi.json`. Every field is always
+present, so that clients can rely on it. The ETag of a snapshot is its position. Must not know how a state is
+folded, nor HTTP. Docstrings and descriptions of structs are part of the document.
 """
 
 import math
@@ -12,27 +13,27 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
-from server.generation.state import Conversation, Generation, Message, ToolCall
-from server.generation.states import CallStatus, Status
-from server.hidden_characters import hidden_characters
-from server.ids import shape
+from server.conversations.conversation_state import Conversation, Generation, Message, ToolCall
+from server.conversations.state_machine import CallStatus, Status
+from server.hidden_characters import find_hidden_characters
+from server.ids import id_pattern
 
 encode = msgspec.json.Encoder().encode
 
 Position = Annotated[int, Meta(ge=0, description="Position of the last event that is in it: also its ETag.")]
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-ConversationId = Annotated[str, Meta(pattern=shape("conv"))]
-GenerationId = Annotated[str, Meta(pattern=shape("gen"))]
-CallId = Annotated[str, Meta(pattern=shape("call"))]
+ConversationId = Annotated[str, Meta(pattern=id_pattern("conv"))]
+GenerationId = Annotated[str, Meta(pattern=id_pattern("gen"))]
+CallId = Annotated[str, Meta(pattern=id_pattern("call"))]
 
 LEAST_RETRY, MOST_RETRY, WAITING_RETRY = 1, 30, 5
-"""Seconds of `Retry-After`: at the quickest, at the slowest, and while a person is asked."""
+"""Seconds of `Retry-After`: the least, the most, and while the generation waits for a person."""
 
 
 MOST_ITEMS = 100
 """Messages and generations of a conversation's snapshot."""
 PAGE_BYTES = 4 * 1024 * 1024
-"""A conversation's snapshot ends early behind so many bytes: `next` says where to go on."""
+"""A conversation's snapshot ends early after so many bytes; its `next` says where to continue."""
 LONG_TEXT = 64 * 1024
 """A text of more bytes is left out of a conversation's snapshot, which then says where its events are."""
 
@@ -43,7 +44,7 @@ class Failure(TypedDict):
     code: str
     message: str
     reference: NotRequired[
-        Annotated[str, Meta(pattern=shape("ref"), description="Finds what happened in the server's own log.")]
+        Annotated[str, Meta(pattern=id_pattern("ref"), description="Finds what happened in the server's own log.")]
     ]
 
 
@@ -218,7 +219,7 @@ def conversation(state: Conversation, before: int | None = None) -> bytes:
 
     At most `MOST_ITEMS` of both together, and about `PAGE_BYTES`, but always at least one where there is one.
     """
-    # One more than a page may hold: it says whether there are more.
+    # One more than a page may hold, to know whether there are more.
     messages = list(state.newest_messages(MOST_ITEMS + 1, before))
     generations = list(state.newest_generations(MOST_ITEMS + 1, before))
     size = 0
@@ -287,7 +288,7 @@ def long_text(text: str) -> int | None:
 
 
 def retry_after(found: Generation) -> int:
-    """Seconds after which asking again is worth while: it follows the pace of its progress."""
+    """Seconds after which a client should ask again: about the time between two steps of the progress."""
     if found.status is Status.WAITING:
         return WAITING_RETRY
     progress = found.progress
@@ -307,7 +308,7 @@ def _fields(found: Generation) -> dict[str, Any]:
 
 
 def _call(call: ToolCall) -> ToolCallShown:
-    hidden = hidden_characters(call.name, call.arguments)
+    hidden = find_hidden_characters(call.name, call.arguments)
     return ToolCallShown(**_picked(ToolCallShown, call, but=("hidden_characters",)), hidden_characters=hidden)
 
 
@@ -324,5 +325,5 @@ _SAME = tuple(
 
 
 def etag(position: int) -> str:
-    """The validator of a snapshot, RFC 9110 section 8.8.3: strong, for the fold of a position is one text."""
+    """The ETag of a snapshot (RFC 9110 section 8.8.3): strong, as a position always folds to the same text."""
     return f'"{position}"'

@@ -1,8 +1,9 @@
-"""Reading a log for a client: a subscription, seen as the conversation's events or as one generation's.
+"""Reading a log for a client, on any transport: a conversation's log, or one generation's part of it.
 
-The one thing all transports share. A generation's log is its conversation's, filtered to its events and ended
-by its terminal one; cursors are the conversation's. A reader that wants only some types gets those, and its
-position goes on as if all had come. It knows no frames and no HTTP.
+Owns how a client's request for a log is resolved to a place in a stream, and which of the stream's events the
+client gets. A generation's log is the log of its conversation, filtered to the generation's events and ended by
+its terminal event; its cursors are positions of the conversation. For a client that wants some types of events
+only, the position moves on past the others. Must not know frames or HTTP.
 """
 
 from collections.abc import Sequence
@@ -10,23 +11,24 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from eventstore import Event, Head, Slice, Trimmed
-from server.events import TERMINAL
-from server.runtime.runtime import Runtime
-from server.runtime.stream_drain import Stay
+from server.event_types import TERMINAL
+from server.runtime.conversation_service import ConversationService
+from server.runtime.stream_drain import StreamLease
 from server.web.transports.read_params import TypeFilter, resolve_cursor
 
 SCAN = 500
-"""Events read at once where not all of them may be wanted."""
+"""Events per read of the store where a filter may drop some of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A log that is known to exist, and the place in it that a cursor named.
+class LogSelection:
+    """Which events of which stream a client gets: a log that exists, from a cursor that is valid.
 
-    `cursor` is the client's, `start` where looking begins (a generation's log has nothing before its
-    request), `over` that nothing the reader wants can follow. `end` is the position of the generation's terminal
-    event, None where this is not known, and for a conversation. `behind` is how many events the conversation's
-    head is past the cursor of a client that comes back; None for one that starts.
+    `cursor` is the client's position, `start` the position after which reading begins: a generation's log has
+    nothing before its request. `head` is that of the stream. `nothing_follows`: no event that the client wants can
+    come after the cursor. `end` is the position of the generation's terminal event; None where it is not known,
+    and for a conversation. `behind` is by how many events the cursor of a resuming client is behind the head; None
+    for a client that starts at the beginning.
     """
 
     stream: str
@@ -34,92 +36,98 @@ class Source:
     cursor: int
     start: int
     head: int
-    over: bool
+    nothing_follows: bool
     end: int | None = None
     behind: int | None = None
     types: TypeFilter | None = None
 
-    def wants(self, event: Event) -> bool:
-        """Whether the event belongs to this log, and the reader wants its type."""
+    def includes(self, event: Event) -> bool:
+        """Whether the event belongs to this log, and the client wants its type."""
         return (self.generation is None or event.tag == self.generation) and (
             self.types is None or event.type in self.types
         )
 
     def ends(self, event: Event) -> bool:
-        """Whether this is the terminal event of the generation that is read."""
+        """Whether this is the terminal event of the generation whose log is read."""
         return self.generation is not None and event.type in TERMINAL and event.tag == self.generation
 
 
-async def find_conversation(runtime: Runtime, name: str, cursor: int, types: TypeFilter | None = None) -> Source:
+async def find_conversation(
+    runtime: ConversationService, name: str, cursor: int, types: TypeFilter | None = None
+) -> LogSelection:
     """A conversation's log. Raises `Problem` 404, 400 `cursor_ahead`; `Trimmed`, `Erased`."""
     head = await runtime.head(name)
-    after = _kept(name, resolve_cursor(cursor, head.position), head)
-    return Source(name, None, after, after, head.position, over=False, behind=_behind(cursor, head), types=types)
+    after = _require_kept(name, resolve_cursor(cursor, head.position), head)
+    return LogSelection(
+        name, None, after, after, head.position, nothing_follows=False, behind=_behind(cursor, head), types=types
+    )
 
 
-async def find_generation(runtime: Runtime, name: str, cursor: int, types: TypeFilter | None = None) -> Source:
+async def find_generation(
+    runtime: ConversationService, name: str, cursor: int, types: TypeFilter | None = None
+) -> LogSelection:
     """A generation's log. Raises as `find_conversation`."""
     place = await runtime.place(name)
     head = await runtime.head_of(place.stream)
     after = resolve_cursor(cursor, head.position)
-    start = _kept(place.stream, max(after, place.last - 1), head)
+    start = _require_kept(place.stream, max(after, place.last - 1), head)
     if types is not None:
-        await runtime.look(name)  # whether it has ended counts, not only whether it had at the cursor
-    source = Source(
+        await runtime.look(name)  # makes `ended_at` know of an end that is past the cursor
+    selection = LogSelection(
         place.stream,
         name,
         after,
         start,
         head.position,
-        over=await runtime.ended_by(name, after),
+        nothing_follows=await runtime.ended_by(name, after),
         end=runtime.ended_at(name),
         behind=_behind(cursor, head),
         types=types,
     )
-    return await _without_unwanted_rest(runtime, source)
+    return await _skip_unwanted_rest(runtime, selection)
 
 
-async def _without_unwanted_rest(runtime: Runtime, source: Source) -> Source:
-    """Moves `start` of an ended log to the first event that is wanted; `over` where there is none.
+async def _skip_unwanted_rest(runtime: ConversationService, selection: LogSelection) -> LogSelection:
+    """Moves `start` of an ended log to the first event that the client wants; `nothing_follows` if there is none.
 
-    A client that leaves the terminal event's type out has a cursor before it for ever. It has to be told that
-    nothing follows all the same, or it would come back for an empty stream again and again.
+    The cursor of a client that excludes the type of the terminal event never reaches the end of the log. Without
+    this search it would be answered with an empty stream, would reconnect, and so on for ever.
     """
-    if source.types is None or source.end is None or source.over:
-        return source
-    position = source.start
-    while position < source.end:
-        found = await runtime.store.read(source.stream, position, SCAN, seen=position)
+    if selection.types is None or selection.end is None or selection.nothing_follows:
+        return selection
+    position = selection.start
+    while position < selection.end:
+        found = await runtime.store.read(selection.stream, position, SCAN, seen=position)
         for event in found.events:
-            if event.position > source.end:
+            if event.position > selection.end:
                 break
-            if source.wants(event):
-                return replace(source, start=event.position - 1)
+            if selection.includes(event):
+                return replace(selection, start=event.position - 1)
         if not found.events:
             break
         position = found.events[-1].position
-    return replace(source, start=source.end, over=True)
+    return replace(selection, start=selection.end, nothing_follows=True)
 
 
 def _behind(cursor: int, head: Head) -> int | None:
     return head.position - cursor if cursor > 0 else None
 
 
-def _kept(stream: str, start: int, head: Head) -> int:
+def _require_kept(stream: str, start: int, head: Head) -> int:
     if start < head.earliest - 1:
         raise Trimmed(stream, start, head.earliest, head.position)
     return start
 
 
 class LogReader:
-    """A source being read. A context manager. `closed`: the generation's last event has been passed."""
+    """Reads what was selected. A context manager. `closed`: the generation's terminal event was passed."""
 
-    __slots__ = ("_source", "_subscription", "closed")
+    __slots__ = ("_selection", "_subscription", "closed")
 
-    def __init__(self, runtime: Runtime, source: Source) -> None:
-        self._source = source
-        self._subscription = runtime.store.subscribe(source.stream, source.start, seen=source.head)
-        self.closed = source.over
+    def __init__(self, runtime: ConversationService, selection: LogSelection) -> None:
+        self._selection = selection
+        self._subscription = runtime.store.subscribe(selection.stream, selection.start, seen=selection.head)
+        self.closed = selection.nothing_follows
 
     def __enter__(self) -> "LogReader":
         return self
@@ -130,39 +138,42 @@ class LogReader:
         self.close()
 
     def close(self) -> None:
-        """Gives the subscription's place back."""
+        """Ends the subscription."""
         self._subscription.__exit__(None, None, None)
 
-    async def next(self, stay: Stay, until: float) -> Sequence[Event]:
-        """Waits for at least one event of this log; none when `until` (by trio's clock), or the stay's end, has
-        come.
+    async def next(self, stay: StreamLease, until: float) -> Sequence[Event]:
+        """Waits for at least one event of this log; returns none at `until` (by trio's clock) or the stay's end.
 
-        Also returns, perhaps with none, once `closed`. Cancelling it loses nothing. Raises `StoreUnavailable`,
-        `Trimmed`, `Erased`.
+        Also returns, perhaps without events, once the log is `closed`. A cancelled call loses no event. Raises
+        `StoreUnavailable`, `Trimmed`, `Erased`.
         """
         subscription = self._subscription
         while not self.closed:
             if not await stay.sleep(subscription.waker, until):
                 return ()
-            if events := self._wanted(await subscription.look()):
+            if events := self._wanted(await subscription.poll()):
                 return events
         return ()
 
     def _wanted(self, scanned: Sequence[Event]) -> Sequence[Event]:
-        source = self._source
-        if source.generation is None and source.types is None:
+        selection = self._selection
+        if selection.generation is None and selection.types is None:
             return scanned
         found = []
         for event in scanned:
-            if event.position > source.cursor and source.wants(event):
+            if event.position > selection.cursor and selection.includes(event):
                 found.append(event)
-            if source.ends(event):
+            if selection.ends(event):
                 self.closed = True
                 break
         return found
 
 
-async def read_slice(runtime: Runtime, source: Source, position: int, limit: int) -> Slice:
-    """What stands behind a position of the source's stream, with the primary's head."""
-    whole = source.generation is None and source.types is None
-    return await runtime.store.read(source.stream, position, limit if whole else SCAN, seen=source.head)
+async def read_slice(runtime: ConversationService, selection: LogSelection, position: int, limit: int) -> Slice:
+    """The next events of the selection's stream after a position, with the primary's head.
+
+    At most `limit` where the client wants every event; else `SCAN`, of which the caller drops what is not wanted.
+    """
+    every = selection.generation is None and selection.types is None
+    seen = max(selection.head, position)
+    return await runtime.store.read(selection.stream, position, limit if every else SCAN, seen=seen)

@@ -1,9 +1,10 @@
-"""Who is connected to a conversation just now: a state, never a fact of the log.
+"""Who is connected to a conversation just now: a state, which is never written to the log.
 
-Owns who is there, and when each socket has to be told. Nothing waits in a row: a socket has one mark that there is
-something new, and its frame is made when its turn to send has come, so a slow one gets the newest only. It knows
-the sockets of this process and no others: of several servers on one database, each tells of its own. Who vanished
-without a word is there until the connection is given up. Must not know how frames are sent.
+Owns the list of participants of each conversation, and when each WebSocket has to be sent the list. There is no
+queue: a participant has one due time, and its message is made when it can be sent, so that a slow client gets only
+the newest list. Knows the WebSockets of this process only: of several servers on one database, each tells of its
+own. A client that vanished without closing is listed until its connection is given up. Must not know how messages
+are sent.
 """
 
 import math
@@ -16,101 +17,104 @@ from itertools import islice
 import msgspec
 import trio
 
-from server.wire import websocket as frames
-from server.wire.websocket import Person
+from server.wire import websocket_messages as messages
+from server.wire.websocket_messages import Person
 
 MOST_LISTED = 200
-"""People in a frame; `count` says how many there are."""
-FRAMES_PER_SECOND, LONGEST_PAUSE = 200, 5.0
-"""Of one conversation, about. Each change is told to all: a crowd that comes at once would cost its square."""
+"""People in a message; its `count` says how many there are."""
+MESSAGES_PER_SECOND, LONGEST_PAUSE = 200, 5.0
+"""About how many presence messages one conversation sends, and the longest pause in seconds between two of a
+client.
+
+Each change is sent to everybody: without a limit, a crowd that comes at once would cost the square of its size."""
 
 
-class Present:
-    """One socket's place: what it is to be told, and when. `person` is how the others see it.
+class Participant:
+    """One WebSocket among those of its conversation. `person` is how the others see it.
 
-    `due`: when the next frame is to be sent, by trio's clock; infinite while there is no news. `on_news` is called
-    when that changes from infinite.
+    `due`: when its next presence message is to be sent, by trio's clock; infinite while nothing has changed.
+    `on_change` is called when `due` changes from infinite.
     """
 
-    __slots__ = ("_room", "due", "on_news", "person", "shown")
+    __slots__ = ("_room", "due", "on_change", "person", "sent")
 
     def __init__(self, person: Person, room: "_Room") -> None:
         self.person = person
-        self.due = -math.inf  # who is new has been told nothing
-        self.shown = -math.inf
-        self.on_news: Callable[[], None] | None = None
+        self.due = -math.inf  # a new participant is sent the list at once
+        self.sent = -math.inf
+        self.on_change: Callable[[], None] | None = None
         self._room = room
 
-    def frame(self) -> str:
-        """How things stand now; that is no news any more."""
+    def message(self) -> str:
+        """The presence message of this moment; the participant is then up to date."""
         self.due = math.inf
-        self.shown = self._room.clock()
-        return frames.presence(self.person.connection, self._room.people(), len(self._room.here))
+        self.sent = self._room.clock()
+        return messages.presence(self.person.connection, self._room.people(), len(self._room.participants))
 
     @property
     def pause(self) -> float:
-        """Seconds to let changes come together before the next frame."""
-        return min(LONGEST_PAUSE, len(self._room.here) / FRAMES_PER_SECOND)
+        """Seconds between two messages, in which changes come together."""
+        return min(LONGEST_PAUSE, len(self._room.participants) / MESSAGES_PER_SECOND)
 
-    def tell(self) -> None:
-        """Somebody came or went."""
+    def changed(self) -> None:
+        """Somebody came or went: makes the next message due."""
         if self.due == math.inf:
-            self.due = self.shown + self.pause
-            if self.on_news is not None:
-                self.on_news()
+            self.due = self.sent + self.pause
+            if self.on_change is not None:
+                self.on_change()
 
 
 class Presence:
-    """Of one process: who is in which conversation. `clock` is the one that `Present.due` is read against."""
+    """The participants of all conversations of one process. `clock` is that of `Participant.due`, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
         self._clock = clock
         self._rooms: dict[str, _Room] = {}
 
     @contextmanager
-    def enter(self, conversation: str, author: str | None, by: str) -> Iterator[Present]:
-        """A place for as long as the context is open. `author` is the name that the client gave itself, if any."""
+    def enter(self, conversation: str, author: str | None, by: str) -> Iterator[Participant]:
+        """A participant for as long as the context is open. `author` is the name that the client chose, if any."""
         room = self._rooms.setdefault(conversation, _Room(self._clock))
-        present = room.add(author, by)
+        participant = room.add(author, by)
         try:
-            yield present
+            yield participant
         finally:
-            room.remove(present)
-            if not room.here:
+            room.remove(participant)
+            if not room.participants:
                 del self._rooms[conversation]
 
     def __len__(self) -> int:
-        """Conversations that somebody is in."""
+        """Conversations that have participants."""
         return len(self._rooms)
 
 
 class _Room:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.here: dict[str, Present] = {}
+        self.participants: dict[str, Participant] = {}
         self._newest = ""
         self._people: msgspec.Raw | None = None
 
-    def add(self, author: str | None, by: str) -> Present:
+    def add(self, author: str | None, by: str) -> Participant:
         now = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
-        self._newest = max(self._newest, now)  # a clock that is set back would mix up who came first
-        present = Present(Person(secrets.token_hex(6), author, by, self._newest), self)
-        self.here[present.person.connection] = present
+        self._newest = max(self._newest, now)  # if the clock is set back, those who came later still sort later
+        participant = Participant(Person(secrets.token_hex(6), author, by, self._newest), self)
+        self.participants[participant.person.connection] = participant
         self._changed()
-        return present
+        return participant
 
-    def remove(self, present: Present) -> None:
-        del self.here[present.person.connection]
+    def remove(self, participant: Participant) -> None:
+        del self.participants[participant.person.connection]
         self._changed()
 
     def people(self) -> msgspec.Raw:
-        """Who came first is first. Encoded once a change, for all."""
+        """The list for everybody, in the order in which they came. Encoded once a change."""
         if self._people is None:
-            listed = islice(self.here.values(), MOST_LISTED)
-            self._people = frames.people([present.person for present in listed])
+            listed = islice(self.participants.values(), MOST_LISTED)
+            self._people = messages.people([participant.person for participant in listed])
         return self._people
 
     def _changed(self) -> None:
         self._people = None
-        for present in self.here.values():
-            present.tell()
+        for participant in self.participants.values():
+            participant.changed()

@@ -1,7 +1,8 @@
-"""What a reader asks for: the cursor, the form, which types, how long to wait, how much. Pure: text in, values
-out.
+"""The parameters of a read: cursor, format, event types, page size, stream options and waiting time.
 
-Headers and query parameters come as mappings with a `get`; names of headers are in small letters.
+Owns the syntax and bounds of each, in headers and in the query string. Pure: text in, values out. Headers and
+query parameters come as mappings with a `get`; names of headers are in lower case. Must not know what is read with
+them.
 """
 
 import math
@@ -14,22 +15,22 @@ from typing import NamedTuple, Protocol
 
 from werkzeug.http import parse_accept_header
 
-from server.errors import Problem
-from server.events import Type
-from server.wire import ndjson, sse
+from server.event_types import EventType
+from server.problem import Problem
+from server.wire import event_json, sse
 
 NOW = -1
-"""The cursor `now`: only what comes."""
+"""The cursor `now`: only events that are appended from now on."""
 LIMIT_DEFAULT, LIMIT_MOST = 500, 5_000
 WAIT_MOST = 50.0
 PAD_MOST = 65_536
 HEARTBEAT_LEAST, HEARTBEAT_MOST = 5, 60
-EVENT_TYPES = frozenset({*(kind.value for kind in Type), "reasoning", "tool.arguments"})
-"""The types of the public contract. A reader may leave one out that this version does not write yet."""
+EVENT_TYPES = frozenset({*(kind.value for kind in EventType), "reasoning", "tool.arguments"})
+"""The types of the public contract. A client may exclude one that this version does not write yet."""
 
 _DIGITS = re.compile(r"[0-9]+")
-# float() would take 1_0 and spaces too. Each character can be matched in one way only: a pattern that tries
-# several takes seconds over thousands of digits, and everything else waits.
+# float() would accept `1_0` and spaces too. The pattern can match each character in one way only: one that
+# backtracks would take seconds for thousands of digits, and the whole server would wait.
 _SECONDS = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
@@ -40,7 +41,7 @@ class Params(Protocol):
 
 
 class Form(StrEnum):
-    """How the log is served."""
+    """The format in which a log is served."""
 
     SSE = "sse"
     NDJSON = "ndjson"
@@ -51,18 +52,16 @@ class Form(StrEnum):
 
 
 def cursor_text(headers: Params, args: Params) -> str | None:
-    """The cursor as the client sent it: `Last-Event-ID`, else `?lastEventId=`, else `?after=`; an empty one is
-    absent.
+    """The cursor as the client sent it: `Last-Event-ID`, else `?lastEventId=`, else `?after=`.
 
-    The header wins: a browser that reconnects sends both, and only the header has moved on. `lastEventId` is
-    what the polyfills of EventSource append to an address whose `after` stays as it was.
+    An empty one counts as absent. The header wins: a browser that reconnects sends the header with its position,
+    and the same address as at first. `lastEventId` is what polyfills of `EventSource` append to that address.
     """
     return headers.get("last-event-id") or args.get("lastEventId") or args.get("after") or None
 
 
 def read_cursor(headers: Params, args: Params) -> int:
-    """Where to start: a position, or `NOW`; 0 where the client names none. Raises `Problem` 400
-    `invalid_cursor`."""
+    """The cursor: a position, or `NOW`; 0 where the client names none. Raises `Problem` 400 `invalid_cursor`."""
     text = cursor_text(headers, args)
     return parse_cursor(text) if text is not None else 0
 
@@ -75,7 +74,7 @@ def parse_cursor(text: str) -> int:
         raise Problem(
             400, "invalid_cursor", f"A cursor is a whole number ≥ 0, or now; this one is {text[:100]!a}."
         )
-    # Longer than any position can be: it is ahead of every head, whatever it is.
+    # A number longer than any position can be is past every head, whatever its digits.
     return int(text) if len(text) < 19 else 10**18
 
 
@@ -97,7 +96,7 @@ def resolve_cursor(cursor: int, head: int) -> int:
 
 
 def read_form(headers: Params, args: Params) -> Form:
-    """`?format=`, else `Accept`: a stream only if named literally and not ranked below JSON.
+    """The format: `?format=`, else by `Accept`, where a stream has to be named and not ranked below JSON.
 
     Raises `Problem` 400 `invalid_format`.
     """
@@ -112,15 +111,19 @@ def read_form(headers: Params, args: Params) -> Form:
         ) from None
 
 
-@lru_cache(maxsize=256)  # a client sends the same one each time
+@lru_cache(maxsize=256)  # each client sends the same header with every request
 def accepted_form(accept: str) -> Form:
-    """The form an `Accept` header (RFC 9110 section 12.5.1) asks for; wildcards mean JSON."""
+    """The format that an `Accept` header (RFC 9110 section 12.5.1) asks for; wildcards mean JSON."""
     ranks: dict[str, float] = {}
     for kind, quality in parse_accept_header(accept):
         ranks.setdefault(str(kind).lower().split(";")[0].strip(), float(quality))
-    # The most specific range counts (section 12.5.1): a JSON that is ranked low is not lifted by a wildcard.
+    # The most specific range counts (section 12.5.1): a wildcard does not raise the rank of JSON that is ranked
+    # low.
     json = next((ranks[kind] for kind in ("application/json", "application/*", "*/*") if kind in ranks), 0.0)
-    streams = [(ranks.get(sse.MEDIA_TYPE, 0.0), Form.SSE), (ranks.get(ndjson.MEDIA_TYPE, 0.0), Form.NDJSON)]
+    streams = [
+        (ranks.get(sse.MEDIA_TYPE, 0.0), Form.SSE),
+        (ranks.get(event_json.NDJSON_MEDIA_TYPE, 0.0), Form.NDJSON),
+    ]
     rank, form = max(streams, key=lambda pair: pair[0])
     return form if rank > 0 and rank >= json else Form.JSON
 
@@ -130,7 +133,7 @@ def accepted_form(accept: str) -> Form:
 
 @dataclass(frozen=True, slots=True)
 class TypeFilter:
-    """Which types of events a reader wants: those in `types`, or with `excludes` all but those."""
+    """Which types of events a client wants: those in `types`, or with `excludes` all but those."""
 
     types: frozenset[str]
     excludes: bool
@@ -187,10 +190,11 @@ def read_count(args: Params, name: str, default: int, most: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What a client of a stream may wish.
+    """How a stream is to be written.
 
-    `pad`: bytes of comment first. `named`: each event's type as its name. `heartbeat`: seconds between signs of
-    life, None for the server's own. `heartbeat_event`: as a frame that a page can see.
+    `pad`: bytes of comment at the beginning. `named`: SSE events are named by their type. `heartbeat`: seconds
+    between heartbeats, None for the server's setting. `heartbeat_event`: heartbeats are SSE events, which a page
+    can see.
     """
 
     pad: int = 0
@@ -213,23 +217,23 @@ def read_stream_options(args: Params) -> StreamOptions:
     pad = 0 if padded is None else read_count(args, "pad", 0, PAD_MOST)
     if named not in (None, "", "0", "1"):
         raise Problem(400, "invalid_named", f"named is 1 or 0; this one is {named[:100]!a}.")
-    seconds, visible = _heartbeat(heartbeat.split(",")) if heartbeat is not None else (None, False)
+    seconds, visible = _parse_heartbeat(heartbeat.split(",")) if heartbeat is not None else (None, False)
     return StreamOptions(pad, named == "1", seconds, visible)
 
 
-def _heartbeat(wishes: Iterable[str]) -> tuple[float | None, bool]:
+def _parse_heartbeat(parts: Iterable[str]) -> tuple[float | None, bool]:
     seconds, visible = None, False
-    for wish in wishes:
-        if wish == "event":
+    for part in parts:
+        if part == "event":
             visible = True
-        elif _DIGITS.fullmatch(wish) and len(wish) < 4 and HEARTBEAT_LEAST <= int(wish) <= HEARTBEAT_MOST:
-            seconds = float(wish)
+        elif _DIGITS.fullmatch(part) and len(part) < 4 and HEARTBEAT_LEAST <= int(part) <= HEARTBEAT_MOST:
+            seconds = float(part)
         else:
             raise Problem(
                 400,
                 "invalid_heartbeat",
                 f"heartbeat is a whole number of seconds from {HEARTBEAT_LEAST} to {HEARTBEAT_MOST}, or event "
-                f"(a frame that a page can see), or both with a comma between; this one is {wish[:100]!a}.",
+                f"(a frame that a page can see), or both with a comma between; this one is {part[:100]!a}.",
             )
     return seconds, visible
 
@@ -238,7 +242,7 @@ def _heartbeat(wishes: Iterable[str]) -> tuple[float | None, bool]:
 
 
 class Wait(NamedTuple):
-    """How many seconds a request may be held, and whether by a preference, which has to be answered."""
+    """How many seconds a request may be held. `preferred`: by a `Prefer` header, which has to be acknowledged."""
 
     seconds: float = 0.0
     preferred: bool = False
@@ -248,7 +252,7 @@ NO_WAIT = Wait()
 
 
 def read_seconds(args: Params, name: str, default: float, bound: str) -> float:
-    """A number of seconds, 0 or more. Raises `Problem` 400 `invalid_<name>`, whose text tells the `bound`."""
+    """A number of seconds, 0 or more. Raises `Problem` 400 `invalid_<name>`; `bound` is put into its text."""
     text = args.get(name)
     if text is None:
         return default
@@ -261,7 +265,7 @@ def read_seconds(args: Params, name: str, default: float, bound: str) -> float:
 
 
 def read_wait(headers: Params, args: Params) -> Wait:
-    """How long to hold the request, by `?wait=` or else `Prefer: wait=` (RFC 7240), at most 50 s.
+    """How long to hold the request, by `?wait=`, else by `Prefer: wait=` (RFC 7240); at most `WAIT_MOST` seconds.
 
     A malformed preference is ignored, as the RFC has it; a malformed `?wait=` is 400 `invalid_wait`.
     """
@@ -275,7 +279,7 @@ def read_wait(headers: Params, args: Params) -> Wait:
 
 
 def wants_pending(headers: Params, args: Params) -> bool:
-    """Whether the client polls until the status is no longer 202: `?pending=202`, or `Prefer: respond-async`.
+    """Whether a running generation is to be answered with 202: `?pending=202`, or `Prefer: respond-async`.
 
     Raises `Problem` 400 `invalid_pending`.
     """
@@ -286,7 +290,7 @@ def wants_pending(headers: Params, args: Params) -> bool:
 
 
 def preferences(prefer: str) -> dict[str, str]:
-    """The preferences of a `Prefer` header (RFC 7240 section 2) by name; of one said twice the first counts."""
+    """The preferences of a `Prefer` header (RFC 7240 section 2) by name; of one given twice the first counts."""
     found: dict[str, str] = {}
     for preference in prefer.split(",") if prefer else ():
         name, _, value = preference.split(";")[0].partition("=")

@@ -1,7 +1,7 @@
-"""Refusals as `application/problem+json` (RFC 9457), and every exception that may reach a handler's end.
+"""Errors as `application/problem+json` (RFC 9457): every exception that a request may end with.
 
-A client never sees a traceback: what is not a `Problem` becomes one here, and only a fault of ours is logged
-with its trace.
+Owns how a `Problem` is written, and which `Problem` an exception of the store, of Quart or of our own becomes. No
+client ever sees a traceback: an exception that is none of these is logged with its trace, and answered with 500.
 """
 
 import math
@@ -13,23 +13,24 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 from werkzeug.routing import WebsocketMismatch
 
 from eventstore import Erased, Rewound, StoreUnavailable, Trimmed
-from server import logs
-from server.config.public_url import PublicUrl
-from server.errors import Problem, unavailable
+from server.config.web_addresses import PublicUrl
+from server.observability import logs
+from server.problem import Problem, unavailable
 from server.web.edge import cors
-from server.web.edge.responses import Headers, Plain, end_line, from_plain
+from server.web.edge.plain_http import Headers, PlainResponse, end_line
+from server.web.edge.quart_adapter import quart_response
 
 log = logs.get("web")
 
 MEDIA_TYPE = "application/problem+json"
 
 
-def plain(problem: Problem, public: PublicUrl) -> Plain:
-    """The problem as status, headers and body."""
+def problem_response(problem: Problem, public: PublicUrl) -> PlainResponse:
+    """The problem as a whole response, with `Retry-After` where the same request may succeed later."""
     headers: Headers = ((b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store"))
     if problem.retry_after is not None:
         headers = (*headers, (b"retry-after", b"%d" % math.ceil(problem.retry_after)))
-    return problem.status, headers, encode(problem, public)
+    return PlainResponse(problem.status, headers, encode(problem, public))
 
 
 def encode(problem: Problem, public: PublicUrl) -> bytes:
@@ -45,36 +46,19 @@ def encode(problem: Problem, public: PublicUrl) -> bytes:
     return end_line(msgspec.json.encode(body))
 
 
-def respond(problem: Problem, public: PublicUrl) -> Response:
-    """The problem as a response of Quart's."""
-    return from_plain(plain(problem, public))
-
-
 def from_store(error: Erased | StoreUnavailable | Trimmed, public: PublicUrl) -> Problem:
-    """The store's errors that a client may cause or has to wait for."""
-    if isinstance(error, Rewound):
-        return Problem(
-            410,
-            "cursor_expired",
-            f"The log ends at position {error.head} now: the database has lost what came behind it. Read the "
-            "snapshot, then go on from its position.",
-            extra={
-                "earliest": error.earliest,
-                "head": error.head,
-                "snapshot": public.path(f"/v1/conversations/{error.stream}"),
-            },
-        )
+    """The problem for an error of the store: the cursor is too old, all is gone, or the database is away."""
     if isinstance(error, Trimmed):
+        if isinstance(error, Rewound):
+            reason = f"The log ends at position {error.head} now: the database has lost what came behind it."
+        else:
+            reason = f"Events before position {error.earliest} are not kept any more."
+        snapshot = public.path(f"/v1/conversations/{error.stream}")
         return Problem(
             410,
             "cursor_expired",
-            f"Events before position {error.earliest} are not kept any more. Read the snapshot, then go on from "
-            "its position.",
-            extra={
-                "earliest": error.earliest,
-                "head": error.head,
-                "snapshot": public.path(f"/v1/conversations/{error.stream}"),
-            },
+            f"{reason} Read the snapshot, then go on from its position.",
+            extra={"earliest": error.earliest, "head": error.head, "snapshot": snapshot},
         )
     if isinstance(error, Erased):
         return Problem(410, "gone", "It was ephemeral and its time is over: nothing of it is kept any more.")
@@ -82,7 +66,7 @@ def from_store(error: Erased | StoreUnavailable | Trimmed, public: PublicUrl) ->
 
 
 def as_problem(error: Exception, public: PublicUrl) -> Problem:
-    """Any error that a request may end with; what is neither ours nor the store's is a fault, and is logged."""
+    """The problem for any exception. One that is neither ours nor the store's is a bug: logged, and a 500."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, Erased | StoreUnavailable | Trimmed):
@@ -92,18 +76,18 @@ def as_problem(error: Exception, public: PublicUrl) -> Problem:
 
 
 def body_too_slow() -> Problem:
-    """A body that does not come (RFC 9110 section 15.5.9)."""
+    """The problem for a request whose body does not arrive in time (RFC 9110 section 15.5.9)."""
     return Problem(408, "body_too_slow", "The body did not arrive in time. Send it again.")
 
 
 def install(app: QuartTrio, max_body: int, public: PublicUrl) -> None:
-    """Makes every error of the app a problem."""
+    """Registers error handlers with Quart: every error of the app is answered as a problem."""
 
     async def on_error(error: Exception) -> Response:
-        return respond(as_problem(error, public), public)
+        return quart_response(problem_response(as_problem(error, public), public))
 
-    async def on_http(error: HTTPException) -> Response:
-        response = respond(_from_http(error, max_body), public)
+    async def on_http_error(error: HTTPException) -> Response:
+        response = quart_response(problem_response(_from_http(error, max_body), public))
         if isinstance(error, MethodNotAllowed):
             response.headers["Allow"] = cors.allow(error)
         if (
@@ -115,7 +99,7 @@ def install(app: QuartTrio, max_body: int, public: PublicUrl) -> None:
             response.headers["Connection"] = "Upgrade"
         return response
 
-    app.register_error_handler(HTTPException, on_http)
+    app.register_error_handler(HTTPException, on_http_error)
     app.register_error_handler(Exception, on_error)
 
 

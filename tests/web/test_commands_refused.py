@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import pytest
 
 from eventstore import StoreUnavailable
-from eventstore.memory import MemoryLog
-from server.ids import new as new_id
+from eventstore.memory_backend import MemoryBackend
+from server.ids import new_id
 from server.web.transports.log_reader import find_generation
-from tests.generation.wrapped_log import Wrapped
+from tests.generations.wrapped_log import Wrapped
 
 from .asgi import Web, web
 
@@ -37,7 +37,7 @@ class Away(Wrapped):
     """A log that can be away."""
 
     def __init__(self) -> None:
-        super().__init__(MemoryLog().process())
+        super().__init__(MemoryBackend().process())
         self.away = False
 
     async def around(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
@@ -93,7 +93,7 @@ async def test_a_stream_where_there_is_no_place_for_one(path: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_run_where_all_places_are_taken(form: str) -> None:
-    async with web(most_runs=0) as app:
+    async with web(max_runs=0) as app:
         await assert_refused(app, "/v1/generations", form, "overloaded")
 
 
@@ -128,7 +128,7 @@ async def test_only_the_stream_of_a_run_that_is_recorded(why: str, monkeypatch: 
                 app.runtime.drain.enter()
             return source
 
-        monkeypatch.setattr("server.web.commands.post_endpoints.find_generation", then)
+        monkeypatch.setattr("server.web.commands.command_endpoints.find_generation", then)
         answer = await app.ask("POST", "/v1/generations", SSE, ASKED, whole=True)
         assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
         assert answer.body.count(b"\n\n") == 1

@@ -1,28 +1,32 @@
-"""What a reader asks for, in tables: where to start, how much, how long to wait."""
+"""The parameters of a read, in tables: cursor, format, page size, stream options and waiting time."""
 
 import math
 
 import pytest
 from werkzeug.datastructures import Headers
 
-from server.errors import Problem
-from server.web.transports.polling import applied as applied_headers
+from server.problem import Problem
+from server.web.transports.polling import preference_applied
 from server.web.transports.read_params import (
     LIMIT_DEFAULT,
     LIMIT_MOST,
     NOW,
     PLAIN,
     WAIT_MOST,
+    Form,
     StreamOptions,
+    accepted_form,
     parse_cursor,
     read_count,
     read_cursor,
+    read_form,
     read_limit,
     read_stream_options,
     read_wait,
     resolve_cursor,
 )
 
+SSE, NDJSON, JSON = Form.SSE, Form.NDJSON, Form.JSON
 BAD_CURSORS = [
     "-1",
     "+1",
@@ -75,7 +79,7 @@ def test_the_cursor(header: str | None, after: str | None, cursor: int) -> None:
 
 
 @pytest.mark.parametrize("text", BAD_CURSORS)
-def test_what_is_no_cursor(text: str) -> None:
+def test_invalid_cursors(text: str) -> None:
     """In the header too, however good the parameter; an empty one is none."""
     with pytest.raises(Problem) as caught:
         read_cursor(Headers(), {"after": text})
@@ -117,7 +121,7 @@ def test_the_limit(text: str | None, limit: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "5001", "", "all", "1.5", "²", " 7", "9" * 100])
-def test_what_is_no_limit(text: str) -> None:
+def test_invalid_limits(text: str) -> None:
     """The refusal says which limit, and how much it is."""
     with pytest.raises(Problem) as caught:
         read_limit({"limit": text})
@@ -137,19 +141,19 @@ def test_what_is_no_limit(text: str) -> None:
         ({"named": ""}, PLAIN),
     ],
 )
-def test_the_wishes_of_a_stream(args: dict[str, str], options: StreamOptions) -> None:
+def test_stream_options(args: dict[str, str], options: StreamOptions) -> None:
     assert read_stream_options(args) == options
 
 
 @pytest.mark.parametrize("pad", ["0", "65537", "", "4k"])
-def test_what_is_no_padding(pad: str) -> None:
+def test_invalid_pads(pad: str) -> None:
     with pytest.raises(Problem) as caught:
         read_stream_options({"pad": pad})
     assert (caught.value.code, caught.value.extra) == ("invalid_pad", {"limit": 65_536})
 
 
 @pytest.mark.parametrize("named", ["true", "yes", "2", " 1", "token"])
-def test_what_is_no_naming(named: str) -> None:
+def test_invalid_named(named: str) -> None:
     """Said, not taken for no: the client's listeners would wait for names that never come."""
     with pytest.raises(Problem) as caught:
         read_stream_options({"named": named})
@@ -177,7 +181,7 @@ def test_other_counts_have_their_own_names() -> None:
         ("5e-1", 0.5),
     ],
 )
-def test_the_wait_of_the_address(text: str, seconds: float) -> None:
+def test_the_wait_parameter(text: str, seconds: float) -> None:
     """It is not a preference, so none is said to be applied."""
     assert read_wait(Headers({"Prefer": "wait=7"}), {"wait": text}) == (seconds, False)
 
@@ -185,7 +189,7 @@ def test_the_wait_of_the_address(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "-1", "nan", "inf", "-inf", "soon", "1,5", "0x10", "1_0", " 1", "1 ", "+1", "1.", "infinity", "١"]
 )
-def test_what_is_no_wait(text: str) -> None:
+def test_invalid_waits(text: str) -> None:
     with pytest.raises(Problem) as caught:
         read_wait(Headers(), {"wait": text})
     assert (caught.value.status, caught.value.code) == (400, "invalid_wait")
@@ -218,11 +222,11 @@ def test_what_is_no_wait(text: str) -> None:
         ([",;,="], 0, None),
     ],
 )
-def test_the_preference(prefer: list[str], seconds: float, applied: str | None) -> None:
+def test_the_prefer_header(prefer: list[str], seconds: float, applied: str | None) -> None:
     headers = {"prefer": ", ".join(prefer)} if prefer else {}
     wait = read_wait(headers, {})
     assert wait == (seconds, applied is not None)
-    assert dict(applied_headers(wait)) == ({} if applied is None else {b"preference-applied": applied.encode()})
+    assert dict(preference_applied(wait)) == ({} if applied is None else {b"preference-applied": applied.encode()})
 
 
 def test_no_wait_is_longer_than_promised() -> None:
@@ -234,3 +238,78 @@ def test_a_wait_of_very_many_digits_is_judged_at_once(digits: str) -> None:
     """With a pattern that tries several ways this would hold up the process for many minutes."""
     with pytest.raises(Problem):
         read_wait(Headers(), {"wait": digits + "x"})
+
+
+# -- the format
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", JSON),
+        ("*/*", JSON),
+        ("application/json", JSON),
+        ("text/event-stream", SSE),
+        ("application/x-ndjson", NDJSON),
+        ("TEXT/Event-Stream", SSE),
+        ("text/event-stream; charset=utf-8", SSE),
+        ("text/event-stream;q=1", SSE),
+        # Wildcards mean JSON, also such as a stream would match.
+        ("text/*", JSON),
+        ("application/*", JSON),
+        ("text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8", JSON),
+        # What browsers and clients really send beside it.
+        ("text/event-stream, */*", SSE),
+        ("application/json, text/event-stream", SSE),
+        ("text/event-stream, application/json", SSE),
+        ("application/x-ndjson, application/json", NDJSON),
+        # Ranked below JSON it is not asked for.
+        ("text/event-stream;q=0.5, application/json", JSON),
+        ("application/json;q=0.9, text/event-stream;q=0.8", JSON),
+        ("application/x-ndjson;q=0.1, */*;q=0.2", JSON),
+        ("text/event-stream;q=0.8, application/json;q=0.5", SSE),
+        ("text/event-stream;q=0.8, application/*;q=0.5", SSE),
+        ("text/event-stream;q=0.5, application/json;q=0.5", SSE),
+        # The most specific range counts: a JSON ranked low is not lifted by a wildcard.
+        ("application/json;q=0.1, text/event-stream;q=0.5, */*", SSE),
+        ("application/json;q=0, text/event-stream;q=0.5, */*;q=0.8", SSE),
+        ("application/*;q=0.1, application/x-ndjson;q=0.5, */*", NDJSON),
+        ("application/json;q=0.8, application/*;q=0.1, text/event-stream;q=0.5", JSON),
+        # Refused.
+        ("text/event-stream;q=0", JSON),
+        ("text/event-stream;q=0, application/x-ndjson", NDJSON),
+        ("text/event-stream;q=0.0, */*", JSON),
+        # Between the two streams.
+        ("text/event-stream, application/x-ndjson", SSE),
+        ("application/x-ndjson, text/event-stream;q=0.9", NDJSON),
+        ("application/x-ndjson;q=0.3, text/event-stream;q=0.2", NDJSON),
+        # What is neither, and what is no list at all.
+        ("text/html", JSON),
+        ("text/event-streams", JSON),
+        ("text", JSON),
+        (",,;q=", JSON),
+        ("\x00", JSON),
+    ],
+)
+def test_the_format_of_an_accept_header(accept: str, form: Form) -> None:
+    assert accepted_form(accept) is form
+    assert read_form(Headers({"Accept": accept}), {}) is form
+
+
+def test_without_parameter_and_header_it_is_json() -> None:
+    assert read_form(Headers(), {}) is JSON
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson", "application/json"])
+def test_the_format_parameter_wins_over_accept(form: Form, accept: str) -> None:
+    assert read_form(Headers({"Accept": accept}), {"format": form.value}) is form
+
+
+@pytest.mark.parametrize("name", ["", "SSE", "text/event-stream", "xml", "json ", "x" * 500, "é"])
+def test_unknown_formats_are_refused(name: str) -> None:
+    with pytest.raises(Problem) as caught:
+        read_form(Headers(), {"format": name})
+    assert (caught.value.status, caught.value.code) == (400, "invalid_format")
+    assert "sse, ndjson, json" in caught.value.detail
+    assert len(caught.value.detail) < 200

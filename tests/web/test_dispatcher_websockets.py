@@ -1,6 +1,6 @@
-"""The direct way for WebSockets and the framework's say the same, whatever is asked for and refused.
+"""WebSockets that the dispatcher serves, and those that it passes on to the framework: the same messages for both.
 
-A slash behind the address is what the direct way does not know: such an upgrade goes through the framework.
+The dispatcher does not know an address with a slash at its end: such an upgrade goes through the framework.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.ids import new as new_id
+from server.ids import new_id
 
 from .asgi import Answered, web
 
@@ -45,7 +45,7 @@ def told(answer: Answered) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("asked", ASKED)
-async def test_both_ways_say_the_same(asked: str) -> None:
+async def test_dispatcher_and_framework_send_the_same(asked: str) -> None:
     """The command's key makes the second one the answer of the first: nothing is added between the two."""
     async with web() as app:
         made = (await app.post("/v1/conversations", {})).json
@@ -53,19 +53,19 @@ async def test_both_ways_say_the_same(asked: str) -> None:
         await app.post(f"{address}/messages", {"role": "user", "content": "hello"})
         if "texts" in ASKED[asked]:  # whose event is there already when either way is asked
             await app.upgrade(f"{address}/ws", **ASKED[asked])
-        direct, framework = [await app.upgrade(f"{address}/{end}", **ASKED[asked]) for end in ("ws", "ws/")]
-        assert told(direct) == told(framework)
-        assert direct.accepted == ("foreign" not in asked)
+        dispatched, passed_on = [await app.upgrade(f"{address}/{end}", **ASKED[asked]) for end in ("ws", "ws/")]
+        assert told(dispatched) == told(passed_on)
+        assert dispatched.accepted == ("foreign" not in asked)
 
 
-async def test_both_ways_refuse_an_unknown_one_and_a_drain() -> None:
-    """The one after the upgrade, for a page sees no status; the other before it, for it passes."""
+async def test_an_unknown_conversation_and_a_stopping_server() -> None:
+    """The first is refused after the upgrade, because a page sees no status; the second before it."""
     async with web() as app:
         address = f"/v1/conversations/{new_id('conv')}"
-        direct, framework = [await app.upgrade(f"{address}/{end}") for end in ("ws", "ws/")]
-        assert told(direct) == told(framework)
-        assert (direct.accepted, direct.closed) == (True, 4404)
+        dispatched, passed_on = [await app.upgrade(f"{address}/{end}") for end in ("ws", "ws/")]
+        assert told(dispatched) == told(passed_on)
+        assert (dispatched.accepted, dispatched.closed) == (True, 4404)
         app.runtime.drain.begin(0)
-        direct, framework = [await app.upgrade(f"{address}/{end}") for end in ("ws", "ws/")]
-        assert told(direct) == told(framework)
-        assert (direct.accepted, direct.status, direct.code) == (False, 503, "draining")
+        dispatched, passed_on = [await app.upgrade(f"{address}/{end}") for end in ("ws", "ws/")]
+        assert told(dispatched) == told(passed_on)
+        assert (dispatched.accepted, dispatched.status, dispatched.code) == (False, 503, "draining")

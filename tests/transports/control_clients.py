@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import trio
 
 from tests.clients.api import Api, demo, new_key
-from tests.clients.ws import Message, Talk, talk
+from tests.clients.websocket import Message, Talk, talk
 
 PATIENCE = 30.0
 SHIP = {"name": "ship", "description": "Sends a parcel.", "approval": "never"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from server.errors import Problem
+from server.problem import Problem
 from server.web.commands.request_body import DEEPEST, parse, read_body
 
 
@@ -61,14 +61,14 @@ def test_what_is_taken(text: bytes | str, value: dict[str, Any]) -> None:
         b"\xff\xfe",
     ],
 )
-def test_what_is_no_json(text: bytes) -> None:
+def test_invalid_json(text: bytes) -> None:
     problem = refused(text)
     assert (problem.status, problem.code) == (400, "invalid_json")
     assert "JSON" in problem.detail
 
 
 @pytest.mark.parametrize("text", ["[]", "1", '"a"', "null", "true", "1e999", str(2**70)])
-def test_what_is_no_object(text: str) -> None:
+def test_json_that_is_no_object(text: str) -> None:
     problem = refused(text)
     assert (problem.status, problem.code) == (422, "invalid_request")
     assert "object" in problem.detail

@@ -11,7 +11,7 @@ from typing import Self
 from tests.clients import ndjson, sse
 from tests.clients.api import TERMINAL, Event
 from tests.clients.http1 import Connection
-from tests.clients.rawws import RawWebSocket, frame_ends
+from tests.clients.raw_websocket import RawWebSocket, frame_ends
 
 Place = Callable[[bytes], int | None]
 """Where to cut, from the bytes so far; None: not yet."""

@@ -1,4 +1,4 @@
-"""The direct way for POSTs and the framework's: the same bytes, and who goes which way."""
+"""POSTs that the dispatcher answers, and those that it passes on to the framework: the same bytes for both."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from tests.clients import sse
-from tests.generation.fake_upstream import FOREVER, FakeUpstream
+from tests.generations.fake_upstream import FOREVER, FakeUpstream
 
 from .asgi import Answered, Web, web
-from .test_posts_refused import ASKED, POSTS, fill
+from .test_commands_refused import ASKED, POSTS, fill
 
 KEY = "a-key-of-sixteen"
-AROUND = {"Transfer-Encoding": "chunked"}
-"""What makes it go the framework's way."""
+VIA_FRAMEWORK = {"Transfer-Encoding": "chunked"}
+"""The dispatcher passes on a body of unknown length."""
 ASKED_WITH: dict[str, dict[str, Any]] = {
     "plain": {},
     "prefers a 202": {"Prefer": "respond-async"},
@@ -51,40 +51,40 @@ def told(answer: Answered) -> tuple[Any, ...]:
     return answer.status, headers, answer.body
 
 
-async def both(app: Web, path: str, headers: dict[str, Any], body: Any) -> tuple[Any, ...]:
-    """The same both ways, and what it is. With a key, so that the second is the first again."""
-    direct = await app.ask("POST", path, {"Idempotency-Key": KEY, **headers}, body, whole=True)
-    around = await app.ask("POST", path, {"Idempotency-Key": KEY, **headers, **AROUND}, body, whole=True)
-    assert told(direct) == told(around)
-    return told(direct)
+async def both_ways(app: Web, path: str, headers: dict[str, Any], body: Any) -> tuple[Any, ...]:
+    """The response by either way, which has to be the same. The key makes the second request a repetition."""
+    dispatched = await app.ask("POST", path, {"Idempotency-Key": KEY, **headers}, body, whole=True)
+    passed_on = await app.ask("POST", path, {"Idempotency-Key": KEY, **headers, **VIA_FRAMEWORK}, body, whole=True)
+    assert told(dispatched) == told(passed_on)
+    return told(dispatched)
 
 
 @pytest.mark.parametrize("path", POSTS)
-async def test_the_same_bytes_both_ways(path: str) -> None:
+async def test_dispatcher_and_framework_send_the_same_bytes(path: str) -> None:
     """For every address, with headers and bodies of every kind."""
     found = set()
     for headers in ASKED_WITH.values():
         async with web(allowed_origins=("https://app.example",)) as app:
-            found.add((await both(app, await fill(app, path), headers, POSTS[path]))[0])
+            found.add((await both_ways(app, await fill(app, path), headers, POSTS[path]))[0])
     for body in BODIES.values():
         async with web() as app:
             given = POSTS[path] if body is None else body
-            found.add((await both(app, await fill(app, path), {}, given))[0])
+            found.add((await both_ways(app, await fill(app, path), {}, given))[0])
     assert {400, 403, 415, 421, 422} <= found
 
 
 @pytest.mark.parametrize("path", ["/v1/conversations/", "/v1//conversations", "/v1/generations?x=1", "/v1/nope"])
-async def test_what_is_not_exactly_an_address_goes_around(path: str) -> None:
-    """And is answered as the framework sees fit: a slash at the end does no harm."""
+async def test_other_spellings_of_an_address_go_to_the_framework(path: str) -> None:
+    """A slash at the end does no harm; what is no address is 404."""
     async with web() as app:
         path, _, query = path.partition("?")
         answer = await app.ask("POST", path, {}, ASKED if "gen" in path else {}, query=query, whole=True)
         assert answer.status == {"/v1/conversations/": 201, "/v1/generations": 202}.get(path, 404)
 
 
-async def test_a_stream_is_answered_whichever_way() -> None:
+async def test_a_stream_is_the_same_by_either_way() -> None:
     async with web() as app:
-        for more in ({}, AROUND):
+        for more in ({}, VIA_FRAMEWORK):
             headers = {"Accept": "text/event-stream", "Idempotency-Key": KEY, **more}
             answer = await app.ask("POST", "/v1/generations", headers, ASKED, whole=True)
             assert answer.status == 200
@@ -102,11 +102,11 @@ async def test_bodies_of_any_size(size: int) -> None:
         assert (answer.status, answer.code) == refused
 
 
-async def test_it_is_counted_as_the_framework_counts() -> None:
+async def test_a_request_is_counted_by_the_rule_of_its_route() -> None:
     """By the route's template: a raw path would make a series of each id."""
     async with web(fake=FakeUpstream(FOREVER)) as app:
         path = await fill_generation(app)
-        for more in ({}, AROUND):
+        for more in ({}, VIA_FRAMEWORK):
             await app.ask("POST", path, more, {}, whole=True)
         counted = (await app.ask("GET", "/metrics", whole=True)).body.decode()
         lines = [one for one in counted.splitlines() if one.startswith("tokentape_http_requests_total")]
@@ -130,6 +130,16 @@ async def test_a_body_over_the_limit_is_refused_whatever_its_head_says(
     """On HTTP/2 a request without a length may have any body."""
     body = b'{"title":"' + b"a" * 2_000_000 + b'"}'
     async with web(fake=FakeUpstream(("a",))) as app:
-        headers = {"Content-Length": str(len(body))} if length else {} if version == "2" else AROUND
+        headers = {"Content-Length": str(len(body))} if length else {} if version == "2" else VIA_FRAMEWORK
         answer = await app.ask("POST", await fill(app, path), headers, body, whole=True, version=version)
         assert (answer.status, answer.code) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("method", ["websocket", "PATCH", "X"])
+async def test_methods_that_no_route_takes_are_405(method: str) -> None:
+    """A method may have the name of a kind of ASGI scope, and is still no WebSocket."""
+    async with web() as app:
+        conversation = (await app.post("/v1/conversations", {})).json["id"]
+        for path in (f"/v1/conversations/{conversation}", f"/v1/conversations/{conversation}/events"):
+            assert (await app.ask(method, path, whole=True)).status == 405
+        assert (await app.ask(method, f"/v1/conversations/{conversation}/ws", whole=True)).status in (405, 426)

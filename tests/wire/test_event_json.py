@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 
 from eventstore import Event, NewEvent
-from server import events
+from server import event_types
 from server.wire.event_json import encode
-from tests.generation.drawn import logs
-from tests.generation.rows import (
-    CLEAN,
+from tests.conversations.event_builders import (
+    STORABLE_TEXT,
     cancelled,
     completed,
     failed,
-    patient,
+    no_deadline,
     requested,
     rows,
     said,
     started,
 )
+from tests.conversations.log_strategies import logs
 
 AT = datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC)
 ODD = ["", '"', "\\", '\\"', "\n", "\r", "\r\n", "\t", "\x01", "\x1f", "\x7f", "\x85", "\u2028", "\u2029"]
@@ -45,12 +45,12 @@ def test_the_contracts_own_example() -> None:
 @pytest.mark.parametrize(
     ("new", "names"),
     [
-        (events.conversation_started(None, None), []),
-        (events.conversation_started("T", {"a": 1}), ["title", "metadata"]),
+        (event_types.conversation_started(None, None), []),
+        (event_types.conversation_started("T", {"a": 1}), ["title", "metadata"]),
         (said("m", "hi"), ["message", "role", "content", "by"]),
         (requested("gen_1"), ["generation", "model", "parameters", "by"]),
         (started("gen_1"), ["generation", "attempt", "worker"]),
-        (events.token("gen_1", "x"), ["generation", "delta"]),
+        (event_types.token("gen_1", "x"), ["generation", "delta"]),
         (completed("gen_1"), ["generation", "finish_reason", "usage", "ttft_ms"]),
         (failed("gen_1"), ["generation", "error", "retryable"]),
         (cancelled("gen_1"), ["generation", "by"]),
@@ -81,25 +81,25 @@ def test_the_time_always_has_its_microseconds(microsecond: int, text: str) -> No
 @pytest.mark.parametrize("text", ODD)
 def test_odd_texts_come_through(text: str) -> None:
     for new, name in (
-        (events.token("gen_1", text), "delta"),
+        (event_types.token("gen_1", text), "delta"),
         (said("m", text), "content"),
-        (events.conversation_started(text, {text: text}), "title"),
-        (events.generation_cancelled("gen_1", text, "anonymous"), "reason"),
+        (event_types.conversation_started(text, {text: text}), "title"),
+        (event_types.generation_cancelled("gen_1", text, "anonymous"), "reason"),
     ):
         (event,) = rows([new])
         assert fields(event)[name] == text
         assert not re.search(rb"[\x00-\x1f]", encode(event)), "a control character would end the line"
 
 
-@patient
-@given(text=CLEAN)
+@no_deadline
+@given(text=STORABLE_TEXT)
 def test_any_text_comes_through(text: str) -> None:
-    (event,) = rows([events.token("gen_1", text)])
+    (event,) = rows([event_types.token("gen_1", text)])
     assert fields(event)["delta"] == text
     assert not {b"\n", b"\r"} & set(encode(event))
 
 
-@patient
+@no_deadline
 @given(log=logs())
 def test_the_object_is_the_columns_and_the_data(log: list[Event]) -> None:
     for event in log:
@@ -112,12 +112,12 @@ def test_the_object_is_the_columns_and_the_data(log: list[Event]) -> None:
 
 def test_it_is_encoded_once() -> None:
     """All readers of the shared tail send the same bytes."""
-    (event,) = rows([events.token("gen_1", "x")])
+    (event,) = rows([event_types.token("gen_1", "x")])
     assert encode(event) is encode(event)
 
 
 def test_what_others_keep_with_the_event_is_left_alone() -> None:
-    (event,) = rows([events.token("gen_1", "x")])
+    (event,) = rows([event_types.token("gen_1", "x")])
     event.memo = {"theirs": b"bytes"}
     assert fields(event)["delta"] == "x"
     assert event.memo["theirs"] == b"bytes"

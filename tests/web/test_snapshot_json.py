@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from server.generation.state import Conversation, Generation, Progress, ToolCall
-from server.generation.states import CallStatus, Status
+from server.conversations.conversation_state import Conversation, Generation, Progress, ToolCall
+from server.conversations.state_machine import CallStatus, Status
 from server.web.snapshots import snapshot_json as views
 from server.web.snapshots.snapshot_json import LEAST_RETRY, MOST_RETRY, WAITING_RETRY
 
@@ -105,7 +105,9 @@ def test_a_cancelled_one_says_besides_whether_its_upstream_is_closed() -> None:
 
 
 def test_a_conversation_holds_the_snapshots_of_its_generations() -> None:
-    state = Conversation.of("conv_x", position=9, generations=(RUN, replace(RUN, id="gen_y", tool_calls=(CALL,))))
+    state = Conversation.from_parts(
+        "conv_x", position=9, generations=(RUN, replace(RUN, id="gen_y", tool_calls=(CALL,)))
+    )
     shown = msgspec.json.decode(views.conversation(state))
     assert shown["generations"] == [decoded(found) for found in state.generations]
 

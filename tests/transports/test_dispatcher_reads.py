@@ -1,4 +1,4 @@
-"""The direct way and the web framework's give the same answer to every read, headers and bytes."""
+"""Reads that the dispatcher answers, and those that it passes on to the framework: the same headers and bytes."""
 
 from __future__ import annotations
 

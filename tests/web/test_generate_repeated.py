@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.clients import sse
-from tests.generation.fake_upstream import FOREVER, FakeUpstream
+from tests.generations.fake_upstream import FOREVER, FakeUpstream
 
 from .asgi import Answered, Web, web
 
@@ -32,7 +32,7 @@ async def again(app: Web, path: str, cursor: str | None, **more: str) -> Answere
 
 
 @pytest.mark.parametrize("own", [True, False])
-async def test_it_goes_on_behind_every_position(own: bool) -> None:
+async def test_a_repeated_post_resumes_after_every_position(own: bool) -> None:
     """And at the end, or past it, it ends as a stream does: clients that post take a 204 for an error."""
     async with web(fake=TOKENS) as app:
         path = "/v1/generations"
@@ -57,7 +57,7 @@ async def test_it_goes_on_behind_every_position(own: bool) -> None:
 @pytest.mark.parametrize(
     ("cursor", "code"), [("x", "invalid_cursor"), ("-1", "invalid_cursor"), ("99", "cursor_ahead")]
 )
-async def test_a_cursor_that_cannot_be(cursor: str, code: str) -> None:
+async def test_an_invalid_cursor_is_refused(cursor: str, code: str) -> None:
     """Final, as for a GET; it says where the run is if there is one."""
     async with web() as app:
         first = await again(app, "/v1/generations", None)
@@ -67,7 +67,7 @@ async def test_a_cursor_that_cannot_be(cursor: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
-async def test_a_cursor_that_is_none_starts_no_run(accept: str) -> None:
+async def test_an_invalid_cursor_starts_no_run(accept: str) -> None:
     async with web() as app:
         headers = {"Accept": accept, "Last-Event-ID": "x"}
         assert (await app.ask("POST", "/v1/generations", headers, ASKED, whole=True)).code == "invalid_cursor"
@@ -113,7 +113,7 @@ async def test_another_body_with_its_key_is_refused_in_either_form() -> None:
             assert (other.status, other.code) == (422, "key_reused")
 
 
-async def test_a_202_says_when_to_look() -> None:
+async def test_a_202_has_retry_after() -> None:
     async with web(fake=FakeUpstream(FOREVER)) as app:
         answer = await app.post("/v1/generations", ASKED)
         assert answer.status == 202
@@ -134,7 +134,7 @@ async def test_a_202_says_when_to_look() -> None:
         ("", False),
     ],
 )
-async def test_who_prefers_a_202_is_led_to_one(prefer: str, later: bool) -> None:
+async def test_the_location_of_respond_async_answers_202(prefer: str, later: bool) -> None:
     """Until the end, at the `Location`; the same when it is sent again, and as it is preferred then."""
     async with web(fake=FakeUpstream(FOREVER)) as app:
         key = {"Idempotency-Key": "a-key-of-sixteen"}
@@ -149,7 +149,7 @@ async def test_who_prefers_a_202_is_led_to_one(prefer: str, later: bool) -> None
 
 
 @pytest.mark.parametrize("path", ["", "/{}/messages", "/{}/generations"])
-async def test_an_answer_ends_its_line(path: str) -> None:
+async def test_json_ends_with_a_newline(path: str) -> None:
     """A shell's prompt would stick to the last brace."""
     async with web() as app:
         conversation = (await app.post("/v1/conversations", {})).json["id"]

@@ -1,4 +1,7 @@
-"""The WebSocket's frames: JSON texts, each with its `kind`. Subprotocol `tokentape.v1`."""
+"""The messages that the server sends on a WebSocket: JSON texts, each with its `kind`. Subprotocol `tokentape.v1`.
+
+Owns the bytes of each message. Pure: must not know sockets, nor when a message is sent.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,35 +29,35 @@ def event(item: Event) -> str:
 
 
 def hello(conversation: str, after: int, head: int) -> str:
-    """The first frame: where reading starts and where the log is."""
+    """The first message: the position after which reading starts, and the head of the log."""
     return _text({"kind": "hello", "conversation": conversation, "after": after, "head": head})
 
 
 def caught_up(position: int) -> str:
-    """The reader stands at the head."""
+    """All events up to the head have been sent."""
     return _text({"kind": "caught_up", "position": position})
 
 
 def people(listed: Sequence[Person]) -> msgspec.Raw:
-    """Those who are there, encoded once for the frames of all of them."""
+    """Those who are connected, encoded once for the messages to all of them."""
     return msgspec.Raw(msgspec.json.encode(listed))
 
 
 def presence(you: str, listed: msgspec.Raw, count: int) -> str:
-    """Who is there now. `you` is the connection that this goes to; `listed` may be fewer than `count`."""
+    """Who is connected now. `you` is the connection that gets this message; `listed` may be fewer than `count`."""
     return _text({"kind": "presence", "you": you, "count": count, "people": listed})
 
 
 def reply(command: Any, fields: dict[str, Any]) -> str:
-    """A command that was carried out. `command` is the id the client gave it."""
+    """The reply to a command that was carried out. `command` is the id that the client gave it."""
     return _text({"kind": "reply", "id": command, **fields})
 
 
 def error(command: Any, code: str, detail: str, extra: dict[str, Any]) -> str:
-    """A command, or a connection, that was refused."""
+    """A command that was refused, or with `command` None the connection."""
     named = {} if command is None else {"id": command}
     return _text({"kind": "error", **named, "code": code, "detail": detail, **extra})
 
 
-def _text(frame: dict[str, Any]) -> str:
-    return msgspec.json.encode(frame).decode()
+def _text(message: dict[str, Any]) -> str:
+    return msgspec.json.encode(message).decode()

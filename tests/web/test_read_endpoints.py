@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from eventstore.memory import MemoryLog
+from eventstore.memory_backend import MemoryBackend
 from server.web.snapshots.snapshot_json import LONG_TEXT, MOST_ITEMS
 from server.web.transports.polling import hold
 from server.web.transports.read_params import Wait
 from tests.clients import sse
-from tests.generation.fake_upstream import FOREVER, FakeUpstream
+from tests.generations.fake_upstream import FOREVER, FakeUpstream
 
 from .asgi import Web, web
 
@@ -74,9 +74,9 @@ async def test_which_cursor_counts(
 @pytest.mark.parametrize("form", ["sse", "ndjson", "json", "held json", "held snapshot"])
 @pytest.mark.parametrize("why", ["draining", "full", "store"])
 @pytest.mark.parametrize("of", ["generation", "conversation"])
-async def test_a_refusal_that_passes(form: str, why: str, of: str, autojump_clock: MockClock) -> None:
+async def test_a_temporary_refusal(form: str, why: str, of: str, autojump_clock: MockClock) -> None:
     """Only an EventSource is told by a 200; nobody is told an instant answer that claims to have waited."""
-    log = MemoryLog()
+    log = MemoryBackend()
     async with web(log.process(), fake=HUNG, patience=0.1) as app:
         path = await running(app)
         snapshot = (await app.ask("GET", path)).json
@@ -194,7 +194,7 @@ async def test_a_page_of_types_goes_on_where_it_ended(autojump_clock: MockClock)
         ("heartbeat=5,event", b"event: heartbeat\ndata: {}\n\n", 5),
     ],
 )
-async def test_signs_of_life(query: str, frame: bytes, pause: int, autojump_clock: MockClock) -> None:
+async def test_heartbeats(query: str, frame: bytes, pause: int, autojump_clock: MockClock) -> None:
     """As often as asked for, and none while there is something to say."""
     async with web(fake=HUNG) as app:
         path = await running(app)
