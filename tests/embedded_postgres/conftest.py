@@ -1,7 +1,7 @@
-"""Fixtures: a place that PostgreSQL's user can reach, a ready-made database to copy, and processes that hold it.
+"""Fixtures: folders that PostgreSQL's user can reach, a database to start from, and processes that use it.
 
-Owns cleaning up: whatever ran inside the place is ended by its pid. A fresh initdb costs a second, so most tests
-take turns with one database; it runs without fsync, as nothing here pulls a plug.
+Each fixture ends the PostgreSQL processes that were started below its folder. An initdb takes a second, so most
+tests use the same database one after the other. It runs without fsync, because no test cuts the power.
 """
 
 import json
@@ -18,18 +18,18 @@ from typing import Any
 
 import pytest
 
-from server.embedded import acquire
-from server.embedded.account import acting_account
-from server.embedded.socket_folder import claim, discard
+from server.embedded_postgres import acquire
+from server.embedded_postgres.data_dir import remove_socket_dir
+from server.embedded_postgres.os_user import postgres_os_user
 
-from .watching import kill, postgres_of
+from .process_table import kill, postgres_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAST = {"fsync": "off"}
 
 
 def query(url: str, sql: str, bin_dir: Path) -> str:
-    """What psql prints for `sql`, without decoration. Fails the test with psql's words when it refuses."""
+    """The plain output of psql. Fails the test with psql's message when a statement fails."""
     done = subprocess.run(
         [bin_dir / "psql", "-X", "-w", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql],
         capture_output=True,
@@ -40,20 +40,24 @@ def query(url: str, sql: str, bin_dir: Path) -> str:
     return done.stdout.strip()
 
 
-class Holder:
-    """A process that holds the embedded PostgreSQL (holder.py). As a context manager it is killed at the end."""
+def socket_dir_of(url: str) -> Path:
+    return Path(url.partition("host=")[2].partition("&")[0])
+
+
+class ServerProcess:
+    """A process that uses the embedded PostgreSQL (server_process.py). At the end of the context it is killed."""
 
     def __init__(
         self,
         data_dir: Path,
-        settings: Mapping[str, str],
+        settings: Mapping[str, str] = FAST,
         *,
         python: str = sys.executable,
         path: Sequence[Path] = (REPOSITORY,),
         user: int | None = None,
         prefix: Sequence[str] = (),
     ) -> None:
-        script = path[-1] / "tests" / "embedded" / "holder.py"
+        script = path[-1] / "tests" / "embedded_postgres" / "server_process.py"
         self.process = subprocess.Popen(
             [*prefix, python, "-W", "error", script, data_dir, json.dumps(settings)],
             stdin=subprocess.PIPE,
@@ -66,27 +70,30 @@ class Holder:
             extra_groups=None if user is None else [],
         )
 
-    def __enter__(self) -> "Holder":
+    def __enter__(self) -> "ServerProcess":
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.kill()
 
-    def heard(self, key: str) -> Any:
-        """Reads on until it says `key`, and returns what it said about it."""
+    def wait_for(self, key: str) -> Any:
+        """Reads the process's output up to `key`, and returns the value."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            said = json.loads(line)
-            if key in said:
-                return said[key]
-            assert "refused" not in said, said
-        raise AssertionError(f"the holder ended without a word of {key!r}")
+            report = json.loads(line)
+            if key in report:
+                return report[key]
+            assert "refused" not in report, report
+        raise AssertionError(f"the process ended without {key!r}")
+
+    def pid_of_postgres(self) -> int:
+        return int(self.wait_for("held")["pid"])
 
     def release(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write("release\n")
         self.process.stdin.flush()
-        assert self.heard("released") is True
+        assert self.wait_for("released") is True
 
     def kill(self) -> None:
         with self.process:
@@ -94,34 +101,34 @@ class Holder:
 
 
 @pytest.fixture
-def ground() -> Iterator[Path]:
-    """An empty folder that any user can enter (pytest's tmp_path is private)."""
+def folder() -> Iterator[Path]:
+    """An empty folder that any user can enter. (pytest's tmp_path is private.)"""
     with reachable_folder() as place:
         yield place
 
 
 @pytest.fixture(scope="session")
-def shelf() -> Iterator[Path]:
+def shared_folder() -> Iterator[Path]:
     with reachable_folder() as place:
         yield place
 
 
 @pytest.fixture
-def data_dir(shelf: Path) -> Iterator[Path]:
-    """A data folder with a database stopped in good order; the next test gets it too, if it is left like that."""
-    data = shelf / "data"
+def data_dir(shared_folder: Path) -> Iterator[Path]:
+    """A data folder with a stopped database. The next test gets the same one if this test stops PostgreSQL."""
+    data = shared_folder / "data"
     if not data.exists():
         acquire(data, settings=FAST).release()
     yield data
-    if end_all(shelf) or (data / "postgres" / "postmaster.pid").exists():
+    if end_postgres_of(shared_folder) or (data / "postgres" / "postmaster.pid").exists():
         shutil.rmtree(data)
 
 
 @pytest.fixture
-def copied(data_dir: Path, ground: Path) -> Path:
-    """A copy of `data_dir`, to be damaged."""
-    subprocess.run(["cp", "-a", "--sparse=always", data_dir, ground / "data"], check=True)
-    return ground / "data"
+def copied(data_dir: Path, folder: Path) -> Path:
+    """A copy of `data_dir`, which a test may damage."""
+    subprocess.run(["cp", "-a", "--sparse=always", data_dir, folder / "data"], check=True)
+    return folder / "data"
 
 
 @contextmanager
@@ -131,15 +138,15 @@ def reachable_folder() -> Iterator[Path]:
     try:
         yield place
     finally:
-        end_all(place)
+        end_postgres_of(place)
         shutil.rmtree(place)
 
 
-def end_all(place: Path) -> bool:
-    """Kills each PostgreSQL that runs below `place` and takes its socket away. True if there was one."""
+def end_postgres_of(place: Path) -> bool:
+    """Kills each PostgreSQL that runs below `place` and removes its socket. True if there was one."""
     ended = postgres_of(place)
     for pid in ended:
         kill(pid)
     for lock in place.rglob("users.lock"):
-        discard(claim(lock.parent, acting_account()))
+        remove_socket_dir(lock.parent, postgres_os_user())
     return bool(ended)

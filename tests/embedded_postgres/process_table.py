@@ -1,6 +1,6 @@
-"""Seeing and ending processes in tests: its own eye on /proc, so that the room is not judged by its own code.
+"""Reads /proc and ends processes. It shares no code with the package under test, whose errors it would repeat.
 
-A process that ended but that init has not yet counted (a zombie) is gone here, as it is for the room.
+A zombie, a process that has ended but whose parent has not waited for it yet, counts as ended.
 """
 
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 
 
 def command_lines() -> Iterator[tuple[int, list[str]]]:
-    """Pid and arguments of every process; zombies and kernel threads have none and are left out."""
+    """Pid and arguments of every process. Zombies and kernel threads have no arguments and are left out."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with suppress(OSError):  # ended in this moment
+            with suppress(OSError):  # the process has just ended
                 if raw := (entry / "cmdline").read_bytes():
                     yield int(entry.name), os.fsdecode(raw).split("\0")
 
 
 def postgres_of(place: Path) -> list[int]:
-    """The PostgreSQL main processes whose data lies in or below `place`."""
+    """The PostgreSQL main processes whose data is in or below `place`."""
     found = [
         pid
         for pid, argv in command_lines()
@@ -41,7 +41,7 @@ def children(pid: int) -> list[int]:
 
 
 def open_files(pid: int) -> set[str]:
-    """What each descriptor of a process points at, such as `socket:[123]`."""
+    """What each file descriptor of a process refers to, such as `socket:[123]`."""
     return {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
 
 
@@ -50,15 +50,15 @@ def running(pid: int) -> bool:
 
 
 def kill(pid: int) -> None:
-    """kill -9, and waits until the process has ended (it need not be a child)."""
+    """Sends SIGKILL and waits until the process has ended. It need not be a child."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
-        watch = select.poll()
-        watch.register(handle, select.POLLIN)
-        watch.poll()
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        poll.poll()
     finally:
         os.close(handle)

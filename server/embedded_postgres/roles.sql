@@ -1,5 +1,7 @@
--- The roles and the database, run by psql as the superuser on every acquire. Each line does nothing when its work
--- is done already, so a start that was killed between two of them is mended by the next.
+-- The roles and the database, run by psql as the superuser on every acquire. A statement does nothing when its work
+-- is done already, so the next start completes a start that was killed between two of them.
+-- The lock: the psql of a killed server may still run these statements when the next server's psql begins.
+SELECT pg_advisory_lock(5432) \g /dev/null
 SELECT 'CREATE ROLE tokentape_owner LOGIN'
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'tokentape_owner') \gexec
 SELECT 'CREATE ROLE tokentape_app LOGIN'
