@@ -1,4 +1,4 @@
-"""The command `tokentape`: one file a subcommand. It prints; nobody else does."""
+"""The command `tokentape`, one file for each subcommand. Printing is done here and nowhere else in `server`."""
 
 from server.cli.main import main
 

@@ -1,28 +1,43 @@
-"""`tokentape chat`: a conversation at the terminal, or one question on the command line or from a pipe."""
+"""`tokentape chat`: a conversation at the terminal, or one question on the command line or from a pipe.
 
+Owns the command, the loop of questions and answers, and the id of the conversation. How one answer is shown and
+cancelled is `AnswerView`'s; it must not know how requests are sent or resumed.
+"""
+
+import os
 import sys
+from functools import partial
 from typing import Any
 
 import click
 import msgspec
+import trio
 
-from server.cli.chat_repl import Conversing
-from server.cli.connection_options import connecting, patience_option, read_id
-from server.cli.exit_codes import STATUSES
-from server.client.address import Address
+from server.cli.connection_options import connection_options, patience_option, read_id
+from server.cli.exit_codes import FAILED, INTERRUPTED, STATUSES, Failed
+from server.cli.terminal.answer_view import AnswerOutcome, AnswerView
+from server.cli.terminal.event_format import counted
+from server.client.api import Body, open_api
+from server.client.reconnect_policy import ReconnectPolicy
+from server.client.server_url import Address
+from server.hidden_characters import escape_controls, escape_line
+
+HELP = "/again asks the last question again   /quit leaves, as Ctrl-D does   Ctrl-C cancels an answer"
+MAX_SHOWN_CHARACTERS = 2_000
+"""How much of the last message and the last answer is shown when a conversation is continued."""
 
 
 @click.command("chat", epilog=STATUSES, short_help="Ask a model and read the answer as it is written.")
 @click.argument("question", required=False)
-@click.option("--conversation", metavar="ID", help="go on with this conversation")
+@click.option("--conversation", metavar="ID", help="continue this conversation")
 @click.option("--again", is_flag=True, help="ask the conversation's last question again, after a lost answer")
 @click.option("--model", help="demo, openai/…, anthropic/…  [default: the conversation's last, else demo]")
-@click.option("--system", metavar="TEXT", help="what the model is told before the question")
+@click.option("--system", metavar="TEXT", help="the system message, sent before the question")
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="a parameter of the model")
-@click.option("--markdown", is_flag=True, help="render the answer as Markdown, where a person watches")
+@click.option("--markdown", is_flag=True, help="render the answer as Markdown on a terminal")
 @click.option("--json", "as_json", is_flag=True, help="the answer as one event object a line")
 @patience_option(60)
-@connecting
+@connection_options
 def command(
     question: str | None,
     conversation: str | None,
@@ -41,25 +56,29 @@ def command(
       tokentape chat                                        talk; Ctrl-D leaves
       tokentape chat "Why tapes?" -p tokens=100 -p rate=20  one answer
       git diff | tokentape chat --model openai/gpt-5 --system "Review this."
-      tokentape chat --conversation conv_…                  go on where you left
-      tokentape chat --conversation conv_… --again          the last question once more
+      tokentape chat --conversation conv_…                  continue a conversation
+      tokentape chat --conversation conv_… --again          ask the last question again
 
-    Kill the server in the middle of a sentence and start it again: the answer goes on, or it says how it
-    ended; nothing is shown twice and nothing is missing. Ctrl-C cancels the answer, which is recorded; once
-    more leaves. Control characters in an answer are shown as pictures; with --json they are escaped.
+    If the server is killed in the middle of a sentence and started again, the answer continues where it
+    stopped, or the command says how it ended; nothing is shown twice and nothing is missing. Ctrl-C cancels
+    the answer, and the log records that; a second Ctrl-C leaves. Control characters in an answer are shown as
+    pictures; with --json they are escaped.
 
-    What a model thinks, and a call's arguments while it writes them, are dimmed and marked "thinking:" and
-    "arguments of …:"; where no terminal is, they go to standard error, and standard output is the answer.
+    The model's reasoning, and the arguments of a tool call while the model writes them, are dimmed and marked
+    "thinking:" and "arguments of …:". Without a terminal they go to standard error, and standard output holds
+    only the answer.
     """
     if again and conversation is None:
-        raise click.BadParameter("in which conversation? name it with --conversation", param_hint="--again")
+        raise click.BadParameter("it needs the conversation: name it with --conversation", param_hint="--again")
     if again and question is not None:
-        raise click.BadParameter("the question is there already; leave one of both out", param_hint="--again")
+        raise click.BadParameter(
+            "it asks the last question again; give either a question or --again", param_hint="--again"
+        )
     if conversation is not None:
         read_id(conversation, "conv")
     if question is None and not again and not sys.stdin.isatty():
         question = _read_question()
-    talk = Conversing(
+    session = ChatSession(
         address,
         patience=patience,
         conversation=conversation,
@@ -70,9 +89,9 @@ def command(
         markdown=markdown,
     )
     if question is None and not again:
-        talk.talk()
+        session.talk()
     else:
-        talk.ask_once(question)
+        session.ask_once(question)
 
 
 def _read_question() -> str:
@@ -86,7 +105,7 @@ def _read_question() -> str:
 
 
 def _parameter(text: str) -> tuple[str, Any]:
-    """`rate=20` is a number, `stop=END` a text: what is JSON is read as JSON."""
+    """Parses NAME=VALUE. The value is read as JSON if it is JSON (`rate=20`), else as text (`stop=END`)."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise click.BadParameter(f"{text!r} has to look like rate=20", param_hint="--param")
@@ -94,3 +113,174 @@ def _parameter(text: str) -> tuple[str, Any]:
         return name, msgspec.json.decode(value)
     except msgspec.DecodeError:
         return name, value
+
+
+class ChatSession:
+    """One conversation. `conversation`: its id, None until the first question is sent."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        patience: float,
+        conversation: str | None,
+        model: str | None,
+        system: str | None,
+        parameters: dict[str, Any],
+        as_json: bool,
+        markdown: bool,
+    ) -> None:
+        self._address = address
+        self._reconnect_policy = ReconnectPolicy(patience)
+        self.conversation = conversation
+        self._model = model
+        self._system = system
+        self._parameters = parameters
+        self._as_json = as_json
+        self._markdown = markdown
+
+    def ask_once(self, question: str | None) -> None:
+        """Asks one question and shows the answer; None asks the last question again.
+
+        Raises `Failed` when the answer was not completed.
+        """
+        if self.conversation is not None and self._model is None:
+            self._fetch_conversation()
+        outcome = self._ask(question)
+        while outcome.lost and sys.stdin.isatty() and sys.stdout.isatty() and not self._as_json:
+            if not click.confirm("Ask again?", default=True, err=True):
+                break
+            outcome = self._ask(None)
+        if self.conversation is not None:
+            self._print_dimmed(f"go on with: tokentape chat --conversation {self.conversation}")
+        self._raise_failure(outcome)
+
+    def talk(self) -> None:
+        """Asks and answers until Ctrl-D, `/quit`, or two times Ctrl-C while there is no answer to cancel."""
+        if self.conversation is not None:
+            self._print_conversation(self._fetch_conversation())
+        else:
+            self._fetch("/readyz")  # fails at once if no server answers, before the person types a question
+        self._print_dimmed(f"{self._model or 'demo'} at {self._address.base}   /help")
+        lost = warned = False
+        while True:
+            try:
+                line = _read_line("again? › " if lost else "› ").strip()
+            except KeyboardInterrupt:
+                if warned:
+                    self._print_dimmed("")
+                    break
+                warned = True
+                self._print_dimmed("\nCtrl-C again leaves, as Ctrl-D does")
+                continue
+            except EOFError:
+                self._print_dimmed("")
+                break
+            warned = False
+            if line == "/quit":
+                break
+            if line == "/help" or (line.startswith("/") and line != "/again"):
+                self._print_dimmed(HELP)
+            elif line in ("", "/again"):
+                if lost or (line and self.conversation is not None):
+                    lost = self._ask_and_report(None)
+            else:
+                lost = self._ask_and_report(line)
+        if self.conversation is not None:
+            self._print_dimmed(f"go on later with: tokentape chat --conversation {self.conversation}")
+
+    def _ask_and_report(self, question: str | None) -> bool:
+        """Asks, and prints what went wrong. Returns whether the answer was lost, so that Enter asks again."""
+        outcome = self._ask(question)
+        if outcome.error is not None:
+            self._print_dimmed(f"{outcome.error.message}\n  {outcome.error.next_step}".rstrip())
+        if outcome.signal is not None:
+            self._raise_failure(outcome)
+        if outcome.lost:
+            self._print_dimmed("Enter asks again; or say something else")
+        return outcome.lost is not None
+
+    def _ask(self, question: str | None) -> AnswerOutcome:
+        body: Body = {"model": self._model or "demo", "parameters": self._parameters}
+        if question is not None and self._system is not None:
+            body["input"] = [{"role": "system", "content": self._system}, {"role": "user", "content": question}]
+        elif question is not None:
+            body["input"] = question
+        own = f"/v1/conversations/{self.conversation}/generations"
+        outcome = self._answer(own if self.conversation else "/v1/generations", body)
+        if outcome.conversation is not None:
+            self.conversation = outcome.conversation
+            self._system = None  # sent once: it is part of the conversation from now on
+        return outcome
+
+    def _answer(self, path: str, body: Body | None) -> AnswerOutcome:
+        view = AnswerView(self._address, self._reconnect_policy, as_json=self._as_json, markdown=self._markdown)
+        self._reconnect_policy.begin()
+        return trio.run(partial(view.run, path, body))
+
+    def _fetch_conversation(self) -> Body:
+        """Fetches the conversation's snapshot, and takes its last model unless another one was named."""
+        found = self._fetch(f"/v1/conversations/{self.conversation}")
+        models = [one["model"] for one in found["generations"] if one["model"]]
+        if self._model is None and models:
+            self._model = models[-1]
+        return found
+
+    def _fetch(self, path: str) -> Body:
+        async def fetch() -> Body:
+            async with open_api(self._address, self._reconnect_policy) as api:
+                return await api.get(path)
+
+        self._reconnect_policy.begin()
+        return trio.run(fetch)
+
+    def _print_conversation(self, found: Body) -> None:
+        """Prints the last message and answer; an answer that is still being written is shown to its end."""
+        title = f" · {escape_line(found['title'])}" if found["title"] else ""
+        self._print_dimmed(f"{self.conversation}{title} · {counted(len(found['messages']), 'message')}")
+        if found["messages"]:
+            last = found["messages"][-1]
+            author = escape_line(last.get("author") or last["role"])
+            self._print_dimmed(f"{author}: {escape_controls(last['content'])[:MAX_SHOWN_CHARACTERS]}")
+        if not found["generations"]:
+            return
+        newest = found["generations"][-1]
+        if newest["status"] in ("queued", "running", "waiting"):
+            outcome = self._answer(f"/v1/generations/{newest['id']}", None)
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.signal is not None:
+                self._raise_failure(outcome)
+        elif answer := newest["text"] or newest.get("refusal"):
+            text = escape_controls(answer)
+            self._print_dimmed("…" * (len(text) > MAX_SHOWN_CHARACTERS) + text[-MAX_SHOWN_CHARACTERS:])
+
+    def _raise_failure(self, outcome: AnswerOutcome) -> None:
+        """Raises what went wrong with an answer: it sets the exit status. Returns if it was completed."""
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.signal is not None:
+            raise Failed(128 + outcome.signal)
+        end = outcome.end or {}
+        if end.get("type") == "generation.cancelled":
+            raise Failed(INTERRUPTED)
+        if end.get("type") == "generation.failed":
+            error = end["error"]
+            again = f"tokentape chat --conversation {self.conversation} --again" if end["retryable"] else ""
+            # People have read the message already; a program gets it as an object.
+            message = error["message"] if self._as_json else ""
+            raise Failed(FAILED, error["code"], message, f"Ask again with: {again}" if again else "")
+
+    def _print_dimmed(self, text: str) -> None:
+        if not self._as_json:
+            # Plain text with NO_COLOR: click would add a reset sequence even to text without a style.
+            click.echo(text if os.environ.get("NO_COLOR") else click.style(text, dim=True), err=True)
+
+
+def _read_line(prompt: str) -> str:
+    import readline  # noqa: F401  # editing and history for input()
+
+    if sys.stdout.isatty():
+        return input(prompt)
+    click.echo(prompt, nl=False, err=True)
+    return input()

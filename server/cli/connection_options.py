@@ -1,20 +1,23 @@
-"""The flags of every command that talks to a server, and what they come to."""
+"""The options of every command that talks to a server: `--url`, `--cacert`, `--patience`, and the check of an id.
+
+It must not know what a command does with them.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from server.client.address import DEFAULT, Address, parse_address
-from server.ids import looks_right
+from server.client.server_url import DEFAULT, Address, parse_address
+from server.ids import is_valid_id
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 _KINDS = {"conv": "conversation", "gen": "generation"}
 
 
-def connecting(command: C) -> C:
-    """`--url` and `--cacert`, as one argument `address`."""
+def connection_options(command: C) -> C:
+    """Adds `--url` and `--cacert`. The command gets both as one argument `address`, an `Address`."""
 
     def read(ctx: click.Context, _: click.Parameter, value: str) -> Address:
         return parse_address(value, ctx.params.pop("cacert", None))
@@ -28,7 +31,7 @@ def connecting(command: C) -> C:
         show_envvar=True,
         metavar="URL",
         callback=read,
-        help="the server",
+        help="the server's URL",
     )(command)
     return click.option(
         "--cacert",
@@ -41,7 +44,7 @@ def connecting(command: C) -> C:
 
 
 def patience_option(seconds: float) -> Callable[[C], C]:
-    """`--patience`."""
+    """Adds `--patience`, with a default in seconds."""
     return click.option(
         "--patience",
         default=seconds,
@@ -53,12 +56,12 @@ def patience_option(seconds: float) -> Callable[[C], C]:
 
 
 def read_id(text: str, *kinds: str) -> str:
-    """The text, if it can be the id of such a thing (`conv`, `gen`). Raises `click.BadParameter`."""
-    if any(looks_right(text, kind) for kind in kinds):
+    """Returns `text` if it is an id of one of `kinds` (`conv`, `gen`). Raises `click.BadParameter`."""
+    if any(is_valid_id(text, kind) for kind in kinds):
         return text
     for kind, name in _KINDS.items():
-        if kind not in kinds and looks_right(text, kind):
+        if kind not in kinds and is_valid_id(text, kind):
             wanted = " or ".join(_KINDS[one] for one in kinds)
-            raise click.BadParameter(f"{text} is the id of a {name}; this wants that of a {wanted}")
-    shapes = " or ".join(f"{kind}_01JC… (26 characters behind {kind}_)" for kind in kinds)
+            raise click.BadParameter(f"{text} is the id of a {name}; the command wants that of a {wanted}")
+    shapes = " or ".join(f"{kind}_01JC… (26 characters after {kind}_)" for kind in kinds)
     raise click.BadParameter(f"{text[:60]!r} is not an id; it looks like {shapes}")

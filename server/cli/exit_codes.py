@@ -1,6 +1,7 @@
 """How the command ends when something is wrong: one message with the next step, and an exit status.
 
-With `--json` the message is an object on standard error. What nobody expected keeps its traceback.
+Owns the table of expected errors. With `--json` the message is a JSON object on standard error. An error that is
+not expected keeps its traceback.
 """
 
 import json
@@ -11,10 +12,10 @@ from typing import NoReturn
 
 import click
 
-from server.cli.terminal_escape import clean
 from server.client.errors import BadAddress, ClientError, Unreachable
+from server.hidden_characters import escape_controls
 
-DONE, FAILED, MISUSED, AWAY, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, BAD_USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 STATUSES = """\b
 Exit status: 0 done; 1 refused, failed or lost; 2 wrong usage or settings;
@@ -22,7 +23,7 @@ Exit status: 0 done; 1 refused, failed or lost; 2 wrong usage or settings;
 
 
 class Failed(Exception):
-    """A command that did what it could. Everything has been said but, perhaps, this."""
+    """Ends the command with a status. `message` may be empty, where the output has said everything already."""
 
     def __init__(self, status: int, code: str = "", message: str = "", next_step: str = "") -> None:
         super().__init__(message)
@@ -32,74 +33,79 @@ class Failed(Exception):
         self.next_step = next_step
 
 
-def fail(error: BaseException, words: Sequence[str]) -> NoReturn:
-    """Ends the process as the error deserves, or raises what is a fault of ours. `words`: the command line."""
+def fail(error: BaseException, arguments: Sequence[str]) -> NoReturn:
+    """Prints the message of an expected error and exits; raises any other error again.
+
+    `arguments`: the command line, without the program's name.
+    """
     first = error
     while isinstance(first, BaseExceptionGroup):
-        # Whatever else is in a group must be of the expected kind too, else it is a fault and is shown.
-        if any(isinstance(one, Exception) and _judge(one) is None for one in _leaves(first)):
+        # All errors of a group must be expected ones, else the group is a bug, and its traceback is shown.
+        if any(isinstance(one, Exception) and _classify(one) is None for one in _leaf_errors(first)):
             raise error
         first = first.exceptions[0]
     if isinstance(first, BrokenPipeError):
-        # `tokentape … | head`: the reader has seen enough. Python would complain again while it ends.
+        # `tokentape … | head`: the reader has closed the pipe. Without this line Python would print an error when
+        # it
+        # flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(DONE)
     if isinstance(first, click.exceptions.NoArgsIsHelpError):
         click.echo(first.format_message(), err=True)
-        sys.exit(MISUSED)
-    found = _judge(first)
+        sys.exit(BAD_USAGE)
+    found = _classify(first)
     if found is None:
         raise error
     status, code, message, next_step = found
     if message or next_step:
-        _say(as_json(words), code, clean(message), clean(next_step))
+        _print_error(as_json(arguments), code, escape_controls(message), escape_controls(next_step))
     sys.exit(status)
 
 
-def as_json(words: Sequence[str]) -> bool:
-    """Whether the command line asks for JSON; looked up there, for it may be too wrong to be parsed."""
-    flags = words[: words.index("--")] if "--" in words else words
+def as_json(arguments: Sequence[str]) -> bool:
+    """Whether the command line has `--json`. It is searched as text, because it may not be parseable."""
+    flags = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return "--json" in flags
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
+def _leaf_errors(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        return [leaf for one in error.exceptions for leaf in _leaves(one)]
+        return [leaf for one in error.exceptions for leaf in _leaf_errors(one)]
     return [error]
 
 
-def _judge(error: BaseException) -> tuple[int, str, str, str] | None:
-    """Exit status, code, message and next step; None for what nobody expected."""
+def _classify(error: BaseException) -> tuple[int, str, str, str] | None:
+    """Exit status, code, message and next step; None for an error that is not expected."""
     match error:
         case Failed():
             return error.status, error.code, error.message, error.next_step
         case BrokenPipeError():
             return DONE, "", "", ""
         case BadAddress():
-            return MISUSED, error.code, error.message, error.next_step
+            return BAD_USAGE, error.code, error.message, error.next_step
         case Unreachable():
-            return AWAY, error.code, error.message, error.next_step
+            return UNREACHABLE, error.code, error.message, error.next_step
         case ClientError():
             return FAILED, error.code, error.message, error.next_step
         case click.UsageError():
             where = f"`{error.ctx.command_path} --help` shows how." if error.ctx is not None else ""
-            return MISUSED, "usage", error.format_message(), where
+            return BAD_USAGE, "usage", error.format_message(), where
         case click.ClickException():
             return error.exit_code, "usage", error.format_message(), ""
         case click.Abort() | KeyboardInterrupt():
             return INTERRUPTED, "", "", ""
-    return _judge_server(error)
+    return _classify_server_error(error)
 
 
-def _judge_server(error: BaseException) -> tuple[int, str, str, str] | None:
+def _classify_server_error(error: BaseException) -> tuple[int, str, str, str] | None:
     from eventstore import StoreError
     from server.config import BadSettings
-    from server.database import NotMigrated
-    from server.embedded import EmbeddedError
+    from server.embedded_postgres import EmbeddedError
     from server.http import CannotListen
+    from server.process.database import NotMigrated
 
     if isinstance(error, BadSettings):
-        return MISUSED, "bad_settings", str(error), ""
+        return BAD_USAGE, "bad_settings", str(error), ""
     codes = {
         NotMigrated: "not_migrated",
         EmbeddedError: "embedded_database",
@@ -112,7 +118,7 @@ def _judge_server(error: BaseException) -> tuple[int, str, str, str] | None:
     return None
 
 
-def _say(json_wanted: bool, code: str, message: str, next_step: str) -> None:
+def _print_error(json_wanted: bool, code: str, message: str, next_step: str) -> None:
     if json_wanted:
         body = {"code": code, "message": message, **({"next": next_step} if next_step else {})}
         click.echo(json.dumps({"error": body}), err=True)

@@ -1,6 +1,7 @@
-"""The command's root: the subcommands, loaded when they are called, and errors that say the next step.
+"""The root of the command: it loads a subcommand when that is called, and turns errors into messages.
 
-Loading one at a time is what makes `tokentape chat` start quickly: a server brings half a database toolkit.
+Only the called subcommand is imported, so that `tokentape chat` starts quickly: `serve` imports the database and
+the web framework. It must not know what a subcommand does.
 """
 
 import importlib
@@ -19,7 +20,7 @@ COMMANDS = ("serve", "migrate", "config", "chat", "replay", "tail", "bench")
 
 
 class _Commands(click.Group):
-    """In the order in which one meets them; each in the file of its name."""
+    """The subcommands, in the order in which a new user meets them; each is in the file of its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -33,7 +34,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError as error:  # click would make a failure of it
+        except BrokenPipeError as error:  # click would exit with status 1
             fail(error, sys.argv[1:])
 
 
@@ -55,14 +56,17 @@ def tokentape() -> None:
     With curl:
       curl -N -H 'Accept: text/event-stream' -H 'Content-Type: application/json' \\
            -d '{"model":"demo"}' http://127.0.0.1:8000/v1/generations
-    Cut it, then go on exactly behind the last id you saw:
+    Cut it, then continue where it stopped, with the last id you saw:
       curl -N -H 'Accept: text/event-stream' -H 'Last-Event-ID: 17' \\
            http://127.0.0.1:8000/v1/generations/gen_…/events
     """
 
 
 def settings_options(*names: str) -> Callable[[C], C]:
-    """Flags for settings: `bind` becomes `--bind`, described as the setting is. None when not given."""
+    """Adds a flag for each named setting, with the setting's own description: `bind` becomes `--bind`.
+
+    The flag's value is None when it is not given.
+    """
     from server.config import Settings
 
     def add(command: C) -> C:
@@ -71,7 +75,7 @@ def settings_options(*names: str) -> Callable[[C], C]:
             flag = "--" + name.replace("_", "-")
             shown = "" if field.default is None or field.default == () else f"  [default: {field.default}]"
             text = f"{field.description}{shown}  (TOKENTAPE_{name.upper()})"
-            # "true", not True: a setting's own words are what a complaint repeats.
+            # "true", not True: an error message about the setting repeats the value as it was given.
             switch: dict[str, Any] = {"is_flag": True, "flag_value": "true"} if field.annotation is bool else {}
             command = click.option(flag, name, default=None, help=text, **switch)(command)
         return command
@@ -80,7 +84,7 @@ def settings_options(*names: str) -> Callable[[C], C]:
 
 
 def read_settings(flags: dict[str, Any]) -> Any:
-    """The `Settings`, or exit with 2 and every complaint."""
+    """Returns the `Settings`. Raises `BadSettings` with every complaint, which ends the command with status 2."""
     from server.config import load
 
     return load(flags)

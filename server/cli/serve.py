@@ -1,4 +1,7 @@
-"""`tokentape serve`: the command around the server, and what it says to the person who starts it."""
+"""`tokentape serve`: the command around the server, and what it prints when the server has started.
+
+The server itself is in `server/process/lifecycle.py`.
+"""
 
 import ipaddress
 import os
@@ -7,11 +10,11 @@ from typing import Any
 import click
 import trio
 
-from server import logs
 from server.cli.main import read_settings, settings_options
 from server.config import OWN
 from server.http import Listener
-from server.serve import serve
+from server.observability import logs
+from server.process.lifecycle import serve
 
 
 @click.command("serve")
@@ -19,15 +22,16 @@ from server.serve import serve
 def command(**flags: Any) -> None:
     """Serve the API until SIGTERM or Ctrl-C.
 
-    Without --database-url the server brings its own PostgreSQL, in --data-dir, and migrates it. With one,
-    run `tokentape migrate` first, or give --migrate: one of all that start at once migrates, and all serve.
+    Without --database-url the server runs its own PostgreSQL, in --data-dir, and migrates it. With
+    --database-url, run `tokentape migrate` first, or give --migrate: of several servers that start at once,
+    one migrates, and then all serve.
 
-    With --tls it speaks HTTPS and HTTP/2, with a certificate that it makes for this machine; with --certfile
-    and --keyfile, with yours.
+    With --tls it serves HTTPS and HTTP/2, with a certificate that it makes for this machine; with --certfile
+    and --keyfile it uses yours.
 
-    Models: `demo` needs nothing. `openai/<name>` speaks to OPENAI_BASE_URL (OpenAI, vLLM, Ollama, llama.cpp)
-    with OPENAI_API_KEY, `anthropic/<name>` to ANTHROPIC_BASE_URL with ANTHROPIC_API_KEY; both through
-    HTTPS_PROXY, where that is set and NO_PROXY does not have them.
+    Models: `demo` needs nothing. `openai/<name>` is requested from OPENAI_BASE_URL (OpenAI, vLLM, Ollama,
+    llama.cpp) with OPENAI_API_KEY, `anthropic/<name>` from ANTHROPIC_BASE_URL with ANTHROPIC_API_KEY; both
+    through HTTPS_PROXY, where that is set and NO_PROXY does not name the host.
     """
     settings = read_settings(flags)
     logs.configure(settings.log_format)
@@ -38,16 +42,16 @@ def command(**flags: Any) -> None:
             next_step="start it as a user of its own: it needs none of root's rights, and workflows have them",
         )
 
-    def tell(listener: Listener) -> None:
+    def print_address(listener: Listener) -> None:
         click.echo(f"tokentape: serving on {listener.url}  (stop with Ctrl-C)")
         if listener.tls is not None and listener.tls.authority is not None:
             click.echo(f"  clients trust {listener.tls.authority}: curl --cacert, tokentape chat --cacert")
 
-    trio.run(serve, settings, tell)
+    trio.run(serve, settings, print_address)
 
 
 def is_loopback(bind: str) -> bool:
-    """Whether only this machine reaches an address to listen on, as `TOKENTAPE_BIND` has it."""
+    """Whether only this machine can reach an address to listen on (`host:port`, as in `TOKENTAPE_BIND`)."""
     host = bind.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,2 +1,4 @@
-"""A client of the public API on trio: asks, follows logs through restarts, reads pages. It knows the server
-only by what the API says, like any other client, and prints nothing."""
+"""A client of the public API on trio: it sends requests, follows logs through restarts, and reads pages.
+
+It knows the server only by its documented API, like any other client, and prints nothing.
+"""

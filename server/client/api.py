@@ -1,7 +1,8 @@
-"""The API as calls: requests that are sent again until they are answered, and act once.
+"""The API as calls: requests that are sent again until they are answered, streams, and WebSocket connections.
 
-Every POST carries a key of its own, so a request whose answer was lost in a restart is asked again without
-harm. Responses are JSON objects; refusals are raised.
+Every POST carries an idempotency key of its own, so a request whose answer was lost in a restart is sent again
+without acting twice. Responses are JSON objects; a refusal is raised as an error. It must not know what a call is
+for.
 """
 
 import secrets
@@ -13,34 +14,36 @@ from typing import Any
 import httpx2
 import msgspec
 import trio
+from trio_websocket import WebSocketConnection, open_websocket_url
 
-from server.client.address import Address
 from server.client.errors import ClientError, Refused, Unreachable, Untrusted
-from server.client.patience import Patience
+from server.client.reconnect_policy import ReconnectPolicy
+from server.client.server_url import Address
 
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
+"""How long closing a connection may take; then it is dropped."""
 ANSWER_SECONDS = 60.0
 SILENCE_SECONDS = 45.0
-"""Of a stream that has a sign of life every 15 s: three are missing, the connection is dead."""
+"""How long a stream may be silent: three heartbeats, which the server sends every 15 s, are missing then."""
 
 Body = dict[str, Any]
 
 
 class Api:
-    """One server. Every call raises `ClientError`."""
+    """The calls on one server. Every call raises `ClientError`."""
 
-    def __init__(self, address: Address, http: httpx2.AsyncClient, patience: Patience) -> None:
+    def __init__(self, address: Address, http: httpx2.AsyncClient, reconnect_policy: ReconnectPolicy) -> None:
         self.address = address
-        self.patience = patience
+        self.reconnect_policy = reconnect_policy
         self._http = http
 
     async def get(self, path: str, **params: str | int) -> Body:
-        """What stands at `path`, which begins with `/v1/`."""
+        """Sends a GET for `path` until it is answered. Returns the body."""
         return await self._until_answered("GET", path, params, None, {})
 
     async def post(self, path: str, body: Body) -> Body:
-        """Carried out once, however often it has to be sent."""
+        """Sends a POST until it is answered. The server carries it out once, however often it was sent."""
         return await self._until_answered("POST", path, {}, body, {"Idempotency-Key": secrets.token_hex(16)})
 
     async def _until_answered(
@@ -54,61 +57,80 @@ class Api:
         while True:
             try:
                 with translated(self.address):
-                    got = await self._http.request(method, path, params=params, json=body, headers=headers)
-                    check(got.status_code, got.headers, got.content)
-                    found = decode_object(self.address, got.content)
+                    response = await self._http.request(method, path, params=params, json=body, headers=headers)
+                    check(response.status_code, response.headers, response.content)
+                    decoded = decode_object(self.address, response.content)
             except ClientError as error:
-                await self.patience.wait(error)
+                await self.reconnect_policy.wait(error)
             else:
-                self.patience.well()
-                return found
+                self.reconnect_policy.succeeded()
+                return decoded
 
     @asynccontextmanager
     async def stream(self, path: str, headers: Mapping[str, str]) -> AsyncIterator["Stream"]:
-        """One streamed response, whatever its status below 400. Tried once."""
+        """Opens one streamed response. Tried once. Raises `ClientError`, also for a status of 400 or more."""
         timeout = httpx2.Timeout(CONNECT_SECONDS, read=SILENCE_SECONDS)
         request = self._http.build_request("GET", path, headers=headers, timeout=timeout)
         with translated(self.address):
-            got = await self._http.send(request, stream=True)
+            response = await self._http.send(request, stream=True)
         try:
-            if got.status_code >= 400:
+            if response.status_code >= 400:
                 with translated(self.address):
-                    check(got.status_code, got.headers, await got.aread())
-            yield Stream(self.address, got)
+                    check(response.status_code, response.headers, await response.aread())
+            yield Stream(self.address, response)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
-                await got.aclose()
+                await response.aclose()
 
 
 class Stream:
-    """A response that goes on."""
+    """A response that is still being received."""
 
-    def __init__(self, address: Address, got: httpx2.Response) -> None:
-        self.status = got.status_code
+    def __init__(self, address: Address, response: httpx2.Response) -> None:
+        self.status = response.status_code
         self._address = address
-        self._chunks = got.aiter_bytes()
+        self._chunks = response.aiter_bytes()
 
     async def receive(self) -> bytes:
-        """What has come, at least a byte; nothing at the end. Raises `ClientError` when it was cut."""
-        # Only the reading: what the caller does with the bytes fails in its own name.
+        """Returns the next bytes; empty at the end. Raises `ClientError` when the connection was cut."""
+        # Only the read is translated: an error in what the caller does with the bytes must keep its own type.
         with translated(self._address):
             return await anext(self._chunks, b"")
 
 
 @asynccontextmanager
-async def open_api(address: Address, patience: Patience) -> AsyncIterator[Api]:
-    """The calls on one server, and the connections under them."""
+async def open_api(address: Address, reconnect_policy: ReconnectPolicy) -> AsyncIterator[Api]:
+    """Opens the HTTP client of one server. Yields the calls on it."""
     async with httpx2.AsyncClient(
         base_url=address.base,
-        verify=address.trust if address.trust is not None else False,  # unused without https
+        verify=address.trust if address.trust is not None else False,  # not used without https
         timeout=httpx2.Timeout(CONNECT_SECONDS, read=ANSWER_SECONDS),
         trust_env=not address.is_loopback,
     ) as http:
-        yield Api(address, http, patience)
+        yield Api(address, http, reconnect_policy)
 
 
-class translated:  # noqa: N801  # reads as a word, like contextlib's
-    """The HTTP library's errors as ours."""
+@asynccontextmanager
+async def open_websocket(
+    url: str, subprotocol: str | None = None, trust: ssl.SSLContext | None = None
+) -> AsyncIterator[WebSocketConnection]:
+    """Opens a connection to a `ws://` or `wss://` URL. Raises what `trio_websocket.open_websocket_url` raises.
+
+    It always closes the socket. trio-websocket (0.12) does not when the server ends the connection first, so a
+    client that reconnects again and again would keep one more socket open each time.
+    """
+    offered = [subprotocol] if subprotocol else None
+    async with open_websocket_url(url, ssl_context=trust, subprotocols=offered) as socket:
+        try:
+            yield socket
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
+                await socket.aclose()
+            await trio.aclose_forcefully(socket._stream)
+
+
+class translated:  # noqa: N801  # named like contextlib's context managers
+    """A context that turns errors of the HTTP library into `ClientError`."""
 
     def __init__(self, address: Address) -> None:
         self._url = address.base
@@ -123,7 +145,7 @@ class translated:  # noqa: N801  # reads as a word, like contextlib's
 
 
 def explain(url: str, secure: bool, error: BaseException) -> ClientError:
-    """A failed connection in words. `secure`: it was to be https."""
+    """The `ClientError` for a failed connection. `secure`: whether the URL is https."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -140,7 +162,7 @@ def explain(url: str, secure: bool, error: BaseException) -> ClientError:
 
 
 def check(status: int, headers: Mapping[str, str], content: bytes) -> None:
-    """Raises `Refused` for a status of 400 and more."""
+    """Raises `Refused` for a status of 400 or more."""
     if status < 400:
         return
     try:
@@ -152,7 +174,7 @@ def check(status: int, headers: Mapping[str, str], content: bytes) -> None:
 
 
 def decode_object(address: Address, content: bytes) -> Body:
-    """A JSON object, or whoever answers is none of ours."""
+    """Decodes a JSON object. Raises `ClientError` for anything else: the other side is not a Tokentape server."""
     try:
         return msgspec.json.decode(content, type=Body)
     except msgspec.DecodeError:

@@ -1,16 +1,20 @@
-"""What can go wrong between a client and a server, each with the next step for the person at the keyboard."""
+"""What can go wrong between a client and a server. Each error says the next step for the person at the keyboard.
+
+Owns these messages; it must not know which command or transport raises them.
+"""
 
 from typing import Any
 
 
 class ClientError(Exception):
-    """Something did not work. `code` is for programs, `next_step` says what to do, where there is something.
+    """A call on a server failed.
 
-    `passes` marks what may be well in a moment: the same request, with the same key, may be sent again.
-    `retry_after`, in seconds, is the server's wish.
+    `code` is for programs. `next_step` says what the person can do; it may be empty. `is_temporary`: the same
+    request, with the same idempotency key, may succeed when it is sent again. `retry_after`: after how many
+    seconds, if the server said so.
     """
 
-    passes = False
+    is_temporary = False
 
     def __init__(self, code: str, message: str, next_step: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -21,13 +25,13 @@ class ClientError(Exception):
 
 
 class BadAddress(ClientError):
-    """The address, or the file of certificates, cannot be meant. Whoever gave it is to blame."""
+    """The URL, or the file of certificates, is not valid. Whoever gave it is to blame."""
 
 
 class Unreachable(ClientError):
-    """No connection, or it was cut. Nobody has to be to blame."""
+    """There is no connection to the server, or it was cut. It may come back."""
 
-    passes = True
+    is_temporary = True
 
     def __init__(self, url: str, why: str) -> None:
         super().__init__(
@@ -38,7 +42,7 @@ class Unreachable(ClientError):
 
 
 class Untrusted(ClientError):
-    """The server's certificate is not one that this machine trusts."""
+    """This machine does not trust the server's certificate."""
 
     def __init__(self, url: str, why: str) -> None:
         super().__init__(
@@ -49,20 +53,23 @@ class Untrusted(ClientError):
 
 
 class Refused(ClientError):
-    """The server says no, in the shape of RFC 9457. Who is to blame stands in `status`: 4xx is the caller."""
+    """The server refused the request, with a problem document (RFC 9457).
+
+    `status` says who is to blame: 4xx the caller, 5xx the server.
+    """
 
     def __init__(self, status: int, problem: dict[str, Any], retry_after: float | None = None) -> None:
         code = str(problem.get("code", f"http_{status}"))
         detail = str(problem.get("detail", f"The server answered with status {status}."))
-        super().__init__(code, detail, _NEXT.get(code, ""), retry_after=retry_after)
+        super().__init__(code, detail, _NEXT_STEPS.get(code, ""), retry_after=retry_after)
         self.status = status
         self.problem = problem
-        self.passes = status in (429, 502, 503, 504)
+        self.is_temporary = status in (429, 502, 503, 504)
 
 
-_NEXT = {
+_NEXT_STEPS = {
     "not_found": "Ids are listed by GET /v1/conversations; --url names the server they belong to.",
     "host_not_allowed": "Or call the server by a name it knows, such as the one it was bound to.",
-    "cursor_ahead": "Begin at that position or before it, or at the start.",
+    "cursor_ahead": "Start at that position or before it.",
     "generation_running": "`tokentape tail` shows it; POST /v1/generations/ID/cancel ends it.",
 }

@@ -1,4 +1,4 @@
-"""What can be set, and from where: `TOKENTAPE_…` variables, the providers' own variables, and flags."""
+"""The settings, from `TOKENTAPE_…` variables, the providers' own variables, and flags."""
 
 from server.config.settings import OWN, BadSettings, Settings, load
 

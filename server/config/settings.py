@@ -1,7 +1,8 @@
 """The settings: names, defaults, units, bounds. An unknown name or a bad value is refused at start.
 
-A typo that is silently ignored is found in production; so every `TOKENTAPE_…` variable must be known. Values
-of secrets are never shown.
+Owns the table of settings and their messages. Every `TOKENTAPE_…` variable must be a known one, because a typo
+that is ignored at start is found in production. A secret's value is never shown. It must not know what the
+settings do.
 """
 
 import base64
@@ -16,27 +17,27 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import EnvSettingsSource
 
-from eventstore.postgres.address import parse
-from server.config.public_url import PublicUrl
-from server.config.web_names import parse_host, parse_origin
+from eventstore.postgres.database_url import parse_database_url
+from server.config.web_addresses import PublicUrl, parse_host, parse_origin
 
 PREFIX = "TOKENTAPE_"
 LISTS = ("allowed_hosts", "allowed_origins", "trusted_proxies", "workflows", "webhook_ports")
-"""Written with commas between."""
+"""Settings that hold several values, written with commas."""
 PROVIDERS = ("openai_", "anthropic_")
-"""How settings begin that providers' own variables name (`OPENAI_API_KEY`): they take no prefix and no flag."""
+"""Prefixes of the settings that are read from a provider's own variable (`OPENAI_API_KEY`): these have no flag."""
 SECRETS = ("webhook_secret",)
-"""Our own that take no flag: everybody on the machine can read a command line."""
+"""Tokentape's own settings without a flag: every user of a machine can read its processes' command lines."""
 
 
 class BadSettings(Exception):
-    """What is set makes no sense. The message names each setting, its value and what would be right."""
+    """The settings are wrong; the operator is to blame. The message names each setting, its value and what is
+    right."""
 
 
 def _postgres_url(value: str) -> str:
     if not value.startswith("postgres"):
         raise ValueError("it has to look like postgresql://user:password@host:5432/database")
-    parse(value)  # raises a ValueError that says what is wrong with it
+    parse_database_url(value)  # raises a ValueError that says what is wrong with it
     return value
 
 
@@ -54,7 +55,7 @@ def _bind(value: str) -> str:
 
 
 def _folder(value: Any) -> Any:
-    if value == "":  # Path would make the present folder of it
+    if value == "":  # Path('') is the current folder
         raise ValueError("it has to name a folder")
     return value
 
@@ -66,7 +67,7 @@ def _file(value: Any) -> Any:
 
 
 def _signing_secret(value: SecretStr) -> SecretStr:
-    # Strictly: the library that signs passes over what is no base64, and would sign with what is left.
+    # Validated strictly: the signing library skips characters that are no base64 and signs with the rest.
     text = value.get_secret_value()
     rest = text.removeprefix("whsec_")
     try:
@@ -132,7 +133,7 @@ class Settings(BaseSettings):
     bind: Annotated[str, AfterValidator(_bind)] = Field(
         "127.0.0.1:8000", description="address and port to listen on"
     )
-    # A URL may hold a password, so none is part of what is printed.
+    # repr=False: a URL may hold a password, and settings are printed in errors and logs.
     database_url: PostgresUrl | None = Field(
         None, repr=False, description="the Postgres to use; default: an embedded one"
     )
@@ -201,7 +202,7 @@ class Settings(BaseSettings):
 
     @property
     def connections(self) -> int:
-        """How many connections there may be: more than streams, for polls and commands come beside them."""
+        """The limit of open connections: more than of streams, because polls and commands need connections too."""
         return self.max_connections or self.max_streams + self.max_streams // 4 + 100
 
     @classmethod
@@ -213,12 +214,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags first, then the environment; no files."""
+        """Flags before the environment; no files are read."""
         return init_settings, _Environment(settings_cls)
 
 
 class _Environment(EnvSettingsSource):
-    """The environment, with comma lists read as lists."""
+    """The environment, in which lists are written with commas."""
 
     def prepare_field_value(self, field_name: str, field: Any, value: Any, value_is_complex: bool) -> Any:
         if field_name in LISTS:
@@ -230,16 +231,13 @@ OWN = tuple(name for name in Settings.model_fields if not name.startswith((*PROV
 """The names of Tokentape's own settings: those that have a flag."""
 
 CLIENTS = ("url", "cacert")
-"""`TOKENTAPE_URL` and `TOKENTAPE_CACERT`: read by the commands that talk to a server, no settings of one."""
+"""`TOKENTAPE_URL` and `TOKENTAPE_CACERT` are read by the commands that talk to a server, not by the server."""
 
 
 def load(flags: Mapping[str, Any] | None = None) -> Settings:
-    """The settings from flags (None means not given) and the environment.
-
-    Raises `BadSettings`: whoever set them is to blame, and the message says what would be right.
-    """
+    """The settings from `flags`, where None means not given, and from the environment. Raises `BadSettings`."""
     known = {PREFIX + name.upper() for name in (*OWN, *SECRETS, *CLIENTS)}
-    # However it is written: pydantic-settings does not heed the case either.
+    # In any case of letters, as pydantic-settings reads them.
     named = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
     complaints = [_unknown(name) for name in named if name.upper() not in known]
     given = {name: _names(value) if name in LISTS else value for name, value in (flags or {}).items()}

@@ -6,11 +6,9 @@ import re
 import pytest
 from rich.console import Console
 
-from server.cli.event_format import Asides, Event, summary
-from server.cli.event_printer import PeopleTeller
-from server.cli.live_output import LivePaper
-from server.cli.output import PlainPaper
-from server.cli.status_line import Doing
+from server.cli.terminal.event_format import Asides, Event, StatusLine, TextEventPrinter, summary
+from server.cli.terminal.live_output import LiveOutput
+from server.cli.terminal.output import PlainOutput
 
 CALL = "call_" + "0" * 26
 OTHER = "call_" + "1" * 26
@@ -49,16 +47,16 @@ done
 
 def test_on_a_pipe_each_line_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     """As `tail` and `replay` print them, in their order; a line that goes on is no new one."""
-    with PlainPaper() as paper:
-        PeopleTeller(paper).tell(MIXED)
+    with PlainOutput() as output:
+        TextEventPrinter(output).print_events(MIXED)
     assert capsys.readouterr() == (SHOWN, "")
 
 
 def test_beside_an_answer_on_a_pipe_they_are_no_part_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     """As `chat` prints them: standard output is what was said."""
-    with PlainPaper(asides_apart=True) as paper:
-        PeopleTeller(paper).tell([event for event in MIXED if event is not STARTED])
-        paper.note("over")
+    with PlainOutput(asides_apart=True) as output:
+        TextEventPrinter(output).print_events([event for event in MIXED if event is not STARTED])
+        output.note("over")
     out, err = capsys.readouterr()
     assert out == "so now\ndone\n"
     assert err.splitlines() == [
@@ -77,10 +75,10 @@ def drawn(events: list[Event], *, markdown: bool = False, colours: bool = True) 
         highlight=False,
         markup=False,
     )
-    with LivePaper(console, lambda: None, markdown=markdown) as paper:
+    with LiveOutput(console, lambda: None, markdown=markdown) as output:
         for event in events:
-            PeopleTeller(paper).tell([event])
-            paper.refresh()
+            TextEventPrinter(output).print_events([event])
+            output.refresh()
     return out.getvalue()
 
 
@@ -109,17 +107,17 @@ def test_a_call_whose_first_piece_was_not_seen_goes_by_its_id() -> None:
 
 
 def test_the_line_under_an_answer() -> None:
-    doing = Doing()
+    status = StatusLine()
     words = []
     for event in [STARTED, thought("hm"), token("a"), piece("{", name="refund"), thought("hm"), STARTED]:
-        doing.take(event)
-        words.append(doing.words(1.0))
+        status.add(event)
+        words.append(status.text(1.0))
     assert words == [
         "0 tokens · 1.0 s",
         "thinks · 0 tokens · 1.0 s",
-        "1 tokens · 1.0 s",
-        "writes a call · 1 tokens · 1.0 s",
-        "thinks · 1 tokens · 1.0 s",
+        "1 token · 1.0 s",
+        "writes a call · 1 token · 1.0 s",
+        "thinks · 1 token · 1.0 s",
         "0 tokens · 1.0 s",
     ]
 

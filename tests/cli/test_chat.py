@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager
 
 import trio
 
-from tests.cli.commands import tokentape
-from tests.cli.fronts import listening, saying
-from tests.cli.terminal import Terminal, on_terminal
+from tests.cli.command_runner import tokentape
+from tests.cli.fake_endpoints import listening, saying
+from tests.cli.virtual_terminal import Terminal, on_terminal
 from tests.faults.readers import ask, read_log, wait_closed
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client

@@ -4,8 +4,8 @@ import json
 
 import trio
 
-from tests.cli.commands import tokentape
-from tests.cli.terminal import on_terminal
+from tests.cli.command_runner import tokentape
+from tests.cli.virtual_terminal import on_terminal
 from tests.faults.readers import read_log
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
@@ -109,7 +109,7 @@ async def test_cuts_are_not_seen_in_the_answer(database: TestDatabase) -> None:
             assert await it.end() == 0
         log = await _log(server)
         text = "".join(str(one["delta"]) for one in log if one["type"] == "token")
-        assert _squeezed(it.screen.text).startswith(_squeezed(text) + "1tokensin")
+        assert _squeezed(it.screen.text).startswith(_squeezed(text) + "1tokenin")
         assert proxy.connections >= 6
         assert "reconnecting" not in it.screen.text
 

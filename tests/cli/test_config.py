@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from server.cli.config_sources import without_password
+from server.cli.config import without_password
 from server.config import Settings
-from tests.cli.commands import tokentape
+from tests.cli.command_runner import tokentape
 
 SECRETS = {
     "TOKENTAPE_DATABASE_URL": "postgresql://me:hunter2@db/tape?sslpassword=hunter2&sslmode=require",

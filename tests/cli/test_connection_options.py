@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from server.client.address import parse_address
 from server.client.errors import BadAddress
-from tests.cli.commands import tokentape
-from tests.cli.fronts import listening, pass_on, with_tls
+from server.client.server_url import parse_address
+from tests.cli.command_runner import tokentape
+from tests.cli.fake_endpoints import listening, pass_on, with_tls
 from tests.faults.readers import ask, wait_closed
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
@@ -46,7 +46,7 @@ async def test_an_unknown_id(database: TestDatabase) -> None:
         run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 1}})
         wrong = await tokentape("tail", run["id"], env=env)
         assert wrong.status == 2
-        assert "the id of a generation; this wants that of a conversation" in wrong.err
+        assert "the id of a generation; the command wants that of a conversation" in wrong.err
         bad = await tokentape("replay", "gen_x", "--json", env=env)
         assert bad.status == 2
         assert "26 characters" in json.loads(bad.err)["error"]["message"]
@@ -122,7 +122,7 @@ async def test_something_else_answers() -> None:
         ("http://", None, "http://127.0.0.1:8000"),
         ("http://h:port", None, "cannot be read"),
         ("http://h/?x=1", None, "not the address of a server"),
-        ("http://me:hunter2@h", None, "a name or a password"),
+        ("http://me:hunter2@h", None, "a user name or a password"),
         ("http://h", "ca.pem", "https"),
         ("https://h", "/does/not/exist.pem", "No such file"),
         ("https://h", __file__, "cacert"),

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from server.cli.event_format import line_for, told
-from server.cli.status_line import Doing
+from server.cli.terminal.event_format import StatusLine, describe, format_event, summary
 
 CALL = "call_" + "0" * 26
 PROPOSED = {
@@ -40,16 +39,16 @@ def test_a_call_with_characters_that_nobody_sees_is_marked(character: str) -> No
     """In a name, a value, a nested name; proposed, and decided with other arguments. All of it can be read."""
     for arguments in ({"to": f"a{character}b"}, {f"a{character}b": 1}, {"x": [{"y": character}]}):
         for event in ({**PROPOSED, "arguments": arguments}, {**DECIDED, "arguments": arguments}):
-            words = told(event) or ""
+            words = describe(event) or ""
             assert words.endswith(HIDDEN)
             assert character not in words
-            assert character not in line_for({**event, "position": 1}).plain
-    assert (told({**PROPOSED, "name": f"re{character}fund"}) or "").endswith(HIDDEN)
+            assert character not in format_event({**event, "position": 1}).plain
+    assert (describe({**PROPOSED, "name": f"re{character}fund"}) or "").endswith(HIDDEN)
 
 
 @pytest.mark.parametrize("text", ["café", "日本", "שלום", "line\nbreak", "tab\t", "\\u202e"])
 def test_a_call_that_can_be_read_is_not(text: str) -> None:
-    assert HIDDEN not in (told({**PROPOSED, "arguments": {"to": text}}) or "")
+    assert HIDDEN not in (describe({**PROPOSED, "arguments": {"to": text}}) or "")
 
 
 @pytest.mark.parametrize(
@@ -58,11 +57,11 @@ def test_a_call_that_can_be_read_is_not(text: str) -> None:
         ({"type": "generation.started", "attempt": 1, "worker": "w"}, None),
         (
             {"type": "generation.started", "attempt": 2, "worker": "w"},
-            "attempt 2: the answer begins anew; what was decided and done stays",
+            "attempt 2: the answer starts again; decisions and finished work are kept",
         ),
         (
             {"type": "generation.interrupted", "attempt": 1, "reason": "worker_lost"},
-            "worker_lost; it is taken up again",
+            "worker_lost; it will be resumed",
         ),
         (PROPOSED, 'refund {"order":17} waits for a decision until 2026-11-22T11:00:00Z'),
         ({**PROPOSED, "needs_approval": False}, 'refund {"order":17}'),
@@ -93,15 +92,15 @@ def test_a_call_that_can_be_read_is_not(text: str) -> None:
     ids=lambda value: value["type"] if isinstance(value, dict) else "",
 )
 def test_words(event: dict[str, Any], words: str | None) -> None:
-    assert told(event) == words
+    assert describe(event) == words
 
 
 def test_a_line_says_where_and_on_what_to_decide() -> None:
-    assert line_for({"position": 7, **PROPOSED}).plain == (
+    assert format_event({"position": 7, **PROPOSED}).plain == (
         f'     7  tool.proposed  refund {{"order":17}} waits for a decision until 2026-11-22T11:00:00Z  {CALL}'
     )
     future = {"position": 8, "type": "from.the.future", "at": "…", "generation": "gen_x", "x": [1]}
-    assert line_for(future).plain == "     8  from.the.future  x=[1]"
+    assert format_event(future).plain == "     8  from.the.future  x=[1]"
 
 
 def test_a_request_says_what_was_asked_for() -> None:
@@ -115,7 +114,7 @@ def test_a_request_says_what_was_asked_for() -> None:
         "by": "anonymous",
     }
     assert (
-        line_for(asked).plain
+        format_event(asked).plain
         == "     2  generation.requested  demo  tokens=5  tools=look, refund  if_running=queue"
     )
     played = {
@@ -125,7 +124,7 @@ def test_a_request_says_what_was_asked_for() -> None:
         "on_crash": "restart",
         "ephemeral": True,
     }
-    assert line_for({"position": 2, "type": "generation.requested", **played}).plain == (
+    assert format_event({"position": 2, "type": "generation.requested", **played}).plain == (
         '     2  generation.requested  grading  input={"pages":3}  on_crash=restart  ephemeral'
     )
 
@@ -141,15 +140,15 @@ def test_what_a_tool_or_a_person_says_cannot_reach_into_the_terminal() -> None:
         {"type": "progress", "done": 1, "total": 2, "unit": rude, "stage": rude},
         {"type": "generation.requested", "workflow": rude, "input": rude, "parameters": {}, "tools": [rude]},
     ):
-        line = line_for({"position": 1, **event}).plain
+        line = format_event({"position": 1, **event}).plain
         assert "\x1b" not in line
         assert "\n" not in line
 
 
 def test_what_an_answer_is_about() -> None:
     """From its turn over its calls to its end; a second attempt counts anew."""
-    doing = Doing()
-    said = [doing.words(1)]
+    status = StatusLine()
+    said = [status.text(1)]
     for event in (
         {"type": "generation.started", "attempt": 1},
         {"type": "token", "delta": "a"},
@@ -161,17 +160,22 @@ def test_what_an_answer_is_about() -> None:
         {"type": "generation.interrupted", "attempt": 1, "reason": "server_stopped"},
         {"type": "generation.started", "attempt": 2},
     ):
-        doing.take(event)
-        said.append(doing.words(1))
+        status.add(event)
+        said.append(status.text(1))
     assert said == [
         "waits for its turn · 1 s",
         "0 tokens · 1.0 s",
-        "1 tokens · 1.0 s",
+        "1 token · 1.0 s",
         "waits for a decision on refund",
-        "1 tokens · 1.0 s",
+        "1 token · 1.0 s",
         "waits for a client's refund",
-        "1 tokens · 1.0 s",
-        "1 of 2 pages · 1 tokens · 1.0 s",
+        "1 token · 1.0 s",
+        "1 of 2 pages · 1 token · 1.0 s",
         "waits for its turn · 1 s",
         "0 tokens · 1.0 s",
     ]
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 tokens in"), (1, "1 token in"), (2, "2 tokens in")])
+def test_a_noun_is_plural_by_its_number(number: int, words: str) -> None:
+    assert summary({"type": "generation.completed", "usage": {"input_tokens": number}}) == words

@@ -1,12 +1,15 @@
-"""The paper on a terminal, without one: what Markdown may make of an answer, and where our own notes wrap."""
+"""Output on a terminal: how streamed text is split into rows, what Markdown may show, where notes wrap."""
 
 import io
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
-from server.cli.live_output import LivePaper
+from server.cli.terminal.live_output import LiveOutput, split_rows
 
 LINKS = [
     "[https://bank.example](https://evil.example)",
@@ -14,17 +17,17 @@ LINKS = [
     "<https://evil.example>",
 ]
 NO_LINKS = ["![https://bank.example](https://evil.example/x.png)", "[x][1]\n\n[1]: https://evil.example"]
-"""Of which nothing is left that could be followed."""
+"""Rendered, these leave no address that could be followed."""
 
 
 def _written(text: str, *, markdown: bool = False, width: int = 40, note: str = "") -> str:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=width, highlight=False, emoji=False, markup=False)
-    with LivePaper(console, lambda: None, markdown=markdown) as paper:
-        paper.write(text)
-        paper.refresh()
+    with LiveOutput(console, lambda: None, markdown=markdown) as output:
+        output.write(text)
+        output.refresh()
         if note:
-            paper.note(note)
+            output.note(note)
     return out.getvalue()
 
 
@@ -38,10 +41,17 @@ def test_markdown_hides_no_address(text: str, ending: str) -> None:
 
 
 @pytest.mark.parametrize("markdown", [False, True])
-def test_no_sequence_of_the_answers_own_gets_through(markdown: bool) -> None:
-    """Whatever is around it: code, a heading, a link's text."""
-    rude = "\x1b]8;;https://evil.example\x1b\\\\x\x1b]8;;\x1b\\\\ \x9d0;t\x07"
-    for text in (rude, f"`{rude}`", f"```\n{rude}\n```", f"# {rude}", f"[{rude}](x)", f"[x]({rude})"):
+def test_escape_sequences_in_an_answer_are_not_printed(markdown: bool) -> None:
+    """Also within code, a heading, or the text of a link."""
+    escape_sequences = "\x1b]8;;https://evil.example\x1b\\\\x\x1b]8;;\x1b\\\\ \x9d0;t\x07"
+    for text in (
+        escape_sequences,
+        f"`{escape_sequences}`",
+        f"```\n{escape_sequences}\n```",
+        f"# {escape_sequences}",
+        f"[{escape_sequences}](x)",
+        f"[x]({escape_sequences})",
+    ):
         written = _written(text, markdown=markdown)
         assert "\x1b]" not in written
         assert not re.search("[\x80-\x9f\x07]", written)
@@ -49,7 +59,7 @@ def test_no_sequence_of_the_answers_own_gets_through(markdown: bool) -> None:
 
 @pytest.mark.parametrize("width", [10, 23, 40])
 def test_notes_wrap_between_words(width: int) -> None:
-    """At the terminal's edge; a word that is longer than the terminal is broken, and none is lost."""
+    """Notes wrap at the terminal's edge; a word longer than a row is broken, and no word is lost."""
     note = "worker_lost: the server stopped. This is all that was written; it stays in the log. ids_are_long_ones"
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", _written("", width=width, note=note)).strip()
     rows = plain.split("\n")
@@ -57,3 +67,29 @@ def test_notes_wrap_between_words(width: int) -> None:
     whole = [word for word in note.split() if len(word) <= width]
     assert [word for word in plain.split() if word in whole] == whole
     assert "".join(plain.split()) == "".join(note.split())
+
+
+PROSE = st.text(st.sampled_from("ab cdé“ \n日本wörd-longer"), max_size=200)
+
+
+@given(PROSE, st.integers(2, 30), st.lists(st.integers(1, 9), max_size=60))
+def test_rows_hold_all_text_whatever_the_pieces(text: str, width: int, sizes: list[int]) -> None:
+    """No letter is lost, repeated or moved, no row is wider than the terminal, however the text was cut."""
+    rows: list[str] = []
+    rest = ""
+    place = 0
+    for size in [*sizes, len(text)]:
+        settled, rest = split_rows(rest + text[place : place + size], width)
+        rows += settled
+        place += size
+    assert "".join([*rows, rest]).replace(" ", "") == text.replace(" ", "").replace("\n", "")
+    assert all(cell_len(row) <= width for row in [*rows, rest])
+    assert (rows, rest) == split_rows(text, width)
+
+
+def test_rows_break_at_spaces() -> None:
+    """A word is broken only if it is longer than a row."""
+    assert split_rows("one two three", 8) == (["one two"], "three")
+    assert split_rows("abcdefghij", 4) == (["abcd", "efgh"], "ij")
+    assert split_rows("a\n\nb", 4) == (["a", ""], "b")
+    assert split_rows("日本語", 4) == (["日本"], "語")

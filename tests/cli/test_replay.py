@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 import pytest
 import trio
 
-from server.cli.replay_player import Tempo
-from tests.cli.commands import tokentape
-from tests.cli.terminal import on_terminal
+from server.cli.replay import ReplayClock
+from tests.cli.command_runner import tokentape
+from tests.cli.virtual_terminal import on_terminal
 from tests.faults.readers import Event, ask, read_log, wait_closed
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server, running
@@ -84,7 +84,7 @@ async def test_in_its_own_time(database: TestDatabase) -> None:
 )
 def test_when_events_are_due(pace: float, gaps: list[float], due: list[float], left_out: float) -> None:
     """By the log's times, the pace, and the longest pause."""
-    tempo = Tempo(pace, 5.0)
+    tempo = ReplayClock(pace, 5.0)
     at = START
     tempo.step(at)
     found = [tempo.due]
@@ -128,7 +128,7 @@ async def test_a_person_sees_how_far_it_is_and_may_stop_it(database: TestDatabas
         rest = await tokentape("replay", name, "--instant", "--from", str(begin), "--json", "--url", server.url)
         assert [json.loads(line) for line in rest.out.splitlines()] == log[begin - 1 :]
         shown = "".join("".join(event.get("delta", "") for event in log[: begin - 1]).split())
-        assert f"{shown}stoppedbehindposition{begin - 1}" in it.screen.squeezed
+        assert f"{shown}stoppedafterposition{begin - 1}" in it.screen.squeezed
 
 
 async def test_a_reader_that_has_seen_enough(database: TestDatabase) -> None:

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 import migrations
-from tests.cli.commands import tokentape
+from tests.cli.command_runner import tokentape
 from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.http import http_client
 from tests.harness.servers import Server, running

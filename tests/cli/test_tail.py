@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from tests.cli.commands import tokentape
-from tests.cli.terminal import on_terminal
+from tests.cli.command_runner import tokentape
+from tests.cli.virtual_terminal import on_terminal
 from tests.faults.readers import ask, read_log, wait_closed
 from tests.harness.databases import TestDatabase
-from tests.harness.servers import ROOT, Server, running
+from tests.harness.processes import ROOT
+from tests.harness.servers import Server, running
 
 
 @asynccontextmanager

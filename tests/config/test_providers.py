@@ -5,22 +5,22 @@ import traceback
 import pytest
 
 from server.config import BadSettings, load
-from server.providers import upstreams_from
-from server.upstream import Limits, Upstreams
-from server.upstream.provider import Provider
+from server.providers import ProviderRegistry, Timeouts
+from server.providers.http_provider import HttpProvider
+from server.providers.registry import providers_from
 
 PROVIDERS = ["openai", "anthropic"]
 
 
-def made(env: dict[str, str] | None = None) -> Upstreams:
+def made(env: dict[str, str] | None = None) -> ProviderRegistry:
     """The upstreams of the present environment, with these proxies."""
-    return upstreams_from(load(), env or {})
+    return providers_from(load(), env or {})
 
 
-def provider(name: str, env: dict[str, str] | None = None) -> Provider:
+def provider(name: str, env: dict[str, str] | None = None) -> HttpProvider:
     """The provider that serves `name/x`."""
     found, model = made(env).resolve(f"{name}/x")
-    assert isinstance(found, Provider)
+    assert isinstance(found, HttpProvider)
     assert model == "x"
     return found
 
@@ -81,7 +81,7 @@ def test_the_environments_proxy_is_taken_unless_it_is_told_not_to_be(
     env = {"HTTPS_PROXY": "http://proxy.example:3128"}
     through = provider(name, env)._settings.route()
     assert through is not None
-    assert through.address.host == "proxy.example"
+    assert through.url.host == "proxy.example"
     domain = {"openai": "openai.com", "anthropic": "anthropic.com"}[name]
     assert provider(name, env | {"NO_PROXY": domain})._settings.route() is None
     assert provider(name, {"HTTP_PROXY": "http://proxy.example:3128"})._settings.route() is None
@@ -90,10 +90,10 @@ def test_the_environments_proxy_is_taken_unless_it_is_told_not_to_be(
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_stall_is_what_was_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{name.upper()}_API_KEY", "sk-1")
-    assert provider(name)._settings.limits == Limits()
+    assert provider(name)._settings.timeouts == Timeouts()
     monkeypatch.setenv("TOKENTAPE_UPSTREAM_STALL", "7")
     monkeypatch.setenv("TOKENTAPE_UPSTREAM_FIRST_BYTE", "8")
-    assert provider(name)._settings.limits == Limits(idle=7.0, first_byte=8.0)
+    assert provider(name)._settings.timeouts == Timeouts(idle=7.0, first_byte=8.0)
 
 
 def test_a_dialect_is_taken_and_one_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from server.config import BadSettings, load
-from server.config.public_url import PublicUrl
+from server.config.web_addresses import PublicUrl
 
 
 @pytest.mark.parametrize(

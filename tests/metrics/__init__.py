@@ -1,1 +1,0 @@
-"""Figures and log lines: each moves with what it tells of."""

@@ -1,0 +1,1 @@
+"""StoreStats and log lines: each moves with what it tells of."""
