@@ -1,1 +1,1 @@
-"""Figures, as ratios taken side by side in one run: `make bench`. Never a timed test; see RESULTS.md."""
+"""Benchmarks: ratios measured side by side in one run (`make bench`), never a timed test. See RESULTS.md."""

@@ -1,7 +1,7 @@
-"""One run of traffic: an upstream, a server, readers; G generations, R readers each, for some seconds.
+"""Runs traffic through a server: a mock provider, a number of generations, readers of each, for some seconds.
 
-Starts them, watches what each costs, and brings the two witnesses together: what the upstream sent and what
-the readers got. Several benchmarks are such runs with different settings.
+Owns the start of these processes, the measurement of what each costs, and the comparison of what the provider sent
+with what the readers received. Several benchmarks are such runs with different settings; it must not know them.
 """
 
 import secrets
@@ -14,14 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from bench.figures.verdict import Recording, Verdict, judge
-from bench.stand.database import Database
-from bench.stand.helper import Helper, helper
-from bench.stand.proc import pss
-from bench.stand.progress import bar
-from bench.stand.revision import PRESENT, Revision
-from bench.stand.server import Server, serving
-from bench.stand.watch import Look, Use, use, watching
+from bench.analysis.token_delivery import Delivery, Recording, measure_delivery
+from bench.benchmark import progress_bar
+from bench.harness.child_process import ChildProcess, child_process
+from bench.harness.git_revision import PRESENT, Revision
+from bench.harness.postgres import Database
+from bench.harness.resource_usage import ResourceSample, ResourceUse, monitor_resources, pss, resource_use
+from bench.harness.server_process import Server, serving
 
 SPARE_SECONDS = 60.0
 MARGIN_NS = 500_000_000
@@ -30,7 +29,11 @@ MARGIN_NS = 500_000_000
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How much of it. `rate` in tokens a second (0: as fast as it goes), `delay` before a first token in s."""
+    """How much traffic.
+
+    `rate`: tokens a second of each generation (0: as fast as it goes). `ramp`: seconds over which the generations
+    are started. `delay`: seconds before a first token.
+    """
 
     generations: int = 100
     rate: float = 50.0
@@ -41,20 +44,20 @@ class Traffic:
 
     @property
     def tokens(self) -> int:
-        """Of one generation."""
+        """How many tokens one generation has."""
         return max(1, round((self.rate or 1) * self.seconds))
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a run: what the readers got, and what it cost. `late` is the upstream's own, in ms.
+    """The outcome of a run. `late`: how late the provider itself sent each token, in ms.
 
     `use`, `seconds`, `tokens` (as sent) and `span` are those of the steady part.
     """
 
-    verdict: Verdict
+    delivery: Delivery
     late: list[float] = field(default_factory=list)
-    use: dict[str, Use] = field(default_factory=dict)
+    use: dict[str, ResourceUse] = field(default_factory=dict)
     seconds: float = 0.0
     tokens: int = 0
     pss: int = 0
@@ -62,39 +65,41 @@ class Outcome:
 
     @property
     def tokens_a_second(self) -> float:
-        """Sent by the upstream."""
+        """Tokens that the provider sent, a second."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def cpu(self, group: str) -> float:
-        """µs a token."""
+        """CPU of a group of processes, in µs a token."""
         return self.use[group].cpu / self.tokens * 1e6 if self.tokens and group in self.use else 0.0
 
     def busy(self, group: str) -> float:
-        """Cores."""
+        """How many cores a group of processes kept busy."""
         return self.use[group].cpu / self.seconds if group in self.use else 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """A server with its upstream and its database, up and ready."""
+class SystemUnderTest:
+    """A server that is ready, with its mock provider (`upstream`) and its database."""
 
     server: Server
-    upstream: Helper
+    upstream: ChildProcess
     database: Database
 
 
 @contextmanager
-def site(database: Database, env: Mapping[str, str] | None = None, revision: Revision = PRESENT) -> Iterator[Site]:
-    """Up for as long as the context."""
-    with helper("upstream") as upstream:
-        port = upstream.until("port", 10)["port"]
+def system_under_test(
+    database: Database, env: Mapping[str, str] | None = None, revision: Revision = PRESENT
+) -> Iterator[SystemUnderTest]:
+    """Starts the mock provider and the server. They run while the context lasts."""
+    with child_process("mock_provider") as upstream:
+        port = upstream.wait_for("port", 10)["port"]
         own = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "bench"}
         with serving(database.app_url, {**own, **(env or {})}, revision) as server:
-            yield Site(server, upstream, database)
+            yield SystemUnderTest(server, upstream, database)
 
 
-def run(where: Site, traffic: Traffic, what: str = "load") -> Outcome:
-    """Runs it, waits for its end, and judges it."""
+def run(system: SystemUnderTest, traffic: Traffic, what: str = "load") -> Outcome:
+    """Runs the traffic to its end and measures it. `what`: the label of the progress bar."""
     name = secrets.token_hex(4)
     script = {"run": name, "rate": traffic.rate, "tokens": traffic.tokens, "delay": traffic.delay}
     asks = [
@@ -103,65 +108,67 @@ def run(where: Site, traffic: Traffic, what: str = "load") -> Outcome:
     ]
     length = traffic.ramp + traffic.delay + traffic.seconds
     roots = {
-        "server": where.server.pid,
-        "Postgres": where.database.postgres.pid,
-        "upstream": where.upstream.pid,
+        "server": system.server.pid,
+        "Postgres": system.database.postgres.pid,
+        "upstream": system.upstream.pid,
     }
     with (
         tempfile.TemporaryDirectory() as folder,
-        helper("reader") as reader,
-        watching({**roots, "client": reader.pid}) as watch,
+        child_process("stream_readers") as reader,
+        monitor_resources({**roots, "client": reader.pid}) as monitor,
     ):
         path = str(Path(folder) / "got")
-        reader.tell(
-            port=where.server.port,
+        reader.send(
+            port=system.server.port,
             asks=asks,
             ramp=traffic.ramp,
             readers=traffic.readers,
             deadline=length + SPARE_SECONDS,
             path=path,
         )
-        # Late in the steady part: later there is less to hold.
-        memory = _wait(reader, length, what, lambda: pss(where.server.pid))
-        where.upstream.tell(do="log", path=f"{path}.sent")
-        where.upstream.until("written", SPARE_SECONDS)
+        # Memory is measured late in the steady part: after it the server holds fewer streams.
+        memory = _wait(reader, length, what, lambda: pss(system.server.pid))
+        system.upstream.send(do="log", path=f"{path}.sent")
+        system.upstream.wait_for("written", SPARE_SECONDS)
         rows = msgspec.msgpack.decode(Path(path).read_bytes())
         sent = msgspec.msgpack.decode(Path(f"{path}.sent").read_bytes())
-    stamps = {int(key.partition("/")[2]): each for key, (each, _) in sent.items()}
-    outcome = Outcome(judge((Recording(*row) for row in rows), stamps, traffic.tokens), pss=memory)
+    sent_at = {int(key.partition("/")[2]): each for key, (each, _) in sent.items()}
+    outcome = Outcome(measure_delivery((Recording(*row) for row in rows), sent_at, traffic.tokens), pss=memory)
     outcome.late = [ns / 1e6 for _, late in sent.values() for ns in late]
-    begin, end = _steady(list(stamps.values()))
-    _count_cost(outcome, watch.between(begin, end), list(stamps.values()))
+    begin, end = _steady(list(sent_at.values()))
+    _count_cost(outcome, monitor.between(begin, end), list(sent_at.values()))
     return outcome
 
 
-def _wait(reader: Helper, length: float, what: str, measure: Callable[[], int]) -> int:
-    """Until all is written; the measure is taken when four fifths are over."""
+def _wait(reader: ChildProcess, length: float, what: str, measure: Callable[[], int]) -> int:
+    """Waits until the readers have written their recordings. Returns `measure()`, called at 80 % of `length`."""
     began = time.monotonic()
     measured = 0
-    with bar(what, length) as show:
+    with progress_bar(what, length) as show:
         while True:
-            word = reader.answer(length + 2 * SPARE_SECONDS)
+            answer = reader.receive(length + 2 * SPARE_SECONDS)
             passed = time.monotonic() - began
-            if "written" in word:
+            if "written" in answer:
                 return measured or measure()
             if not measured and passed > length * 0.8:
                 measured = measure()
-            show(min(passed, length), f"{word['open']} open, {word['ended']} ended")
+            show(min(passed, length), f"{answer['open']} open, {answer['ended']} ended")
 
 
-def _steady(stamps: list[list[int]]) -> tuple[int, int]:
+def _steady(sent_at: list[list[int]]) -> tuple[int, int]:
     """From the moment the last generation has begun to the moment the first has ended."""
-    begun = [one[0] for one in stamps if one]
-    ended = [one[-1] for one in stamps if one]
+    begun = [one[0] for one in sent_at if one]
+    ended = [one[-1] for one in sent_at if one]
     return (max(begun) + MARGIN_NS, min(ended) - MARGIN_NS) if begun else (0, 0)
 
 
-def _count_cost(outcome: Outcome, looks: tuple[Look, Look] | None, stamps: list[list[int]]) -> None:
-    if looks is None:
+def _count_cost(
+    outcome: Outcome, samples: tuple[ResourceSample, ResourceSample] | None, sent_at: list[list[int]]
+) -> None:
+    if samples is None:
         return  # too short for a steady part: latencies only
-    first, last = looks
+    first, last = samples
     outcome.seconds = (last.at - first.at) / 1e9
-    outcome.tokens = sum(1 for one in stamps for at in one if first.at <= at < last.at)
-    outcome.use = use(first, last)
+    outcome.tokens = sum(1 for one in sent_at for at in one if first.at <= at < last.at)
+    outcome.use = resource_use(first, last)
     outcome.span = (first.at, last.at)

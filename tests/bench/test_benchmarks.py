@@ -12,13 +12,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.benchmark import Benchmark
-from bench.catalogue import ALL
-from bench.results import keep, table
-from bench.stand.database import Postgres, open_postgres
+from bench.benchmark import Benchmark, markdown_table, write_report
+from bench.benchmarks import ALL
+from bench.harness.postgres import Postgres, open_postgres
 
-LONG = frozenset({"durability", "fanout", "jobs", "polls", "replay", "search"})
-"""They take longest, and are made of what the others are made of."""
+LONG = frozenset({"capacity", "durability", "fanout", "job-polling", "replay", "snapshot-polling"})
+"""These take longest, and use the same parts as the others."""
 
 
 def _mark(one: Benchmark[Any]) -> Any:
@@ -40,15 +39,15 @@ def test_it_runs(one: Benchmark[Any], bench_postgres: Postgres, tmp_path: Path) 
     report = one.run(bench_postgres, settings)
     assert report.rows
     for row in report.rows:
-        assert "trouble" not in row.what, row.figure
+        assert "problem" not in row.what, row.figure
         if row.what == "lost or repeated":
             assert row.holds, row.figure
-    keep(one, settings, report, tmp_path, quick=True)
+    write_report(one, settings, report, tmp_path, quick=True)
     written = json.loads((tmp_path / f"{one.name}.json").read_text())
     assert written["name"] == one.name
     assert written["data"]
     assert len(written["rows"]) == len(report.rows)
-    assert len(table(report).splitlines()) == len(report.rows) + 2
+    assert len(markdown_table(report).splitlines()) == len(report.rows) + 2
     assert report.pictures
     for name in report.pictures:
         ElementTree.parse(tmp_path / f"{name}.svg")  # our own

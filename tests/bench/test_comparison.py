@@ -5,18 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from bench import alone
-from bench.benchmark import Report
-from bench.figures.comparison import Comparison, Measure, number, ratio_text
-from bench.figures.verdict import Verdict
-from bench.growth import slope
-from bench.results import table
-from bench.stand.database import Postgres, open_postgres
-from bench.stand.helper import ROOT
-from bench.stand.http import ask
-from bench.stand.revision import BEFORE, NOW, PRESENT, Revision, UnknownRevision, revisions, unpack
-from bench.stand.server import serving
-from bench.storm import served_curve, split
+from bench.analysis.comparison import Comparison, Measure, number, ratio_text
+from bench.analysis.token_delivery import Delivery
+from bench.benchmark import Report, markdown_table
+from bench.benchmarks import single_stream
+from bench.benchmarks.memory_growth import slope
+from bench.benchmarks.reconnect_storm import served_curve, split
+from bench.harness.child_process import ROOT
+from bench.harness.git_revision import BEFORE, NOW, PRESENT, Revision, UnknownRevision, revisions, unpack
+from bench.harness.postgres import Postgres, open_postgres
+from bench.harness.raw_http import send_request
+from bench.harness.server_process import serving
 
 CHECKOUT = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a former revision needs a git checkout")
 MEASURES = (Measure("polls", "/s", 100, at_least=True), Measure("cost", "ms", 2.0), Measure("size", "MiB"))
@@ -77,7 +76,7 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
 def test_the_table_has_the_former_state_where_there_is_one() -> None:
     report = Report()
     report.add_comparison(compared())
-    head, _, polls, cost = table(report).splitlines()
+    head, _, polls, cost = markdown_table(report).splitlines()
     assert head == "| | before | now | ratio | goal | holds |"
     assert polls == "| polls | 20 /s | 400 /s | 20 × | ≥ 100 /s | yes |"
     assert cost == "| cost |  | 2.5 ms |  | ≤ 2 ms | NO |"
@@ -88,7 +87,7 @@ def test_the_table_of_the_present_alone_has_no_columns_for_another() -> None:
     found.note(NOW, "size", 1)
     report = Report()
     report.add_comparison(found)
-    assert table(report).splitlines()[0] == "| | figure | goal | holds |"
+    assert markdown_table(report).splitlines()[0] == "| | figure | goal | holds |"
 
 
 def test_bars_are_named_by_revision_where_there_are_two() -> None:
@@ -112,8 +111,8 @@ def test_the_curve_of_the_served_ends_with_all_of_them() -> None:
 
 
 def test_tokens_are_told_apart_by_when_they_were_sent() -> None:
-    verdict = Verdict(between=[1.0, 2.0, 3.0, 4.0], between_sent=[10, 20, 30, 40])
-    assert split(verdict, 20, 30) == ([2.0, 3.0], [1.0])
+    delivery = Delivery(between=[1.0, 2.0, 3.0, 4.0], between_sent=[10, 20, 30, 40])
+    assert split(delivery, 20, 30) == ([2.0, 3.0], [1.0])
 
 
 def test_a_setting_is_known_where_the_revision_declares_it(tmp_path: Path) -> None:
@@ -130,7 +129,7 @@ def test_a_setting_is_known_where_the_revision_declares_it(tmp_path: Path) -> No
 def test_a_revision_is_unpacked_once(tmp_path: Path) -> None:
     before, now = revisions("HEAD", tmp_path)
     assert now is PRESENT
-    assert (before.folder / "server" / "serve.py").exists()
+    assert (before.folder / "server" / "__main__.py").exists()
     assert before.folder.parent == tmp_path
     (before.folder / "mark").touch()
     assert (revisions("HEAD", tmp_path)[0].folder / "mark").exists()
@@ -158,13 +157,13 @@ def test_a_revision_serves_its_own_code(bench_postgres: Postgres, tmp_path: Path
             bench_postgres.database(revision=revision) as database,
             serving(database.app_url, revision=revision) as server,
         ):
-            assert (b"0.0.former" in ask(server, "GET", "/openapi.json").body) is is_former
+            assert (b"0.0.former" in send_request(server, "GET", "/openapi.json").body) is is_former
 
 
 @CHECKOUT
 @pytest.mark.timeout(300)  # starts PostgreSQL and several servers
 def test_both_are_measured_in_one_run(bench_postgres: Postgres) -> None:
-    settings = alone.Settings(rate=50, seconds=0.5, turns=1, against="HEAD")
-    report = alone.measure(bench_postgres, settings)
+    settings = single_stream.Settings(rate=50, seconds=0.5, turns=1, against="HEAD")
+    report = single_stream.measure(bench_postgres, settings)
     assert all(row.before for row in report.rows if row.what.startswith("added latency"))
     assert [row.holds for row in report.rows if row.what == "lost or repeated"] == [True]

@@ -1,0 +1,1 @@
+"""What is computed from raw recordings: losses, latencies, percentiles, comparisons, pictures. Pure."""

@@ -1,1 +1,0 @@
-"""What is made of raw recordings: frames, losses, percentiles, tables, pictures. Pure; no I/O, no processes."""

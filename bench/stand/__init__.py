@@ -1,1 +1,0 @@
-"""What a benchmark stands on: a database, server processes, helpers, and a look at what each costs."""
