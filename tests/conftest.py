@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness.databases import Postgres, TestDatabase
+from tests.harness.expected_skips import unexpected_in
+
+pytest_plugins = ("pytester",)
 
 
 def _give_children_their_sigint() -> None:
@@ -31,8 +34,8 @@ SLOWEST = (
     "bench/test_benchmarks",
     "faults/test_stalled",
     "faults/test_kill",
-    "edge/test_bounded_bodies",
-    "edge/test_connection_ends",
+    "http_conformance/test_bounded_bodies",
+    "http_conformance/test_connection_ends",
     "faults/test_talk_back",
     "faults/test_stop",
     "faults/test_upstream_anthropic",
@@ -45,27 +48,27 @@ SLOWEST = (
     "http/test_http2_streams",
     "cli/test_chat_restarts",
     "cli/test_tail",
-    "bench/test_ending",
+    "bench/test_process_cleanup",
     "real_clients/test_restarts",
     "real_clients/test_cuts",
     "real_clients/test_every_byte",
     "real_clients/test_ends",
-    "runtime/test_sweep",
+    "runtime/test_orphan_recovery",
     "faults/test_database",
-    "edge/test_stop",
+    "http_conformance/test_server_stop",
     "examples/test_service_bot",
     "topology/test_image",
     "transports/test_origins",
     "topology/test_failures",
-    "edge/test_connection_limits",
-    "metrics/test_scraped",
+    "http_conformance/test_connection_limits",
+    "observability/test_scraped",
     "faults/test_cancel",
     "faults/test_browser",
     "webhooks/test_served",
     "faults/test_upstream",
-    "cli/test_talking_back",
+    "cli/test_tool_output",
     "transports/test_interleaved",
-    "runtime/test_approvals",
+    "runtime/test_tool_decisions_simulated",
 )
 """Files that take longest: none of them is to be the last. A file runs on one worker, with the servers it has."""
 
@@ -74,6 +77,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slowest files first, the others as they are."""
     rank = {f"tests/{name}.py": number for number, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run in which a test was skipped for no expected reason. Workers leave it to the main process."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    reasons = {
+        report.longrepr[2] for report in reporter.stats.get("skipped", ()) if isinstance(report.longrepr, tuple)
+    }
+    if found := unexpected_in(sorted(reasons)):
+        for reason in found:
+            reporter.write_line(f"unexpected skip: {reason}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
-from tests.harness.servers import running
+from tests.harness.servers import INTERPRETER, running
 
 
 async def test_a_generation_runs_to_its_end(database: TestDatabase) -> None:
     """The main job, once, in one breath."""
-    async with running(database.app_url) as server, http_client(server.url) as client:
+    async with running(database.app_url, program=INTERPRETER) as server, http_client(server.url) as client:
         ask = {"model": "demo", "parameters": {"tokens": 5, "rate": 0}}
         asked = await client.post("/v1/generations", json=ask)
         assert asked.status_code == 202

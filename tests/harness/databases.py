@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import trio
 
 import migrations
-from server.embedded import Embedded, acquire
+from server.embedded_postgres import Embedded, acquire
 
 TEMPLATE = "tokentape_template"
 

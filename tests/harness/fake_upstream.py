@@ -1,8 +1,7 @@
 """The fake OpenAI-wire provider as a process of its own, for end-to-end tests."""
 
 import json
-import subprocess
-import sys
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import trio
 
 from tests.harness.http import http_client
-from tests.harness.servers import ROOT
+from tests.harness.processes import start
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +49,17 @@ class FakeUpstream:
 @asynccontextmanager
 async def fake_upstream() -> AsyncIterator[FakeUpstream]:
     """Running for as long as the context."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.upstream.fake_openai", "--port", "0"], stdout=subprocess.PIPE, cwd=ROOT
-    )
-    assert process.stdout is not None
+    reader, writer = os.pipe()
+    process = start(["tests.providers.fake_provider", "--port", "0"], env=os.environ, stdout=writer, stderr=2)
+    os.close(writer)
     try:
-        line = await trio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)
-        yield FakeUpstream(json.loads(line)["base_url"])
+        async with trio.lowlevel.FdStream(reader) as output:
+            line = b""
+            while not line.endswith(b"\n"):
+                data = await output.receive_some()
+                assert data, "the fake provider ended"
+                line += data
+            yield FakeUpstream(json.loads(line)["base_url"])
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()

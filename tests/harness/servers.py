@@ -9,16 +9,18 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO
 
 import httpx2
 import trio
 
 from tests.harness.http import http_client
+from tests.harness.processes import ROOT as ROOT
+from tests.harness.processes import Process, start
 
 START_SECONDS = 30.0
-ROOT = Path(__file__).parents[2]
+INTERPRETER = (sys.executable,)
+"""`Server.program` for a server that starts as a person's does, with all of its imports to do."""
 
 
 @dataclass(eq=False)
@@ -28,10 +30,12 @@ class Server:
     database_url: str | None
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
-    process: "subprocess.Popen[bytes] | None" = None
+    process: Process | None = None
     log: IO[bytes] = field(default_factory=lambda: tempfile.TemporaryFile())  # noqa: SIM115  # closed by running()
-    program: Sequence[str] = (sys.executable,)
-    arguments: Sequence[str] = ("-m", "server", "serve")
+    program: Sequence[str] | None = None
+    """The interpreter, where a test is about a program's start. By default the server is forked, not started."""
+    arguments: Sequence[str] = ("server", "serve")
+    """The module to run, and its arguments."""
 
     @property
     def url(self) -> str:
@@ -57,9 +61,12 @@ class Server:
         if self.port == 0:
             self.port = free_port()
         env |= {"TOKENTAPE_BIND": f"127.0.0.1:{self.port}", "TOKENTAPE_LOG_FORMAT": "json", **self.env}
-        self.process = subprocess.Popen(
-            [*self.program, *self.arguments], env=env, stdout=self.log, stderr=self.log, cwd=ROOT
-        )
+        log = self.log.fileno()
+        if self.program is None:
+            self.process = start(self.arguments, env=env, stdout=log, stderr=log)
+        else:
+            command = [*self.program, "-m", *self.arguments]
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=ROOT)
         await self.wait_ready()
 
     async def wait_ready(self) -> None:
@@ -109,10 +116,14 @@ class Server:
 
 @asynccontextmanager
 async def running(
-    database_url: str | None, env: Mapping[str, str] | None = None, *, port: int = 0
+    database_url: str | None,
+    env: Mapping[str, str] | None = None,
+    *,
+    port: int = 0,
+    program: Sequence[str] | None = None,
 ) -> AsyncIterator[Server]:
     """A server that is ready; killed at the end if it still runs."""
-    server = Server(database_url, env or {}, port)
+    server = Server(database_url, env or {}, port, program=program)
     try:
         await server.start()
         yield server

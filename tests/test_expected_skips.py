@@ -1,0 +1,31 @@
+"""A run fails on a skip that nothing explains."""
+
+import pytest
+
+from tests.harness.browser import NO_CHROMIUM
+from tests.harness.expected_skips import LIMITS, unexpected
+from tests.topology.nginx import NO_NGINX
+
+
+@pytest.mark.parametrize("reason", LIMITS)
+def test_a_limit_of_the_machine_is_expected(reason: str) -> None:
+    assert unexpected([f"Skipped: {reason}"], missing=(), is_root=False) == []
+
+
+@pytest.mark.parametrize(("reason", "package"), [(NO_CHROMIUM, "chromium"), (NO_NGINX, "nginx-light")])
+def test_a_missing_program_is_expected_where_it_could_not_be_installed(reason: str, package: str) -> None:
+    assert unexpected([reason], missing=[package], is_root=True) == []
+    assert unexpected([reason], missing=[], is_root=True) == [reason]
+
+
+def test_root_skips_nothing_that_only_root_can_do() -> None:
+    reason = "only root can become somebody else"
+    assert unexpected([reason], missing=(), is_root=True) == [reason]
+
+
+def test_any_other_reason_fails_the_run(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("from tests.conftest import pytest_sessionfinish")
+    pytester.makepyfile("import pytest\n\ndef test_one():\n    pytest.skip('today is a bad day')\n")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines(["*unexpected skip: today is a bad day"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED

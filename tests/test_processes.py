@@ -1,0 +1,79 @@
+"""A process that the fork server makes is what a fresh interpreter is."""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.processes import ForkedProcess, ForkServer, start
+
+PROBE = "tests.harness.apps.probe"
+
+
+def run(arguments: list[str], env: dict[str, str], *, fresh: bool) -> tuple[int, Any, list[str]]:
+    """The exit status, what the probe found, and the lines after it."""
+    with tempfile.TemporaryFile() as output:
+        process = start([PROBE, *arguments], env=env, stdout=output.fileno(), stderr=2, fresh=fresh)
+        assert isinstance(process, subprocess.Popen if fresh else ForkedProcess)
+        status = process.wait(60)
+        found, *lines = os.pread(output.fileno(), 1_000_000, 0).decode().splitlines()
+    return status, json.loads(found), lines
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("status", [0, 3, -signal.SIGKILL, -signal.SIGTERM])
+def test_it_finds_itself_to_be_the_same(status: int, unbuffered: str) -> None:
+    """Arguments, environment, folder, descriptors, signals, streams, exit status; and its output is flushed."""
+    env = {**os.environ, "TOKENTAPE_PROBE": "ä", "PYTHONUNBUFFERED": unbuffered}
+    arguments = [str(int(status)), "two words"]
+    forked = run(arguments, env, fresh=False)
+    assert forked == run(arguments, env, fresh=True)
+    assert (forked[0], forked[2]) == (status, ["last"] if status >= 0 else [])
+    assert (forked[1]["arguments"], forked[1]["env"]) == (
+        arguments,
+        {name: value for name, value in env.items() if name != "_"},
+    )
+
+
+def test_it_is_stopped_and_killed() -> None:
+    """SIGSTOP holds it, and only then may a wait time out; SIGKILL ends it, and once more is nothing."""
+    with tempfile.TemporaryFile() as output:
+        process = start(
+            ["tests.providers.fake_provider", "--port", "0"], env=os.environ, stdout=output.fileno(), stderr=2
+        )
+        assert isinstance(process, ForkedProcess)
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        assert process.poll() is None
+        process.kill()
+        assert process.wait(20) == process.poll() == process.returncode == -signal.SIGKILL
+        process.kill()
+    assert not Path(f"/proc/{process.pid}").exists()
+
+
+def test_what_another_start_gives_starts_so() -> None:
+    """Another locale or another hash seed is read at an interpreter's start."""
+    env = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    with tempfile.TemporaryFile() as output:
+        process = start([PROBE, "0"], env=env, stdout=output.fileno(), stderr=2)
+        assert process.wait(60) == 0
+        assert isinstance(process, subprocess.Popen)
+        found = json.loads(os.pread(output.fileno(), 1_000_000, 0).splitlines()[0])
+    assert found["encoding"][0][1] == "surrogateescape"
+
+
+def test_nothing_outlives_the_tests() -> None:
+    """Processes end with the fork server, and it ends with the process that asks it."""
+    server = ForkServer()
+    with tempfile.TemporaryFile() as output:
+        streams = [output.fileno()] * 3
+        process = server.fork(["tests.providers.fake_provider", "--port", "0"], os.environ, streams, False)
+    assert process.poll() is None
+    server.close()
+    assert process.wait(20) == -signal.SIGKILL
