@@ -10,7 +10,7 @@ import pytest
 from tests.clients.api import Api
 from tests.harness.databases import Postgres
 from tests.harness.servers import Server
-from tests.transports.serving import serving
+from tests.transports.module_servers import serving
 
 from .contract import judge_answer
 from .controls import APP

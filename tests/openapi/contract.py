@@ -16,7 +16,7 @@ import httpx2
 import jsonschema_rs
 
 from server.web.openapi import document
-from server.web.openapi.parameters import HEADERS
+from server.web.openapi.operations import HEADERS
 
 TOLD = {name.lower() for name in HEADERS} - {"vary"}
 """Headers that are part of the contract: where one is sent, the document says so."""

@@ -7,8 +7,11 @@ from typing import Any
 
 import trio
 
-from server.web.openapi.writing import CALLING, PLAYING
+from server.web.openapi.operations import EXAMPLE_BODIES
 from tests.clients.api import Api
+
+CLIENT_TOOL = EXAMPLE_BODIES["A model with a tool that you run"]
+WORKFLOW = EXAMPLE_BODIES["A workflow"]
 
 APP = {
     "TOKENTAPE_WORKFLOWS": "tests.openapi.app",
@@ -29,12 +32,12 @@ async def until(api: Api, path: str, there: Callable[[dict[str, Any]], object]) 
 
 async def agent(api: Api, conversation: str = "/v1", **fields: Any) -> tuple[str, dict[str, Any]]:
     """A model that waits for a decision on a call which the client runs; its path, and the call."""
-    return await _waiting(api, conversation, {**CALLING, **fields})
+    return await _waiting(api, conversation, {**CLIENT_TOOL, **fields})
 
 
 async def workflow(api: Api, conversation: str = "/v1", **fields: Any) -> tuple[str, dict[str, Any]]:
     """A workflow that waits for a decision, and can be steered."""
-    return await _waiting(api, conversation, {**PLAYING, **fields})
+    return await _waiting(api, conversation, {**WORKFLOW, **fields})
 
 
 async def _waiting(api: Api, conversation: str, body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

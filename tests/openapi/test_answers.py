@@ -11,15 +11,18 @@ from typing import Any
 import httpx2
 import pytest
 
-from server.events import Type
+from server.event_types import EventType
 from server.web.openapi import document
-from server.web.openapi.writing import CALLING, PLAYING
+from server.web.openapi.operations import EXAMPLE_BODIES
 from tests.clients import ndjson, sse
 from tests.clients.api import Api, demo, new_key
-from tests.clients.ws import talk
+from tests.clients.websocket import talk
 
 from .contract import validator
 from .controls import NOBODY, agent, approval, until, workflow
+
+CLIENT_TOOL = EXAMPLE_BODIES["A model with a tool that you run"]
+WORKFLOW = EXAMPLE_BODIES["A workflow"]
 
 STREAMS = ("text/event-stream", "application/x-ndjson")
 
@@ -106,7 +109,7 @@ async def talk_back(api: Api) -> None:
     assert (await post(f"{generation}/decisions", approval(call))).status_code == 200
     assert (await api.finished(generation))[-1]["type"] == "generation.completed"
     assert (await get(generation)).json()["result"] == {"published": True, "strictness": 0.8}
-    for asked in ({**PLAYING, "input": {"pages": 0}}, {"workflow": "none"}, {**CALLING, "tools": ["none"]}):
+    for asked in ({**WORKFLOW, "input": {"pages": 0}}, {"workflow": "none"}, {**CLIENT_TOOL, "tools": ["none"]}):
         assert (await post("/v1/generations", asked)).status_code == 422
     assert (await post("/v1/generations", {**demo(), "webhook": "ftp://x"})).json()["code"] == "invalid_webhook"
     conversation = await api.conversation()
@@ -153,7 +156,7 @@ async def test_what_streams_is_as_described(api: Api, named: str) -> None:
     events = [json.loads(frame.data) for frame in sse.Parser().feed(answer.content) if frame.data is not None]
     lines = ndjson.Parser().feed((await api.http.get(f"{conversation}/events?format=ndjson")).content)
     assert events == lines == await api.log(conversation)
-    assert {event["type"] for event in events} == {kind.value for kind in Type} - {
+    assert {event["type"] for event in events} == {kind.value for kind in EventType} - {
         "generation.interrupted",
         "generation.failed",
         "reasoning",  # the demo does not think; tests/transports/test_thinking.py

@@ -16,15 +16,16 @@ import pytest
 from quart_trio import QuartTrio
 from schemathesis.specs.openapi import definitions
 
-from eventstore.memory import MemoryLog
+from eventstore.memory_backend import MemoryBackend
 from eventstore.model import NewEvent
-from server import events, ids
+from server import event_types, ids
 from server.config import Settings
-from server.events import Type
+from server.event_types import EventType
 from server.web.app import build
 from server.web.openapi import document
-from server.web.openapi.asked import PREFIX
-from server.web.openapi.problems import CODES
+from server.web.openapi.component_schemas import PREFIX
+from server.web.openapi.problem_codes import CODES
+from server.wire.websocket_messages import SUBPROTOCOL
 from tests.harness.servers import ROOT
 from tests.runtime.world import process
 
@@ -48,12 +49,12 @@ def test_every_reference_leads_somewhere_and_every_component_is_used() -> None:
     assert used == there
 
 
-async def test_every_route_is_in_it_and_nothing_else() -> None:
+async def test_its_operations_are_the_routes_of_the_server() -> None:
     """Method by method; a WebSocket's handshake is a GET."""
-    async with process(MemoryLog().process()) as runtime:
+    async with process(MemoryBackend().process()) as runtime:
         app: Any = build(runtime, Settings())
     while not isinstance(app, QuartTrio):
-        app = app._app
+        app = getattr(app, "framework", None) or app._app
     routes = set()
     for rule in app.url_map.iter_rules():
         assert rule.rule == "/" or not rule.rule.endswith("/")
@@ -94,7 +95,7 @@ def test_links_lead_to_operations_and_their_parameters() -> None:
 
 def test_every_event_type_has_a_schema() -> None:
     event = document()["components"]["schemas"]["Event"]
-    assert set(event["discriminator"]["mapping"]) == {kind.value for kind in Type}
+    assert set(event["discriminator"]["mapping"]) == {kind.value for kind in EventType}
     assert {one["$ref"] for one in event["oneOf"]} == set(event["discriminator"]["mapping"].values())
     for kind, ref in event["discriminator"]["mapping"].items():
         schema = document()["components"]["schemas"][ref.removeprefix(PREFIX)]
@@ -104,11 +105,11 @@ def test_every_event_type_has_a_schema() -> None:
 MESSAGE, CALL, DIGEST = "msg_" + "0" * 26, "call_" + "0" * 26, "0" * 64
 SOON = datetime(2026, 11, 22, 10, tzinfo=UTC)
 WRITTEN: list[NewEvent] = [
-    events.conversation_started("A title", {"a": [1]}),
-    events.conversation_started(None, None),
-    events.message_posted(MESSAGE, "user", "", "Ada", "anonymous"),
-    events.message_posted(MESSAGE, "tool", "x", None, "anonymous"),
-    events.generation_requested(
+    event_types.conversation_started("A title", {"a": [1]}),
+    event_types.conversation_started(None, None),
+    event_types.message_posted(MESSAGE, "user", "", "Ada", "anonymous"),
+    event_types.message_posted(MESSAGE, "tool", "x", None, "anonymous"),
+    event_types.generation_requested(
         GENERATION,
         model="demo",
         parameters={"tokens": 1},
@@ -117,7 +118,7 @@ WRITTEN: list[NewEvent] = [
         if_running="interrupt",
         by="anonymous",
     ),
-    events.generation_requested(
+    event_types.generation_requested(
         GENERATION,
         workflow="grading",
         input=[1],
@@ -126,15 +127,15 @@ WRITTEN: list[NewEvent] = [
         ephemeral=True,
         by="anonymous",
     ),
-    events.generation_started(GENERATION, 1, "worker-1"),
-    events.generation_interrupted(GENERATION, 0, "worker_lost"),
-    events.generation_interrupted(GENERATION, 1, "server_stopped"),
-    events.token(GENERATION, ""),
-    events.reasoning(GENERATION, "Let me see."),
-    events.tool_arguments(GENERATION, CALL, '{"order', "refund"),
-    events.tool_arguments(GENERATION, CALL, '": 17}'),
-    events.step_finished(GENERATION, "step look 1", None),
-    events.tool_proposed(
+    event_types.generation_started(GENERATION, 1, "worker-1"),
+    event_types.generation_interrupted(GENERATION, 0, "worker_lost"),
+    event_types.generation_interrupted(GENERATION, 1, "server_stopped"),
+    event_types.token(GENERATION, ""),
+    event_types.reasoning(GENERATION, "Let me see."),
+    event_types.tool_arguments(GENERATION, CALL, '{"order', "refund"),
+    event_types.tool_arguments(GENERATION, CALL, '": 17}'),
+    event_types.step_finished(GENERATION, "step look 1", None),
+    event_types.tool_proposed(
         GENERATION,
         CALL,
         name="refund",
@@ -146,11 +147,11 @@ WRITTEN: list[NewEvent] = [
         expires_at=SOON,
         hidden_characters=["U+202E", "U+E0041"],
     ),
-    events.tool_proposed(
+    event_types.tool_proposed(
         GENERATION, CALL, name="look", arguments={}, arguments_digest=DIGEST, needs_approval=False, step="answer"
     ),
     *(
-        events.tool_decided(
+        event_types.tool_decided(
             GENERATION,
             CALL,
             decision=decision,
@@ -163,21 +164,21 @@ WRITTEN: list[NewEvent] = [
         )
         for decision, reason in (("approved", None), ("rejected", "no"), ("modified", None))
     ),
-    events.tool_started(GENERATION, CALL),
-    events.tool_finished(GENERATION, CALL, {"result": None}, "anonymous"),
-    events.tool_finished(GENERATION, CALL, {"error": {"code": "x", "message": "y"}}),
-    events.steering_changed(GENERATION, "strictness", 0.8, "anonymous"),
-    events.progress(GENERATION, 12, 47, "pages", "reading"),
-    events.progress(GENERATION, 0.5, 1, "", None),
-    events.result(GENERATION, None),
-    events.generation_completed(GENERATION, "stop", {"input_tokens": 1}, 5),
-    events.generation_completed(GENERATION, "refusal", None, None, "I will not."),
-    events.generation_failed(GENERATION, "upstream_cut", "It went away.", retryable=True),
-    events.generation_failed(
-        GENERATION, "workflow_failed", "It failed.", retryable=False, reference=ids.new("ref")
+    event_types.tool_started(GENERATION, CALL),
+    event_types.tool_finished(GENERATION, CALL, {"result": None}, "anonymous"),
+    event_types.tool_finished(GENERATION, CALL, {"error": {"code": "x", "message": "y"}}),
+    event_types.steering_changed(GENERATION, "strictness", 0.8, "anonymous"),
+    event_types.progress(GENERATION, 12, 47, "pages", "reading"),
+    event_types.progress(GENERATION, 0.5, 1, "", None),
+    event_types.result(GENERATION, None),
+    event_types.generation_completed(GENERATION, "stop", {"input_tokens": 1}, 5),
+    event_types.generation_completed(GENERATION, "refusal", None, None, "I will not."),
+    event_types.generation_failed(GENERATION, "upstream_cut", "It went away.", retryable=True),
+    event_types.generation_failed(
+        GENERATION, "workflow_failed", "It failed.", retryable=False, reference=ids.new_id("ref")
     ),
-    events.generation_cancelled(GENERATION, "enough", "anonymous"),
-    events.generation_cancelled(GENERATION, None, "anonymous"),
+    event_types.generation_cancelled(GENERATION, "enough", "anonymous"),
+    event_types.generation_cancelled(GENERATION, None, "anonymous"),
 ]
 
 
@@ -197,7 +198,7 @@ def test_what_is_written_is_as_described(event: NewEvent) -> None:
     validator("Event").validate(as_told(event))
 
 
-@pytest.mark.parametrize("kind", [kind.value for kind in Type])
+@pytest.mark.parametrize("kind", [kind.value for kind in EventType])
 def test_the_fields_of_a_type_are_those_that_are_written(kind: str) -> None:
     """To the field: none that is not described, none that never comes, and required is what always comes."""
     told = [as_told(event) for event in WRITTEN if event.type == kind]
@@ -214,8 +215,8 @@ def test_the_fields_of_a_type_are_those_that_are_written(kind: str) -> None:
 @pytest.mark.parametrize("prefix", ["conv", "gen", "msg", "call"])
 def test_ids_look_as_described(prefix: str) -> None:
     for _ in range(50):
-        assert re.fullmatch(ids.shape(prefix), ids.new(prefix))
-        assert ids.looks_right(ids.new(prefix), prefix)
+        assert re.fullmatch(ids.id_pattern(prefix), ids.new_id(prefix))
+        assert ids.is_valid_id(ids.new_id(prefix), prefix)
 
 
 def problems_in(source: Path) -> Iterator[tuple[int, str]]:
@@ -247,3 +248,9 @@ def test_every_code_is_promised_somewhere() -> None:
     told = json.dumps(document()["paths"])
     silent = {code for code in CODES if f'"{code}"' not in told}
     assert silent == {"method_not_allowed", "invalid_author", "key_required", "unknown_command"}
+
+
+def test_the_websocket_is_told_with_the_subprotocol_that_is_spoken() -> None:
+    (operation,) = (one["get"] for path, one in document()["paths"].items() if path.endswith("/ws"))
+    assert operation["x-websocket"]["subprotocol"] == SUBPROTOCOL
+    assert f"`{SUBPROTOCOL}`" in operation["description"]

@@ -20,7 +20,7 @@ from .controls import NOBODY, agent, approval, until, workflow
 @pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 async def test_the_page_is_whole_and_asks_nobody_else(server: Server) -> None:
     """Every operation and schema, no foreign request, no complaint; also on a phone, in the dark."""
-    words = [sys.executable, "-m", "tests.openapi.looking", f"{server.url}/docs"]
+    words = [sys.executable, "-m", "tests.openapi.chromium", f"{server.url}/docs"]
     with trio.fail_after(60):
         done = await trio.run_process(words, capture_stdout=True, cwd=ROOT)
     views = json.loads(done.stdout)

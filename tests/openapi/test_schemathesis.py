@@ -15,7 +15,7 @@ from server.web.openapi import document
 from tests.clients.api import Api
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import ROOT, running
-from tests.metrics.scraping import scraping
+from tests.observability.scraping import scraping
 
 from .controls import APP, agent, approval, until, workflow
 

@@ -4,7 +4,6 @@ Owns what is said of every operation, and takes every shape and bound from the c
 nothing else, and no other room needs it.
 """
 
-from server.web.openapi.document import document
-from server.web.openapi.routes import routes
+from server.web.openapi.docs_page import document, routes
 
 __all__ = ["document", "routes"]

@@ -1,10 +1,13 @@
-"""Every code of a problem: its status and what it means. A test looks in the source for codes that are not "
-"here."""
+"""Every code of a problem, with its status and its meaning; and refusals as responses of the document.
+
+A test searches the source for codes that are missing here. Must not know which operation may be refused with
+which.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from server.web.edge.problems import MEDIA_TYPE
+from server.web.edge.problem_json import MEDIA_TYPE
 
 CODES: Mapping[str, tuple[int, str]] = {
     "bad_request": (400, "the request could not be understood"),

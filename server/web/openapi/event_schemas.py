@@ -1,0 +1,251 @@
+"""The schemas of events: one msgspec struct for each type, with what the document says of its fields.
+
+These structs encode nothing: `server.event_types` writes events, and the tests check every event that a server
+writes against these schemas. Every type of `server.event_types` must have a struct here. Docstrings and
+descriptions are part of `/openapi.json`.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from server.event_types import EventType
+from server.ids import id_pattern
+from server.web.commands.request_models import Role
+from server.web.snapshots.snapshot_json import CallId, Digest, Failure, GenerationId
+
+At = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
+        description="When it was appended: UTC, microseconds; never falls within a conversation.",
+    ),
+]
+By = Annotated[str, Meta(description="Who acted, as the server knows it; `anonymous` until there are keys.")]
+
+
+class Event(msgspec.Struct, tag_field="type", kw_only=True):
+    """Of a conversation."""
+
+    position: Annotated[int, Meta(ge=1, description="1, 2, 3 … in its conversation: the only cursor there is.")]
+    at: At
+
+
+class GenerationEvent(Event, kw_only=True):
+    """Of one generation in it."""
+
+    generation: GenerationId
+
+
+Arguments = dict[str, Any]
+Hidden = Annotated[
+    list[Annotated[str, Meta(pattern="^U\\+[0-9A-F]{4,6}$")]] | UnsetType,
+    Meta(
+        description="Characters in the name or the arguments that nobody sees, or that reorder what is seen: "
+        "show them as escapes to whoever decides. The arguments, and their digest, hold them as they are."
+    ),
+]
+
+
+class StepFinished(GenerationEvent, tag=EventType.STEP_FINISHED.value, kw_only=True):
+    """What is not to be paid for again has a result: a later attempt takes it from here. Clients may ignore it."""
+
+    step: str
+    result: Any
+
+
+class ToolArguments(GenerationEvent, tag=EventType.TOOL_ARGUMENTS.value, kw_only=True):
+    """One chunk of a call's arguments, while the model writes them. The call is `tool.proposed`, with the same id.
+
+    Chunks without it before the next `generation.started`, or the end, are of an answer that was cut: throw them
+    away.
+    """
+
+    call: CallId
+    delta: Annotated[str, Meta(description="More of the JSON text; no JSON by itself.")]
+    name: Annotated[str | UnsetType, Meta(description="The tool's; with the first chunk.")] = UNSET
+
+
+class ToolProposed(GenerationEvent, tag=EventType.TOOL_PROPOSED.value, kw_only=True):
+    """A call is wanted. Where it needs approval the generation waits for a decision."""
+
+    call: CallId
+    name: str
+    arguments: Arguments
+    arguments_digest: Annotated[
+        Digest, Meta(description="SHA-256 of the arguments as canonical JSON (RFC 8785): what a decision names.")
+    ]
+    needs_approval: bool
+    expires_at: Annotated[
+        datetime | UnsetType, Meta(description="From then on it counts as rejected, with the reason `expired`.")
+    ] = UNSET
+    client: Annotated[bool | UnsetType, Meta(description="Whether a client runs it, and posts its result.")] = (
+        UNSET
+    )
+    hidden_characters: Hidden = UNSET
+    step: Annotated[str, Meta(description="By which part of the run.")]
+
+
+class ToolDecided(GenerationEvent, tag=EventType.TOOL_DECIDED.value, kw_only=True):
+    """Somebody saw the arguments of `proposed_digest`, and said so; `tokentape` where nobody did in time."""
+
+    call: CallId
+    decision: Literal["approved", "rejected", "modified"]
+    proposed_digest: Annotated[Digest, Meta(description="Of what was seen.")]
+    arguments: Annotated[Arguments, Meta(description="What runs.")]
+    arguments_digest: Digest
+    hidden_characters: Hidden = UNSET
+    reason: str | UnsetType = UNSET
+    by: By
+
+
+class ToolStarted(GenerationEvent, tag=EventType.TOOL_STARTED.value, kw_only=True):
+    """Durable before the effect. A client that runs the call begins now."""
+
+    call: CallId
+
+
+class ToolFinished(GenerationEvent, tag=EventType.TOOL_FINISHED.value, kw_only=True):
+    """What became of the call: a result or an error, one of both."""
+
+    call: CallId
+    result: Any | UnsetType = UNSET
+    error: Failure | UnsetType = UNSET
+    by: Annotated[str | UnsetType, Meta(description="The client that ran it.")] = UNSET
+
+
+class SteeringChanged(GenerationEvent, tag=EventType.STEERING_CHANGED.value, kw_only=True):
+    """A parameter has another value from here on."""
+
+    name: str
+    value: Any
+    by: By
+
+
+class Progress(GenerationEvent, tag=EventType.PROGRESS.value, kw_only=True):
+    """So much of the work is done: 12 of 47 pages."""
+
+    done: float
+    total: float
+    unit: str
+    stage: str | UnsetType = UNSET
+
+
+class Result(GenerationEvent, tag=EventType.RESULT.value, kw_only=True):
+    """What the workflow returned."""
+
+    value: Any
+
+
+class ConversationStarted(Event, tag=EventType.CONVERSATION_STARTED.value, kw_only=True):
+    """Always position 1."""
+
+    title: str | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+
+
+class MessagePosted(Event, tag=EventType.MESSAGE_POSTED.value, kw_only=True):
+    """A person, a system or a tool speaks."""
+
+    message: Annotated[str, Meta(pattern=id_pattern("msg"))]
+    role: Role
+    content: str
+    author: Annotated[str | UnsetType, Meta(description="A name to show; whoever posted chose it.")] = UNSET
+    by: By
+
+
+class GenerationRequested(GenerationEvent, tag=EventType.GENERATION_REQUESTED.value, kw_only=True):
+    """An answer is wanted, of a model or a workflow. Durable before the 202 leaves."""
+
+    model: str | UnsetType = UNSET
+    workflow: str | UnsetType = UNSET
+    input: Annotated[Any | UnsetType, Meta(description="A workflow's; a model's is in the messages.")] = UNSET
+    parameters: dict[str, Any]
+    tools: Annotated[
+        list[str | dict[str, Any]] | UnsetType, Meta(description="Names, and those that a client declared.")
+    ] = UNSET
+    steering: Annotated[
+        dict[str, Any] | UnsetType, Meta(description="The parameters that can be steered, as they are at first.")
+    ] = UNSET
+    on_crash: Annotated[Literal["restart"] | UnsetType, Meta(description="Absent: `fail`.")] = UNSET
+    if_running: Annotated[Literal["queue", "interrupt"] | UnsetType, Meta(description="Absent: `reject`.")] = UNSET
+    ephemeral: bool | UnsetType = UNSET
+    by: By
+
+
+class GenerationStarted(GenerationEvent, tag=EventType.GENERATION_STARTED.value, kw_only=True):
+    """A worker has taken it up. A second attempt begins the text, the progress and the result anew."""
+
+    attempt: Annotated[int, Meta(ge=1)]
+    worker: str
+
+
+class GenerationInterrupted(GenerationEvent, tag=EventType.GENERATION_INTERRUPTED.value, kw_only=True):
+    """Its worker is gone, or goes; another one takes it up. No end."""
+
+    attempt: Annotated[int, Meta(ge=0)]
+    reason: Literal["server_stopped", "worker_lost", "store_unavailable", "internal_error"]
+
+
+class Token(GenerationEvent, tag=EventType.TOKEN.value, kw_only=True):
+    """One chunk of text, as the upstream sent it; it may be empty."""
+
+    delta: str
+
+
+class Reasoning(GenerationEvent, tag=EventType.REASONING.value, kw_only=True):
+    """One chunk of what the model thinks aloud, as the upstream sent it: no part of the answer's text."""
+
+    delta: str
+
+
+class GenerationCompleted(GenerationEvent, tag=EventType.GENERATION_COMPLETED.value, kw_only=True):
+    """The end, well. Nothing follows in this generation."""
+
+    finish_reason: str
+    usage: Annotated[dict[str, int], Meta(description="What the upstream counted; may be empty.")]
+    ttft_ms: Annotated[
+        int | None, Meta(description="Milliseconds from the start to the first token; null where none came.")
+    ]
+    refusal: Annotated[str | UnsetType, Meta(description="The words with which the model refused to answer.")] = (
+        UNSET
+    )
+
+
+class GenerationFailed(GenerationEvent, tag=EventType.GENERATION_FAILED.value, kw_only=True):
+    """The end, badly. Nothing follows in this generation."""
+
+    error: Failure
+    retryable: Annotated[bool, Meta(description="The same request may succeed.")]
+
+
+class GenerationCancelled(GenerationEvent, tag=EventType.GENERATION_CANCELLED.value, kw_only=True):
+    """The end, by somebody's wish. Nothing follows in this generation."""
+
+    reason: str | UnsetType = UNSET
+    by: By
+
+
+AnyEvent = (
+    ConversationStarted
+    | MessagePosted
+    | GenerationRequested
+    | GenerationStarted
+    | GenerationInterrupted
+    | Token
+    | Reasoning
+    | StepFinished
+    | ToolArguments
+    | ToolProposed
+    | ToolDecided
+    | ToolStarted
+    | ToolFinished
+    | SteeringChanged
+    | Progress
+    | Result
+    | GenerationCompleted
+    | GenerationFailed
+    | GenerationCancelled
+)
