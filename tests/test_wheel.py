@@ -3,7 +3,10 @@
 import subprocess
 import sys
 import zipfile
+from email.parser import Parser
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from tests.harness.servers import ROOT
 
@@ -13,9 +16,10 @@ NEEDED = {
     "migrations/sql/0001_event_log.up.sql",
     "migrations/sql/0001_event_log.down.sql",
     "migrations/versions/0001_event_log.py",
-    "server/embedded/roles.sql",
+    "server/embedded_postgres/roles.sql",
     "server/cli/main.py",
     "tokentape/__init__.py",
+    "tokentape_packages.py",
     "tokentape/py.typed",
     "server/py.typed",
     "eventstore/py.typed",
@@ -23,7 +27,7 @@ NEEDED = {
 
 
 def test_the_wheel_ships_the_migrations(tmp_path: Path) -> None:
-    """Built as a release is, from the tree; its command is `tokentape`, its packages are the four."""
+    """Built from the tree as a release is: the command `tokentape`, four packages, and the module it starts in."""
     words = [
         "-m",
         "pip",
@@ -40,11 +44,19 @@ def test_the_wheel_ships_the_migrations(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
         info = next(name for name in names if name.endswith("entry_points.txt"))
-        assert "tokentape = server.cli:main" in opened.read(info).decode()
+        assert "tokentape = tokentape_packages:main" in opened.read(info).decode()
+        metadata = Parser().parsestr(opened.read(info.replace("entry_points.txt", "METADATA")).decode())
     assert names >= NEEDED
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "server",
         "eventstore",
         "migrations",
         "tokentape",
+        "tokentape_packages.py",
     }
+    needed = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    for package, extra in {"embedded-postgres": "embedded", "trustme": "tls", "cryptography": "tls"}.items():
+        (found,) = [one for one in needed if one.name == package]
+        assert found.marker is not None
+        assert found.marker.evaluate({"extra": extra})
+        assert not found.marker.evaluate({"extra": ""}), f"{package} is installed without being asked for"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_text import NEVER_SEEN
 from tests.examples.browsing import browsing
 from tests.harness.browser import CHROMIUM, NO_CHROMIUM
+from tests.test_hidden_characters import all_hidden
 
 RIG = """
 async () => {
@@ -213,6 +213,6 @@ async def test_what_nobody_would_see_is_shown(pages: str) -> None:
     async with browsing() as browser:
         await browser.desktop.do("goto", f"{pages}/service_bot/page.html")
         seen: dict[str, Any] = await browser.desktop.do(
-            "evaluate", script.replace("CODES", json.dumps(NEVER_SEEN))
+            "evaluate", script.replace("CODES", json.dumps(all_hidden()))
         )
     assert seen == {"left": [], "differ": [], "kept": True}

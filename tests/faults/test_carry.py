@@ -9,11 +9,11 @@ import h11
 import pytest
 import trio
 
-from tests.cli.fronts import listening
+from tests.cli.fake_endpoints import listening
 from tests.clients.api import Api
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
-from tests.transports.talking import approval, begun, by_post, is_asking, until
+from tests.transports.control_clients import approval, begun, by_post, is_asking, until
 
 from .talking import app_settings, done, interrupted, line
 

@@ -8,9 +8,9 @@ import psutil
 import pytest
 import trio
 
-from server.embedded import acquire, restart, stop
+from server.embedded_postgres import acquire, restart, stop
 from tests.conftest import postgres_folder
-from tests.eventstore.sessions import sessions
+from tests.eventstore.connections import sessions
 from tests.faults.readers import SseReader, ask, assert_whole, wait_closed
 from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.http import http_client

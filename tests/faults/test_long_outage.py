@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 import trio
 
-from eventstore.postgres import PostgresLog, PostgresOptions
-from server.generation.run import Run
+from eventstore.postgres import PostgresBackend, PostgresOptions
+from server.generations.run_context import Run
 from server.workflows import Workflow
-from tests.generation.fake_upstream import FakeUpstream
+from tests.generations.fake_upstream import FakeUpstream
 from tests.harness.databases import Postgres, TestDatabase
 from tests.runtime.playing import decide, ended, play, started
 from tests.runtime.world import app, process
@@ -44,7 +44,7 @@ def _away(postgres: Postgres, database: TestDatabase) -> Iterator[None]:
 async def test_for_longer_than_anybody_waits(postgres: Postgres, database: TestDatabase) -> None:
     """One that writes is interrupted and goes on, one that waits does not notice, a plain answer that was being
     written fails, and the one behind it in the queue comes to its turn."""
-    log = PostgresLog(PostgresOptions(database.app_url, database.owner_url, patience=PATIENCE))
+    log = PostgresBackend(PostgresOptions(database.app_url, database.owner_url, call_timeout=PATIENCE))
     upstream = FakeUpstream(("a",), 1.5, ("b",))
     registry = app(Workflow("talks", _talk), Workflow("asks", _ask_somebody))
     async with process(log, upstream, patience=PATIENCE, registry=registry) as here:

@@ -5,7 +5,7 @@ import time
 import trio
 from trio_websocket import ConnectionClosed
 
-from server.client.websocket import open_websocket
+from server.client.api import open_websocket
 from tests.clients.http1 import Connection
 from tests.faults.readers import SseReader, ask, assert_whole, read_log, wait_closed
 from tests.faults.test_stalled import _open

@@ -12,7 +12,7 @@ import trio
 from tests.clients.api import Api
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
-from tests.transports.talking import approval, begun, by_post, is_asking, until
+from tests.transports.control_clients import approval, begun, by_post, is_asking, until
 
 from .talking import app_settings, calls_of, done, interrupted, line, tool_run
 

@@ -17,8 +17,8 @@ from tests.faults.readers import ask, assert_whole, wait_closed
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
 from tests.harness.servers import Server, running
-from tests.upstream.fake_openai import Fake
-from tests.upstream.test_proxied import Tunnel
+from tests.providers.connect_proxy import ConnectProxy
+from tests.providers.fake_provider import FakeProvider
 
 KEY = "test-key"
 FAILURES = [
@@ -32,14 +32,14 @@ FAILURES = [
 
 
 @pytest.fixture
-async def fake(nursery: trio.Nursery) -> Fake:
-    fake = await Fake.listen(key=KEY)
+async def fake(nursery: trio.Nursery) -> FakeProvider:
+    fake = await FakeProvider.listen(key=KEY)
     nursery.start_soon(fake.serve)
     return fake
 
 
 @asynccontextmanager
-async def serving(database: TestDatabase, fake: Fake, **more: str) -> AsyncIterator[Server]:
+async def serving(database: TestDatabase, fake: FakeProvider, **more: str) -> AsyncIterator[Server]:
     """A server that has this provider."""
     env = {"ANTHROPIC_BASE_URL": fake.root_url, "ANTHROPIC_API_KEY": KEY, "TOKENTAPE_UPSTREAM_STALL": "1"}
     async with running(database.app_url, env | more) as server:
@@ -59,7 +59,7 @@ def texts(log: list[dict[str, Any]]) -> list[str]:
     return [event["delta"] for event in log if event["type"] == "token"]
 
 
-async def test_an_answer_its_usage_and_the_key_that_is_nowhere(database: TestDatabase, fake: Fake) -> None:
+async def test_an_answer_its_usage_and_the_key_that_is_nowhere(database: TestDatabase, fake: FakeProvider) -> None:
     async with serving(database, fake) as server:
         log = await answer(server, "ok-200")
         assert texts(log) == [f"t{n} " for n in range(200)]
@@ -73,7 +73,7 @@ async def test_an_answer_its_usage_and_the_key_that_is_nowhere(database: TestDat
         assert KEY not in server.logged() + str(log)
 
 
-async def test_reasoning_is_no_text(database: TestDatabase, fake: Fake) -> None:
+async def test_reasoning_is_no_text(database: TestDatabase, fake: FakeProvider) -> None:
     """What the model thinks is not what it says: no token of it is in the log."""
     async with serving(database, fake) as server:
         log = await answer(server, "reasoning")
@@ -83,14 +83,14 @@ async def test_reasoning_is_no_text(database: TestDatabase, fake: Fake) -> None:
         assert all(text.startswith("t") for text in texts(log)), texts(log)
 
 
-async def test_tool_calls_are_understood_and_are_no_text(database: TestDatabase, fake: Fake) -> None:
+async def test_tool_calls_are_understood_and_are_no_text(database: TestDatabase, fake: FakeProvider) -> None:
     async with serving(database, fake) as server:
         log = await answer(server, "tools")
         assert (log[-1]["type"], log[-1]["finish_reason"]) == ("generation.completed", "tool_calls")
         assert texts(log) == ["t0 "]
 
 
-async def test_failures_end_in_a_code(database: TestDatabase, fake: Fake) -> None:
+async def test_failures_end_in_a_code(database: TestDatabase, fake: FakeProvider) -> None:
     """Of which each says whether asking again can help; what came before is kept."""
     async with serving(database, fake) as server:
         for model, code, retryable, tokens in FAILURES:
@@ -101,7 +101,7 @@ async def test_failures_end_in_a_code(database: TestDatabase, fake: Fake) -> Non
         assert "Traceback" not in server.logged()
 
 
-async def test_a_key_that_the_provider_quotes_goes_nowhere(database: TestDatabase, fake: Fake) -> None:
+async def test_a_key_that_the_provider_quotes_goes_nowhere(database: TestDatabase, fake: FakeProvider) -> None:
     async with serving(database, fake) as server:
         log = await answer(server, "leak-key")
         assert log[-1]["error"]["code"] == "upstream_unauthorized"
@@ -109,7 +109,9 @@ async def test_a_key_that_the_provider_quotes_goes_nowhere(database: TestDatabas
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
-async def test_two_answers_come_over_one_connection(database: TestDatabase, fake: Fake, provider: str) -> None:
+async def test_two_answers_come_over_one_connection(
+    database: TestDatabase, fake: FakeProvider, provider: str
+) -> None:
     """The second saves the handshakes: a tenth of a second and more, with TLS across a continent."""
     async with serving(database, fake, OPENAI_BASE_URL=fake.base_url) as server:
         for count in (3, 4):
@@ -139,9 +141,11 @@ async def test_https_goes_through_the_proxy_of_the_environment(
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ca.issue_cert("provider.example").configure_cert(context)
-    fake = await Fake.listen(key=KEY, wrap=lambda stream: trio.SSLStream(stream, context, server_side=True))
+    fake = await FakeProvider.listen(
+        key=KEY, wrap=lambda stream: trio.SSLStream(stream, context, server_side=True)
+    )
     nursery.start_soon(fake.serve)
-    tunnel = Tunnel(fake)
+    tunnel = ConnectProxy(fake)
     env = {
         "HTTPS_PROXY": await tunnel.listen(nursery),
         "SSL_CERT_FILE": str(tmp_path / "ca.pem"),
@@ -153,9 +157,9 @@ async def test_https_goes_through_the_proxy_of_the_environment(
             run = await ask(server.url, {"model": f"{provider}/ok-3", "input": "hello"})
             log = await wait_closed(f"{server.url}/v1/generations/{run['id']}/events")
             assert texts(log) == ["t0 ", "t1 ", "t2 "], log[-1]
-        assert len(tunnel.asked) == 1, "the tunnel is used again"
-        assert tunnel.asked[0].startswith("CONNECT provider.example:443 HTTP/1.1\r\n")
-        assert KEY not in tunnel.asked[0]
+        assert len(tunnel.requests) == 1, "the tunnel is used again"
+        assert tunnel.requests[0].startswith("CONNECT provider.example:443 HTTP/1.1\r\n")
+        assert KEY not in tunnel.requests[0]
         assert all("proxy-authorization" not in record.headers for record in fake.log)
         (line,) = [line for line in server.log_lines() if line["event"] == "provider set up"]
         assert (line["provider"], line["through_proxy"], line["because"]) == (provider, True, "HTTPS_PROXY")

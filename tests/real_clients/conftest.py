@@ -9,7 +9,7 @@ import pytest
 from tests.clients.api import Api
 from tests.harness.databases import Postgres
 from tests.harness.servers import Server
-from tests.transports.serving import serving
+from tests.transports.module_servers import serving
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ Event = dict[str, object]
 
 @dataclass(frozen=True, eq=False)
 class Library:
-    """One of them, and the program of docs/clients.md (or of variants.md) that uses it.
+    """One of them, and the program of docs/clients*.md (or of variants.md) that uses it.
 
     `replacing` makes one program another library's. `faults`: by scenario, what is expected instead of "exact".
     `thorough`: cut at every byte in each run of the tests, not only in the long ones.

@@ -1,4 +1,4 @@
-// Runs one client program of docs/clients.md for many addresses at once: node run.mjs PROGRAM '["http://…", …]'.
+// Runs one client program of docs/clients*.md for many addresses at once: node run.mjs PROGRAM '["http://…", …]'.
 //
 // Prints a JSON line [index, event] for each event that the program shows, [index, null] when its `follow`
 // returned and [index, "what"] when it threw. It never ends the process: one that goes on running means that

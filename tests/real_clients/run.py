@@ -1,4 +1,4 @@
-"""Runs client programs of docs/clients.md: python run.py '[["PROGRAM", "http://…"], …]'.
+"""Runs client programs of docs/clients*.md: python run.py '[["PROGRAM", "http://…"], …]'.
 
 Prints a JSON line [index, event] for each event that a program shows, [index, null] when its `follow` returned and
 [index, "what"] when it raised. A `follow` that is a coroutine function runs in asyncio, any other in a thread; a

@@ -1,4 +1,4 @@
-"""The client programs under test: the code blocks of docs/clients.md, and those of variants.md.
+"""The client programs under test: the code blocks of docs/clients*.md, and those of variants.md.
 
 A block's first line is a comment with its file name. It knows where a program's packages are, and whether they are
 there; it runs nothing.
@@ -19,7 +19,8 @@ from pathlib import Path
 from tests.harness.servers import ROOT
 
 HERE = Path(__file__).parent
-PAGES = (ROOT / "docs" / "clients.md", HERE / "variants.md")
+DOCS = tuple(ROOT / "docs" / name for name in ("clients.md", "clients-javascript.md", "clients-python.md"))
+PAGES = (*DOCS, HERE / "variants.md")
 NODE_FOLDER = HERE / "node"
 OLDEST_NODE = 20
 BLOCK = re.compile(r"^```(\w+)\n((?://|#) (\S+?\.\w+)\b.*\n(?:.*\n)*?)^```$", re.MULTILINE)

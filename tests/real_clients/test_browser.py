@@ -1,4 +1,4 @@
-"""The libraries that are made for browsers, in Chromium: programs of docs/clients.md, on a page elsewhere."""
+"""The libraries that are made for browsers, in Chromium: programs of docs/clients*.md, on a page elsewhere."""
 
 from __future__ import annotations
 

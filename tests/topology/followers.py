@@ -12,7 +12,7 @@ import httpx2
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError
 
-from tests.clients.ws import talk
+from tests.clients.websocket import talk
 from tests.harness.http import http_client
 
 Event = dict[str, Any]

@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 import migrations
-from server.embedded.account import Account, acting_account
+from server.embedded_postgres.os_user import OsUser, postgres_os_user
 from tests.harness.databases import psql
 from tests.harness.servers import free_port
 
@@ -35,7 +35,7 @@ SETTINGS = {
 class Cluster:
     """One server. `folder` holds its data; psql asks it as its superuser."""
 
-    def __init__(self, folder: Path, bin_dir: Path, account: Account) -> None:
+    def __init__(self, folder: Path, bin_dir: Path, account: OsUser) -> None:
         self.folder = folder
         self.port = free_port()
         self._bin = bin_dir
@@ -73,8 +73,6 @@ class Cluster:
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(SECONDS)
-            if self._process.stdout is not None:
-                self._process.stdout.close()
             self._process = None
 
     def run(self, *argv: str | Path) -> None:
@@ -128,7 +126,7 @@ def wait(holds: Callable[[], bool]) -> None:
 @contextmanager
 def pair(folder: Path, bin_dir: Path, *, synchronous: bool) -> Iterator[Pair]:
     """Both at work and migrated, the standby with all that the primary has. `folder` is not made yet."""
-    account = acting_account()
+    account = postgres_os_user()
     folder.mkdir(mode=0o700)
     if account.separate:
         os.chown(folder, account.uid, account.gid)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from server.embedded.account import acting_account
+from server.embedded_postgres.os_user import postgres_os_user
 from tests.conftest import postgres_folder
 from tests.harness.servers import free_port
 
@@ -48,7 +48,7 @@ def pgbouncer(private: Path, url: str, mode: str, *, size: int = 40, extra: str 
     place = urlsplit(url)
     there = parse_qs(place.query)
     listen = free_port()
-    account = acting_account()
+    account = postgres_os_user()
     with postgres_folder(private, "pgbouncer") as folder:
         folder.mkdir()
         users = folder / "users"
@@ -69,8 +69,6 @@ def pgbouncer(private: Path, url: str, mode: str, *, size: int = 40, extra: str 
         finally:
             process.send_signal(signal.SIGTERM)  # at once, whoever is connected
             process.wait(10)
-            if process.stdout is not None:
-                process.stdout.close()
 
 
 def _wait(process: "subprocess.Popen[str]", port: int, log: Path) -> None:

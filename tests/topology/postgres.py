@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from server.embedded.account import acting_account
+from server.embedded_postgres.os_user import postgres_os_user
 from tests.harness.servers import free_port
 
 START_SECONDS = 30.0
@@ -25,7 +25,7 @@ class PasswordPostgres:
         self.port = free_port()
         self._folder = folder
         self._bin = bin_dir
-        self._account = acting_account()
+        self._account = postgres_os_user()
         self._process: subprocess.Popen[str] | None = None
         self.superuser_url = f"postgresql://postgres:{superuser_password}@127.0.0.1:{self.port}/postgres"
         folder.mkdir(mode=0o700)
@@ -62,10 +62,8 @@ class PasswordPostgres:
     def stop(self) -> None:
         """A planned stop: every session is ended (the image's STOPSIGNAL is SIGINT too)."""
         assert self._process is not None
-        assert self._process.stdout is not None
         self._process.send_signal(signal.SIGINT)
         self._process.wait(60)
-        self._process.stdout.close()
         self._process = None
 
     def psql(

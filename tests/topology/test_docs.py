@@ -1,4 +1,4 @@
-"""docs/deploy.md: what it tells to type, typed; what it says of numbers, counted."""
+"""The pages about deploying: what they tell to type, typed; what they say of numbers, counted."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import trio
 import trustme
 
 from eventstore.postgres import PostgresOptions
-from eventstore.postgres.questions import SESSIONS
+from eventstore.postgres.queries import QUERY_CONNECTIONS
 from tests.clients.api import Api, demo
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
@@ -19,14 +19,16 @@ from . import composed, passwords
 from .nginx import NGINX, NO_NGINX, Nginx
 from .stack import Stack
 
-TEXT = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+DEPLOY, PROXIES, DATABASE = (
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("deploy.md", "proxies.md", "database.md")
+)
 MOST_CONNECTIONS = 16
-HINTS = ("announces", "hears", "lives")
+HINTS = ("notify", "listen", "liveness")
 
 
 def test_the_first_command_makes_what_compose_asks_for(tmp_path: Path) -> None:
     """Three passwords that differ, fit into a URL, and nobody else can read."""
-    first = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)[0].splitlines()[0]
+    first = re.findall(r"```sh\n(.*?)```", DEPLOY, re.DOTALL)[0].splitlines()[0]
     subprocess.run(["sh", "-euc", first], cwd=tmp_path, check=True, timeout=20)
     made = tmp_path / ".env"
     assert made.stat().st_mode & 0o077 == 0
@@ -41,12 +43,12 @@ def test_what_env_may_hold_is_what_compose_reads() -> None:
     """Each variable of compose.yaml is in the page."""
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     for name in sorted(set(re.findall(r"\$\{(\w+)", text)) - set(passwords.NAMES)):
-        assert name in TEXT or name.startswith("ANTHROPIC_"), name
+        assert name in DEPLOY or name.startswith("ANTHROPIC_"), name
 
 
-def _block(behind: str) -> list[str]:
-    """The indented lines of the page's first block behind some words."""
-    found = re.search(r"\n\n((?:    .*\n)+)", TEXT[TEXT.index(behind) :])
+def _block(text: str, behind: str) -> list[str]:
+    """The indented lines of a page's first block behind some words."""
+    found = re.search(r"\n\n((?:    .*\n)+)", text[text.index(behind) :])
     assert found is not None
     return [line[4:] for line in found[1].splitlines()]
 
@@ -55,12 +57,12 @@ def test_the_lines_for_tls_are_ones_that_nginx_takes(tmp_path: Path) -> None:
     """Each is a directive by itself, none behind another's comment; HTTP/2 is spoken then."""
     if NGINX is None:
         pytest.skip(NO_NGINX)
-    lines = _block("**TLS** is yours")
+    lines = _block(DEPLOY, "### TLS")
     assert all(re.fullmatch(r"[a-z0-9_]+ [^#;]+;", line) for line in lines), lines
     assert [line.split()[0] for line in lines] == ["listen", "http2", "ssl_certificate", "ssl_certificate_key"]
     version = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr.rpartition("/")[2]
     if tuple(map(int, version.split(".")[:3])) < (1, 25, 1):
-        assert "write `listen 8443 ssl http2;`" in TEXT
+        assert "write `listen 8443 ssl http2;`" in DEPLOY
         lines = ["listen 8443 ssl http2;", *lines[2:]]
     port = free_port()
     own = trustme.CA().issue_cert("localhost")
@@ -80,7 +82,7 @@ async def test_under_a_path(database: TestDatabase) -> None:
     """The page's lines: `Location` and the links stay inside of it, streams and WebSockets pass."""
     if NGINX is None:
         pytest.skip(NO_NGINX)
-    lines = _block("**Under a path.**")
+    lines = _block(PROXIES, "## Under a path")
     server_port, name = free_port(), "example.org"
     public = {"TOKENTAPE_PUBLIC_URL": f"https://{name}/tape"}
     block = "\n".join(lines).replace("127.0.0.1:8000", f"127.0.0.1:{server_port}")
@@ -118,15 +120,18 @@ async def test_a_server_holds_as_many_connections_as_it_says(up: Stack) -> None:
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tokentape %'"
     done = up.postgres.psql(up.postgres.superuser_url, count)
     assert 0 < int(done.stdout) <= MOST_CONNECTIONS * len(up.servers)
-    assert "about a dozen to the database, sixteen at most" in " ".join(TEXT.split())
-    assert PostgresOptions("").lanes + SESSIONS + len(("reads", "heads", "trims", *HINTS)) == MOST_CONNECTIONS
+    assert "about a dozen to the database, sixteen at most" in " ".join(DATABASE.split())
+    assert (
+        PostgresOptions("").parallel_appends + QUERY_CONNECTIONS + len(("reads", "heads", "retention", *HINTS))
+        == MOST_CONNECTIONS
+    )
 
 
 async def test_a_backup_can_be_restored(up: Stack) -> None:
     """With the page's own words: the events are the same, and the role that serves may still change none."""
     dump, restore = (
         line.split("db ", 1)[1].split(" > ")[0].split(" < ")[0].split()
-        for line in TEXT.splitlines()
+        for line in DATABASE.splitlines()
         if line.startswith("    docker compose exec -T db pg_")
     )
     async with Api.open(up.nginx.port) as api:

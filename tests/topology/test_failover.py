@@ -13,12 +13,12 @@ import pytest
 import trio
 
 from eventstore import EventStore, Fenced, Observer, Rewound, StoreOptions, StoreUnavailable, Subscription, Writer
-from eventstore.postgres import PostgresLog, PostgresOptions, schema_revision
-from eventstore.postgres.bridge import open_bridge
-from eventstore.postgres.session import Session
+from eventstore.postgres import PostgresBackend, PostgresOptions, schema_revision
+from eventstore.postgres.asyncpg_trio import open_driver
+from eventstore.postgres.db_connection import ReconnectingConnection
 from tests.conftest import postgres_folder
 from tests.eventstore.faults.load import Load
-from tests.eventstore.making import BOUND, gapless, names, note, take, until, whole
+from tests.eventstore.sample_events import BOUND, gapless, names, note, take, until, whole
 from tests.harness.databases import Postgres
 from tests.topology.pair import Pair, pair
 
@@ -30,7 +30,7 @@ class Told(Observer):
         self.moves: list[str] = []
         self.rewinds: list[tuple[str, int, int]] = []
 
-    def moved(self, why: str) -> None:
+    def history_changed(self, why: str) -> None:
         self.moves.append(why)
 
     def rewound(self, stream: str, seen: int, head: int) -> None:
@@ -38,8 +38,8 @@ class Told(Observer):
 
 
 def opened(url: str, patience: float = 60.0) -> EventStore:
-    options = StoreOptions(patience=patience, safety_poll=0.2, observer=Told())
-    return EventStore(PostgresLog(PostgresOptions(url, connect_timeout=2.0, patience=patience)), options)
+    options = StoreOptions(call_timeout=patience, safety_poll=0.2, observer=Told())
+    return EventStore(PostgresBackend(PostgresOptions(url, connect_timeout=2.0, call_timeout=patience)), options)
 
 
 def told(store: EventStore) -> Told:
@@ -91,7 +91,7 @@ async def test_synchronous_who_waits_behind_a_cursor_keeps_its_place(synchronous
     async with opened(synchronous.app_url).open() as store:
         await store.append(note("s", 1, 2, 3))
         with store.subscribe("s", 3, seen=3) as reader:
-            assert list(await reader.look()) == []
+            assert list(await reader.poll()) == []
             await trio.to_thread.run_sync(synchronous.fail_over)
             await store.append(note("s", 4))
             with trio.fail_after(BOUND):
@@ -115,7 +115,7 @@ async def test_synchronous_what_the_standby_lacks_is_neither_acknowledged_nor_sh
                 for _ in range(2):
                     with pytest.raises(StoreUnavailable):
                         await store.append(note("s", 2, writer=Writer("w", 1, 2)))
-                    assert list(await reader.look()) == []
+                    assert list(await reader.poll()) == []
                     assert names(await whole(store, "s")) == ["1"]
             finally:
                 os.kill(receiver, signal.SIGCONT)
@@ -188,10 +188,10 @@ async def only_the_primary_is_asked(asynchronous: Pair) -> None:
             await start()
     first, second = asynchronous.app_url.split("@")[1].split("/")[0].split(",")
     turned = asynchronous.app_url.replace(f"{first},{second}", f"{second},{first}")
-    async with open_bridge() as bridge:
-        session = Session(bridge, turned, "test")
+    async with open_driver() as driver:
+        session = ReconnectingConnection(driver, turned, "test")
         assert (await session.fetch("SELECT pg_is_in_recovery()"))[0][0] is False
-        session.drop()
+        session.disconnect()
 
 
 async def test_a_standby_and_an_old_primary_that_comes_back_are_refused(asynchronous: Pair) -> None:
@@ -210,7 +210,7 @@ async def test_a_standby_and_an_old_primary_that_comes_back_are_refused(asynchro
             assert (await store.head("s")).position == n
 
         async def shows_life_there() -> bool:
-            life = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'eventstore lives'"
+            life = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'eventstore liveness'"
             return await trio.to_thread.run_sync(asynchronous.second.sql, life) == "1"
 
         await until(shows_life_there)

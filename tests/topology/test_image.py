@@ -81,7 +81,8 @@ def test_all_a_server_needs_is_locked() -> None:
     locked = {canonicalize_name(line.split("==")[0]) for line in text.splitlines() if "==" in line}
     needed: set[str] = set()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    _gather(project["dependencies"], needed)
+    extras = project["optional-dependencies"]
+    _gather([*project["dependencies"], *extras["tls"], *extras["embedded"]], needed)
     assert len(needed) > 20
     assert needed - locked == set()
     assert "hatchling" in locked

@@ -14,23 +14,23 @@ import trio.lowlevel
 
 import migrations
 from eventstore import EventStore, StoreOptions, StoreUnavailable, Writer
-from eventstore.postgres import PostgresLog, PostgresOptions, schema_revision
-from eventstore.postgres.bridge import Unfit, open_bridge
-from tests.eventstore.making import BOUND, names, note, take, until
-from tests.eventstore.sessions import sessions
-from tests.eventstore.test_sessions import IN_FORCE, in_force
+from eventstore.postgres import PostgresBackend, PostgresOptions, schema_revision
+from eventstore.postgres.asyncpg_trio import UnsuitableDatabase, open_driver
+from tests.eventstore.connections import sessions
+from tests.eventstore.sample_events import BOUND, names, note, take, until
+from tests.eventstore.test_db_connection import IN_FORCE, in_force
 from tests.faults.readers import ask, assert_whole, wait_closed
 from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.http import http_client
 from tests.harness.servers import running
 from tests.topology.pgbouncer import needs_pgbouncer, pgbouncer
 
-OPTIONS = StoreOptions(patience=BOUND, safety_poll=600.0)
+OPTIONS = StoreOptions(call_timeout=BOUND, safety_poll=600.0)
 
 
 async def opens(url: str) -> None:
     """A store on it."""
-    async with EventStore(PostgresLog(PostgresOptions(url)), OPTIONS).open():
+    async with EventStore(PostgresBackend(PostgresOptions(url)), OPTIONS).open():
         pass
 
 
@@ -56,13 +56,13 @@ async def test_in_session_mode_all_works(tmp_path: Path, database: TestDatabase)
         async with sessions(url, "guarded") as (session,):
             assert await in_force(session) == IN_FORCE
         async with (
-            EventStore(PostgresLog(PostgresOptions(url, owner_url)), OPTIONS).open() as store,
-            EventStore(PostgresLog(PostgresOptions(url)), OPTIONS).open() as other,
+            EventStore(PostgresBackend(PostgresOptions(url, owner_url)), OPTIONS).open() as store,
+            EventStore(PostgresBackend(PostgresOptions(url)), OPTIONS).open() as other,
         ):
             await store.append(note("s", 1, writer=Writer("w", 1, 1)))
             with other.subscribe("s") as reader:  # nothing but a notification wakes it in time
                 await take(reader, 1)
-                assert list(await reader.look()) == []
+                assert list(await reader.poll()) == []
                 await store.append(note("s", 2, writer=Writer("w", 1, 2)))
                 assert names(await take(reader, 1)) == ["2"]
 
@@ -76,11 +76,11 @@ async def test_in_session_mode_all_works(tmp_path: Path, database: TestDatabase)
             for bell in (own, there, back):
                 bell.arm()
             with trio.fail_after(BOUND):
-                store._log.announce(["s"])
+                store._backend.notify_newer(["s"])
                 await there.sleep()
-                other._log.announce(["t"])
+                other._backend.notify_newer(["t"])
                 await back.sleep()
-            assert not own.rung
+            assert not own.woken
             assert await other.open_writers() == []
             await store.trim("s", 2)
         async with running(url) as server, http_client(server.url) as client:
@@ -97,7 +97,7 @@ async def test_in_another_mode_it_is_refused(
     tmp_path: Path, database: TestDatabase, mode: str, start: Callable[[str], Awaitable[None]]
 ) -> None:
     with pgbouncer(tmp_path, database.app_url, mode) as url:
-        with trio.fail_after(BOUND), pytest.raises(Unfit, match="session mode") as refusal:
+        with trio.fail_after(BOUND), pytest.raises(UnsuitableDatabase, match="session mode") as refusal:
             await start(url)
         assert "tokentape_app" not in str(refusal.value)
 
@@ -105,13 +105,13 @@ async def test_in_another_mode_it_is_refused(
 @asynccontextmanager
 async def others_at_work(url: str) -> AsyncIterator[None]:
     """Four clients of the pooler, so that two of ours seldom get the same connection by chance."""
-    async with open_bridge() as bridge, trio.open_nursery() as nursery:
+    async with open_driver() as driver, trio.open_nursery() as nursery:
 
         async def work() -> None:
-            connection = await bridge.connect(url, {}, timeout=BOUND, command_timeout=BOUND)
+            connection = await driver.connect(url, {}, timeout=BOUND, command_timeout=BOUND)
             try:
                 while True:
-                    await bridge.run(connection.raw.execute, "SELECT 1")
+                    await driver.run(connection.raw.execute, "SELECT 1")
             finally:
                 connection.abort()
 
@@ -126,7 +126,7 @@ async def test_a_busy_one_is_found_out_too(tmp_path: Path, database: TestDatabas
     with pgbouncer(tmp_path, database.app_url, "transaction") as url:
         async with others_at_work(url):
             for _ in range(5):
-                with trio.fail_after(BOUND), pytest.raises(Unfit, match="session mode"):
+                with trio.fail_after(BOUND), pytest.raises(UnsuitableDatabase, match="session mode"):
                     await opens(url)
 
 
@@ -158,7 +158,7 @@ async def serve_ends(env: dict[str, str]) -> tuple[int, str]:
 async def test_a_pool_that_is_too_small_is_said(tmp_path: Path, database: TestDatabase) -> None:
     """In session mode each connection keeps its own: whoever comes when all are taken waits."""
     with pgbouncer(tmp_path, database.app_url, "session", size=2) as url:
-        log = PostgresLog(PostgresOptions(url, connect_timeout=0.5, patience=1.0))
+        log = PostgresBackend(PostgresOptions(url, connect_timeout=0.5, call_timeout=1.0))
         with trio.fail_after(BOUND), pytest.raises(StoreUnavailable, match="pool"):
             async with EventStore(log, OPTIONS).open():
                 raise AssertionError("it opened")
@@ -180,5 +180,5 @@ def ascii_database(postgres: Postgres) -> Iterator[TestDatabase]:
 async def test_another_encoding_is_refused(
     ascii_database: TestDatabase, start: Callable[[str], Awaitable[None]]
 ) -> None:
-    with pytest.raises(Unfit, match=r"SQL_ASCII.*ENCODING 'UTF8' TEMPLATE template0"):
+    with pytest.raises(UnsuitableDatabase, match=r"SQL_ASCII.*ENCODING 'UTF8' TEMPLATE template0"):
         await start(ascii_database.app_url)

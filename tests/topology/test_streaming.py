@@ -10,7 +10,7 @@ from tests.clients.api import Api, demo, new_key
 from tests.clients.http1 import Connection
 from tests.clients.readers import read_long_poll, read_ndjson
 from tests.clients.sse import Parser
-from tests.clients.ws import talk
+from tests.clients.websocket import talk
 from tests.harness.http import http_client
 
 from .nginx import NGINX, NO_NGINX, Nginx
