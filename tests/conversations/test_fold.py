@@ -313,3 +313,14 @@ def test_a_hole_in_a_row_of_tokens(holes: list[int]) -> None:
     whole = rows([OPEN, requested("gen_A"), started("gen_A"), *TOKENS, said("m", "x")])
     with pytest.raises(OutOfOrder, match=r"position \d does not follow \d in conv_1"):
         fold(NEW, [event for event in whole if event.position not in holes])
+
+
+@pytest.mark.parametrize(
+    ("attempt", "reason", "losses"),
+    [(1, "worker_lost", 1), (1, "internal_error", 1), (0, "worker_lost", 0), (1, "server_stopped", 0)],
+)
+def test_only_a_worker_that_died_counts_as_a_loss(attempt: int, reason: str, losses: int) -> None:
+    """A stop is no crash, and a run that never began cannot have caused one."""
+    events = [started("gen_A")] if attempt else []
+    found = only(*events, event_types.generation_interrupted("gen_A", attempt, reason))
+    assert found.losses == losses

@@ -155,3 +155,15 @@ def test_the_request(keep: bool) -> None:
         "Connection: keep-alive" if keep else "Connection: close",
         "Authorization: Bearer k",
     ]
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "length"),
+    [("POST", b"", b"0"), ("POST", b"{}", b"2"), ("GET", b"", None), ("GET", b"{}", b"2")],
+)
+def test_a_request_says_how_long_its_body_is(method: str, body: bytes, length: bytes | None) -> None:
+    """A POST without a body says so: else a server may wait for one (RFC 9110 section 8.6)."""
+    url = BaseUrl(False, "localhost", 8080, "/v1")
+    head = encode_request(url, "/x", {}, body, method=method).split(b"\r\n")
+    said = [line for line in head if line.lower().startswith(b"content-length:")]
+    assert said == ([] if length is None else [b"Content-Length: " + length])
