@@ -74,21 +74,16 @@ async def retry_within(
         await trio.sleep(pause)
 
 
-async def retry_until_available(
-    call: Callable[[], Awaitable[T]], give_up: Callable[[StoreUnavailable], bool] | None = None
-) -> T:
+async def retry_until_available(call: Callable[[], Awaitable[T]]) -> T:
     """Repeats the call for as long as the database is away, and returns its result.
 
-    For a caller that loses nothing by waiting, such as a run whose next event has to be written. After each failed
-    try `give_up` is asked, with the error, whether to stop: then that `StoreUnavailable` is raised. Raises at once
+    For a caller that loses nothing by waiting, such as a run whose next event has to be written. Raises at once
     whatever else the call raises.
     """
     retry = 0
     while True:
         try:
             return await call()
-        except StoreUnavailable as error:
-            if give_up is not None and give_up(error):
-                raise
+        except StoreUnavailable:
             retry += 1
             await trio.sleep(pause_before_retry(retry))

@@ -18,7 +18,6 @@ import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, WebsocketScope
 from quart import Blueprint, Response, request
 from quart.asgi import ASGIWebsocketConnection
-from quart.wrappers import Response as WrappedResponse
 from quart.wrappers import Websocket
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
@@ -105,7 +104,7 @@ class _HttpConnection(TrioASGIHTTPConnection):
         request.body.set_complete()
         response = await self.app.handle_request(request)
         timeout = self.app.config["RESPONSE_TIMEOUT"]
-        if isinstance(response, WrappedResponse) and response.timeout != Ellipsis:
+        if isinstance(response, Response) and response.timeout != Ellipsis:
             timeout = response.timeout
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             await self._send_response(send, response)
