@@ -41,8 +41,13 @@ def children(pid: int) -> list[int]:
 
 
 def open_files(pid: int) -> set[str]:
-    """What each file descriptor of a process refers to, such as `socket:[123]`."""
-    return {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    """What each file descriptor of a process refers to, such as `socket:[123]`. A process that has ended has none."""
+    found = set()
+    with suppress(OSError):  # the process has ended
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # the descriptor was closed since the folder was listed
+                found.add(os.readlink(entry))
+    return found
 
 
 def running(pid: int) -> bool:

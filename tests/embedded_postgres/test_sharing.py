@@ -86,6 +86,8 @@ def test_it_inherits_nothing_and_has_its_own_session(data_dir: Path) -> None:
         held = server.wait_for("held")
         pid = int(held["pid"])
         of_the_server = open_files(server.process.pid)
+        assert of_the_server
+        assert open_files(pid)
         assert os.getsid(pid) != os.getsid(server.process.pid)
         assert os.getpgid(pid) != os.getpgid(server.process.pid)
         for each in [pid, *children(pid)]:
