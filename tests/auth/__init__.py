@@ -1,0 +1,1 @@
+"""Tests of credentials, of the stores that hold them, and of the authenticator."""
