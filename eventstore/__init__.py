@@ -4,7 +4,7 @@ It knows nothing of HTTP, language models or tokens, and could be used by anothe
 `EventStore` (what a program calls), then `backend` (what a backend must do), then `memory_backend` and `postgres`.
 """
 
-from eventstore.backend import Backend
+from eventstore.backend import Backend, committed_events
 from eventstore.errors import (
     Erased,
     Fenced,
@@ -16,7 +16,6 @@ from eventstore.errors import (
     Trimmed,
     WrongExpectedPosition,
 )
-from eventstore.group_commit import committed_events
 from eventstore.model import (
     ANY,
     NO_STREAM,

@@ -5,7 +5,7 @@ time, so it is raised at once. With which pauses: `pause_before_retry`, one sche
 long: `retry_within` has a timeout, `retry_until_available` has none.
 
 The caller must be free to make its call twice. Every append of this store may be sent twice, because
-`group_commit.repeatable` gives each one a name by which the log knows it again. This file knows no SQL.
+`backend.repeatable` gives each one a name by which the log knows it again. This file knows no SQL.
 """
 
 import random
@@ -18,12 +18,12 @@ from eventstore.errors import StoreUnavailable
 from eventstore.observer import Health, Observer
 
 FIRST_PAUSE: Final = 0.02
-LONGEST_PAUSE: Final = 0.5
+MAX_PAUSE: Final = 0.5
 
 T = TypeVar("T")
 
 
-def pause_before_retry(retry: int, longest: float = LONGEST_PAUSE, *, jitter: bool = False) -> float:
+def pause_before_retry(retry: int, longest: float = MAX_PAUSE, *, jitter: bool = False) -> float:
     """Seconds to wait before the `retry`-th repetition (1, 2, 3 …): 0.02, 0.04, 0.08 … and at most `longest`.
 
     The first pause is short because most failures are one broken connection. The longest one bounds how much later

@@ -16,11 +16,23 @@ from typing import Final, Self, TypeVar
 
 import trio
 
-from eventstore.backend import EXPIRE_LIMIT, Backend, Listener, Outcome, ReadQuery, Verdict
+from eventstore.backend import (
+    EXPIRE_LIMIT,
+    Backend,
+    Listener,
+    Outcome,
+    ReadQuery,
+    Verdict,
+    committed_events,
+    exclusive_names,
+    refusal,
+    repeatable,
+    validate,
+    weigh,
+)
 from eventstore.batcher import Batcher, Limits
 from eventstore.db_retry import call_once, retry_within
 from eventstore.errors import Erased, Rewound, StoreUnavailable, StreamUnknown, Trimmed
-from eventstore.group_commit import committed_events, exclusive_names, refusal, repeatable, validate, weigh
 from eventstore.model import (
     Append,
     Appended,
@@ -34,9 +46,8 @@ from eventstore.model import (
     WriterState,
 )
 from eventstore.observer import Health, Observer, StoreStats, stats
-from eventstore.subscription import Subscription
+from eventstore.subscription import Subscription, Wakeups
 from eventstore.tail_cache import TailCache
-from eventstore.wakeups import Wakeups
 
 
 @dataclass(frozen=True, slots=True)

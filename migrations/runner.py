@@ -35,7 +35,11 @@ _FOLDER = Path(__file__).parent
 _VERSION_TABLE = {"version_table_schema": "eventstore", "version_table": "revision"}
 _LOCK = 7_306_015_824_111_507  # any number, the same in every process
 # Not to the owner itself: grant_to() first revokes all rights, and the owner would lock itself out.
-_GRANT = text("SELECT eventstore.grant_to(a) FROM (SELECT CAST(:role AS name) AS a) r WHERE a <> current_user")
+_GRANTS = {
+    schema: text(f"SELECT {schema}.grant_to(a) FROM (SELECT CAST(:role AS name) AS a) r WHERE a <> current_user")
+    for schema in ("eventstore", "tokentape_auth")
+}
+_HAS_GRANT = text("SELECT to_regprocedure(:schema || '.grant_to(name)') IS NOT NULL")
 # Tried again and again instead of waited for: a waiting statement keeps a snapshot, and CREATE INDEX CONCURRENTLY
 # in another process waits until all older snapshots are gone.
 _TRY_LOCK = text(f"SELECT pg_try_advisory_lock({_LOCK})")
@@ -46,7 +50,7 @@ _HOLDERS = text(
       FROM pg_locks l
       JOIN pg_class c ON c.oid = l.relation
       JOIN pg_stat_activity a ON a.pid = l.pid
-     WHERE c.relnamespace = to_regnamespace('eventstore') AND c.relkind = 'r'
+     WHERE c.relnamespace IN (to_regnamespace('eventstore'), to_regnamespace('tokentape_auth')) AND c.relkind = 'r'
        AND l.granted AND l.pid <> pg_backend_pid()
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
      LIMIT 5
@@ -96,9 +100,7 @@ async def upgrade(
             await database.run_when_unlocked(_upgrade_to(step), tell)
         if app_role is not None:
             # Under the same lock: two grants at once update one row of the catalogue, and one of them fails.
-            await database.run_when_unlocked(
-                lambda connection: connection.execute(_GRANT, {"role": app_role}), tell
-            )
+            await database.run_when_unlocked(_grant_to(app_role), tell)
         return found
 
 
@@ -116,6 +118,16 @@ def _silent(_: str) -> None:
 
 def _upgrade_to(step: str) -> Callable[[Connection], None]:
     return lambda connection: command.upgrade(_with(connection), step)
+
+
+def _grant_to(role: str) -> Callable[[Connection], None]:
+    def grant(connection: Connection) -> None:
+        for schema, statement in _GRANTS.items():
+            # An upgrade to an older revision ends before the schema is made.
+            if connection.execute(_HAS_GRANT, {"schema": schema}).scalar():
+                connection.execute(statement, {"role": role})
+
+    return grant
 
 
 def _current(connection: Connection) -> str | None:

@@ -1,5 +1,6 @@
 -- What all revisions together make. Never applied; refresh it: python -m tests.migrations.refresh
 CREATE SCHEMA eventstore;
+CREATE SCHEMA tokentape_auth;
 CREATE FUNCTION eventstore.append(a_stream text[], a_category text[], a_expected bigint[], a_count integer[], a_writer text[], a_epoch integer[], a_seq bigint[], a_closes boolean[], a_owner bigint, k_append integer[], k_scope text[], k_name text[], k_digest bytea[], k_seconds double precision[], e_append integer[], e_offset integer[], e_type text[], e_tag text[], e_data json[]) RETURNS TABLE(append integer, verdict text, stream text, first bigint, last bigint, at timestamp with time zone, head bigint)
     LANGUAGE sql
     SET search_path TO 'eventstore', 'pg_catalog'
@@ -229,6 +230,19 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT ON snapshots TO %I', app);
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA eventstore TO %I', app);
 END $$;
+CREATE FUNCTION tokentape_auth.grant_to(app name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'tokentape_auth', 'pg_catalog'
+    AS $$
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA tokentape_auth TO %I', app);
+    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA tokentape_auth FROM %I', app);
+    EXECUTE format('GRANT SELECT ON keys TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE (ended_at), DELETE ON sessions TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE (expires_at, reader, uses, last_use), DELETE ON tickets TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE (amount), DELETE ON usage TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE (counts, at), DELETE ON servers TO %I', app);
+END $$;
 CREATE TABLE eventstore.compatible (
     since text NOT NULL
 );
@@ -292,6 +306,63 @@ CREATE TABLE eventstore.writers (
     released boolean DEFAULT false NOT NULL
 )
 WITH (fillfactor='50');
+CREATE TABLE tokentape_auth.keys (
+    hash bytea NOT NULL,
+    id text NOT NULL,
+    tenant text NOT NULL,
+    name text DEFAULT ''::text NOT NULL,
+    scopes text[] NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    limits text DEFAULT ''::text NOT NULL,
+    CONSTRAINT keys_hash_check CHECK ((octet_length(hash) = 32)),
+    CONSTRAINT keys_scopes_check CHECK ((cardinality(scopes) > 0))
+);
+CREATE UNLOGGED TABLE tokentape_auth.servers (
+    server text NOT NULL,
+    counts jsonb NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+CREATE TABLE tokentape_auth.sessions (
+    hash bytea NOT NULL,
+    id text NOT NULL,
+    key bytea,
+    signer text,
+    tenant text NOT NULL,
+    subject text NOT NULL,
+    scopes text[] NOT NULL,
+    conversations text[],
+    expires_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT sessions_hash_check CHECK ((octet_length(hash) = 32))
+);
+CREATE TABLE tokentape_auth.tickets (
+    hash bytea NOT NULL,
+    id text NOT NULL,
+    key bytea,
+    session bytea,
+    signer text,
+    anonymous boolean NOT NULL,
+    tenant text NOT NULL,
+    subject text NOT NULL,
+    scopes text[] NOT NULL,
+    conversations text[],
+    stream text NOT NULL,
+    transport text NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    reader bytea,
+    uses integer DEFAULT 0 NOT NULL,
+    last_use bytea,
+    CONSTRAINT tickets_hash_check CHECK ((octet_length(hash) = 32))
+);
+CREATE TABLE tokentape_auth.usage (
+    account text NOT NULL,
+    meter text NOT NULL,
+    day date NOT NULL,
+    amount double precision NOT NULL
+);
 ALTER TABLE ONLY eventstore.events
     ADD CONSTRAINT events_pkey PRIMARY KEY (stream, "position");
 ALTER TABLE ONLY eventstore.keys
@@ -306,7 +377,30 @@ ALTER TABLE ONLY eventstore.streams
     ADD CONSTRAINT streams_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY eventstore.writers
     ADD CONSTRAINT writers_pkey PRIMARY KEY (stream, name);
+ALTER TABLE ONLY tokentape_auth.keys
+    ADD CONSTRAINT keys_id_key UNIQUE (id);
+ALTER TABLE ONLY tokentape_auth.keys
+    ADD CONSTRAINT keys_pkey PRIMARY KEY (hash);
+ALTER TABLE ONLY tokentape_auth.servers
+    ADD CONSTRAINT servers_pkey PRIMARY KEY (server);
+ALTER TABLE ONLY tokentape_auth.sessions
+    ADD CONSTRAINT sessions_id_key UNIQUE (id);
+ALTER TABLE ONLY tokentape_auth.sessions
+    ADD CONSTRAINT sessions_pkey PRIMARY KEY (hash);
+ALTER TABLE ONLY tokentape_auth.tickets
+    ADD CONSTRAINT tickets_id_key UNIQUE (id);
+ALTER TABLE ONLY tokentape_auth.tickets
+    ADD CONSTRAINT tickets_pkey PRIMARY KEY (hash);
+ALTER TABLE ONLY tokentape_auth.usage
+    ADD CONSTRAINT usage_pkey PRIMARY KEY (account, meter, day);
 CREATE INDEX keys_expiry ON eventstore.keys USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX streams_by_category ON eventstore.streams USING btree (category, id);
 CREATE INDEX writers_open ON eventstore.writers USING btree (owner) WHERE (NOT closed);
 CREATE INDEX writers_unreleased ON eventstore.writers USING btree (owner) WHERE (closed AND (NOT released));
+CREATE INDEX sessions_by_expiry ON tokentape_auth.sessions USING btree (expires_at);
+CREATE INDEX tickets_by_expiry ON tokentape_auth.tickets USING btree (expires_at);
+CREATE INDEX usage_by_day ON tokentape_auth.usage USING btree (day);
+ALTER TABLE ONLY tokentape_auth.sessions
+    ADD CONSTRAINT sessions_key_fkey FOREIGN KEY (key) REFERENCES tokentape_auth.keys(hash);
+ALTER TABLE ONLY tokentape_auth.tickets
+    ADD CONSTRAINT tickets_key_fkey FOREIGN KEY (key) REFERENCES tokentape_auth.keys(hash);

@@ -32,13 +32,14 @@ from eventstore.postgres.database_url import BadDatabaseUrl, DatabaseUrl, parse_
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
-def load_statements() -> dict[str, str]:
-    """The statements of `statements.sql` by name, with their comments, which then appear in the server's log."""
-    parts = _NAME.split(files(__package__).joinpath("statements.sql").read_text(encoding="utf-8"))
+def load_statements(package: str, name: str) -> dict[str, str]:
+    """The statements of a package's `.sql` file by name, with their comments, which then appear in the server's
+    log."""
+    parts = _NAME.split(files(package).joinpath(name).read_text(encoding="utf-8"))
     return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
 
 
-STATEMENTS: Final = load_statements()
+STATEMENTS: Final = load_statements(__package__, "statements.sql")
 
 _SETTINGS, _FACTS = STATEMENTS["apply_settings"], STATEMENTS["inspect_server"]
 _FOREIGN_STATEMENT: Final = ("26000", "42P05")

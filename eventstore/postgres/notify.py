@@ -29,9 +29,9 @@ BATCH_PAUSE: Final = 0.005
 """Seconds between two batches: a busy process sends at most 200 a second."""
 PING_SECONDS: Final = 5.0
 """How often an idle connection is checked. One that a firewall has dropped looks alive until it is used."""
-LONGEST_PAUSE: Final = 2.0
+MAX_PAUSE: Final = 2.0
 """Between two tries to listen or to notify."""
-LONGEST_LIVENESS_PAUSE: Final = 0.2
+MAX_LIVENESS_PAUSE: Final = 0.2
 """Between two tries to take the liveness lock. Short: a living process must have its lock again before the others
 take it for dead (`SUSPECT_SECONDS` of the server)."""
 
@@ -108,7 +108,7 @@ class Notifier:
                 failures = 0
             except StoreError:
                 failures += 1
-                await trio.sleep(pause_before_retry(failures, LONGEST_PAUSE, jitter=True))
+                await trio.sleep(pause_before_retry(failures, MAX_PAUSE, jitter=True))
             await trio.sleep(BATCH_PAUSE)
 
     async def _notify(self, channel: str, payloads: list[str]) -> None:
@@ -176,7 +176,7 @@ async def listen(
             peers.unknown()
             connection.disconnect()
             failures += 1
-            await trio.sleep(pause_before_retry(failures, LONGEST_PAUSE, jitter=True))
+            await trio.sleep(pause_before_retry(failures, MAX_PAUSE, jitter=True))
 
 
 async def hold_liveness_lock(
@@ -195,7 +195,7 @@ async def hold_liveness_lock(
         except StoreError:
             connection.disconnect()
             failures += 1
-            await trio.sleep(pause_before_retry(failures, LONGEST_LIVENESS_PAUSE, jitter=True))
+            await trio.sleep(pause_before_retry(failures, MAX_LIVENESS_PAUSE, jitter=True))
 
 
 async def _hold(current: Connection, ping: Callable[[Connection], Awaitable[None]]) -> None:

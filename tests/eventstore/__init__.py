@@ -1,1 +1,1 @@
-"""The tests of the event store: one contract for both logs, pure modules, and what only Postgres can do."""
+"""Tests of the event store: one contract for both backends, pure modules, and what only Postgres can do."""

@@ -1,8 +1,8 @@
 """A process that appends: run as `python -m tests.eventstore.append_process DSN NAME ROUNDS`.
 
-Says "ready" when its store is open, begins at the first line it reads, and says as JSON where everything landed.
-Each round appends to all streams at once: without conditions, as a fenced writer, under a key that the other
-process claims too, and (from the second on) during the run of that writer.
+It prints "ready" when its store is open, begins at the first line it reads, and prints as JSON where its
+events landed. Each round appends to all streams at once: without conditions, as a fenced writer, under a key
+that the other process claims too, and from the second round on during the run of that writer.
 """
 
 import json
@@ -14,19 +14,19 @@ import trio
 
 from eventstore import EventStore, Key, StoreOptions, Writer
 from eventstore.postgres import PostgresBackend, PostgresOptions
-from tests.eventstore.sample_events import note
+from tests.eventstore.sample_events import sample_append
 
 STREAMS = tuple(f"s{n}" for n in range(5))
 
 
 async def rounds(store: EventStore, name: str, number: int) -> dict[str, dict[str, list[list[object]]]]:
-    """By kind and by stream: what was appended, and its stream, first and last position."""
+    """By kind and by stream: the stream, first and last position of each append."""
     landed: dict[str, dict[str, list[list[object]]]] = {
         kind: defaultdict(list) for kind in ("any", "writer", "key", "during")
     }
 
     async def one(kind: str, stream: str, *said: str, **options: object) -> None:
-        appended = await store.append(note(stream, *said, **options))
+        appended = await store.append(sample_append(stream, *said, **options))
         landed[kind][stream].append(
             [list(said), appended.stream, appended.first, appended.last, appended.repeated]
         )

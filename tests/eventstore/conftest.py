@@ -1,4 +1,6 @@
-"""One database for all tests of the store, emptied for each: a clone a test would cost five times as much."""
+"""One database for all tests of the store, emptied for each: a clone for each test would take five times as
+long.
+"""
 
 from collections.abc import Iterator
 
@@ -17,13 +19,13 @@ TRUNCATE eventstore.streams, eventstore.events, eventstore.writers, eventstore.k
 
 @pytest.fixture(scope="session")
 def store_database(postgres: Postgres) -> Iterator[TestDatabase]:
-    """Migrated once."""
+    """A database that is migrated once."""
     with postgres.clone() as database:
         yield database
 
 
 @pytest.fixture
 def database(postgres: Postgres, store_database: TestDatabase) -> TestDatabase:
-    """The same, with nothing in it and nobody connected."""
+    """The same database, empty and without connections."""
     postgres.sql(EMPTY, store_database.name)
     return store_database

@@ -1,4 +1,4 @@
-"""Bare sessions for tests that speak SQL to the log's tables; each is ended with its context."""
+"""Plain connections for tests that send SQL to the log's tables; each is closed with its context."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from tests.eventstore.sample_events import BOUND
 
 @asynccontextmanager
 async def sessions(url: str, *names: str) -> AsyncIterator[list[ReconnectingConnection]]:
-    """One session a name, over one driver."""
+    """One connection for each name, over one driver."""
     async with open_driver() as driver:
         opened = [ReconnectingConnection(driver, url, f"test {name}") for name in names]
         try:
@@ -25,13 +25,13 @@ async def sessions(url: str, *names: str) -> AsyncIterator[list[ReconnectingConn
 
 
 async def append(session: ReconnectingConnection, *batch: Append, owner: int = 1) -> Sequence[Row]:
-    """What the SQL function answers to the batch."""
+    """The answer of the SQL function `append` to the batch."""
     columns = append_columns(batch, owner)
     return await session.fetch(STATEMENTS["append_during" if has_during(columns) else "append"], *columns)
 
 
-async def blocked(watcher: ReconnectingConnection, name: str) -> None:
-    """Until the session of that name waits for somebody's lock."""
+async def wait_until_blocked(watcher: ReconnectingConnection, name: str) -> None:
+    """Waits until the connection of that name waits for a lock."""
     sql = "SELECT wait_event_type FROM pg_stat_activity WHERE application_name = $1"
     with trio.fail_after(BOUND):
         while [row[0] for row in await watcher.fetch(sql, f"test {name}")] != ["Lock"]:

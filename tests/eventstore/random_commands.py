@@ -1,6 +1,7 @@
-"""Random commands for two processes on one log, drawn relative to what is there, so that most hit something.
+"""Random commands for two processes on one log, relative to what the log holds, so that most of them hit
+something.
 
-A command is drawn as choices ("the next sequence", "one too far") and becomes concrete only when its turn comes.
+A command is drawn as a choice ("the next sequence", "one too far") and becomes concrete when its turn comes.
 """
 
 from dataclasses import dataclass
@@ -9,14 +10,14 @@ from hypothesis import strategies as st
 
 from eventstore import ANY, Append, Key, Writer
 from tests.eventstore.reference_model import Model
-from tests.eventstore.sample_events import noted
+from tests.eventstore.sample_events import sample_event
 
 STREAMS, WRITERS, KEYS = ("a", "b", "c"), ("v", "w"), ("k1", "k2", "k3", "k4")
 
 
 @dataclass(frozen=True)
-class Put:
-    """An append. `expected`, `epoch` and `seq` are relative to what is there."""
+class DrawnAppend:
+    """An append; `expected`, `epoch` and `seq` are relative to what the log holds."""
 
     process: int
     stream: str
@@ -43,19 +44,19 @@ class Put:
         closes = closes if during is None else None
         expected = ANY if self.expected is None else max(0, model.head(stream) + self.expected)
         keys = tuple(Key(prefix, name, digest) for name, digest in self.keys)
-        return Append(stream, tuple(map(noted, names)), expected, writer, closes, keys, prefix, during)
+        return Append(stream, tuple(map(sample_event, names)), expected, writer, closes, keys, prefix, during)
 
 
 @dataclass(frozen=True)
 class Burst:
-    """Appends without conditions, all at once: (process, stream, events)."""
+    """Concurrent appends without conditions: (process, stream, events)."""
 
     puts: tuple[tuple[int, str, int], ...]
 
 
 @dataclass(frozen=True)
 class Trim:
-    """Removes the events before the position that lies so far into the stream."""
+    """Removes the events before a position this far into the stream."""
 
     stream: str
     share: float
@@ -69,8 +70,8 @@ class Erase:
 
 
 @dataclass(frozen=True)
-class Look:
-    """Reads after the position that lies so far into the stream, or a little behind it."""
+class Read:
+    """Reads after a position this far into the stream, or a little past its head."""
 
     process: int
     stream: str
@@ -88,13 +89,13 @@ class Subscribe:
 
 
 @dataclass(frozen=True)
-class Follow:
+class Poll:
     """Lets one of the subscriptions look once."""
 
     which: int
 
 
-Command = Put | Burst | Trim | Erase | Look | Subscribe | Follow
+Command = DrawnAppend | Burst | Trim | Erase | Read | Subscribe | Poll
 
 process = st.integers(0, 1)
 stream = st.sampled_from(STREAMS)
@@ -109,7 +110,7 @@ def some_keys(number: int) -> st.SearchStrategy[tuple[tuple[str, bytes | None], 
 
 
 puts = st.builds(
-    Put,
+    DrawnAppend,
     process=process,
     stream=stream,
     count=st.integers(1, 3),
@@ -125,9 +126,9 @@ bursts = st.lists(st.tuples(process, stream, st.integers(1, 3)), min_size=2, max
 others: dict[str, st.SearchStrategy[Command]] = {
     "trim": st.builds(Trim, stream, share),
     "erase": st.builds(Erase, process),
-    "look": st.builds(Look, process, stream, share, st.integers(1, 6)),
+    "look": st.builds(Read, process, stream, share, st.integers(1, 6)),
     "subscribe": st.builds(Subscribe, process, stream, share),
-    "follow": st.builds(Follow, st.integers(0, 5)),
+    "follow": st.builds(Poll, st.integers(0, 5)),
     "burst": bursts,
 }
 kinds = st.sampled_from(["put", *others] + ["put"] * 7 + [kind for kind in others if kind != "erase"] * 2)

@@ -1,6 +1,7 @@
-"""What the store promises, as a few dictionaries: the reference that the real logs are compared with.
+"""The promises of the store as a few dictionaries: the reference that the real backends are compared with.
 
-Written from the promises, not from the code: keys first, then the writer's fence, then the expected position.
+It is written from the promises, not from the code: keys first, then the writer's fence, then the expected
+position.
 """
 
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from eventstore import ANY, Append
 
 
 @dataclass(frozen=True)
-class Stands:
-    """It is in the log, put there by this append or by an earlier one."""
+class Accepted:
+    """The append is in the log, by this call or by an earlier one."""
 
     stream: str
     first: int
@@ -20,7 +21,7 @@ class Stands:
 
 @dataclass(frozen=True)
 class Refused:
-    """Why not: `position` (and the head), `key`, `erased`, or the reason of a fence."""
+    """Why the append is refused: `position` (and the head), `key`, `erased`, or the reason of a fence."""
 
     why: str
     head: int | None = None
@@ -28,18 +29,18 @@ class Refused:
 
 @dataclass
 class ModelWriter:
-    """The newest append of a writer, and whether it is closed. `place` is None where it never wrote."""
+    """A writer's newest append, and whether it is closed. `place` is None if it never wrote."""
 
     epoch: int = 0
     seq: int = 0
-    place: Stands | None = None
+    place: Accepted | None = None
     closed: bool = False
     process: int = 0
 
 
 @dataclass
 class ModelStream:
-    """Event names, from position 1 on; trimmed ones stay here, below `earliest`, and erased ones too."""
+    """Event names from position 1 on; trimmed and erased ones stay here, below `earliest`."""
 
     names: list[str] = field(default_factory=list)
     earliest: int = 1
@@ -56,7 +57,7 @@ class Model:
     """All streams and all keys."""
 
     streams: dict[str, ModelStream] = field(default_factory=dict)
-    keys: dict[tuple[str, str], tuple[Stands, bytes | None]] = field(default_factory=dict)
+    keys: dict[tuple[str, str], tuple[Accepted, bytes | None]] = field(default_factory=dict)
 
     def head(self, stream: str) -> int:
         """0 where there is no stream."""
@@ -70,19 +71,19 @@ class Model:
         """None where it was never heard of."""
         return self.streams[stream].writers.get(name) if stream in self.streams else None
 
-    def append(self, append: Append, names: list[str], process: int) -> Stands | Refused:
+    def append(self, append: Append, names: list[str], process: int) -> Accepted | Refused:
         """What must come of it."""
         verdict = self._by_keys(append) or self._by_writer(append) or self._by_position(append)
-        if self.erased(append.stream) and not isinstance(verdict, Stands):
+        if self.erased(append.stream) and not isinstance(verdict, Accepted):
             return Refused("erased")
         if verdict is not None:
             return verdict
         return self.add(append, names, process)
 
-    def add(self, append: Append, names: list[str], process: int) -> Stands:
+    def add(self, append: Append, names: list[str], process: int) -> Accepted:
         """It stands: at the end of its stream."""
         stream = self.streams.setdefault(append.stream, ModelStream())
-        place = Stands(append.stream, stream.head + 1, stream.head + len(names))
+        place = Accepted(append.stream, stream.head + 1, stream.head + len(names))
         stream.names += names
         if append.writer is not None:
             mine = stream.writers.setdefault(append.writer.name, ModelWriter())
@@ -94,7 +95,7 @@ class Model:
             self.keys[key.scope, key.name] = (place, key.digest)
         return place
 
-    def _by_keys(self, append: Append) -> Stands | Refused | None:
+    def _by_keys(self, append: Append) -> Accepted | Refused | None:
         earlier = set()
         for key in append.keys:
             if (key.scope, key.name) in self.keys:
@@ -104,9 +105,9 @@ class Model:
                 earlier.add(place)
         if len(earlier) > 1:
             return Refused("key")
-        return again(earlier.pop()) if earlier else None
+        return as_repeated(earlier.pop()) if earlier else None
 
-    def _by_writer(self, append: Append) -> Stands | Refused | None:
+    def _by_writer(self, append: Append) -> Accepted | Refused | None:
         name = append.writer.name if append.writer else append.closes or append.during
         known = self.writer(append.stream, name) if name is not None else None
         acting = append.writer
@@ -115,7 +116,7 @@ class Model:
         if known is None:
             return Refused("sequence") if acting is not None and acting.seq != 1 else None
         if acting is not None and known.place and (acting.epoch, acting.seq) == (known.epoch, known.seq):
-            return again(known.place)
+            return as_repeated(known.place)
         if known.closed:
             return Refused("closed")
         if acting is None:
@@ -152,6 +153,6 @@ class Model:
         return self.streams[stream].names[position:]
 
 
-def again(place: Stands) -> Stands:
-    """The same place, as a repetition."""
-    return Stands(place.stream, place.first, place.last, repeated=True)
+def as_repeated(place: Accepted) -> Accepted:
+    """The same place, marked as a repetition."""
+    return Accepted(place.stream, place.first, place.last, repeated=True)

@@ -1,6 +1,7 @@
-"""One stream as a subscription sees it: a log to read, the shared tail, the bells; with a hook into each read.
+"""One stream behind a subscription: a log to read, the shared tail and the wake-ups, with a hook into each read.
 
-Two writers: `own` appends pass through the tail, as this process's do; `foreign` ones only stand in the log.
+There are two writers: `own` appends pass through the tail, as this process's do; `foreign` ones only stand in
+the log.
 """
 
 from collections.abc import Callable
@@ -10,26 +11,26 @@ from datetime import UTC, datetime
 import trio
 
 from eventstore import Event, Slice, Subscription
+from eventstore.subscription import Wakeups
 from eventstore.tail_cache import TailCache
-from eventstore.wakeups import Wakeups
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def nothing() -> None:
+def no_hook() -> None:
     """A hook that does nothing."""
 
 
 @dataclass
-class DeskLog:
+class HookedStream:
     """The stream `s`. `error`: the next read raises it."""
 
     tails: TailCache = field(default_factory=lambda: TailCache(10**6, 10**6))
     wakeups: Wakeups = field(default_factory=Wakeups)
     events: list[Event] = field(default_factory=list)
     reads: list[int] = field(default_factory=list)
-    before_read: Callable[[], None] = nothing
-    after_read: Callable[[], None] = nothing
+    before_read: Callable[[], None] = no_hook
+    after_read: Callable[[], None] = no_hook
     error: Exception | None = None
     untold: bool = False
 
@@ -58,20 +59,20 @@ class DeskLog:
         """What waits for a read happens now."""
         for hook in (self.before_read, self.after_read):
             hook()
-        self.before_read = self.after_read = nothing
+        self.before_read = self.after_read = no_hook
 
     async def read(self, stream: str, after: int, limit: int, *, seen: int = 0) -> Slice:
         """As the store reads, the head reached going into the tail."""
         assert stream == "s"
         assert seen <= self.newest
         self.reads.append(after)
-        hook, self.before_read = self.before_read, nothing
+        hook, self.before_read = self.before_read, no_hook
         hook()
         found = Slice(self.events[after : after + limit], len(self.events), 1)
         if self.error is not None:
             error, self.error = self.error, None
             raise error
-        hook, self.after_read = self.after_read, nothing
+        hook, self.after_read = self.after_read, no_hook
         hook()
         await trio.sleep(0.001)  # the answer is on its way
         if found.events and found.events[-1].position == found.head:

@@ -1,4 +1,4 @@
-"""The driver: each driver error gets one of two names and keeps its cause; own notifications are not heard."""
+"""The asyncpg driver under trio: each driver error becomes one of two classes and keeps its cause."""
 
 import asyncio
 
@@ -41,7 +41,7 @@ REFUSED: list[asyncpg.PostgresError] = [
 ]
 
 
-async def meet(error: BaseException) -> None:
+async def raise_in_driver(error: BaseException) -> None:
     async def fail() -> None:
         raise error
 
@@ -50,30 +50,30 @@ async def meet(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", LOST, ids=lambda error: type(error).__name__)
-async def test_lost(error: Exception) -> None:
+async def test_lost_connection_errors(error: Exception) -> None:
     with pytest.raises(ConnectionLost) as caught:
-        await meet(error)
+        await raise_in_driver(error)
     assert caught.value.__cause__ is error
     assert isinstance(caught.value, StoreUnavailable)
     assert str(error) in str(caught.value)
 
 
 @pytest.mark.parametrize("error", REFUSED, ids=lambda error: type(error).__name__)
-async def test_refused(error: asyncpg.PostgresError) -> None:
+async def test_refused_statement_errors(error: asyncpg.PostgresError) -> None:
     with pytest.raises(DatabaseRefused) as caught:
-        await meet(error)
+        await raise_in_driver(error)
     assert caught.value.__cause__ is error
     assert caught.value.sqlstate == type(error).sqlstate
     assert type(error).sqlstate in str(caught.value)
     assert not isinstance(caught.value, StoreUnavailable)
 
 
-async def test_any_other_error_is_a_bug_and_passes() -> None:
+async def test_other_errors_pass_unchanged() -> None:
     with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True, allow_unwrapped=True):
-        await meet(ZeroDivisionError())
+        await raise_in_driver(ZeroDivisionError())
 
 
-async def test_several_errors_stay_together() -> None:
+async def test_several_errors_stay_in_one_group() -> None:
     async def fail() -> None:
         raise ConnectionLost("one of two")
 
@@ -83,7 +83,7 @@ async def test_several_errors_stay_together() -> None:
             nursery.start_soon(fail)
 
 
-async def test_a_connection_says_that_it_ended(database: TestDatabase) -> None:
+async def test_ended_is_set_when_the_connection_is_lost(database: TestDatabase) -> None:
     async with open_driver() as driver:
         one, two = [
             await driver.connect(database.app_url, {}, timeout=BOUND, command_timeout=BOUND) for _ in range(2)
@@ -100,7 +100,7 @@ async def test_a_connection_says_that_it_ended(database: TestDatabase) -> None:
             await two.ended.wait()
 
 
-async def test_own_notifications_are_not_heard(database: TestDatabase) -> None:
+async def test_own_notifications_are_ignored(database: TestDatabase) -> None:
     heard: list[str] = []
 
     async def tell(connection: Connection, what: str) -> None:
@@ -135,8 +135,8 @@ async def test_own_notifications_are_not_heard(database: TestDatabase) -> None:
 
 
 @pytest.mark.parametrize(("message", "ends"), [("Future exception was never retrieved", False), ("broken", True)])
-async def test_an_abandoned_future_does_not_end_the_loop(message: str, ends: bool) -> None:
-    """A connect that is cancelled while it asks for TLS leaves a future with an exception that nobody reads."""
+async def test_abandoned_future_does_not_end_the_loop(message: str, ends: bool) -> None:
+    """A connect cancelled during the TLS handshake leaves a future whose exception nobody reads."""
 
     async def report(loop: asyncio.AbstractEventLoop) -> None:
         loop.call_exception_handler({"message": message, "exception": ConnectionError("connection_lost")})

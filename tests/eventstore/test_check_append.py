@@ -1,4 +1,4 @@
-"""The verdict on one append: a table of cases, in the order in which the rules are checked."""
+"""The verdict on one append as a table of cases, in the order in which the rules are checked."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ EVENT = (NewEvent("noted", "{}"),)
 HEAD = 5
 
 
-def appending(**options: Any) -> Append:
+def sample_append(**options: Any) -> Append:
     return Append("s", EVENT, **options)
 
 
@@ -33,8 +33,8 @@ def verdict(append: Append, head: int = HEAD, row: WriterRow | None = None, *cla
         (0, 6, Verdict.WRONG_POSITION),
     ],
 )
-def test_the_expected_position(head: int, expected: int, is_: Verdict) -> None:
-    assert verdict(appending(expected=expected), head) is is_
+def test_expected_position(head: int, expected: int, is_: Verdict) -> None:
+    assert verdict(sample_append(expected=expected), head) is is_
 
 
 OPEN = WriterRow(epoch=3, seq=7, first=4, last=4, owner=1)
@@ -65,12 +65,12 @@ CLOSED_UNWRITTEN = WriterRow(epoch=0, seq=0, first=4, last=4, owner=1, closed=Tr
         (CLOSED_UNWRITTEN, 0, 1, Verdict.FENCED_CLOSED),
     ],
 )
-def test_the_writer(row: WriterRow | None, epoch: int, seq: int, is_: Verdict) -> None:
+def test_writer_fence(row: WriterRow | None, epoch: int, seq: int, is_: Verdict) -> None:
     writer = Writer("w", epoch, seq)
-    assert verdict(appending(writer=writer), HEAD, row) is is_
-    assert verdict(appending(writer=writer, closes="w"), HEAD, row) is is_
+    assert verdict(sample_append(writer=writer), HEAD, row) is is_
+    assert verdict(sample_append(writer=writer, closes="w"), HEAD, row) is is_
     # The fence comes before the position; of what stands so far, the position is asked.
-    wrong = verdict(appending(writer=writer, expected=HEAD + 1), HEAD, row)
+    wrong = verdict(sample_append(writer=writer, expected=HEAD + 1), HEAD, row)
     assert wrong is (Verdict.WRONG_POSITION if is_ is Verdict.APPENDED else is_)
 
 
@@ -83,9 +83,9 @@ def test_the_writer(row: WriterRow | None, epoch: int, seq: int, is_: Verdict) -
         (CLOSED_UNWRITTEN, Verdict.FENCED_CLOSED),
     ],
 )
-def test_closing_from_outside(row: WriterRow | None, is_: Verdict) -> None:
-    assert verdict(appending(closes="w"), HEAD, row) is is_
-    wrong = verdict(appending(closes="w", expected=0), HEAD, row)
+def test_close_by_another_process(row: WriterRow | None, is_: Verdict) -> None:
+    assert verdict(sample_append(closes="w"), HEAD, row) is is_
+    wrong = verdict(sample_append(closes="w", expected=0), HEAD, row)
     assert wrong is (Verdict.WRONG_POSITION if is_ is Verdict.APPENDED else is_)
 
 
@@ -99,9 +99,9 @@ def test_closing_from_outside(row: WriterRow | None, is_: Verdict) -> None:
     ],
 )
 @pytest.mark.parametrize("head", [0, HEAD])
-def test_speaking_to_a_writer(head: int, row: WriterRow | None, is_: Verdict) -> None:
-    assert verdict(appending(during="w"), head, row) is is_
-    wrong = verdict(appending(during="w", expected=HEAD + 1), head, row)
+def test_append_during_a_writer(head: int, row: WriterRow | None, is_: Verdict) -> None:
+    assert verdict(sample_append(during="w"), head, row) is is_
+    wrong = verdict(sample_append(during="w", expected=HEAD + 1), head, row)
     assert wrong is (Verdict.WRONG_POSITION if is_ is Verdict.APPENDED else is_)
 
 
@@ -129,14 +129,14 @@ PLAIN = Place("s", 2, 3, None)
         ([b"d", b"d"], [None, None], Verdict.APPENDED),
     ],
 )
-def test_the_keys_come_first(digests: list[bytes | None], claims: list[Place | None], is_: Verdict) -> None:
+def test_keys_are_checked_first(digests: list[bytes | None], claims: list[Place | None], is_: Verdict) -> None:
     keys = tuple(Key("k", str(n), digest) for n, digest in enumerate(digests))
-    assert verdict(appending(keys=keys), HEAD, None, *claims) is is_
+    assert verdict(sample_append(keys=keys), HEAD, None, *claims) is is_
     for refused in (
-        appending(keys=keys, expected=1),
-        appending(keys=keys, writer=Writer("w", 1, 1)),
-        appending(keys=keys, closes="w"),
-        appending(keys=keys, during="w"),
+        sample_append(keys=keys, expected=1),
+        sample_append(keys=keys, writer=Writer("w", 1, 1)),
+        sample_append(keys=keys, closes="w"),
+        sample_append(keys=keys, during="w"),
     ):
         if is_ is not Verdict.APPENDED:
             assert verdict(refused, HEAD, CLOSED, *claims) is is_
@@ -146,4 +146,4 @@ def test_the_keys_come_first(digests: list[bytes | None], claims: list[Place | N
 
 def test_every_key_needs_its_claim() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        check_append(appending(keys=(Key("k", "1"), Key("k", "2"))), HEAD, None, (None,))
+        check_append(sample_append(keys=(Key("k", "1"), Key("k", "2"))), HEAD, None, (None,))

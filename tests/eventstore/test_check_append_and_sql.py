@@ -1,7 +1,7 @@
-"""The rules are said twice, in Python and in SQL: on any stored state and any append, both come to one verdict.
+"""The append rules exist in Python and in SQL: for any stored state and append, both give the same verdict.
 
-The state is put into the tables by hand, a whole batch of unrelated cases at a time; so it also shows that the
-verdicts of one batch do not touch each other.
+The state is put into the tables by hand, for many unrelated cases at once; so the test also shows that the
+verdicts of one batch do not influence each other.
 """
 
 from collections.abc import Sequence
@@ -48,8 +48,8 @@ Case = tuple[int, WriterRow | None, str, int, int, int, list[tuple[bytes | None,
 names = count()
 
 
-def posed(case: Case) -> tuple[Append, int, WriterRow | None, list[Place | None]]:
-    """The append, and the state it meets."""
+def drawn_case(case: Case) -> tuple[Append, int, WriterRow | None, list[Place | None]]:
+    """The append, and the state that it meets."""
     head, row, actor, epoch, seq, expected, keys = case
     stream = f"s{next(names)}"
     append = Append(
@@ -66,7 +66,7 @@ def posed(case: Case) -> tuple[Append, int, WriterRow | None, list[Place | None]
     return append, head, meets, found
 
 
-async def put(
+async def store_state(
     owner: ReconnectingConnection, append: Append, head: int, row: WriterRow | None, found: list[Place | None]
 ) -> None:
     if head:
@@ -96,13 +96,13 @@ async def put(
             )
 
 
-def test_they_agree(database: TestDatabase) -> None:
+def test_python_and_sql_give_the_same_verdict(database: TestDatabase) -> None:
     async def compare(posed_cases: Sequence[tuple[Append, int, WriterRow | None, list[Place | None]]]) -> None:
         async with sessions(database.owner_url, "owner") as (owner,), sessions(database.app_url, "app") as (app,):
             sql = "INSERT INTO streams (name, category, head) VALUES ('held', '', 9) ON CONFLICT DO NOTHING"
             await owner.fetch(sql)
             for append, head, row, found in posed_cases:
-                await put(owner, append, head, row, found)
+                await store_state(owner, append, head, row, found)
             answers = await append_batch(app, *(append for append, *_ in posed_cases), owner=OWNER)
             for (append, head, row, found), answer in zip(posed_cases, answers, strict=True):
                 said = check_append(append, head, row, tuple(found))
@@ -119,6 +119,6 @@ def test_they_agree(database: TestDatabase) -> None:
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(cases, min_size=1, max_size=40))
     def on(drawn: list[Case]) -> None:
-        trio.run(compare, [posed(case) for case in drawn])
+        trio.run(compare, [drawn_case(case) for case in drawn])
 
     on()

@@ -1,4 +1,4 @@
-"""A database's URL as providers hand it out: taken as it comes, or refused with what to write instead."""
+"""Database URLs as hosting providers give them: accepted as they are, or refused with what to write instead."""
 
 from pathlib import Path
 
@@ -109,7 +109,7 @@ PROVIDERS: dict[str, tuple[str, list[Host], str | None, str]] = {
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_url_as_it_comes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_of_providers_are_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url, hosts, user, database = PROVIDERS[name]
     address = parse_database_url(url)
     assert list(address.hosts) == hosts
@@ -139,7 +139,7 @@ def test_a_url_as_it_comes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             assert found.sslmode.name == "require"
 
 
-def test_what_is_asked_for_is_kept() -> None:
+def test_parameters_are_kept() -> None:
     assert parse_database_url("postgresql://h/d?application_name=chat").program == "chat"
     assert parse_database_url("postgresql://h/d?connect_timeout=10").connect_timeout == 10.0
     assert parse_database_url("postgresql://h/d?connect_timeout=1").connect_timeout == 2.0  # as libpq
@@ -150,7 +150,7 @@ def test_what_is_asked_for_is_kept() -> None:
     assert "sslrootcert=system" not in system
 
 
-def test_the_host_that_was_right_is_tried_first() -> None:
+def test_last_good_host_is_tried_first() -> None:
     address = parse_database_url("postgresql://one,two,three/order")
     assert [host and host[0] for host in address.in_order()] == ["one", "two", "three"]
     address.found(("two", 5432))
@@ -196,7 +196,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_one_that_cannot_be_used_is_refused_with_what_to_write(name: str) -> None:
+def test_unusable_url_is_refused_with_a_hint(name: str) -> None:
     url, hint = REFUSED[name]
     with pytest.raises(BadDatabaseUrl) as refusal:
         parse_database_url(url)
@@ -205,8 +205,8 @@ def test_one_that_cannot_be_used_is_refused_with_what_to_write(name: str) -> Non
     assert SECRET[:4] not in str(refusal.value)
 
 
-def test_the_driver_knows_all_that_it_is_given() -> None:
-    """A parameter that it does not know it would send to the server, which refuses the connection."""
+def test_driver_knows_every_passed_parameter() -> None:
+    """It would send an unknown parameter to the server, which refuses the connection."""
     from eventstore.postgres import database_url
 
     source = Path(asyncpg.__file__).with_name("connect_utils.py").read_text(encoding="utf-8")

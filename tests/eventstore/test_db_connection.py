@@ -1,4 +1,4 @@
-"""Connections: one statement at a time, made anew when lost, and no more of them than there are purposes."""
+"""Database connections: one statement at a time, reconnected when lost, and one connection for each purpose."""
 
 import gc
 from typing import Any
@@ -11,14 +11,14 @@ from eventstore.postgres import PostgresBackend, PostgresOptions, db_connection
 from eventstore.postgres.asyncpg_trio import Connection, ConnectionLost, Driver, UnsuitableDatabase, open_driver
 from eventstore.postgres.db_connection import ReconnectingConnection
 from eventstore.postgres.notify import Peers
-from tests.eventstore.sample_events import BOUND, note, take
+from tests.eventstore.sample_events import BOUND, sample_append, take
 from tests.harness.databases import Postgres, TestDatabase
 
 PID = "SELECT pg_backend_pid()"
 
 
-def named(postgres: Postgres, database: TestDatabase) -> dict[str, set[str]]:
-    """The pids of the sessions on a database, by the name they gave themselves."""
+def pids_by_name(postgres: Postgres, database: TestDatabase) -> dict[str, set[str]]:
+    """The pids of the connections to a database, by their application name."""
     rows = postgres.sql(
         "SELECT pid, application_name FROM pg_stat_activity "
         f"WHERE datname = '{database.name}' AND application_name LIKE 'eventstore %'"
@@ -31,21 +31,21 @@ def named(postgres: Postgres, database: TestDatabase) -> dict[str, set[str]]:
 
 
 @pytest.fixture
-def in_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alone, a process has nobody to notify_newer anything to."""
+def with_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the process believe that others are connected: alone, it sends no notifications."""
     monkeypatch.setattr(Peers, "counted", lambda company, others: None)
 
 
-@pytest.mark.usefixtures("in_company")
-async def test_one_session_a_purpose(postgres: Postgres, database: TestDatabase) -> None:
+@pytest.mark.usefixtures("with_peers")
+async def test_one_connection_for_each_purpose(postgres: Postgres, database: TestDatabase) -> None:
     log = PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
     async with EventStore(log, StoreOptions(call_timeout=BOUND)).open() as store:
-        assert set(named(postgres, database)) == {"appends", "liveness", "listen"}
+        assert set(pids_by_name(postgres, database)) == {"appends", "liveness", "listen"}
         with store.subscribe("s") as reader:
             async with trio.open_nursery() as nursery:
                 for n in range(20):
-                    nursery.start_soon(store.append, note("s", n))
-                    nursery.start_soon(store.append, note(f"t{n}", n, closes="w"))
+                    nursery.start_soon(store.append, sample_append("s", n))
+                    nursery.start_soon(store.append, sample_append(f"t{n}", n, closes="w"))
             await take(reader, 20)
             async with trio.open_nursery() as nursery:
                 for n in range(20):
@@ -53,24 +53,24 @@ async def test_one_session_a_purpose(postgres: Postgres, database: TestDatabase)
                     nursery.start_soon(store.read, f"t{n}")
                     nursery.start_soon(store.writer, f"t{n}", "w")
                     nursery.start_soon(store.trim, f"t{n}", 1)
-        found = named(postgres, database)
+        found = pids_by_name(postgres, database)
         purposes = {"appends", "reads", "queries", "heads", "notify", "listen", "liveness", "retention"}
         assert {name: len(pids) for name, pids in found.items()} == {**dict.fromkeys(purposes, 1), "appends": 2}
 
     def gone() -> bool:
-        return not named(postgres, database)
+        return not pids_by_name(postgres, database)
 
     with trio.fail_after(BOUND):
         while not await trio.to_thread.run_sync(gone):
             await trio.sleep(0.01)
 
 
-@pytest.mark.usefixtures("in_company")
+@pytest.mark.usefixtures("with_peers")
 @pytest.mark.parametrize("purpose", ["notify", "listen", "liveness", "queries"])
-async def test_closed_while_it_connects_it_leaves_no_connection(
+async def test_closing_during_connect_leaves_no_connection(
     postgres: Postgres, database: TestDatabase, monkeypatch: pytest.MonkeyPatch, purpose: str
 ) -> None:
-    """The cancellation comes too late for a session that is just being made: it is made, and then ended."""
+    """The cancellation comes too late for a connection that is just being made: it is made, then ended."""
     begun = trio.Event()
     connect = Driver.connect
 
@@ -86,36 +86,36 @@ async def test_closed_while_it_connects_it_leaves_no_connection(
     async with EventStore(PostgresBackend(PostgresOptions(database.app_url))).open() as store:
         monkeypatch.setattr(Driver, "connect", to_its_end)
         if purpose in ("listen", "liveness"):  # these are connected from the start: killed, they connect again
-            (pid,) = (await trio.to_thread.run_sync(named, postgres, database))[purpose]
+            (pid,) = (await trio.to_thread.run_sync(pids_by_name, postgres, database))[purpose]
             await trio.to_thread.run_sync(postgres.sql, f"SELECT pg_terminate_backend({pid})")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(store.append, note("s", 1))
+            nursery.start_soon(store.append, sample_append("s", 1))
             nursery.start_soon(store.alive)
             await begun.wait()
             nursery.cancel_scope.cancel()
     gc.disable()  # it would close what was left behind
     try:
         with trio.fail_after(5.0):
-            while await trio.to_thread.run_sync(named, postgres, database):
+            while await trio.to_thread.run_sync(pids_by_name, postgres, database):
                 await trio.sleep(0.01)
     finally:
         gc.enable()
 
 
-async def test_the_safety_poll_and_a_question_take_turns(postgres: Postgres, database: TestDatabase) -> None:
-    """Both ask for heads: on one connection at once, each would break the other's answer."""
+async def test_safety_poll_and_query_take_turns(postgres: Postgres, database: TestDatabase) -> None:
+    """Both ask for heads: at once on one connection, each would break the other's answer."""
     log = PostgresBackend(PostgresOptions(database.app_url, notifications=False))
     async with EventStore(log, StoreOptions(call_timeout=BOUND, safety_poll=0.0)).open() as store:
-        await store.append(note("s", 1))
+        await store.append(sample_append("s", 1))
         with store.subscribe("s", 1):
             assert (await store.head("s")).position == 1
-            before = named(postgres, database)["heads"]
+            before = pids_by_name(postgres, database)["heads"]
             for _ in range(200):
                 assert (await store.head("s")).position == 1
-            assert named(postgres, database)["heads"] == before
+            assert pids_by_name(postgres, database)["heads"] == before
 
 
-async def test_a_session_connects_once_whoever_asks(database: TestDatabase) -> None:
+async def test_concurrent_statements_connect_once(database: TestDatabase) -> None:
     pids: list[int] = []
 
     async def ask() -> None:
@@ -131,7 +131,7 @@ async def test_a_session_connects_once_whoever_asks(database: TestDatabase) -> N
     assert len(set(pids)) == 1
 
 
-async def test_a_lost_connection_is_made_anew(postgres: Postgres, database: TestDatabase) -> None:
+async def test_lost_connection_is_reconnected(postgres: Postgres, database: TestDatabase) -> None:
     async with open_driver() as driver:
         session = ReconnectingConnection(driver, database.app_url, "test")
         (before,) = await session.fetch(PID)
@@ -146,7 +146,7 @@ async def test_a_lost_connection_is_made_anew(postgres: Postgres, database: Test
         assert session.connection is None
 
 
-async def test_a_cancelled_statement_leaves_no_answer_behind(database: TestDatabase) -> None:
+async def test_cancelled_statement_replaces_the_connection(database: TestDatabase) -> None:
     async with open_driver() as driver:
         session = ReconnectingConnection(driver, database.app_url, "test")
         (before,) = await session.fetch(PID)
@@ -158,7 +158,7 @@ async def test_a_cancelled_statement_leaves_no_answer_behind(database: TestDatab
         session.disconnect()
 
 
-async def test_a_statement_that_takes_too_long_is_lost(database: TestDatabase) -> None:
+async def test_statement_timeout_is_a_lost_connection(database: TestDatabase) -> None:
     async with open_driver() as driver:
         session = ReconnectingConnection(driver, database.app_url, "test", command_timeout=0.05)
         with pytest.raises(ConnectionLost):
@@ -178,23 +178,21 @@ IN_FORCE = {
 }
 
 
-async def in_force(session: ReconnectingConnection) -> dict[str, str]:
-    """What the server says of the settings that matter."""
+async def settings_in_force(session: ReconnectingConnection) -> dict[str, str]:
+    """The settings that matter, as the server reports them."""
     rows = await session.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY ($1)", list(IN_FORCE))
     return dict(map(tuple, rows))
 
 
-async def test_the_guards_are_in_force(database: TestDatabase) -> None:
-    """A client that stands still holds no lock for long; no commit is acknowledged before it is durable."""
+async def test_safety_settings_are_in_force(database: TestDatabase) -> None:
+    """A stalled client holds no lock for long; no commit is acknowledged before it is durable."""
     async with open_driver() as driver:
         session = ReconnectingConnection(driver, database.app_url, "test", settings={"lock_timeout": "7s"})
-        assert await in_force(session) == {**IN_FORCE, "lock_timeout": "7000"}
+        assert await settings_in_force(session) == {**IN_FORCE, "lock_timeout": "7000"}
         session.disconnect()
 
 
-async def test_a_role_whose_settings_say_otherwise_is_overruled(
-    postgres: Postgres, database: TestDatabase
-) -> None:
+async def test_settings_of_the_role_are_overruled(postgres: Postgres, database: TestDatabase) -> None:
     for setting in (
         "synchronous_commit = off",
         "default_transaction_isolation = 'serializable'",
@@ -204,16 +202,16 @@ async def test_a_role_whose_settings_say_otherwise_is_overruled(
     try:
         async with open_driver() as driver:
             session = ReconnectingConnection(driver, database.app_url, "test")
-            assert await in_force(session) == IN_FORCE
+            assert await settings_in_force(session) == IN_FORCE
             session.disconnect()
     finally:
         postgres.sql(f"ALTER ROLE tokentape_app IN DATABASE {database.name} RESET ALL")
 
 
-async def test_settings_that_do_not_hold_are_refused(
+async def test_connection_that_forgets_settings_is_refused(
     database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is in between forgets them: a commit would be acknowledged that is not durable."""
+    """Something in between forgets them: a commit would be acknowledged that is not durable."""
     monkeypatch.setattr(
         db_connection, "_SETTINGS", db_connection._SETTINGS.replace("value, false)", "value, true)")
     )
@@ -222,11 +220,10 @@ async def test_settings_that_do_not_hold_are_refused(
             await ReconnectingConnection(driver, database.app_url, "test").connected()
 
 
-async def test_a_cancelled_statement_is_not_cancelled_on_the_server(
-    postgres: Postgres, database: TestDatabase
-) -> None:
-    """A cancel request that met a commit's wait for its standby would make it an acknowledged one without the
-    standby."""
+async def test_cancellation_sends_no_cancel_request(postgres: Postgres, database: TestDatabase) -> None:
+    """A cancel request during a commit's wait for its standby would make the commit succeed without the
+    standby.
+    """
     running = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'test' AND state = 'active'"
     async with open_driver() as driver:
         session = ReconnectingConnection(driver, database.app_url, "test")

@@ -1,4 +1,4 @@
-"""Large events: a page is bounded in bytes as well as in number, brings at least one, and skips none."""
+"""Large events: a page is bounded in bytes and in number, holds at least one event, and skips none."""
 
 import json
 import random
@@ -8,27 +8,27 @@ import pytest
 
 from eventstore import Append, EventStore, NewEvent, StoreOptions
 from eventstore.postgres import PostgresBackend, PostgresOptions, postgres_backend
-from tests.eventstore.sample_events import BOUND, take, whole
+from tests.eventstore.sample_events import BOUND, read_all, take
 from tests.harness.databases import TestDatabase
 
 BYTES = 20_000
 SIZES = [10, 500, 3_000, 8_000, 50_000, 10, 10, 30_000, 6_000, 6_000, 6_000, 6_000, 100, 100, 19_000, 900, 90_000]
 
 
-def event(n: int, size: int) -> NewEvent:
-    """About `size` bytes, which the database cannot store in fewer."""
+def large_event(n: int, size: int) -> NewEvent:
+    """An event of about `size` bytes that the database cannot compress."""
     return NewEvent("noted", json.dumps({"n": n, "text": random.Random(n).randbytes(size // 2).hex()}))
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch of reads brings little."""
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a batch of reads return few bytes."""
     monkeypatch.setattr(postgres_backend, "READ_BYTES", BYTES)
 
 
-@pytest.mark.usefixtures("narrow")
-async def test_pages_are_short_and_nothing_is_left_out(database: TestDatabase) -> None:
-    new = tuple(event(n, size) for n, size in enumerate(SIZES))
+@pytest.mark.usefixtures("small_batches")
+async def test_pages_are_bounded_and_skip_nothing(database: TestDatabase) -> None:
+    new = tuple(large_event(n, size) for n, size in enumerate(SIZES))
     options = StoreOptions(call_timeout=BOUND, safety_poll=600.0, tail_stream_bytes=1)
     async with (
         EventStore(PostgresBackend(PostgresOptions(database.app_url)), options).open() as store,
@@ -50,4 +50,4 @@ async def test_pages_are_short_and_nothing_is_left_out(database: TestDatabase) -
         with other.subscribe("s", len(SIZES)) as reader:
             await store.append(Append("s", new))
             assert [one.data for one in await take(reader, len(SIZES))] == [one.data for one in new]
-        assert len(await whole(other, "s")) == 2 * len(SIZES)
+        assert len(await read_all(other, "s")) == 2 * len(SIZES)

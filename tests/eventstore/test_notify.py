@@ -1,4 +1,6 @@
-"""Hints between processes: what is gathered into one payload, what is told, and what an end of a hearing means."""
+"""Notifications between processes: how names are gathered into payloads, what is sent, and when peers are
+known.
+"""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
@@ -20,7 +22,7 @@ from eventstore.postgres.notify import _payloads as payloads
 @example(["漢" * 40] * 3, 250)
 @example(['\x00\x1f"\\' * 10], 300)
 @example([], 0)
-def test_payloads_hold_every_name_once_and_in_order(drawn: list[str], copies: int) -> None:
+def test_payloads_hold_every_name_once(drawn: list[str], copies: int) -> None:
     names = list(dict.fromkeys([*drawn, *(f"{name}{n}" for n in range(copies) for name in drawn[:3])]))
     parts = list(payloads(names))
     assert [name for part in parts for name in msgspec.json.decode(part, type=list[str])] == names
@@ -28,7 +30,7 @@ def test_payloads_hold_every_name_once_and_in_order(drawn: list[str], copies: in
 
 
 @pytest.mark.parametrize("letter", ["a", "漢", "😀", '"', "\x01"])
-def test_payloads_are_full_before_the_next_begins(letter: str) -> None:
+def test_payloads_are_filled(letter: str) -> None:
     names = [letter * 50 + str(n) for n in range(500)]
     parts = [part.encode() for part in payloads(names)]
     longest = max(len(msgspec.json.encode(name)) for name in names)
@@ -37,26 +39,26 @@ def test_payloads_are_full_before_the_next_begins(letter: str) -> None:
 
 
 @pytest.mark.parametrize("length", range(PAYLOAD_BYTES - 8, PAYLOAD_BYTES + 2))
-def test_a_name_too_long_to_be_told_means_any(length: int) -> None:
+def test_too_long_name_notifies_of_all_streams(length: int) -> None:
     parts = list(payloads(["before", "x" * length, "after"]))
     assert all(len(part.encode()) <= PAYLOAD_BYTES for part in parts)
-    told = [msgspec.json.decode(part) for part in parts]
+    sent_names = [msgspec.json.decode(part) for part in parts]
     if length + len('[""]') <= PAYLOAD_BYTES:
-        assert [name for part in told for name in part] == ["before", "x" * length, "after"]
+        assert [name for part in sent_names for name in part] == ["before", "x" * length, "after"]
     else:
-        assert None in told
-        assert [name for part in told if part for name in part] == ["before", "after"]
+        assert None in sent_names
+        assert [name for part in sent_names if part for name in part] == ["before", "after"]
 
 
-class Wire:
-    """A session that only keeps what is sent; `down` makes it unavailable."""
+class RecordingConnection:
+    """A connection that only keeps what is sent; `down` makes it unavailable."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, list[str]]] = []
         self.sent_at: list[float] = []
         self.down = False
 
-    async def connected(self) -> "Wire":
+    async def connected(self) -> "RecordingConnection":
         return self
 
     def mark_own(self) -> None:
@@ -71,23 +73,27 @@ class Wire:
         return []
 
 
-def told(wire: Wire) -> list[list[str]]:
-    return [name for channel, parts in wire.sent if channel == NEWER for name in map(msgspec.json.decode, parts)]
+def sent_names(connection: RecordingConnection) -> list[list[str]]:
+    return [
+        name for channel, parts in connection.sent if channel == NEWER for name in map(msgspec.json.decode, parts)
+    ]
 
 
-async def notifying(act: Callable[[Notifier, Wire], Awaitable[None]], peers: Peers | None = None) -> Wire:
-    wire = Wire()
-    notifier = Notifier(wire, peers or Peers())  # type: ignore[arg-type]
+async def run_notifier(
+    act: Callable[[Notifier, RecordingConnection], Awaitable[None]], peers: Peers | None = None
+) -> RecordingConnection:
+    connection = RecordingConnection()
+    notifier = Notifier(connection, peers or Peers())  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(notifier.serve)
-        await act(notifier, wire)
+        await act(notifier, connection)
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
-    return wire
+    return connection
 
 
-async def test_what_comes_together_is_told_together(autojump_clock: MockClock) -> None:
-    async def act(notifier: Notifier, wire: Wire) -> None:
+async def test_names_are_gathered_into_one_notification(autojump_clock: MockClock) -> None:
+    async def act(notifier: Notifier, connection: RecordingConnection) -> None:
         notifier.newer(["a", "b"])
         notifier.newer(["b", "c"])
         notifier.closed()
@@ -95,46 +101,46 @@ async def test_what_comes_together_is_told_together(autojump_clock: MockClock) -
         await trio.sleep(1)
         notifier.newer(["a"])
 
-    wire = await notifying(act)
-    assert told(wire) == [["a", "b", "c"], ["a"]]
-    assert [parts for channel, parts in wire.sent if channel != NEWER] == [[""]]
+    connection = await run_notifier(act)
+    assert sent_names(connection) == [["a", "b", "c"], ["a"]]
+    assert [parts for channel, parts in connection.sent if channel != NEWER] == [[""]]
 
 
-async def test_a_busy_process_is_paced_and_forgets_none(autojump_clock: MockClock) -> None:
-    async def act(notifier: Notifier, wire: Wire) -> None:
+async def test_notifications_are_paced_and_complete(autojump_clock: MockClock) -> None:
+    async def act(notifier: Notifier, connection: RecordingConnection) -> None:
         for n in range(1000):
             notifier.newer([f"s{n}"])
             await trio.sleep(0.001)
 
-    wire = await notifying(act)
-    assert [name for names in told(wire) for name in names] == [f"s{n}" for n in range(1000)]
-    assert len(wire.sent) <= 200
+    connection = await run_notifier(act)
+    assert [name for names in sent_names(connection) for name in names] == [f"s{n}" for n in range(1000)]
+    assert len(connection.sent) <= 200
 
 
-async def test_what_cannot_be_told_is_dropped(autojump_clock: MockClock) -> None:
-    async def act(notifier: Notifier, wire: Wire) -> None:
-        wire.down = True
+async def test_notifications_during_an_outage_are_dropped(autojump_clock: MockClock) -> None:
+    async def act(notifier: Notifier, connection: RecordingConnection) -> None:
+        connection.down = True
         notifier.newer(["lost"])
         notifier.closed()
         await trio.sleep(30)
-        wire.down = False
+        connection.down = False
         notifier.newer(["told"])
 
-    assert told(await notifying(act)) == [["told"]]
+    assert sent_names(await run_notifier(act)) == [["told"]]
 
 
-async def test_nothing_is_told_of_nothing(autojump_clock: MockClock) -> None:
-    async def act(notifier: Notifier, wire: Wire) -> None:
+async def test_no_names_send_nothing(autojump_clock: MockClock) -> None:
+    async def act(notifier: Notifier, connection: RecordingConnection) -> None:
         none: Iterable[str] = ()
         notifier.newer(none)
 
-    assert (await notifying(act)).sent == []
+    assert (await run_notifier(act)).sent == []
 
 
-async def test_with_nobody_there_nothing_is_told(autojump_clock: MockClock) -> None:
+async def test_process_without_peers_sends_nothing(autojump_clock: MockClock) -> None:
     peers = Peers()
 
-    async def act(notifier: Notifier, wire: Wire) -> None:
+    async def act(notifier: Notifier, connection: RecordingConnection) -> None:
         peers.counted(0)
         notifier.newer(["unheard"])
         notifier.closed()
@@ -144,11 +150,11 @@ async def test_with_nobody_there_nothing_is_told(autojump_clock: MockClock) -> N
         await trio.sleep(1)
         notifier.newer(["heard"])
 
-    wire = await notifying(act, peers)
-    assert [names for _, names in wire.sent] == [[""], ["null"], ['["heard"]']]
+    connection = await run_notifier(act, peers)
+    assert [names for _, names in connection.sent] == [[""], ["null"], ['["heard"]']]
 
 
-async def test_in_doubt_somebody_is_there(autojump_clock: MockClock) -> None:
+async def test_peers_are_assumed_in_doubt(autojump_clock: MockClock) -> None:
     peers = Peers()
     states = [peers.none]
     assert not peers.heard()
@@ -163,15 +169,15 @@ async def test_in_doubt_somebody_is_there(autojump_clock: MockClock) -> None:
     assert states == [False, False, True, False, True, False]
 
 
-class Heard:
-    """A connection to listen on: `say` is a notification; `others` how many show a sign of life."""
+class ListeningConnection:
+    """A connection to listen on: `say` delivers a notification, `others` is the number of living peers."""
 
     def __init__(self, others: int) -> None:
         self.others = others
         self.say: dict[str, Callable[[str], None]] = {}
         self.ended = trio.Event()
 
-    async def connected(self) -> "Heard":
+    async def connected(self) -> "ListeningConnection":
         return self
 
     def mark_own(self) -> None:
@@ -185,41 +191,46 @@ class Heard:
 
 
 @pytest.mark.parametrize("alone", [True, False])
-async def test_who_comes_is_always_answered(autojump_clock: MockClock, alone: bool) -> None:
-    """It may not see us: after a restart of the database signs of life come back one by one."""
-    wire, heard, peers = Wire(), Heard(0 if alone else 1), Peers()
-    notifier = Notifier(wire, peers)  # type: ignore[arg-type]
+async def test_new_peer_is_always_answered(autojump_clock: MockClock, alone: bool) -> None:
+    """It may not see us: after a restart of the database the liveness locks come back one by one."""
+    connection, listening, peers = RecordingConnection(), ListeningConnection(0 if alone else 1), Peers()
+    notifier = Notifier(connection, peers)  # type: ignore[arg-type]
     hear = Listener(newer=lambda _: None, closed=lambda: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(notifier.serve)
-        await nursery.start(listen_there, heard, hear, notifier, peers)
+        await nursery.start(listen_there, listening, hear, notifier, peers)
         assert peers.none is alone
-        heard.say[HERE]("")
+        listening.say[HERE]("")
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
-    assert [names for channel, names in wire.sent if channel == NEWER] == [["null"]]
-    assert [names for channel, names in wire.sent if channel != NEWER] == [[""]]
+    assert [names for channel, names in connection.sent if channel == NEWER] == [["null"]]
+    assert [names for channel, names in connection.sent if channel != NEWER] == [[""]]
 
 
 @pytest.mark.parametrize("how", ["heard", "counted"])
-async def test_who_was_overlooked_is_told_to_look(autojump_clock: MockClock, how: str) -> None:
-    wire, heard, peers = Wire(), Heard(0), Peers()
-    notifier = Notifier(wire, peers)  # type: ignore[arg-type]
+async def test_overlooked_peer_is_told_to_look(autojump_clock: MockClock, how: str) -> None:
+    connection, listening, peers = RecordingConnection(), ListeningConnection(0), Peers()
+    notifier = Notifier(connection, peers)  # type: ignore[arg-type]
     hear = Listener(newer=lambda _: None, closed=lambda: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(notifier.serve)
-        await nursery.start(listen_there, heard, hear, notifier, peers)
+        await nursery.start(listen_there, listening, hear, notifier, peers)
         notifier.newer(["untold"])
         if how == "heard":
-            heard.say[NEWER]('["theirs"]')
+            listening.say[NEWER]('["theirs"]')
         else:
-            heard.others = 1
+            listening.others = 1
         await trio.sleep(PING_SECONDS + 1)
         nursery.cancel_scope.cancel()
-    assert [names for channel, names in wire.sent if channel == NEWER] == [["null"]]
+    assert [names for channel, names in connection.sent if channel == NEWER] == [["null"]]
 
 
 async def listen_there(
-    heard: Heard, hear: Listener, notifier: Notifier, peers: Peers, *, task_status: trio.TaskStatus[None]
+    listening: ListeningConnection,
+    hear: Listener,
+    notifier: Notifier,
+    peers: Peers,
+    *,
+    task_status: trio.TaskStatus[None],
 ) -> None:
-    await listen(heard, hear, notifier, peers, 1, task_status)  # type: ignore[arg-type]
+    await listen(listening, hear, notifier, peers, 1, task_status)  # type: ignore[arg-type]

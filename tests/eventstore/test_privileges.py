@@ -1,4 +1,4 @@
-"""The role that serves requests adds events and reads them; only the owner of the tables removes any."""
+"""The role that serves requests appends and reads events; only the owner of the tables removes any."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from eventstore import Erased, EventStore, Head
 from eventstore.postgres import PostgresBackend, PostgresOptions
 from eventstore.postgres.asyncpg_trio import DatabaseRefused
 from tests.eventstore.connections import sessions
-from tests.eventstore.sample_events import names, note, whole
+from tests.eventstore.sample_events import names, read_all, sample_append
 from tests.harness.databases import TestDatabase
 
 MAY_NOT = [
@@ -40,20 +40,20 @@ MAY = [
 
 
 @pytest.mark.parametrize("sql", MAY_NOT)
-async def test_the_serving_role_may_not(database: TestDatabase, sql: str) -> None:
+async def test_serving_role_may_not(database: TestDatabase, sql: str) -> None:
     async with sessions(database.app_url, "app") as (app,):
         with pytest.raises(DatabaseRefused) as refusal:
             await app.fetch(sql)
     assert refusal.value.sqlstate == "42501"
 
 
-async def test_the_serving_role_may(database: TestDatabase) -> None:
+async def test_serving_role_may(database: TestDatabase) -> None:
     async with sessions(database.app_url, "app") as (app,):
         for sql in MAY:
             await app.fetch(sql)
 
 
-async def test_the_serving_role_grants_itself_nothing(database: TestDatabase) -> None:
+async def test_serving_role_cannot_grant_itself_rights(database: TestDatabase) -> None:
     async with sessions(database.app_url, "app") as (app,):
         await app.fetch("SELECT grant_to(current_user)")  # the database warns: nothing was granted or revoked
         with pytest.raises(DatabaseRefused):
@@ -62,32 +62,32 @@ async def test_the_serving_role_grants_itself_nothing(database: TestDatabase) ->
             await app.fetch(sql)
 
 
-async def test_retention_is_the_owners(database: TestDatabase) -> None:
+async def test_only_the_owner_trims(database: TestDatabase) -> None:
     only_app = PostgresBackend(PostgresOptions(database.app_url))
     async with EventStore(only_app).open() as store:
-        await store.append(note("s", 1, 2, 3))
+        await store.append(sample_append("s", 1, 2, 3))
         with pytest.raises(DatabaseRefused):
             await store.trim("s", 3)
-        assert names(await whole(store, "s")) == ["1", "2", "3"]
+        assert names(await read_all(store, "s")) == ["1", "2", "3"]
     with_owner = PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
     async with EventStore(with_owner).open() as store:
         assert await store.trim("s", 3) == Head(3, 3)
-        assert names(await whole(store, "s", 2)) == ["3"]
+        assert names(await read_all(store, "s", 2)) == ["3"]
 
 
-async def test_erasing_is_the_owners(database: TestDatabase) -> None:
+async def test_only_the_owner_erases(database: TestDatabase) -> None:
     only_app = PostgresBackend(PostgresOptions(database.app_url))
     async with EventStore(only_app).open() as store:
-        await store.append(note("s", 1, 2, 3, category="talk"))
+        await store.append(sample_append("s", 1, 2, 3, category="talk"))
         with pytest.raises(DatabaseRefused) as refusal:
             await store.erase_streams("talk", -1.0)
         assert refusal.value.sqlstate == "42501"
-        assert names(await whole(store, "s")) == ["1", "2", "3"]
+        assert names(await read_all(store, "s")) == ["1", "2", "3"]
         assert [row.name for row in await store.list_streams("talk", None, 9)] == ["s"]
         # What passes by its category it may erase, and through that function alone.
-        await store.append(note("t", 1, category="ephemeral"))
+        await store.append(sample_append("t", 1, category="ephemeral"))
         assert list(await store.erase_streams("ephemeral", -1.0)) == ["t"]
-        assert names(await whole(store, "s")) == ["1", "2", "3"]
+        assert names(await read_all(store, "s")) == ["1", "2", "3"]
     with_owner = PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
     async with EventStore(with_owner).open() as store:
         assert list(await store.erase_streams("talk", -1.0)) == ["s"]
@@ -95,9 +95,9 @@ async def test_erasing_is_the_owners(database: TestDatabase) -> None:
             await store.read("s")
 
 
-async def test_the_owner_may_serve_by_itself(database: TestDatabase) -> None:
+async def test_owner_may_serve(database: TestDatabase) -> None:
     async with EventStore(PostgresBackend(PostgresOptions(database.owner_url))).open() as store:
-        await store.append(note("s", 1, 2, 3))
+        await store.append(sample_append("s", 1, 2, 3))
         assert await store.trim("s", 2) == Head(3, 2)
         assert await store.expire_keys() == 0
         assert list(await store.erase_streams("", -1.0)) == ["s"]

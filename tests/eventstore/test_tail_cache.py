@@ -1,4 +1,4 @@
-"""The shared tails: only ever contiguous pieces of the log, within their bounds in bytes, dropped at a gap."""
+"""The shared tails: contiguous pieces of the log within their byte limits, dropped at a gap."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ def positions(found: Sequence[Event]) -> list[int]:
 
 @pytest.fixture
 def tails() -> TailCache:
-    """One tail of 5 to 8."""
+    """One tail of the positions 5 to 8."""
     tails = TailCache(PLENTY, PLENTY)
     tails.offer("s", events(5, 8))
     return tails
@@ -49,11 +49,11 @@ def tails() -> TailCache:
         (99, 10, []),
     ],
 )
-def test_what_follows_a_position(tails: TailCache, after: int, limit: int, found: list[int]) -> None:
+def test_events_after_a_position(tails: TailCache, after: int, limit: int, found: list[int]) -> None:
     assert positions(tails.after("s", after, limit)) == found
 
 
-def test_a_stream_without_a_tail(tails: TailCache) -> None:
+def test_stream_without_a_tail_is_empty(tails: TailCache) -> None:
     assert list(tails.after("t", 0, 10)) == []
     tails.drop("t")
 
@@ -72,20 +72,22 @@ def test_a_stream_without_a_tail(tails: TailCache) -> None:
         (2, 1, [5, 6, 7, 8]),  # nothing
     ],
 )
-def test_what_is_offered(tails: TailCache, first: int, last: int, left: list[int]) -> None:
+def test_offered_events_extend_or_replace_the_tail(
+    tails: TailCache, first: int, last: int, left: list[int]
+) -> None:
     tails.offer("s", events(first, last))
     assert positions(tails.after("s", left[0] - 1, 100)) == left
     assert list(tails.after("s", left[0] - 2, 100)) == []
     assert tails.size == TAIL_BYTES + SMALL * len(left)
 
 
-def test_dropped_it_is_forgotten(tails: TailCache) -> None:
+def test_dropped_tail_is_empty(tails: TailCache) -> None:
     tails.drop("s")
     assert list(tails.after("s", 4, 10)) == []
     assert tails.size == 0
 
 
-def test_the_oldest_events_go_first() -> None:
+def test_oldest_events_are_evicted_first() -> None:
     tails = TailCache(stream_bytes=TAIL_BYTES + 5 * SMALL, total_bytes=PLENTY)
     for position in range(1, 9):
         tails.offer("s", [event(position)])
@@ -95,7 +97,7 @@ def test_the_oldest_events_go_first() -> None:
     assert list(tails.after("s", 7, 10)) == []
 
 
-def test_the_stream_that_was_quiet_longest_goes_first() -> None:
+def test_least_recently_extended_stream_is_evicted_first() -> None:
     tails = TailCache(PLENTY, total_bytes=3 * TAIL_BYTES + 6 * SMALL)
     for stream in "abc":
         tails.offer(stream, events(1, 2))
@@ -109,7 +111,7 @@ def test_the_stream_that_was_quiet_longest_goes_first() -> None:
     assert [tails.last(stream) for stream in "abcd"] == [3, 0, 0, 8], "a was read after c was written"
 
 
-def test_what_readers_keep_at_events_counts() -> None:
+def test_memoized_bytes_count() -> None:
     tails = TailCache(PLENTY, total_bytes=2 * TAIL_BYTES + 4 * SMALL + 5_000)
     there = {stream: events(1, 2) for stream in "ab"}
     for stream, some in there.items():
@@ -124,7 +126,7 @@ def test_what_readers_keep_at_events_counts() -> None:
     assert tails.size == TAIL_BYTES + sum(one.size for one in there["b"])
 
 
-def test_one_stream_is_bounded_with_what_is_kept() -> None:
+def test_stream_limit_counts_memoized_bytes() -> None:
     tails = TailCache(stream_bytes=TAIL_BYTES + 5_000, total_bytes=PLENTY)
     some = events(1, 8)
     tails.offer("s", some)
@@ -150,27 +152,27 @@ LOG = {(stream, position): event(position, position * 97 % 300) for stream in "a
     st.integers(1400, 7000),
     st.integers(1, 5),
 )
-def test_on_any_offers(acts: list[tuple[str, int, int]], stream_bytes: int, total_bytes: int, limit: int) -> None:
+def test_any_offers(acts: list[tuple[str, int, int]], stream_bytes: int, total_bytes: int, limit: int) -> None:
     tails = TailCache(stream_bytes, total_bytes)
     for stream, first, count in acts:
         if first == 0:
             tails.drop(stream)
-            assert held(tails, stream) == []
+            assert held_positions(tails, stream) == []
         else:
             tails.offer(stream, [LOG[stream, position] for position in range(first, first + count)])
-            assert not count or held(tails, stream)[-1] >= first + count - 1  # what came last is kept
-        sizes = {name: [LOG[name, position].size for position in held(tails, name)] for name in "ab"}
+            assert not count or held_positions(tails, stream)[-1] >= first + count - 1  # what came last is kept
+        sizes = {name: [LOG[name, position].size for position in held_positions(tails, name)] for name in "ab"}
         assert tails.size == sum(TAIL_BYTES + sum(one) for one in sizes.values() if one)
         assert tails.size <= total_bytes or not all(sizes.values())
         assert all(TAIL_BYTES + sum(one) <= stream_bytes or len(one) <= 1 for one in sizes.values())
     for stream in "ab":
-        has = held(tails, stream)
+        has = held_positions(tails, stream)
         assert not has or has == list(range(has[0], has[-1] + 1))
         for position in range(20):
             follows = [LOG[stream, at] for at in has if at > position][:limit] if position + 1 in has else []
             assert list(tails.after(stream, position, limit)) == follows
 
 
-def held(tails: TailCache, stream: str) -> list[int]:
+def held_positions(tails: TailCache, stream: str) -> list[int]:
     """The positions in a stream's tail, found by asking for each."""
     return [position for position in range(1, 20) if tails.after(stream, position - 1, 1)]

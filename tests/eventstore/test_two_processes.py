@@ -1,4 +1,4 @@
-"""Two processes of the operating system append to the same streams; the log is the same story to both."""
+"""Two operating system processes append to the same streams, and read the same log."""
 
 import json
 import subprocess
@@ -10,15 +10,15 @@ import trio
 from eventstore import EventStore
 from eventstore.postgres import PostgresBackend, PostgresOptions
 from tests.eventstore.append_process import STREAMS
-from tests.eventstore.sample_events import gapless, names, whole
+from tests.eventstore.sample_events import is_gapless, names, read_all
 from tests.harness.databases import TestDatabase
 
 ROUNDS = 30
 LIMIT = 60
 
 
-def both(dsn: str) -> list[Any]:
-    """What each of the two says in the end; they begin together."""
+def run_both(dsn: str) -> list[Any]:
+    """What each of the two processes printed; they begin together."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "tests.eventstore.append_process", dsn, name, str(ROUNDS)],
@@ -45,12 +45,12 @@ def both(dsn: str) -> list[Any]:
     return [json.loads(one) for one in said]
 
 
-async def test_the_same_streams(database: TestDatabase) -> None:
-    one, two = await trio.to_thread.run_sync(both, database.app_url)
+async def test_two_processes_append_to_the_same_streams(database: TestDatabase) -> None:
+    one, two = await trio.to_thread.run_sync(run_both, database.app_url)
     async with EventStore(PostgresBackend(PostgresOptions(database.app_url))).open() as store:
         for stream in STREAMS:
-            events = await whole(store, stream)
-            assert gapless(events)
+            events = await read_all(store, stream)
+            assert is_gapless(events)
             claims = list(zip(one["key"][stream], two["key"][stream], strict=True))
             assert len(claims) == ROUNDS
             for mine, theirs in claims:

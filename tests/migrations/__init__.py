@@ -1,1 +1,1 @@
-"""The schema's history: up, down, at the same time, by the wrong role; and the picture of it in schema.sql."""
+"""Tests of the migrations: up, down, concurrently, by the wrong role, and against the dump in schema.sql."""

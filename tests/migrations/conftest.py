@@ -1,4 +1,4 @@
-"""An empty database, owned by a role that is no superuser, that no revision has touched."""
+"""An empty database that no revision has touched, owned by a role that is no superuser."""
 
 import secrets
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.harness.databases import Postgres, TestDatabase
 
 @pytest.fixture
 def empty(postgres: Postgres) -> Iterator[TestDatabase]:
-    """Nothing in it, not even the schema."""
+    """The database; it does not even have the schema."""
     name = f"empty_{secrets.token_hex(6)}"
     postgres.sql(f"CREATE DATABASE {name} OWNER tokentape_owner")
     app, owner = (

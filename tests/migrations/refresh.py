@@ -1,6 +1,6 @@
-"""Writes migrations/schema.sql anew: `python -m tests.migrations.refresh`, after every new revision.
+"""Writes migrations/schema.sql: `python -m tests.migrations.refresh`, after every new revision.
 
-The file is what pg_dump says of a database at the newest revision, without what differs from run to run.
+The file is the pg_dump of a database at the newest revision, without what differs from run to run.
 """
 
 import subprocess
@@ -13,13 +13,14 @@ from tests.conftest import postgres_folder
 from tests.harness.databases import Postgres
 
 SCHEMA = Path(migrations.__file__).with_name("schema.sql")
+SCHEMAS = ("-n", "eventstore", "-n", "tokentape_auth")
 HEADER = "-- What all revisions together make. Never applied; refresh it: python -m tests.migrations.refresh\n"
 
 
-def dumped(bin_dir: Path, url: str) -> str:
-    """The schema of a database, as it stands in the file."""
+def dump_schema(bin_dir: Path, url: str) -> str:
+    """The schema of a database, as the file holds it."""
     done = subprocess.run(
-        [bin_dir / "pg_dump", "--schema-only", "--no-owner", "--no-privileges", "-n", "eventstore", "-d", url],
+        [bin_dir / "pg_dump", "--schema-only", "--no-owner", "--no-privileges", *SCHEMAS, "-d", url],
         capture_output=True,
         text=True,
         check=False,
@@ -27,11 +28,11 @@ def dumped(bin_dir: Path, url: str) -> str:
     )
     if done.returncode != 0:
         raise RuntimeError(f"pg_dump: {done.stderr.strip()}")
-    return HEADER + normalised(done.stdout)
+    return HEADER + normalise(done.stdout)
 
 
-def normalised(dump: str) -> str:
-    """Without blank lines, comments and settings of pg_dump's own (a function's comments are indented)."""
+def normalise(dump: str) -> str:
+    """A dump without blank lines, comments and pg_dump's own settings (a function's comments are indented)."""
     noise = ("--", "SET ", "SELECT pg_catalog.set_config", "\\restrict", "\\unrestrict")
     return "".join(f"{line}\n" for line in dump.splitlines() if line.strip() and not line.startswith(noise))
 
@@ -42,7 +43,7 @@ def main() -> None:
         postgres = Postgres(folder)
         try:
             with postgres.clone() as database:
-                SCHEMA.write_text(dumped(postgres.embedded.bin_dir, database.owner_url), encoding="utf-8")
+                SCHEMA.write_text(dump_schema(postgres.embedded.bin_dir, database.owner_url), encoding="utf-8")
         finally:
             postgres.close()
     sys.stdout.write(f"wrote {SCHEMA}\n")

@@ -1,5 +1,4 @@
-"""Migrating beside servers that work: nobody's append fails, and nobody waits for long, whoever else holds a
-table."""
+"""Migrating beside working servers: no append fails, and none waits for long, whoever else holds a table."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from eventstore.postgres.db_connection import STATEMENTS, ReconnectingConnection
 from eventstore.postgres.postgres_backend import append_columns
 from migrations import runner
 from tests.eventstore.connections import sessions
-from tests.eventstore.sample_events import BOUND, note
+from tests.eventstore.sample_events import BOUND, sample_append
 from tests.harness.databases import TestDatabase
 
 APP = "tokentape_app"
@@ -24,8 +23,8 @@ APPEND = STATEMENTS["append"].replace("append_1(", "append(")
 """As servers of the versions before say it."""
 
 
-class Appends:
-    """A server of an older version: one append after the other to one stream, and how long the longest took."""
+class AppendingServer:
+    """A server of an older version that appends to one stream without end, and notes the longest append."""
 
     def __init__(self, session: ReconnectingConnection) -> None:
         self._session = session
@@ -36,7 +35,7 @@ class Appends:
         """Runs for ever. Any error ends the test."""
         while True:
             began = trio.current_time()
-            batch = [note("s", self.done, writer=Writer("w", 1, self.done + 1))]
+            batch = [sample_append("s", self.done, writer=Writer("w", 1, self.done + 1))]
             ((_, verdict, *_rest),) = await self._session.fetch(APPEND, *append_columns(batch, owner=1))
             assert verdict == "appended"
             self.done += 1
@@ -51,9 +50,9 @@ class Appends:
 
 
 @asynccontextmanager
-async def appending(database: TestDatabase) -> AsyncIterator[Appends]:
+async def start_appending(database: TestDatabase) -> AsyncIterator[AppendingServer]:
     async with sessions(database.app_url, "appends") as (session,), trio.open_nursery() as nursery:
-        appends = Appends(session)
+        appends = AppendingServer(session)
         nursery.start_soon(appends.run)
         await appends.more()
         yield appends
@@ -61,14 +60,14 @@ async def appending(database: TestDatabase) -> AsyncIterator[Appends]:
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tried again soon, so that the test is short; what a try may wait for stays as it is."""
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens the pause between tries; the time that one try may wait stays the same."""
     monkeypatch.setattr(runner, "PAUSES", (0.1, 0.2))
 
 
-@pytest.mark.usefixtures("soon")
+@pytest.mark.usefixtures("quick_retries")
 @pytest.mark.parametrize("begin", ["0001", "0002", "0003"])
-async def test_beside_a_reader_and_an_old_snapshot(empty: TestDatabase, begin: str) -> None:
+async def test_upgrade_beside_pg_dump(empty: TestDatabase, begin: str) -> None:
     """As while pg_dump runs: one transaction holds ACCESS SHARE on every table, another one an old snapshot."""
     await migrations.upgrade(empty.owner_url, app_role=APP, revision=begin)
     said: list[str] = []
@@ -78,7 +77,7 @@ async def test_beside_a_reader_and_an_old_snapshot(empty: TestDatabase, begin: s
         await migrations.upgrade(empty.owner_url, app_role=APP, tell=said.append)
         done.set()
 
-    async with appending(empty) as appends, sessions(empty.app_url, "dump", "snapshot") as (dump, snapshot):
+    async with start_appending(empty) as appends, sessions(empty.app_url, "dump", "snapshot") as (dump, snapshot):
         for session in (dump, snapshot):
             await session.fetch("SELECT set_config('idle_in_transaction_session_timeout', '0', false)")
         await dump.fetch("BEGIN")
@@ -106,8 +105,10 @@ async def test_beside_a_reader_and_an_old_snapshot(empty: TestDatabase, begin: s
     ]
 
 
-@pytest.mark.usefixtures("soon")
-async def test_a_table_that_nobody_gives_back(empty: TestDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick_retries")
+async def test_upgrade_gives_up_on_a_table_that_stays_locked(
+    empty: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner, "RETRY_SECONDS", 0.0)
     monkeypatch.setitem(runner._SETTINGS, "lock_timeout", "100ms")
     await migrations.upgrade(empty.owner_url, app_role=APP, revision="0001")
@@ -122,7 +123,7 @@ async def test_a_table_that_nobody_gives_back(empty: TestDatabase, monkeypatch: 
     assert await schema_revision(empty.owner_url) == migrations.HEAD
 
 
-async def test_who_waits_for_another_process_says_so_and_keeps_no_snapshot(empty: TestDatabase) -> None:
+async def test_waiting_upgrade_reports_it_and_keeps_no_snapshot(empty: TestDatabase) -> None:
     """A waiting statement with a snapshot and CREATE INDEX CONCURRENTLY would wait for each other for ever."""
     said: list[str] = []
     await migrations.upgrade(empty.owner_url, app_role=APP)

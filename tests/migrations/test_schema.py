@@ -1,4 +1,4 @@
-"""migrations/schema.sql shows what all revisions together make; the package brings what it needs to run them."""
+"""migrations/schema.sql shows the result of all revisions, and the package ships what running them needs."""
 
 from importlib.resources import files
 
@@ -6,16 +6,16 @@ import pytest
 
 import migrations
 from tests.harness.databases import Postgres, TestDatabase
-from tests.migrations.refresh import SCHEMA, dumped, normalised
+from tests.migrations.refresh import SCHEMA, dump_schema, normalise
 
 
-def test_the_picture_is_up_to_date(postgres: Postgres, database: TestDatabase) -> None:
-    now = dumped(postgres.embedded.bin_dir, database.owner_url)
+def test_schema_sql_is_up_to_date(postgres: Postgres, database: TestDatabase) -> None:
+    now = dump_schema(postgres.embedded.bin_dir, database.owner_url)
     if SCHEMA.read_text(encoding="utf-8") != now:
         pytest.fail("migrations/schema.sql is out of date. Run: python -m tests.migrations.refresh", pytrace=False)
 
 
-def test_the_picture_holds_what_matters() -> None:
+def test_schema_sql_holds_all_tables_and_functions() -> None:
     text = SCHEMA.read_text(encoding="utf-8")
     for table in ("streams", "events", "writers", "keys", "snapshots", "revision"):
         assert f"CREATE TABLE eventstore.{table} (" in text
@@ -23,9 +23,9 @@ def test_the_picture_holds_what_matters() -> None:
     assert "#variable_conflict use_column" in text
 
 
-def test_what_is_left_out_of_a_dump() -> None:
+def test_normalise() -> None:
     dump = "-- made by\n\\restrict x\n\nSET a = b;\nCREATE TABLE t (\n    n int -- kept\n);\n    -- kept\n"
-    assert normalised(dump) == "CREATE TABLE t (\n    n int -- kept\n);\n    -- kept\n"
+    assert normalise(dump) == "CREATE TABLE t (\n    n int -- kept\n);\n    -- kept\n"
 
 
 def test_every_revision_is_shipped_with_its_files() -> None:

@@ -1,7 +1,8 @@
-"""What a revision may not do to a table that servers work on, looked up in the SQL of each.
+"""Revisions may not hold a strong lock on a table for as long as the table is large; checked in the SQL of each.
 
-The first revision makes the tables; from then on a statement that reads a whole table under a lock that stops
-appends is a pause of every server, and no `lock_timeout` helps against it once it has its lock."""
+The first revision makes the tables. From then on, a statement that reads a whole table under a lock that
+stops appends pauses every server, and no `lock_timeout` helps once it has the lock.
+"""
 
 import re
 from pathlib import Path
@@ -32,8 +33,8 @@ def statements(sql: str) -> list[str]:
     return [" ".join(part.split()) for part in bare.split(";") if part.strip()]
 
 
-def complaints(sql: str) -> list[str]:
-    """What in a file would hold up appends for as long as a table is large."""
+def long_lock_statements(sql: str) -> list[str]:
+    """The statements of a file that would stop appends for as long as a table is large."""
     return [
         f"{statement[:60]}: {remedy}"
         for statement in statements(sql)
@@ -44,8 +45,8 @@ def complaints(sql: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", LATER, ids=lambda path: path.name)
-def test_no_revision_reads_a_table_while_appends_wait(path: Path) -> None:
-    assert complaints(path.read_text(encoding="utf-8")) == []
+def test_no_revision_scans_a_table_under_a_strong_lock(path: Path) -> None:
+    assert long_lock_statements(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
@@ -63,8 +64,8 @@ def test_no_revision_reads_a_table_while_appends_wait(path: Path) -> None:
         "SELECT 1; TRUNCATE eventstore.snapshots",
     ],
 )
-def test_one_that_would_is_found(sql: str) -> None:
-    assert complaints(sql)
+def test_scans_under_a_strong_lock_are_found(sql: str) -> None:
+    assert long_lock_statements(sql)
 
 
 @pytest.mark.parametrize(
@@ -78,5 +79,5 @@ def test_one_that_would_is_found(sql: str) -> None:
         "CREATE TABLE eventstore.more (n int); UPDATE eventstore.more SET n = 1",
     ],
 )
-def test_one_that_does_not_may(sql: str) -> None:
-    assert complaints(sql) == []
+def test_harmless_statements_are_allowed(sql: str) -> None:
+    assert long_lock_statements(sql) == []

@@ -1,1 +1,1 @@
-"""One suite, run on both logs: what it says holds in memory and on Postgres alike."""
+"""The contract of the event store: one suite of tests that runs in memory and on Postgres."""

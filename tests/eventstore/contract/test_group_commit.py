@@ -1,4 +1,4 @@
-"""Group commit: appends that wait together go together, each with its own verdict and its own asker."""
+"""Group commit: appends that wait together are sent together, each with its own verdict."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from eventstore import (
     Writer,
     WrongExpectedPosition,
 )
-from tests.eventstore.sample_events import BOUND, gapless, names, note, until, whole
+from tests.eventstore.sample_events import BOUND, is_gapless, names, read_all, sample_append, wait_until
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def batches(log: Backend, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Appe
     return taken
 
 
-async def ask_all(store: EventStore, appends: Sequence[Append]) -> list[Appended | StoreError]:
-    """What each append came to, all asked at once."""
+async def append_all(store: EventStore, appends: Sequence[Append]) -> list[Appended | StoreError]:
+    """The outcome of each append, all made at once."""
     answers: dict[int, Appended | StoreError] = {}
 
     async def ask(n: int) -> None:
@@ -51,30 +51,33 @@ async def ask_all(store: EventStore, appends: Sequence[Append]) -> list[Appended
     return [answers[n] for n in range(len(appends))]
 
 
-async def test_refusals_do_not_fail_their_neighbours(batches: list[Sequence[Append]], store: EventStore) -> None:
-    await store.append(note("used", 1, keys=(Key("k", "taken", b"1"),)))
-    await store.append(note("fenced", 1, writer=Writer("w", 1, 1), closes="w"))
+async def test_refused_appends_leave_their_batch_alone(batches: list[Sequence[Append]], store: EventStore) -> None:
+    await store.append(sample_append("used", 1, keys=(Key("k", "taken", b"1"),)))
+    await store.append(sample_append("fenced", 1, writer=Writer("w", 1, 1), closes="w"))
     refused: list[tuple[Callable[[int], Append], type[StoreError]]] = [
-        (lambda n: note(f"bad{n}", n, expected=5), WrongExpectedPosition),
-        (lambda n: note(f"bad{n}", n, keys=(Key("k", f"fresh{n}"),), expected=1), WrongExpectedPosition),
-        (lambda n: note(f"bad{n}", n, writer=Writer("w", 1, 9)), Fenced),
+        (lambda n: sample_append(f"bad{n}", n, expected=5), WrongExpectedPosition),
+        (lambda n: sample_append(f"bad{n}", n, keys=(Key("k", f"fresh{n}"),), expected=1), WrongExpectedPosition),
+        (lambda n: sample_append(f"bad{n}", n, writer=Writer("w", 1, 9)), Fenced),
     ]
     appends: list[Append] = []
     kinds: list[type[StoreError] | None] = []
     for n in range(50):
         make, kind = refused[n // 2 % 3]
-        appends.append(make(n) if n % 2 else note(f"good{n}", n, keys=(Key("k", f"good{n}", b"1"),)))
+        appends.append(make(n) if n % 2 else sample_append(f"good{n}", n, keys=(Key("k", f"good{n}", b"1"),)))
         kinds.append(kind if n % 2 else None)
     # One stream and one key can have one append a batch: these two come one after the other.
-    appends += [note("fenced", 2, writer=Writer("w", 1, 2)), note("used", 2, keys=(Key("k", "taken"),))]
+    appends += [
+        sample_append("fenced", 2, writer=Writer("w", 1, 2)),
+        sample_append("used", 2, keys=(Key("k", "taken"),)),
+    ]
     kinds += [Fenced, KeyReused]
     batches.clear()
-    answers = await ask_all(store, appends)
+    answers = await append_all(store, appends)
     for append, answer, wanted in zip(appends, answers, kinds, strict=True):
         if wanted is None:
             assert isinstance(answer, Appended)
             assert (answer.stream, answer.first, answer.last) == (append.stream, 1, 1)
-            assert names(await whole(store, append.stream)) == [append.stream.removeprefix("good")]
+            assert names(await read_all(store, append.stream)) == [append.stream.removeprefix("good")]
         else:
             assert type(answer) is wanted
     assert len(batches) <= 5
@@ -86,27 +89,25 @@ async def test_refusals_do_not_fail_their_neighbours(batches: list[Sequence[Appe
         assert found is None
 
 
-async def test_one_streams_appends_keep_the_order_of_asking(
-    batches: list[Sequence[Append]], store: EventStore
-) -> None:
-    answers = await ask_all(store, [note(f"s{n % 3}", n) for n in range(60)])
+async def test_appends_to_one_stream_keep_their_order(batches: list[Sequence[Append]], store: EventStore) -> None:
+    answers = await append_all(store, [sample_append(f"s{n % 3}", n) for n in range(60)])
     assert not [answer for answer in answers if isinstance(answer, StoreError)]
     for k in range(3):
-        events = await whole(store, f"s{k}")
-        assert gapless(events)
+        events = await read_all(store, f"s{k}")
+        assert is_gapless(events)
         assert sorted(names(events), key=int) == [str(n) for n in range(k, 60, 3)]
     asked = [append.events[0] for batch in batches for append in batch if append.stream == "s0"]
-    assert [event.data for event in asked] == [event.data for event in await whole(store, "s0")]
+    assert [event.data for event in asked] == [event.data for event in await read_all(store, "s0")]
     assert all(len({append.stream for append in batch}) == len(batch) for batch in batches)
 
 
-async def test_a_lone_append_is_not_held_back(batches: list[Sequence[Append]], store: EventStore) -> None:
+async def test_single_append_is_not_delayed(batches: list[Sequence[Append]], store: EventStore) -> None:
     for n in range(5):
-        await store.append(note("s", n))
+        await store.append(sample_append("s", n))
     assert [len(batch) for batch in batches] == [1] * 5
 
 
-async def test_a_waiter_that_is_cancelled_cancels_nobody_else(
+async def test_cancelled_append_cancels_no_other(
     log: Backend, store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append, left, go = log.append, trio.Event(), trio.Event()
@@ -123,7 +124,7 @@ async def test_a_waiter_that_is_cancelled_cancels_nobody_else(
 
     async def ask(n: int, scope: trio.CancelScope) -> None:
         with scope:
-            answers.append(await store.append(note(f"s{n}" if n >= 0 else "lane", n)))
+            answers.append(await store.append(sample_append(f"s{n}" if n >= 0 else "lane", n)))
 
     scopes = [trio.CancelScope() for _ in range(6)]
     async with trio.open_nursery() as nursery:
@@ -148,13 +149,13 @@ async def test_a_waiter_that_is_cancelled_cancels_nobody_else(
         rows = await store.list_streams("", None, 100)
         return {row.name for row in rows} - {"lane"} == {"s0", "s1", "s3", "s4", "s5"}
 
-    await until(known)
+    await wait_until(known)
 
 
-async def test_a_reader_that_is_cancelled_cancels_nobody_else(
+async def test_cancelled_read_cancels_no_other(
     log: Backend, store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.append(note("s", 1))
+    await store.append(sample_append("s", 1))
     read, left, go = log.read, trio.Event(), trio.Event()
 
     async def hold(queries: Any) -> Any:

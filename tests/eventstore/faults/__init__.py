@@ -1,1 +1,1 @@
-"""What a real database does to the store: restarts, killed sessions, lost hints, no database at all."""
+"""The store on a real database that restarts, kills connections, loses notifications or cannot be reached."""

@@ -1,4 +1,4 @@
-"""A PostgreSQL of these tests' own, which they may stop and break; it is up again for the next one."""
+"""A PostgreSQL that these tests may stop and break; it runs again for the next test."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]
 
 @pytest.fixture
 def breakable(own_postgres: Postgres) -> Iterator[Postgres]:
-    """The same, up at the start and brought up at the end."""
+    """The same server, running at the start and started again at the end."""
     yield own_postgres
     try:
         own_postgres.embedded.pid  # noqa: B018  # raises when there is none

@@ -1,18 +1,18 @@
-"""Writers that go on and on, readers that follow, and the reckoning: nothing lost, nothing doubled."""
+"""Writers that append without end, readers that follow, and a check that nothing was lost or doubled."""
 
 from collections import defaultdict
 
 import trio
 
 from eventstore import EventStore, Writer
-from tests.eventstore.sample_events import gapless, names, note, whole
+from tests.eventstore.sample_events import is_gapless, names, read_all, sample_append
 
 WRITERS, STREAMS = 20, 7
 GROWTH_SECONDS = 40.0
 
 
 class Load:
-    """Fenced writers on shared streams, and one reader a stream from the start."""
+    """Fenced writers on shared streams, and for each stream one reader from its start."""
 
     def __init__(self, writes: EventStore, reads: EventStore) -> None:
         self._writes = writes
@@ -35,7 +35,9 @@ class Load:
     async def _write(self, stream: str, writer: str) -> None:
         while not self._over:
             seq = len(self.acknowledged[writer]) + 1
-            appended = await self._writes.append(note(stream, f"{writer}.{seq}", writer=Writer(writer, 1, seq)))
+            appended = await self._writes.append(
+                sample_append(stream, f"{writer}.{seq}", writer=Writer(writer, 1, seq))
+            )
             assert appended.first == appended.last
             self.acknowledged[writer].append(appended.first)
         self._running -= 1
@@ -60,8 +62,8 @@ class Load:
         with trio.fail_after(GROWTH_SECONDS):
             await self._idle.wait()
         for n in range(STREAMS):
-            events = await whole(self._writes, f"s{n}")
-            assert gapless(events)
+            events = await read_all(self._writes, f"s{n}")
+            assert is_gapless(events)
             for writer in (f"w{k}" for k in range(n, WRITERS, STREAMS)):
                 mine = [event for event in events if names([event])[0].startswith(f"{writer}.")]
                 assert names(mine) == [f"{writer}.{seq}" for seq in range(1, len(mine) + 1)]

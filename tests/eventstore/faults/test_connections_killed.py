@@ -1,4 +1,4 @@
-"""Single sessions of the store are killed or hang: the rest goes on, and a new one takes over."""
+"""Single connections of the store are killed or hang: the others go on, and a new one replaces it."""
 
 import os
 import random
@@ -10,20 +10,20 @@ import trio
 from eventstore import EventStore, StoreOptions, StoreUnavailable, Writer
 from eventstore.postgres import PostgresBackend, PostgresOptions, notify
 from tests.eventstore.faults.load import Load
-from tests.eventstore.sample_events import BOUND, names, note, take, until
+from tests.eventstore.sample_events import BOUND, names, sample_append, take, wait_until
 from tests.harness.databases import Postgres, TestDatabase
 
 PURPOSES = ("appends", "reads", "queries", "heads", "notify", "listen", "liveness")
 SLOW_POLL = StoreOptions(call_timeout=BOUND, safety_poll=600.0)
 
 
-def opened(database: TestDatabase, program: str, options: StoreOptions = SLOW_POLL) -> EventStore:
+def new_store(database: TestDatabase, program: str, options: StoreOptions = SLOW_POLL) -> EventStore:
     postgres = PostgresOptions(database.app_url, program=program, call_timeout=options.call_timeout)
     return EventStore(PostgresBackend(postgres), options)
 
 
 async def backends(postgres: Postgres, name: str) -> list[int]:
-    """The pids of the sessions that call themselves so."""
+    """The pids of the connections of that name."""
     found = await trio.to_thread.run_sync(
         postgres.sql, f"SELECT pid FROM pg_stat_activity WHERE application_name = '{name}'"
     )
@@ -31,19 +31,19 @@ async def backends(postgres: Postgres, name: str) -> list[int]:
 
 
 async def kill(postgres: Postgres, name: str) -> None:
-    """Ends the sessions of that name, in the database's own way."""
+    """Ends the connections of that name with pg_terminate_backend."""
     await trio.to_thread.run_sync(
         postgres.sql, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"
     )
 
 
-async def test_at_random_while_appending(breakable: Postgres, database: TestDatabase) -> None:
+async def test_random_kills_while_appending(breakable: Postgres, database: TestDatabase) -> None:
     choice = random.Random(4)
     victims = [f"{program} {purpose}" for program in ("one", "two") for purpose in PURPOSES] * 2
     choice.shuffle(victims)
     async with (
-        opened(database, "one", StoreOptions(call_timeout=60.0)).open() as writes,
-        opened(database, "two", StoreOptions(call_timeout=60.0)).open() as reads,
+        new_store(database, "one", StoreOptions(call_timeout=60.0)).open() as writes,
+        new_store(database, "two", StoreOptions(call_timeout=60.0)).open() as reads,
         trio.open_nursery() as nursery,
     ):
         load = Load(writes, reads)
@@ -55,10 +55,10 @@ async def test_at_random_while_appending(breakable: Postgres, database: TestData
         nursery.cancel_scope.cancel()
 
 
-async def test_the_one_that_hears(breakable: Postgres, database: TestDatabase) -> None:
-    async with opened(database, "one").open() as store, opened(database, "two").open() as other:
-        await other.append(note("s", 0))
-        await other.append(note("t", 0))
+async def test_killed_listen_connection(breakable: Postgres, database: TestDatabase) -> None:
+    async with new_store(database, "one").open() as store, new_store(database, "two").open() as other:
+        await other.append(sample_append("s", 0))
+        await other.append(sample_append("t", 0))
         with store.subscribe("s") as reader, store.subscribe("t") as quiet:
             for sleeper in (reader, quiet):
                 await take(sleeper, 1)
@@ -67,7 +67,7 @@ async def test_the_one_that_hears(breakable: Postgres, database: TestDatabase) -
                 looked = trio.Event()
                 store.on_close(looked.set)
                 await kill(breakable, "one listen")
-                await other.append(note("s", f"{n} in the gap"))
+                await other.append(sample_append("s", f"{n} in the gap"))
                 assert names(await take(reader, 1)) == [f"{n} in the gap"]
                 with trio.fail_after(BOUND):
                     await looked.wait()  # it listens again, and has reported that anything may have changed
@@ -75,16 +75,16 @@ async def test_the_one_that_hears(breakable: Postgres, database: TestDatabase) -
                 async def heard(position: int = 2 * n + 1) -> bool:
                     return (await store.head("s")).position == position
 
-                await other.append(note("s", f"{n} after it"))
-                await until(heard)
+                await other.append(sample_append("s", f"{n} after it"))
+                await wait_until(heard)
                 assert names(await take(reader, 1)) == [f"{n} after it"]
-            await other.append(note("t", "quiet"))
+            await other.append(sample_append("t", "quiet"))
             assert names(await take(quiet, 1)) == ["quiet"]
 
 
-async def test_the_one_that_shows_life(breakable: Postgres, database: TestDatabase) -> None:
-    async with opened(database, "one").open() as store, opened(database, "two").open() as other:
-        await store.append(note("s", 1, writer=Writer("w", 1, 1)))
+async def test_killed_liveness_connection(breakable: Postgres, database: TestDatabase) -> None:
+    async with new_store(database, "one").open() as store, new_store(database, "two").open() as other:
+        await store.append(sample_append("s", 1, writer=Writer("w", 1, 1)))
 
         async def alive() -> bool:
             state = await other.writer("s", "w")
@@ -98,35 +98,35 @@ async def test_the_one_that_shows_life(breakable: Postgres, database: TestDataba
                 now = await backends(breakable, "one liveness")
                 return len(now) == 1 and now != before
 
-            await until(another)
-            await until(alive)
+            await wait_until(another)
+            await wait_until(alive)
 
 
-async def test_one_that_hears_and_hangs(
+async def test_hanging_listen_connection(
     breakable: Postgres, database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is open but nothing arrives on it: the ping times out, and a new connection listens."""
     monkeypatch.setattr(notify, "PING_SECONDS", 0.2)
     impatient = StoreOptions(call_timeout=1.0, safety_poll=600.0)
-    async with opened(database, "one", impatient).open() as store, opened(database, "two").open() as other:
-        await other.append(note("s", 1))
+    async with new_store(database, "one", impatient).open() as store, new_store(database, "two").open() as other:
+        await other.append(sample_append("s", 1))
         with store.subscribe("s") as reader:
             await take(reader, 1)
             assert list(await reader.poll()) == []
             (pid,) = await backends(breakable, "one listen")
             os.kill(pid, signal.SIGSTOP)
             try:
-                await other.append(note("s", 2))
+                await other.append(sample_append("s", 2))
                 assert names(await take(reader, 1)) == ["2"]
             finally:
                 os.kill(pid, signal.SIGCONT)
 
 
-async def test_one_that_hangs(breakable: Postgres, database: TestDatabase) -> None:
-    """A server process hangs (its machine swaps): the call times out, and a new connection is made."""
+async def test_hanging_query_connection(breakable: Postgres, database: TestDatabase) -> None:
+    """Its server process hangs, as when the machine swaps: the call times out, and a new connection is made."""
     impatient = StoreOptions(call_timeout=1.0, safety_poll=600.0)
-    async with opened(database, "one", impatient).open() as store:
-        await store.append(note("s", 1, writer=Writer("w", 1, 1)))
+    async with new_store(database, "one", impatient).open() as store:
+        await store.append(sample_append("s", 1, writer=Writer("w", 1, 1)))
         await store.read("s")
         await store.head("s")
         await store.writer("s", "w")
@@ -137,14 +137,14 @@ async def test_one_that_hangs(breakable: Postgres, database: TestDatabase) -> No
         try:
             async with trio.open_nursery() as nursery:
                 for call in (
-                    lambda: store.append(note("s", 2, writer=Writer("w", 1, 2))),
+                    lambda: store.append(sample_append("s", 2, writer=Writer("w", 1, 2))),
                     lambda: store.read("s"),
                     lambda: store.head("s"),
                     lambda: store.writer("s", "w"),
                 ):
                     nursery.start_soon(unavailable, call)
             with trio.fail_after(BOUND):
-                assert (await store.append(note("s", 2, writer=Writer("w", 1, 2)))).first == 2
+                assert (await store.append(sample_append("s", 2, writer=Writer("w", 1, 2)))).first == 2
                 assert names((await store.read("s")).events) == ["1", "2"]
                 assert (await store.head("s")).position == 2
                 assert await store.writer("s", "w") is not None

@@ -1,6 +1,6 @@
-"""A table that somebody holds for a while, as a migration or an index does: what does not need it is answered.
+"""A table that is locked for a while, as by a migration: calls that do not need it are answered.
 
-Each table by each question; and whatever keeps the log tidy may fail without anybody else's noticing.
+Each table by each call. The store's housekeeping may fail without anybody else noticing.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ import trio.lowlevel
 from eventstore import Appended, EventStore, Observer, Snapshot, StoreOptions, StoreUnavailable, Writer
 from eventstore.postgres import PostgresBackend, PostgresOptions
 from tests.eventstore.connections import sessions
-from tests.eventstore.sample_events import BOUND, names, note, whole
+from tests.eventstore.sample_events import BOUND, names, read_all, sample_append
 from tests.harness.databases import Postgres, TestDatabase
 
 OPTIONS = StoreOptions(call_timeout=BOUND, safety_poll=600.0)
@@ -21,9 +21,12 @@ TABLES = ("streams", "events", "writers", "keys", "snapshots")
 
 Ask = Callable[[EventStore], Awaitable[object]]
 QUESTIONS: dict[str, tuple[Ask, frozenset[str]]] = {
-    "append": (lambda store: store.append(note("s", "x")), frozenset({"streams", "events", "writers", "keys"})),
+    "append": (
+        lambda store: store.append(sample_append("s", "x")),
+        frozenset({"streams", "events", "writers", "keys"}),
+    ),
     "a token": (
-        lambda store: store.append(note("t", "t", writer=Writer("w", 1, 2))),
+        lambda store: store.append(sample_append("t", "t", writer=Writer("w", 1, 2))),
         frozenset({"streams", "events", "writers"}),
     ),
     "read": (lambda store: store.read("s"), frozenset({"streams", "events"})),
@@ -46,9 +49,7 @@ QUESTIONS: dict[str, tuple[Ask, frozenset[str]]] = {
 
 
 @pytest.mark.parametrize("table", TABLES)
-async def test_what_does_not_need_it_is_answered_and_the_rest_once_it_is_back(
-    database: TestDatabase, table: str
-) -> None:
+async def test_locked_table_delays_only_calls_that_need_it(database: TestDatabase, table: str) -> None:
     answered: set[str] = set()
     free = {name for name, (_, needs) in QUESTIONS.items() if table not in needs}
 
@@ -63,7 +64,7 @@ async def test_what_does_not_need_it_is_answered_and_the_rest_once_it_is_back(
         sessions(database.owner_url, "holder") as (holder,),
     ):
         for stream in ("s", "t"):
-            await store.append(note(stream, "opened", writer=Writer("w", 1, 1)))
+            await store.append(sample_append(stream, "opened", writer=Writer("w", 1, 1)))
         await holder.fetch("SELECT set_config('idle_in_transaction_session_timeout', '0', false)")
         await holder.fetch("BEGIN")
         await holder.fetch(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
@@ -82,11 +83,11 @@ async def test_what_does_not_need_it_is_answered_and_the_rest_once_it_is_back(
             assert answered == free
             await holder.fetch("COMMIT")
         assert answered == set(QUESTIONS)
-        assert sorted(names(await whole(store, "s"))) == ["opened", "x"]
+        assert sorted(names(await read_all(store, "s"))) == ["opened", "x"]
 
 
-class Told(Observer):
-    """What an observer is told, in one line each."""
+class RecordingObserver(Observer):
+    """Keeps what an observer is told, in one line each."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -99,37 +100,37 @@ class Told(Observer):
         self.lines.append(f"neglected {call}")
 
 
-async def test_an_owner_that_cannot_be_reached_is_nobody_elses_outage(database: TestDatabase) -> None:
-    """Its password was changed, or a firewall is in front of it: erasing fails, and everything else goes on."""
-    told = Told()
+async def test_unreachable_owner_role_fails_only_erasing(database: TestDatabase) -> None:
+    """Its password was changed, or a firewall is in front of it: everything else goes on."""
+    observer = RecordingObserver()
     nowhere = database.owner_url.replace("tokentape_owner", "nobody")
     log = PostgresBackend(PostgresOptions(database.app_url, nowhere))
-    options = StoreOptions(call_timeout=0.5, safety_poll=600.0, observer=told)
+    options = StoreOptions(call_timeout=0.5, safety_poll=600.0, observer=observer)
     async with EventStore(log, options).open() as store, trio.open_nursery() as nursery:
-        await store.append(note("s", 1, category="talk"))
+        await store.append(sample_append("s", 1, category="talk"))
 
         async def erase() -> None:
             for _ in range(3):
                 with pytest.raises(StoreUnavailable):
                     await store.erase_streams("talk", 0.0)
-            told.over = True
+            observer.over = True
 
         nursery.start_soon(erase)
-        while not told.over:
+        while not observer.over:
             with trio.fail_after(BOUND):
                 await store.alive()
                 assert await store.expire_keys() == 0
                 assert await store.find_key("k", "k") is None
-                await store.append(note("s", 2))
+                await store.append(sample_append("s", 2))
             assert store.stats().up
             await trio.sleep(0.05)
-    assert told.lines == ["neglected erase_streams"]
+    assert observer.lines == ["neglected erase_streams"]
     assert store.stats().outages == 0
     assert sum(store.stats().failures.values()) >= 3
 
 
-async def test_a_row_that_is_held_for_longer_than_one_try(breakable: Postgres, database: TestDatabase) -> None:
-    """It is waited for as long as there is patience, not for one `lock_timeout`; nobody else waits with it."""
+async def test_held_row_is_waited_for_beyond_one_lock_timeout(breakable: Postgres, database: TestDatabase) -> None:
+    """The append waits up to its call's time limit, not for one `lock_timeout`, and nobody waits with it."""
     answers: dict[str, Appended] = {}
     async with (
         EventStore(PostgresBackend(PostgresOptions(database.app_url)), OPTIONS).open() as store,
@@ -138,13 +139,15 @@ async def test_a_row_that_is_held_for_longer_than_one_try(breakable: Postgres, d
         streams = [f"s{n}" for n in range(40)]
         async with trio.open_nursery() as nursery:
             for stream in streams:
-                nursery.start_soon(partial(store.append, note(stream, "opened", writer=Writer("w", 1, 1))))
+                nursery.start_soon(
+                    partial(store.append, sample_append(stream, "opened", writer=Writer("w", 1, 1)))
+                )
         await holder.fetch("SELECT set_config('idle_in_transaction_session_timeout', '0', false)")
         await holder.fetch("BEGIN")
         await holder.fetch("SELECT FROM streams WHERE name IN ('s7', 's23') FOR UPDATE")
 
         async def append(stream: str, seq: int) -> None:
-            answers[f"{stream} {seq}"] = await store.append(note(stream, seq, writer=Writer("w", 1, seq)))
+            answers[f"{stream} {seq}"] = await store.append(sample_append(stream, seq, writer=Writer("w", 1, seq)))
 
         async with trio.open_nursery() as nursery:
             for seq in (2, 3):  # the second of each stream stands behind the first
@@ -158,27 +161,27 @@ async def test_a_row_that_is_held_for_longer_than_one_try(breakable: Postgres, d
             with trio.fail_after(BOUND / 2):
                 while store.stats().failures.get("locked", 0) < 3:
                     began = trio.current_time()
-                    await store.append(note("other", 1))
+                    await store.append(sample_append("other", 1))
                     assert trio.current_time() - began < 0.9
             assert not any(key.startswith(("s7 ", "s23 ")) for key in answers)
             await holder.fetch("COMMIT")
         for stream in ("s7", "s23"):
-            assert names(await whole(store, stream)) == ["opened", "2", "3"]
+            assert names(await read_all(store, stream)) == ["opened", "2", "3"]
             assert [answers[f"{stream} {seq}"].first for seq in (2, 3)] == [2, 3]
 
 
-async def test_patience_ends_for_a_row_that_is_never_given_back(database: TestDatabase) -> None:
+async def test_row_held_for_ever_fails_after_the_time_limit(database: TestDatabase) -> None:
     options = StoreOptions(call_timeout=2.5, safety_poll=600.0)
     async with (
         EventStore(PostgresBackend(PostgresOptions(database.app_url)), options).open() as store,
         sessions(database.app_url, "holder") as (holder,),
     ):
-        await store.append(note("s", 1))
+        await store.append(sample_append("s", 1))
         await holder.fetch("BEGIN")
         await holder.fetch("SELECT FROM streams WHERE name = 's' FOR UPDATE")
         with trio.fail_after(options.call_timeout + 2.0), pytest.raises(StoreUnavailable):
-            await store.append(note("s", 2))
+            await store.append(sample_append("s", 2))
         assert store.stats().failures["locked"] >= 2
         await holder.fetch("COMMIT")
-        await store.append(note("s", 3))
-        assert names(await whole(store, "s"))[-1] == "3"
+        await store.append(sample_append("s", 3))
+        assert names(await read_all(store, "s"))[-1] == "3"

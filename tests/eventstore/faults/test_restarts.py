@@ -1,4 +1,4 @@
-"""The database is restarted, or stays away, while the store is at work."""
+"""The database restarts, or stays away, while the store works."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -11,12 +11,14 @@ from eventstore import EventStore, Snapshot, StoreOptions, StoreUnavailable, Wri
 from eventstore.postgres import PostgresBackend, PostgresOptions
 from server.embedded_postgres import restart, stop
 from tests.eventstore.faults.load import Load
-from tests.eventstore.sample_events import BOUND, names, note, take, whole
+from tests.eventstore.sample_events import BOUND, names, read_all, sample_append, take
 from tests.harness.databases import Postgres, TestDatabase
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_under_load(breakable: Postgres, database: TestDatabase, mode: Literal["fast", "immediate"]) -> None:
+async def test_restart_under_load(
+    breakable: Postgres, database: TestDatabase, mode: Literal["fast", "immediate"]
+) -> None:
     def new() -> EventStore:
         return EventStore(PostgresBackend(PostgresOptions(database.app_url)), StoreOptions(call_timeout=60.0))
 
@@ -34,19 +36,19 @@ async def test_under_load(breakable: Postgres, database: TestDatabase, mode: Lit
 PATIENCE = 1.0
 
 
-async def test_away_for_longer_than_patience(breakable: Postgres, database: TestDatabase) -> None:
+async def test_outage_longer_than_the_time_limit(breakable: Postgres, database: TestDatabase) -> None:
     log = PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
     async with EventStore(log, StoreOptions(call_timeout=PATIENCE)).open() as store:
-        await store.append(note("s", 1, writer=Writer("w", 1, 1)))
-        await store.append(note("s", "x", writer=Writer("v", 1, 1)))
+        await store.append(sample_append("s", 1, writer=Writer("w", 1, 1)))
+        await store.append(sample_append("s", "x", writer=Writer("v", 1, 1)))
         with store.subscribe("s") as reader:
             await take(reader, 2)
             await trio.to_thread.run_sync(stop, breakable.embedded)
-            await all_unavailable(
+            await assert_all_unavailable(
                 [
-                    partial(store.append, note("s", 2, writer=Writer("w", 1, 2))),
-                    partial(store.append, note("t", 1)),
-                    partial(store.append, note("s", "closed", closes="v")),
+                    partial(store.append, sample_append("s", 2, writer=Writer("w", 1, 2))),
+                    partial(store.append, sample_append("t", 1)),
+                    partial(store.append, sample_append("s", "closed", closes="v")),
                     partial(store.read, "s"),
                     partial(store.read_one, "s", 1),
                     partial(store.head, "s"),
@@ -65,17 +67,17 @@ async def test_away_for_longer_than_patience(breakable: Postgres, database: Test
             )
             await trio.to_thread.run_sync(restart, breakable.embedded)
             # The very same append again: whether or not it happened before, it stands once.
-            await store.append(note("s", 2, writer=Writer("w", 1, 2)))
-            await store.append(note("s", 3, writer=Writer("w", 1, 3)))
-            events = await whole(store, "s")
+            await store.append(sample_append("s", 2, writer=Writer("w", 1, 2)))
+            await store.append(sample_append("s", 3, writer=Writer("w", 1, 3)))
+            events = await read_all(store, "s")
             # What was answered "not known" may stand too, once, if the database came back in time.
             assert [name for name in names(events) if name != "closed"] == ["1", "x", "2", "3"]
             assert len(events) <= 5
             assert names(await take(reader, len(events) - 2)) == names(events)[2:]
 
 
-async def all_unavailable(calls: list[Callable[[], Awaitable[object]]]) -> None:
-    """Each ends as `StoreUnavailable` within patience and two seconds, all at once."""
+async def assert_all_unavailable(calls: list[Callable[[], Awaitable[object]]]) -> None:
+    """Each call ends as `StoreUnavailable` within the time limit and two seconds, all at once."""
 
     async def one(call: Callable[[], Awaitable[object]]) -> None:
         with trio.fail_after(PATIENCE + 2.0), pytest.raises(StoreUnavailable):
@@ -86,17 +88,17 @@ async def all_unavailable(calls: list[Callable[[], Awaitable[object]]]) -> None:
             nursery.start_soon(one, call)
 
 
-async def test_readers_that_slept_through_it(breakable: Postgres, database: TestDatabase) -> None:
-    """Nobody asks anything while it is away; a process that came first after it appends; all hear of it."""
+async def test_readers_asleep_during_the_restart(breakable: Postgres, database: TestDatabase) -> None:
+    """Nobody makes a call during the outage; the first process after it appends, and all readers get the event."""
     slow_poll = StoreOptions(call_timeout=BOUND, safety_poll=600.0)
     async with EventStore(PostgresBackend(PostgresOptions(database.app_url)), slow_poll).open() as sleeping:
-        await sleeping.append(note("s", 1))
+        await sleeping.append(sample_append("s", 1))
         with sleeping.subscribe("s") as reader:
             await take(reader, 1)
             assert list(await reader.poll()) == []
             await trio.to_thread.run_sync(restart, breakable.embedded, "immediate")
             async with EventStore(PostgresBackend(PostgresOptions(database.app_url)), slow_poll).open() as other:
-                await other.append(note("s", 2))
+                await other.append(sample_append("s", 2))
                 assert names(await take(reader, 1)) == ["2"]
-                await other.append(note("s", 3))
+                await other.append(sample_append("s", 3))
                 assert names(await take(reader, 1)) == ["3"]

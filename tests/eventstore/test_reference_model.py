@@ -1,4 +1,6 @@
-"""Both logs against the model: whatever two processes do, answers and contents are as it promises."""
+"""Both backends against the reference model: for any commands of two processes, answers and contents are
+the same.
+"""
 
 from collections.abc import Callable
 from itertools import count
@@ -24,17 +26,27 @@ from eventstore import (
 )
 from eventstore.memory_backend import MemoryBackend
 from eventstore.postgres import PostgresBackend, PostgresOptions
-from tests.eventstore.random_commands import Burst, Command, Erase, Follow, Look, Put, Subscribe, Trim, commands
-from tests.eventstore.reference_model import Model, Refused, Stands
-from tests.eventstore.sample_events import BOUND, gapless, names, noted, whole
+from tests.eventstore.random_commands import (
+    Burst,
+    Command,
+    DrawnAppend,
+    Erase,
+    Poll,
+    Read,
+    Subscribe,
+    Trim,
+    commands,
+)
+from tests.eventstore.reference_model import Accepted, Model, Refused
+from tests.eventstore.sample_events import BOUND, is_gapless, names, read_all, sample_event
 from tests.harness.databases import TestDatabase
 
 # Small tails and pages, so that both are left behind; a poll that comes too late to help.
 OPTIONS = StoreOptions(call_timeout=BOUND, safety_poll=600.0, read_limit=4, tail_stream_bytes=6 * 450)
 
 
-class Run:
-    """Commands on two processes, each answer compared with the model's."""
+class ModelComparison:
+    """Runs commands on two processes, and compares each answer with the model's."""
 
     def __init__(self, stores: tuple[EventStore, EventStore], prefix: str) -> None:
         self.stores = stores
@@ -45,7 +57,7 @@ class Run:
 
     async def do(self, command: Command) -> None:
         match command:
-            case Put():
+            case DrawnAppend():
                 await self.put(command)
             case Burst():
                 await self.burst(command)
@@ -54,12 +66,12 @@ class Run:
             case Erase():
                 gone = await self.stores[command.process].erase_streams(self.prefix, -1.0)
                 assert set(gone) == self.model.erase()
-            case Look():
+            case Read():
                 await self.look(command)
             case Subscribe():
                 stream, after = self.place(command.stream, command.share)
                 self.readers.append(self.stores[command.process].subscribe(stream, after))
-            case Follow():
+            case Poll():
                 if self.readers:
                     await self.follow(self.readers[command.which % len(self.readers)])
 
@@ -70,24 +82,24 @@ class Run:
     def fresh(self, number: int) -> list[str]:
         return [str(next(self.numbers)) for _ in range(number)]
 
-    async def put(self, command: Put) -> None:
+    async def put(self, command: DrawnAppend) -> None:
         said = self.fresh(command.count)
         append = command.append(self.model, self.prefix, said)
-        assert await answer(self.stores[command.process], append) == self.model.append(
+        assert await outcome_of(self.stores[command.process], append) == self.model.append(
             append, said, command.process
         )
 
     async def burst(self, command: Burst) -> None:
-        came: list[tuple[Stands, Append, list[str], int]] = []
+        came: list[tuple[Accepted, Append, list[str], int]] = []
 
         async def one(process: int, stream: str, number: int) -> None:
             said = self.fresh(number)
-            append = Append(self.prefix + stream, tuple(map(noted, said)), category=self.prefix)
-            stands = await answer(self.stores[process], append)
+            append = Append(self.prefix + stream, tuple(map(sample_event, said)), category=self.prefix)
+            stands = await outcome_of(self.stores[process], append)
             if self.model.erased(append.stream):
                 assert stands == Refused("erased")
                 return
-            assert isinstance(stands, Stands)
+            assert isinstance(stands, Accepted)
             came.append((stands, append, said, process))
 
         async with trio.open_nursery() as nursery:
@@ -105,7 +117,7 @@ class Run:
             earliest = self.model.trim(stream, before)
             assert await self.stores[0].trim(stream, before) == Head(self.model.head(stream), earliest)
 
-    async def look(self, command: Look) -> None:
+    async def look(self, command: Read) -> None:
         stream, after = self.place(command.stream, command.share)
         store, known = self.stores[command.process], self.model.streams.get(stream)
         try:
@@ -164,9 +176,9 @@ class Run:
                     with pytest.raises(Erased):
                         await store.head(name)
                     continue
-                events = await whole(store, name, known.earliest - 1)
+                events = await read_all(store, name, known.earliest - 1)
                 assert names(events) == self.model.after(name, known.earliest - 1)
-                assert gapless(events, known.earliest)
+                assert is_gapless(events, known.earliest)
                 for writer, mine in known.writers.items():
                     state = await store.writer(name, writer)
                     assert state is not None
@@ -178,8 +190,8 @@ class Run:
                 assert (found.stream, found.first, found.last) == (place.stream, place.first, place.last)
 
 
-async def answer(store: EventStore, append: Append) -> Stands | Refused:
-    """What came of it, in the model's words."""
+async def outcome_of(store: EventStore, append: Append) -> Accepted | Refused:
+    """The outcome of the append, in the model's terms."""
     try:
         appended = await store.append(append)
     except WrongExpectedPosition as refusal:
@@ -190,32 +202,36 @@ async def answer(store: EventStore, append: Append) -> Stands | Refused:
         return Refused("key")
     except Fenced as refusal:
         return Refused(refusal.reason)
-    return Stands(appended.stream, appended.first, appended.last, appended.repeated)
+    return Accepted(appended.stream, appended.first, appended.last, appended.repeated)
 
 
-async def play(process: Callable[[], Backend], plan: list[Command], prefix: str) -> None:
+async def run_plan(process: Callable[[], Backend], plan: list[Command], prefix: str) -> None:
     async with EventStore(process(), OPTIONS).open() as one, EventStore(process(), OPTIONS).open() as two:
-        run = Run((one, two), prefix)
+        run = ModelComparison((one, two), prefix)
         for command in plan:
             await run.do(command)
         await run.reckon()
 
 
+FEW = settings().max_examples // 4
+
+
 @given(commands)
-@settings(max_examples=100, deadline=None)
-def test_in_memory(plan: list[Command]) -> None:
-    trio.run(play, MemoryBackend().process, plan, "", clock=MockClock(autojump_threshold=0))
+@settings(deadline=None)
+def test_memory_backend_equals_the_model(plan: list[Command]) -> None:
+    trio.run(run_plan, MemoryBackend().process, plan, "", clock=MockClock(autojump_threshold=0))
 
 
-def test_on_postgres(database: TestDatabase) -> None:
+@pytest.mark.hypothesis
+def test_postgres_backend_equals_the_model(database: TestDatabase) -> None:
     examples = count(1)
 
     def process() -> Backend:
         return PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
 
     @given(commands)
-    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=FEW, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def on(plan: list[Command]) -> None:
-        trio.run(play, process, plan, f"{next(examples)}/")
+        trio.run(run_plan, process, plan, f"{next(examples)}/")
 
     on()

@@ -1,13 +1,13 @@
-"""Wake-ups: who is woken, what a ring says, and that none is lost between arming and sleeping."""
+"""The wake-ups of subscriptions: who is woken, and that none is lost between arming and sleeping."""
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from eventstore.wakeups import Waker, Wakeups
+from eventstore.subscription import Waker, Wakeups
 
 
-async def woken(waker: Waker) -> bool:
+async def is_woken(waker: Waker) -> bool:
     """Whether its owner would go on at once."""
     with trio.move_on_after(1):
         await waker.sleep()
@@ -22,25 +22,25 @@ async def armed(wakeups: Wakeups, stream: str, position: int = 0) -> Waker:
     return waker
 
 
-async def test_a_new_one_is_woken(autojump_clock: MockClock) -> None:
+async def test_new_waker_is_awake(autojump_clock: MockClock) -> None:
     waker = Wakeups().add("s", 3)
     assert (waker.stream, waker.position, waker.tail_incomplete) == ("s", 3, True)
-    assert await woken(waker)
-    assert await woken(waker)
+    assert await is_woken(waker)
+    assert await is_woken(waker)
     waker.arm()
-    assert not await woken(waker)
+    assert not await is_woken(waker)
 
 
-async def test_a_ring_after_arming_is_found_when_lying_down(autojump_clock: MockClock) -> None:
+async def test_wakeup_after_arming_is_not_lost(autojump_clock: MockClock) -> None:
     waker = await armed(Wakeups(), "s")
     waker.wake()
     waker.wake()
-    assert await woken(waker)
+    assert await is_woken(waker)
     waker.arm()
-    assert not await woken(waker)
+    assert not await is_woken(waker)
 
 
-async def test_a_sleeper_wakes(autojump_clock: MockClock) -> None:
+async def test_sleeper_is_woken(autojump_clock: MockClock) -> None:
     wakeups = Wakeups()
     waker = await armed(wakeups, "s")
     woke: list[float] = []
@@ -57,44 +57,44 @@ async def test_a_sleeper_wakes(autojump_clock: MockClock) -> None:
     assert woke == [began + 5]
 
 
-async def test_those_on_a_stream(autojump_clock: MockClock) -> None:
+async def test_wake_reaches_the_stream_only(autojump_clock: MockClock) -> None:
     wakeups = Wakeups()
     ours = [await armed(wakeups, "s") for _ in range(3)]
     other = await armed(wakeups, "t")
     wakeups.wake(["s", "nobody is here"])
-    assert [await woken(waker) for waker in (*ours, other)] == [True, True, True, False]
+    assert [await is_woken(waker) for waker in (*ours, other)] == [True, True, True, False]
     assert all(waker.tail_incomplete for waker in ours)
 
 
-async def test_what_stands_in_the_tail_leaves_nothing_unread(autojump_clock: MockClock) -> None:
+async def test_wake_in_tail_keeps_the_tail_complete(autojump_clock: MockClock) -> None:
     wakeups = Wakeups()
     waker = await armed(wakeups, "s")
     wakeups.wake(["s"], in_tail=True)
-    assert await woken(waker)
+    assert await is_woken(waker)
     assert not waker.tail_incomplete
     wakeups.wake(["s"])
     wakeups.wake(["s"], in_tail=True)
     assert waker.tail_incomplete  # what was heard of first is not taken back by the second
 
 
-async def test_everybody(autojump_clock: MockClock) -> None:
+async def test_wake_all(autojump_clock: MockClock) -> None:
     wakeups = Wakeups()
     wakers = [await armed(wakeups, stream) for stream in ("s", "s", "t")]
     wakeups.wake_all()
-    assert [await woken(waker) and waker.tail_incomplete for waker in wakers] == [True] * 3
+    assert [await is_woken(waker) and waker.tail_incomplete for waker in wakers] == [True] * 3
 
 
-async def test_those_behind_a_head(autojump_clock: MockClock) -> None:
+async def test_wake_behind_a_head(autojump_clock: MockClock) -> None:
     wakeups = Wakeups()
     wakers = [await armed(wakeups, "s", position) for position in (3, 4, 5)]
     other = await armed(wakeups, "t", 0)
     wakeups.wake_behind("s", 4)
     wakeups.wake_behind("nobody is here", 4)
-    assert [await woken(waker) for waker in (*wakers, other)] == [True, False, False, False]
+    assert [await is_woken(waker) for waker in (*wakers, other)] == [True, False, False, False]
     assert wakers[0].tail_incomplete
 
 
-async def test_who_is_gone_is_forgotten(autojump_clock: MockClock) -> None:
+async def test_removed_waker_is_forgotten(autojump_clock: MockClock) -> None:
     wakeups = Wakeups()
     one, two, three = wakeups.add("s", 0), wakeups.add("s", 0), wakeups.add("t", 0)
     assert len(wakeups) == 3
@@ -108,18 +108,18 @@ async def test_who_is_gone_is_forgotten(autojump_clock: MockClock) -> None:
     two.arm()
     wakeups.wake(["s"])
     wakeups.wake_all()
-    assert not await woken(two)
+    assert not await is_woken(two)
 
 
-async def test_a_sleeper_that_is_cancelled_finds_the_ring_later(autojump_clock: MockClock) -> None:
+async def test_wakeup_is_kept_for_a_cancelled_sleeper(autojump_clock: MockClock) -> None:
     waker = await armed(Wakeups(), "s")
-    assert not await woken(waker)
+    assert not await is_woken(waker)
     waker.wake()
     waker.wake()
-    assert await woken(waker)
+    assert await is_woken(waker)
 
 
-async def test_one_sleeper_a_bell(autojump_clock: MockClock) -> None:
+async def test_one_sleeper_per_waker(autojump_clock: MockClock) -> None:
     waker = await armed(Wakeups(), "s")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(waker.sleep)

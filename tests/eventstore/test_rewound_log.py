@@ -1,5 +1,6 @@
-"""The log goes back (a standby that lacked the newest is promoted): whoever had seen more is told, once it
-looks."""
+"""A failover rewinds the log: a standby that lacked the newest events is promoted. Whoever had seen more is
+told.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -14,14 +15,14 @@ from eventstore.backend import ReadQuery
 from eventstore.memory_backend import MemoryBackend
 from eventstore.model import Slice
 from eventstore.tail_cache import TailCache
-from tests.eventstore.sample_events import names, note, take, whole
-from tests.generations.wrapped_log import Wrapped
+from tests.eventstore.sample_events import names, read_all, sample_append, take
+from tests.generations.unreliable_logs import Wrapped
 
 HEAD, BACK = 5, 3
 
 
-def go_back(log: MemoryBackend, to: int = BACK) -> None:
-    """The newest events never were."""
+def rewind(log: MemoryBackend, to: int = BACK) -> None:
+    """Removes the newest events as if never appended."""
     if to == 0:
         del log.streams["s"]
     else:
@@ -37,7 +38,7 @@ async def log() -> MemoryBackend:
 async def store(log: MemoryBackend, autojump_clock: MockClock) -> AsyncIterator[EventStore]:
     """A process that has seen five events, which it appended itself."""
     async with EventStore(log.process(), StoreOptions(call_timeout=5.0)).open() as store:
-        await store.append(note("s", *range(1, HEAD + 1)))
+        await store.append(sample_append("s", *range(1, HEAD + 1)))
         yield store
 
 
@@ -53,26 +54,26 @@ ASKING: dict[str, Callable[[EventStore], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("to", [BACK, 0], ids=["shorter", "gone"])
 @pytest.mark.parametrize("how", ASKING)
-async def test_who_asks_is_told_and_then_reads_what_is_there(
+async def test_call_raises_rewound_once_then_reads_the_log(
     log: MemoryBackend, store: EventStore, how: str, to: int
 ) -> None:
-    go_back(log, to)
+    rewind(log, to)
     with pytest.raises(Rewound) as caught:
         await ASKING[how](store)
     told = caught.value
     assert isinstance(told, Trimmed)
     assert (told.stream, told.after, told.earliest, told.head) == ("s", HEAD, 1, to)
     # What was held of the past is forgotten: from now on the log is what it is.
-    await store.append(note("s", "other 4"))
-    assert names(await whole(store, "s")) == [*map(str, range(1, to + 1)), "other 4"]
+    await store.append(sample_append("s", "other 4"))
+    assert names(await read_all(store, "s")) == [*map(str, range(1, to + 1)), "other 4"]
     assert names(store.recent("s", to, 10)) == ["other 4"]
 
 
 @pytest.mark.parametrize("ask", ["read", "look", "head"])
-async def test_who_says_what_it_has_seen_is_told_without_a_tail(log: MemoryBackend, ask: str) -> None:
+async def test_seen_position_reveals_the_rewind(log: MemoryBackend, ask: str) -> None:
     async with EventStore(log.process()).open() as writes, EventStore(log.process()).open() as store:
-        await writes.append(note("s", *range(1, HEAD + 1)))
-        go_back(log)
+        await writes.append(sample_append("s", *range(1, HEAD + 1)))
+        rewind(log)
         calls: dict[str, Callable[[int], Awaitable[object]]] = {
             "read": lambda seen: store.read("s", HEAD, seen=seen),
             "look": lambda seen: store.read_cached("s", HEAD, 10, seen=seen),
@@ -84,54 +85,55 @@ async def test_who_says_what_it_has_seen_is_told_without_a_tail(log: MemoryBacke
             await calls[ask](HEAD)
 
 
-async def test_a_reader_that_sleeps_is_woken_and_told(log: MemoryBackend, store: EventStore) -> None:
+async def test_sleeping_reader_is_woken_with_rewound(log: MemoryBackend, store: EventStore) -> None:
     with store.subscribe("s") as reader:
         await take(reader, HEAD)
-        go_back(log)
+        rewind(log)
         with trio.fail_after(10 * store.options.safety_poll), pytest.raises(Rewound) as caught:
             await reader.next()
         assert caught.value.head == BACK
     with store.subscribe("s", BACK) as again:
-        await store.append(note("s", "other 4", "other 5"))
+        await store.append(sample_append("s", "other 4", "other 5"))
         assert names(await take(again, 2)) == ["other 4", "other 5"]
 
 
-async def test_a_reader_that_lags_hears_none_of_the_past_after_the_first_new_event(
-    log: MemoryBackend, store: EventStore
-) -> None:
-    """Our own append lands on a position that the tail holds: the tail is of another past, and is dropped."""
+async def test_lagging_reader_gets_no_old_events_from_the_tail(log: MemoryBackend, store: EventStore) -> None:
+    """The own append lands on a position that the tail holds.
+
+    The tail belongs to the old history, and is dropped.
+    """
     with store.subscribe("s") as reader:
         await take(reader, HEAD)
-        go_back(log)
-        await store.append(note("s", "other 4"))
+        rewind(log)
+        await store.append(sample_append("s", "other 4"))
         with pytest.raises(Rewound):
             await reader.next()
-    assert names(await whole(store, "s")) == ["1", "2", "3", "other 4"]
+    assert names(await read_all(store, "s")) == ["1", "2", "3", "other 4"]
 
 
-async def test_a_client_that_is_ahead_is_no_sign(store: EventStore) -> None:
+async def test_cursor_ahead_of_the_head_is_no_rewind(store: EventStore) -> None:
     with store.subscribe("s", HEAD + 2) as reader:
         assert list(await reader.poll()) == []
-        await store.append(note("s", 6, 7, 8))
+        await store.append(sample_append("s", 6, 7, 8))
         assert names(await take(reader, 1)) == ["8"]
 
 
-async def test_no_loop_spins(log: MemoryBackend, store: EventStore) -> None:
-    """A reader that only looks again is told again, and costs one read of the log a time."""
+async def test_repeated_polls_cost_one_read_each(log: MemoryBackend, store: EventStore) -> None:
+    """A reader that only looks again is told again."""
     with store.subscribe("s") as reader:
         await take(reader, HEAD)
-        go_back(log)
+        rewind(log)
         for _ in range(3):
             with pytest.raises(Rewound):
                 await reader.next()
 
 
-async def test_the_log_is_another_one_now(log: MemoryBackend, store: EventStore) -> None:
+async def test_history_change_starts_a_new_incarnation(log: MemoryBackend, store: EventStore) -> None:
     hear = log.living[store.owner]
     before = store.incarnation
     with store.subscribe("s") as reader:
         await take(reader, HEAD)
-        go_back(log)
+        rewind(log)
         hear.history_changed("timeline 2 after 1")
         assert store.incarnation == before + 1
         assert list(store.recent("s", 0, 10)) == []
@@ -139,8 +141,8 @@ async def test_the_log_is_another_one_now(log: MemoryBackend, store: EventStore)
             await reader.next()
 
 
-class OneByOne(Wrapped):
-    """A log of events so large that each read brings one of them."""
+class OneEventPages(Wrapped):
+    """A log of events so large that each read returns one of them."""
 
     async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | StoreError | None]:
         found = await super().read(queries)
@@ -148,14 +150,14 @@ class OneByOne(Wrapped):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-@pytest.mark.parametrize("view", [Wrapped, OneByOne])
-async def test_who_waits_behind_a_cursor_keeps_its_place_where_nothing_was_lost(
+@pytest.mark.parametrize("view", [Wrapped, OneEventPages])
+async def test_waiting_reader_keeps_its_place_if_nothing_was_lost(
     view: type[Wrapped], in_memory: bool, autojump_clock: MockClock
 ) -> None:
-    """It has been given nothing yet. What stands at its cursor is the same as before."""
+    """It has been given nothing yet, and the event at its cursor is the same as before."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as writes, EventStore(view(log.process())).open() as store:
-        await writes.append(note("s", 1, 2))
+        await writes.append(sample_append("s", 1, 2))
         hear = log.living[store.owner]
         if in_memory:
             await store.read("s", 1)
@@ -163,20 +165,20 @@ async def test_who_waits_behind_a_cursor_keeps_its_place_where_nothing_was_lost(
             assert list(await reader.poll()) == []
             hear.history_changed("timeline 2 after 1")
             assert list(await reader.poll()) == []
-            await writes.append(note("s", 3, 4))
+            await writes.append(sample_append("s", 3, 4))
             assert names(await take(reader, 2)) == ["3", "4"]
             with store.subscribe("s", 2) as another:
-                assert names(await another.poll()) == (["3"] if view is OneByOne else ["3", "4"])
+                assert names(await another.poll()) == (["3"] if view is OneEventPages else ["3", "4"])
             with pytest.raises(Rewound):  # it had not looked before: nobody can tell what it stood on
                 await behind.poll()
 
 
 @pytest.mark.parametrize("position", [2, 3])
-async def test_a_cursor_at_the_edge_of_what_is_retained(position: int, autojump_clock: MockClock) -> None:
-    """What stood at the cursor may be gone; what follows it is there."""
+async def test_cursor_at_the_edge_of_retention(position: int, autojump_clock: MockClock) -> None:
+    """The event at the cursor may be gone; what follows it is there."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as writes, EventStore(log.process()).open() as store:
-        await writes.append(note("s", 1, 2, 3, 4))
+        await writes.append(sample_append("s", 1, 2, 3, 4))
         await writes.trim("s", 3)
         with store.subscribe("s", position) as reader:
             assert names(await reader.poll()) == [str(one) for one in range(position + 1, 5)]
@@ -203,7 +205,7 @@ def events(*named: str, first: int = 1) -> list[Event]:
     ],
     ids=lambda value: "".join(event.data for event in value) if isinstance(value, list) else None,
 )
-def test_a_tail_keeps_no_two_pasts(offered: list[Event], fits: bool) -> None:
+def test_tail_never_mixes_two_histories(offered: list[Event], fits: bool) -> None:
     tails = TailCache(10_000, 10_000)
     tails.offer("s", events("a", "b", "c"))
     assert tails.offer("s", offered) is fits

@@ -1,7 +1,8 @@
-"""How the server goes about the log's statements: each by an index with a condition, whatever the tables hold.
+"""The query plans of the log's statements: each uses an index with a condition, whatever the tables hold.
 
-A plan that was made on empty tables has to be good on large ones; a statement that costs by the table and not
-by its answer is found here before its table is large."""
+A plan that was made on empty tables has to be good on large ones. A statement that costs by the size of the
+table and not of its answer is found here.
+"""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +30,9 @@ CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND appl
 ROUNDS = 20
 
 
-async def test_tables_that_grew_are_not_read_whole(postgres: Postgres, database: TestDatabase) -> None:
+async def test_plans_made_on_empty_tables_do_not_scan_grown_ones(
+    postgres: Postgres, database: TestDatabase
+) -> None:
     log = PostgresBackend(PostgresOptions(database.app_url, notifications=False, parallel_appends=1))
     streams = [f"s{n}" for n in range(5)]
 
@@ -76,8 +79,8 @@ SET = "; ".join(
 @pytest.fixture(
     scope="module", params=[100_000, pytest.param(1_000_000, marks=pytest.mark.soak)], ids=["10^5", "10^6"]
 )
-def large(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[tuple[Postgres, str]]:
-    """A database with so many rows in each table."""
+def large_database(request: pytest.FixtureRequest, postgres: Postgres) -> Iterator[tuple[Postgres, str]]:
+    """A database with this number of rows in each table."""
     with postgres.clone() as database:
         postgres.sql(FILL.format(rows=request.param), database.name)
         yield postgres, database.name
@@ -91,8 +94,8 @@ def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from scans(inner)
 
 
-def complaints(plan: dict[str, Any]) -> list[str]:
-    """What in a plan costs by the size of a table."""
+def scan_complaints(plan: dict[str, Any]) -> list[str]:
+    """The parts of a plan that cost by the size of a table."""
     found = []
     for node in scans(plan):
         kind, where = node["Node Type"], node.get("Relation Name", node.get("Index Name"))
@@ -104,11 +107,11 @@ def complaints(plan: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in STATEMENTS if name not in ("revision", "compatible")])
-def test_every_statement_goes_by_an_index(large: tuple[Postgres, str], name: str) -> None:
-    postgres, database = large
+def test_every_statement_uses_an_index(large_database: tuple[Postgres, str], name: str) -> None:
+    postgres, database = large_database
     explain = f"{SET}; EXPLAIN (GENERIC_PLAN, FORMAT JSON) {STATEMENTS[name]}"
     ((top, *_),) = [json.loads(postgres.sql(explain, database))]
-    assert complaints(top["Plan"]) == []
+    assert scan_complaints(top["Plan"]) == []
 
 
 OLD_EXPIRY = """DELETE FROM keys k USING (
@@ -120,44 +123,44 @@ OLD_EXPIRY = """DELETE FROM keys k USING (
 @pytest.mark.parametrize(
     "sql", [OLD_EXPIRY, "SELECT FROM events WHERE type = 'token'", "SELECT max(id) FROM streams"]
 )
-def test_one_that_walks_a_table_is_found(large: tuple[Postgres, str], sql: str) -> None:
-    postgres, database = large
+def test_table_scan_is_found(large_database: tuple[Postgres, str], sql: str) -> None:
+    postgres, database = large_database
     (top,) = json.loads(postgres.sql(f"{SET}; EXPLAIN (GENERIC_PLAN, FORMAT JSON) {sql}", database))
-    assert complaints(top["Plan"])
+    assert scan_complaints(top["Plan"])
 
 
-def literal(value: Any) -> str:
+def sql_literal(value: Any) -> str:
     """A Python value in SQL."""
     if value is None:
         return "NULL"
     if isinstance(value, list):
-        return "(ARRAY[" + ",".join(map(literal, value)) + "])"
+        return "(ARRAY[" + ",".join(map(sql_literal, value)) + "])"
     if isinstance(value, bytes):
         return f"'\\x{value.hex()}'"
     return f"'{value}'" if isinstance(value, str) else str(value).lower()
 
 
-def called(name: str, *batch: Append) -> str:
+def call_of(name: str, *batch: Append) -> str:
     """The statement with the batch's values in it."""
     sql = STATEMENTS[name]
     for n, value in reversed(list(enumerate(append_columns(batch, owner=1), 1))):
-        sql = sql.replace(f"${n}", literal(value))
+        sql = sql.replace(f"${n}", sql_literal(value))
     return sql
 
 
 TOKEN = (NewEvent("token", "{}"),)
 NESTED = {
-    "one token": called("append", Append("s1", TOKEN, writer=Writer("w", 0, 2))),
-    "tokens": called("append", *(Append(f"s{n}", TOKEN, writer=Writer("w", 0, 2)) for n in (1, 2))),
-    "anything": called("append", Append("s1", TOKEN, keys=(Key("k", "k", b"1", 5.0),)), Append("new", TOKEN)),
-    "somebody speaks": called("append_during", Append("s1", TOKEN, during="w")),
+    "one token": call_of("append", Append("s1", TOKEN, writer=Writer("w", 0, 2))),
+    "tokens": call_of("append", *(Append(f"s{n}", TOKEN, writer=Writer("w", 0, 2)) for n in (1, 2))),
+    "anything": call_of("append", Append("s1", TOKEN, keys=(Key("k", "k", b"1", 5.0),)), Append("new", TOKEN)),
+    "somebody speaks": call_of("append_during", Append("s1", TOKEN, during="w")),
     "erasing": "SELECT erase_streams('ephemeral', 1e6, 100)",
 }
 
 
 @pytest.mark.parametrize("what", NESTED)
-def test_every_statement_inside_the_functions_goes_by_an_index(large: tuple[Postgres, str], what: str) -> None:
-    postgres, database = large
+def test_every_statement_inside_functions_uses_an_index(large_database: tuple[Postgres, str], what: str) -> None:
+    postgres, database = large_database
     log = (
         "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on; "
         "SET auto_explain.log_format = json; SET client_min_messages = log; "
@@ -166,4 +169,4 @@ def test_every_statement_inside_the_functions_goes_by_an_index(large: tuple[Post
     told = postgres.said(f"{SET}; {log}; BEGIN; {NESTED[what]}; ROLLBACK", database)
     plans = [json.JSONDecoder().raw_decode(part[part.index("{") :])[0] for part in told.split("  plan:")[1:]]
     assert len(plans) > 1
-    assert {plan["Query Text"]: found for plan in plans if (found := complaints(plan["Plan"]))} == {}
+    assert {plan["Query Text"]: found for plan in plans if (found := scan_complaints(plan["Plan"]))} == {}

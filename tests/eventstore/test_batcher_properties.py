@@ -1,4 +1,6 @@
-"""The batcher's laws, on questions that come at any time: nobody lost, doubled, overtaken or answered wrongly."""
+"""Properties of the batcher for requests at any time: none is lost, sent twice, overtaken or answered
+wrongly.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from eventstore.batcher import Batcher, Limits
 
 @dataclass(frozen=True)
 class Question:
-    """`at` when it is asked, `patience` how long its asker stays."""
+    """`at` is when it is asked, `patience` how long its caller waits."""
 
     n: int
     at: float
@@ -34,7 +36,7 @@ question = st.tuples(
 
 
 @given(st.lists(question, max_size=40), st.integers(1, 3))
-def test_on_any_questions(drawn: list[tuple[float, float, frozenset[int], int]], lanes: int) -> None:
+def test_any_requests(drawn: list[tuple[float, float, frozenset[int], int]], lanes: int) -> None:
     asked = [Question(n, *values) for n, values in enumerate(drawn)]
     batches: list[list[Question]] = []
     left: dict[int, float] = {}

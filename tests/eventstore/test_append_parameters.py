@@ -1,4 +1,6 @@
-"""Appends as columns: put together again they are what they were, and the function's arguments line up."""
+"""Appends encoded as parameters of the SQL function: decoding gives the same appends, and the columns line
+up.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,8 +35,8 @@ def appends(draw: st.DrawFn) -> Append:
     )
 
 
-def put_together(columns: Sequence[Any]) -> list[Append]:
-    """The appends, as the SQL function reads them."""
+def decode_columns(columns: Sequence[Any]) -> list[Append]:
+    """The appends, as the SQL function reads them from the columns."""
     stream, category, expected, counts, writer, epoch, seq, closes = columns[:8]
     key_rows = list(zip(*columns[9:14], strict=True))
     event_rows = list(zip(*columns[14:19], strict=True))
@@ -60,23 +62,23 @@ def put_together(columns: Sequence[Any]) -> list[Append]:
 # The first draw on a fresh machine makes Hypothesis' table of characters, which takes seconds.
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(appends(), max_size=4))
-def test_there_and_back(batch: list[Append]) -> None:
+def test_columns_decode_to_the_same_appends(batch: list[Append]) -> None:
     columns = append_columns(batch, OWNER)
     assert len(columns) == 19
     assert columns[8] == OWNER
     for first, last in ((0, 8), (9, 14), (14, 19)):
         assert len({len(column) for column in columns[first:last]}) == 1
-    assert put_together(columns) == batch
+    assert decode_columns(columns) == batch
     assert has_during(columns) is any(append.during is not None for append in batch)
 
 
-def test_nothing_is_empty_columns() -> None:
+def test_no_appends_are_empty_columns() -> None:
     columns = append_columns([], OWNER)
     assert columns[:8] + columns[9:] == [[]] * 18
 
 
-def taken_apart(columns: Sequence[Any], texts: Sequence[Any]) -> list[Any]:
-    """What `string_to_array` makes of the texts, and the casts of its parts."""
+def split_texts(columns: Sequence[Any], texts: Sequence[Any]) -> list[Any]:
+    """What `string_to_array` and the casts make of the texts."""
     kinds: list[type] = [str, str, int, int, str, int, int, bool, *[list] * 6, int, int, str, str, str]
     read: dict[type, Callable[[str], Any]] = {bool: lambda part: part == "True", int: int, str: str}
     return [
@@ -86,15 +88,15 @@ def taken_apart(columns: Sequence[Any], texts: Sequence[Any]) -> list[Any]:
 
 
 @given(st.lists(appends(), min_size=2, max_size=4))
-def test_as_texts_there_and_back(batch: list[Append]) -> None:
+def test_texts_decode_to_the_same_appends(batch: list[Append]) -> None:
     columns = append_columns(batch, OWNER)
     texts = as_texts(columns)
     if texts is not None:
-        assert put_together(taken_apart(columns, texts)) == batch
+        assert decode_columns(split_texts(columns, texts)) == batch
 
 
 @given(appends(), st.sampled_from([SEPARATOR, NULL]), st.sampled_from(["stream", "category", "closes", "event"]))
-def test_what_would_be_misread_goes_as_arrays(append: Append, mark: str, place: str) -> None:
+def test_values_with_the_separator_are_sent_as_arrays(append: Append, mark: str, place: str) -> None:
     odd = {
         "stream": Append(mark, (NewEvent("t", "{}"),)),
         "category": Append("s", (NewEvent("t", "{}"),), category=mark),

@@ -1,4 +1,4 @@
-"""The named statements: all there, all used, each one statement."""
+"""The named statements of statements.sql: all are loaded, all are used, and each is one statement."""
 
 import re
 from pathlib import Path
@@ -9,13 +9,14 @@ from eventstore.postgres.db_connection import STATEMENTS, load_statements
 ROOM = Path(eventstore.postgres.__file__).parent
 
 
-def test_every_name_in_the_file_is_loaded() -> None:
+def test_every_named_statement_is_loaded() -> None:
     text = (ROOM / "statements.sql").read_text(encoding="utf-8")
-    assert list(load_statements()) == re.findall(r"^-- name: (.+)$", text, re.MULTILINE)
-    assert load_statements() == STATEMENTS
+    loaded = load_statements("eventstore.postgres", "statements.sql")
+    assert list(loaded) == re.findall(r"^-- name: (.+)$", text, re.MULTILINE)
+    assert loaded == STATEMENTS
 
 
-def test_each_is_one_statement_and_nothing_is_lost() -> None:
+def test_each_name_is_one_statement() -> None:
     for name, sql in STATEMENTS.items():
         bare = re.sub(r"--.*", "", sql).strip()
         assert bare.endswith(";"), name
@@ -26,11 +27,11 @@ def test_each_is_one_statement_and_nothing_is_lost() -> None:
     assert [part.strip() for part in body] == list(STATEMENTS.values())
 
 
-def test_comments_are_kept() -> None:
+def test_sql_comments_are_kept() -> None:
     assert STATEMENTS["trim"].startswith("-- Runs as the owner")
 
 
-def test_all_are_used_and_none_is_missing() -> None:
+def test_every_statement_is_used() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in ROOM.glob("*.py"))
     used = re.findall(r'STATEMENTS\["(\w+)"\]', code) + re.findall(r'_query\("(\w+)"', code)
     assert set(used) == set(STATEMENTS)
