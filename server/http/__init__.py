@@ -6,8 +6,7 @@ Owns sockets and how they end. It serves any ASGI app and knows nothing of this 
 from server.http.accept_loop import CannotListen, HttpServer, Listener, listen
 from server.http.connection import HttpOptions
 from server.http.connection_limits import raise_file_limit
-from server.http.local_certificates import local_certificate
-from server.http.tls import BadCertificate, Tls, open_context
+from server.http.tls import BadCertificate, Tls, local_certificate, open_context
 
 __all__ = [
     "BadCertificate",

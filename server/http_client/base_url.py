@@ -66,7 +66,8 @@ def parse_base_url(url: str) -> BaseUrl:
     host = parts.hostname or ""
     if not _is_host(host):
         raise ValueError("the base URL names no valid host")
-    port = port or _DEFAULT_PORTS[parts.scheme]
+    if port is None:
+        port = _DEFAULT_PORTS[parts.scheme]
     return BaseUrl(parts.scheme == "https", host, port, parts.path.rstrip("/"), parts.query)
 
 

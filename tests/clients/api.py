@@ -1,4 +1,4 @@
-"""The plain JSON side of the contract, for what a test needs around its subject: make, wait for, read as pages."""
+"""A client of the JSON API, for what a test needs around its subject: create, wait for, read as pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 40.0
 
 
 class Api:
-    """One client of one server. The raw client is `http`."""
+    """A client of one server. `http` is the HTTP client underneath."""
 
     def __init__(self, port: int, http: httpx2.AsyncClient) -> None:
         self.port = port
@@ -26,7 +26,7 @@ class Api:
     @classmethod
     @asynccontextmanager
     async def open(cls, port: int) -> AsyncIterator[Self]:
-        """A client with room for many requests at once, and patience for long polls."""
+        """Opens a client with many connections and a timeout longer than any long poll."""
         limits = httpx2.Limits(max_connections=200, max_keepalive_connections=50)
         url = f"http://127.0.0.1:{port}"
         # No TLS here, and reading the certificates would take longer than most tests.
@@ -34,26 +34,26 @@ class Api:
             yield cls(port, http)
 
     async def get(self, path: str, /, **query: Any) -> Any:
-        """The JSON of a GET that has to work."""
+        """The JSON of a GET that must succeed."""
         answer = await self.http.get(path, params=query)
         assert answer.status_code == 200, (path, query, answer.status_code, answer.text)
         return answer.json()
 
     async def post(self, path: str, body: object, /, **headers: str) -> httpx2.Response:
-        """Any POST; `idempotency_key="…"` is the header of that name."""
+        """Sends a POST; `idempotency_key="…"` becomes the header of that name."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         content = json.dumps(body).encode()  # in ASCII: it can carry what is no text
         return await self.http.post(path, content=content, headers={"Content-Type": "application/json", **named})
 
     async def conversation(self, **fields: Any) -> str:
-        """A new one; its path, without `/events`."""
+        """Creates a conversation. Returns its path."""
         answer = await self.post("/v1/conversations", fields)
         assert answer.status_code == 201, answer.text
         location: str = answer.headers["Location"]
         return location
 
     async def message(self, conversation: str, content: str = "And another thing.") -> Event:
-        """Somebody speaks; the event."""
+        """Posts a message. Returns its event."""
         answer = await self.post(f"{conversation}/messages", {"role": "user", "content": content})
         assert answer.status_code == 201, answer.text
         event: Event = answer.json()
@@ -62,14 +62,14 @@ class Api:
     async def generate(
         self, conversation: str = "/v1", *, tokens: int = 5, rate: float = 0, seed: int = 1, **fields: Any
     ) -> str:
-        """A run of the demo model, begun; its path. Without a conversation it gets one of its own."""
+        """Starts a run of the demo model, in a new conversation if none is given. Returns its path."""
         answer = await self.post(f"{conversation}/generations", demo(tokens, rate, seed, **fields))
         assert answer.status_code == 202, answer.text
         location: str = answer.headers["Location"]
         return location
 
     async def finished(self, generation: str) -> list[Event]:
-        """Waits for a generation's end; its whole log."""
+        """Waits for a generation's end. Returns its whole log."""
         with trio.fail_after(PATIENCE):
             page = await self.get(f"{generation}/events", limit=5000, wait=20)
             events: list[Event] = page["events"]
@@ -79,7 +79,7 @@ class Api:
         return events
 
     async def reached(self, log: str, count: int) -> list[Event]:
-        """Waits until a log has so many events; what it has then."""
+        """Waits until a log has that many events. Returns the events it has then."""
         events: list[Event] = []
         after = 0
         with trio.fail_after(PATIENCE):
@@ -90,7 +90,7 @@ class Api:
         return events
 
     async def log(self, of: str) -> list[Event]:
-        """All there is now."""
+        """Returns all events that exist now."""
         events: list[Event] = []
         page = {"next": 0, "up_to_date": False}
         while not page["up_to_date"]:
@@ -100,7 +100,7 @@ class Api:
 
     @asynccontextmanager
     async def busy(self, conversation: str, *, rate: float = 0.01) -> AsyncIterator[str]:
-        """A generation that runs for as long as the context: it has begun and says next to nothing."""
+        """Keeps a generation running within the context; it has started and writes next to nothing."""
         generation = await self.generate(conversation, tokens=1000, rate=rate)
         await self.reached(generation, 2)
         try:

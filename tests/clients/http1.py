@@ -1,4 +1,4 @@
-"""HTTP/1.1 over a raw socket, so that a test sees every byte and can cut after any of them (RFC 9112)."""
+"""An HTTP/1.1 client over a raw socket (RFC 9112): a test sees every byte and can cut after any of them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import trio
 
 READ = 65_536
 PATIENCE = 40.0
-"""Seconds of silence after which a test has failed."""
+"""Seconds without a byte after which a test fails."""
 
 
 class Broken(Exception):
-    """The server ended the connection in the middle of an answer, or wrote what is not HTTP/1.1."""
+    """The server ended the connection within a response, or sent bytes that are not HTTP/1.1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """An answer's status and headers, names in lower case, repeated ones joined by commas."""
+    """Status and headers of a response. Names are in lower case; repeated headers are joined by commas."""
 
     status: int
     headers: Mapping[str, str]
 
 
 class Connection:
-    """One connection. `receive` gives the body without its framing, and b"" at its clean end."""
+    """A connection. `receive` returns the body without its framing, and b"" at its clean end."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
@@ -50,17 +50,17 @@ class Connection:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the socket at once, whatever is still under way: to the server this is a cut."""
+        """Closes the socket at once; the server sees a cut."""
         await trio.aclose_forcefully(self.stream)
 
     async def send(self, data: bytes) -> None:
-        """Any bytes."""
+        """Sends any bytes."""
         await self.stream.send_all(data)
 
     async def ask(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Head:
-        """Sends a request and reads the head of its answer."""
+        """Sends a request and reads the head of its response."""
         lines = [f"{method} {target} HTTP/1.1"]
         all_headers = {"Host": f"127.0.0.1:{self.stream.socket.getpeername()[1]}", **(headers or {})}
         if body is not None:
@@ -70,7 +70,7 @@ class Connection:
         return await self.head(bodyless=method == "HEAD")
 
     async def head(self, *, bodyless: bool = False) -> Head:
-        """The head of the next answer; after it `receive` reads that answer's body."""
+        """Reads the head of the next response; `receive` then reads that response's body."""
         while b"\r\n\r\n" not in self._raw:
             await self._more()
         raw, _, rest = bytes(self._raw).partition(b"\r\n\r\n")
@@ -94,7 +94,7 @@ class Connection:
         self._ended = bodyless or status < 200 or status in (204, 304) or (not self._chunked and self._left == 0)
 
     async def receive(self) -> bytes:
-        """More of the body; b"" at its clean end. Raises `Broken` when the connection ends before."""
+        """Receives more of the body; b"" at its clean end. Raises `Broken` if the connection ends before."""
         while True:
             data = self._decode()
             if data or self._ended:
@@ -107,14 +107,14 @@ class Connection:
                 self._ended = True
 
     async def body(self) -> bytes:
-        """All the rest of the body."""
+        """Reads the rest of the body."""
         parts = []
         while data := await self.receive():
             parts.append(data)
         return b"".join(parts)
 
     async def ended_within(self, seconds: float) -> bool:
-        """Whether the server ends the connection in time, whatever it says before."""
+        """Whether the server ends the connection in time; what it sends before is ignored."""
         with trio.move_on_after(seconds):
             while await self.raw():
                 pass
@@ -122,7 +122,7 @@ class Connection:
         return False
 
     async def raw(self) -> bytes:
-        """The next bytes as they are, for what is no HTTP any more; b"" at the end."""
+        """Receives the next bytes without decoding; b"" at the end."""
         if not self._raw:
             try:
                 await self._more()
@@ -149,7 +149,7 @@ class Connection:
         return b"".join(parts)
 
     def _next_chunk(self) -> bytes | None:
-        """One whole chunk, or None: a chunk shows only when its last byte is there."""
+        """A complete chunk, or None if its last byte has not arrived."""
         line_end = self._raw.find(b"\r\n")
         if line_end < 0 or self._ended:
             return None

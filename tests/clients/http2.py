@@ -1,6 +1,6 @@
-"""HTTP/2 over one socket, with or without TLS, on the `h2` package: a test sees each stream, and can cut them all.
+"""An HTTP/2 client on the `h2` package, with or without TLS, that can stall single streams and cut the connection.
 
-Window is given back as a test reads, so a stream that is not read is a stalled one.
+It returns flow-control window only as a test reads, so a stream that is not read is a stalled stream.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ READ = 65_536
 
 @dataclass(eq=False)
 class Stream:
-    """One request. `head` and `receive` wait; both raise `Broken` when there is nothing more to wait for."""
+    """A request. `head` and `receive` wait; both raise `Broken` if nothing more can come."""
 
     connection: Connection
     stream_id: int
@@ -47,19 +47,19 @@ class Stream:
     _ended: bool = False
 
     async def head(self) -> Head:
-        """The answer's status and headers."""
+        """Waits for status and headers of the response."""
         while self._head is None:
             await self._more()
         return self._head
 
     async def receive(self) -> bytes:
-        """More of the body; b"" at its clean end."""
+        """Receives more of the body; b"" at its clean end."""
         while not self._raw and not self._ended:
             await self._more()
         return self.take()
 
     def take(self) -> bytes:
-        """What is there now."""
+        """The bytes that have arrived so far."""
         data = bytes(self._raw)
         self._raw.clear()
         if self._unread and not self.connection.over:
@@ -70,27 +70,27 @@ class Stream:
         return data
 
     async def body(self) -> bytes:
-        """All the rest."""
+        """Reads the rest of the body."""
         parts = []
         while data := await self.receive():
             parts.append(data)
         return b"".join(parts)
 
     async def reset_by_server(self) -> int:
-        """Waits for a RST_STREAM; its code."""
+        """Waits for RST_STREAM. Returns its error code."""
         while self.reset_code is None:
             await self._more()
         return self.reset_code
 
     async def cancel(self) -> None:
-        """RST_STREAM from this side."""
+        """Sends RST_STREAM."""
         self.reset_code = ErrorCodes.CANCEL
         with suppress(ProtocolError):  # it may have ended meanwhile
             self.connection.h2.reset_stream(self.stream_id, self.reset_code)
         await self.connection.flush()
 
     async def send(self, data: bytes, *, end: bool = False) -> None:
-        """More of the request's body, as the server gives window."""
+        """Sends more of the request's body, as the server's window allows."""
         h2 = self.connection.h2
         while data or end:
             size = min(len(data), h2.local_flow_control_window(self.stream_id), h2.max_outbound_frame_size)
@@ -125,7 +125,7 @@ class Stream:
 
 
 class Connection:
-    """One connection. `over` once it has ended; `goaway` the server's last word, if it said one."""
+    """A connection. `over` once it has ended; `goaway` is the server's GOAWAY, if it sent one."""
 
     def __init__(self, transport: trio.SocketStream | trio.SSLStream[trio.SocketStream], port: int) -> None:
         self.transport = transport
@@ -143,7 +143,7 @@ class Connection:
 
     @property
     def secure(self) -> bool:
-        """Whether there is TLS."""
+        """Whether the connection uses TLS."""
         return isinstance(self.transport, trio.SSLStream)
 
     async def request(
@@ -156,7 +156,7 @@ class Connection:
         authority: str | None = None,
         end: bool = True,
     ) -> Stream:
-        """Sends a request; with `end=False` its body is still to come."""
+        """Sends a request; with `end=False` its body follows later."""
         pseudo = {":method": method, ":path": path, ":scheme": "https" if self.secure else "http"}
         pseudo[":authority"] = authority or f"127.0.0.1:{self.port}"
         stream = Stream(self, self.h2.get_next_available_stream_id())
@@ -170,7 +170,7 @@ class Connection:
         return stream
 
     async def flush(self) -> None:
-        """Sends what h2 has made."""
+        """Sends the bytes that h2 has prepared."""
         async with self._sending:
             data = self.h2.data_to_send()
             if data:
@@ -178,7 +178,7 @@ class Connection:
                     await self.transport.send_all(data)
 
     async def raw(self, data: bytes) -> None:
-        """Any bytes, past h2."""
+        """Sends any bytes, bypassing h2."""
         async with self._sending:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self.transport.send_all(data)
@@ -195,7 +195,7 @@ class Connection:
         await trio.aclose_forcefully(self.transport)
 
     async def read(self) -> None:
-        """Its task: until the end or the cut."""
+        """Task that reads until the end or the cut."""
         try:
             while not self.over:
                 data = await self.transport.receive_some(READ)
@@ -215,10 +215,10 @@ class Connection:
         await self.cut()
 
     def _whole_frames(self, data: bytes | bytearray) -> Iterator[bytes]:
-        """Frame by frame (RFC 9113 section 4.1).
+        """Splits the bytes into frames (RFC 9113 section 4.1).
 
-        h2 takes a frame behind a GOAWAY for an error of all that it was given: in one packet with it the GOAWAY
-        itself would be lost.
+        h2 treats a frame after GOAWAY as an error of everything it was given: if both came in one packet, the
+        GOAWAY itself would be lost.
         """
         self._unread += data
         while len(self._unread) >= 9:
@@ -230,7 +230,7 @@ class Connection:
             yield frame
 
     async def give_window(self) -> None:
-        """Its other task: tells the server of what tests have read."""
+        """Task that returns window for the bytes that tests have read."""
         while not self.over:
             await self.changed.wait()
             self.changed = trio.Event()
@@ -260,7 +260,7 @@ class Connection:
 async def connect(
     port: int, trust: ssl.SSLContext | None = None, *, window: int = READ
 ) -> AsyncIterator[Connection]:
-    """A connection with prior knowledge, or by ALPN over TLS. `window`: what each stream may send unread."""
+    """Connects with prior knowledge, or by ALPN over TLS. `window`: bytes that each stream may send unread."""
     plain = await trio.open_tcp_stream("127.0.0.1", port)
     transport: trio.SocketStream | trio.SSLStream[trio.SocketStream] = plain
     if trust is not None:
@@ -290,7 +290,7 @@ async def connect(
 
 
 def trusting(authority: Path, *protocols: str) -> ssl.SSLContext:
-    """A client's context that trusts this file alone."""
+    """A TLS context that trusts this authority alone."""
     context = ssl.create_default_context(cafile=authority)
     context.set_alpn_protocols(list(protocols or ("h2", "http/1.1")))
     return context

@@ -1,4 +1,4 @@
-"""WebSockets on the streams of an HTTP/2 connection (RFC 8441); wsproto reads and makes the frames."""
+"""A WebSocket client on a stream of an HTTP/2 connection (RFC 8441). wsproto encodes and decodes the frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .http2 import Connection, Stream
 
 
 class Socket:
-    """One WebSocket on a stream; wsproto reads and makes the frames."""
+    """A WebSocket on an HTTP/2 stream."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -34,7 +34,7 @@ class Socket:
 async def open_socket(
     connection: Connection, path: str = "/", protocol: str = "websocket", **headers: str
 ) -> Stream:
-    """An extended CONNECT; the stream it was sent on."""
+    """Sends an extended CONNECT. Returns its stream."""
     stream = Stream(connection, connection.h2.get_next_available_stream_id())
     connection._streams[stream.stream_id] = stream
     pseudo = {":method": "CONNECT", ":protocol": protocol, ":scheme": "https" if connection.secure else "http"}
@@ -46,7 +46,7 @@ async def open_socket(
 
 
 async def opened(connection: Connection, path: str = "/") -> Socket:
-    """One that is accepted."""
+    """Opens a WebSocket that the server must accept."""
     stream = await open_socket(connection, path)
     assert (await stream.head()).status == 200
     return Socket(stream)

@@ -1,4 +1,4 @@
-"""A WebSocket client over a raw socket, to be cut after any byte; the frames are read by wsproto."""
+"""A WebSocket client over a raw socket that can be cut after any byte. wsproto decodes the frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .http1 import Connection
 
 
 class RawWebSocket:
-    """Bytes after the upgrade come out of `receive`; `feed` makes messages of as many of them as a test likes."""
+    """`receive` returns raw bytes after the upgrade; `feed` decodes as many of them as a test gives it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -25,7 +25,7 @@ class RawWebSocket:
 
     @classmethod
     async def open(cls, port: int, target: str) -> Self:
-        """Connects and upgrades (RFC 6455, 4.1)."""
+        """Connects and upgrades (RFC 6455 section 4.1)."""
         connection = await Connection.open(port)
         key = base64.b64encode(secrets.token_bytes(16)).decode()
         upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": key}
@@ -42,27 +42,27 @@ class RawWebSocket:
         await self._connection.close()
 
     async def receive(self) -> bytes:
-        """Raw bytes of frames; b"" at the end of the connection."""
+        """Receives raw bytes of frames; b"" at the end of the connection."""
         return await self._connection.raw()
 
     async def send_text(self, message: object) -> None:
-        """One message of JSON."""
+        """Sends a JSON message."""
         await self.send(TextMessage(json.dumps(message)))
 
     def frame(self, message: object) -> bytes:
-        """The bytes of one message of JSON, to be sent by `send_bytes` as far as a test likes."""
+        """The bytes of a JSON message, so that a test can send a part of them by `send_bytes`."""
         return self._protocol.send(TextMessage(json.dumps(message)))
 
     async def send(self, event: Event) -> None:
-        """Any frame."""
+        """Sends any frame."""
         await self._connection.send(self._protocol.send(event))
 
     async def send_bytes(self, data: bytes) -> None:
-        """Any bytes, framed or not."""
+        """Sends any bytes, whether a frame or not."""
         await self._connection.send(data)
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """The messages that these bytes complete."""
+        """Returns the messages that these bytes complete."""
         messages = []
         self._protocol.receive_data(data)
         for event in self._protocol.events():
@@ -75,7 +75,7 @@ class RawWebSocket:
 
 
 def frame_ends(data: bytes) -> list[int]:
-    """Where the frames of a server's bytes end (RFC 6455, 5.2; a server does not mask)."""
+    """Offsets at which the frames in a server's bytes end (RFC 6455 section 5.2; a server does not mask)."""
     ends, at = [], 0
     while len(data) >= at + 2:
         length, start = data[at + 1] & 0x7F, at + 2

@@ -1,4 +1,7 @@
-"""Five ways to read one log, behind one signature: a reader returns the event objects in the order they came."""
+"""Five ways to read a log, behind one signature: SSE, NDJSON, WebSocket, long poll and polling.
+
+Each returns the event objects in the order in which they came.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ Enough = Callable[[Sequence[Event]], bool]
 
 
 class Reader(Protocol):
-    """Reads a log (a path without `/events`) after a cursor, until it has enough or the log says that it is over.
+    """Reads a log (a path without `/events`) after a cursor, until it has enough or the log ends.
 
-    `placed` is set as soon as the server has taken the cursor: what is appended from then on has to come.
+    Sets `placed` as soon as the server has accepted the cursor: every event appended from then on must be
+    delivered.
     """
 
     def __call__(
@@ -29,7 +33,7 @@ class Reader(Protocol):
 
 
 async def read_sse(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
-    """Server-sent events."""
+    """Reads server-sent events."""
     parser = sse.Parser()
     events: list[Event] = []
     async with await Connection.open(port) as connection:
@@ -43,7 +47,7 @@ async def read_sse(port: int, log: str, after: object, enough: Enough, placed: t
 
 
 async def read_ndjson(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
-    """Lines of JSON."""
+    """Reads lines of JSON."""
     parser = ndjson.Parser()
     events: list[Event] = []
     async with await Connection.open(port) as connection:
@@ -57,7 +61,7 @@ async def read_ndjson(port: int, log: str, after: object, enough: Enough, placed
 
 
 async def read_websocket(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
-    """WebSocket: conversations only."""
+    """Reads a conversation on a WebSocket."""
     async with talk(port, log, after) as connection:
         while not enough(connection.events):
             if (await connection.receive())["kind"] == "hello":
@@ -66,12 +70,12 @@ async def read_websocket(port: int, log: str, after: object, enough: Enough, pla
 
 
 async def read_long_poll(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
-    """Pages, each held until something comes."""
+    """Reads pages, each held until an event comes."""
     return await _poll(port, log, after, enough, placed, {"wait": 20})
 
 
 async def read_poll(port: int, log: str, after: object, enough: Enough, placed: trio.Event) -> list[Event]:
-    """Pages, small ones, asked for again and again."""
+    """Reads small pages, repeatedly."""
     return await _poll(port, log, after, enough, placed, {"limit": 7})
 
 
@@ -90,7 +94,7 @@ async def _poll(
 
 
 def by_framework(read: Reader) -> Reader:
-    """The same, not by the direct way: an address with an escape in it is left to the web framework."""
+    """The same reader with an escaped path, which the dispatcher leaves to the web framework."""
 
     def other_way(
         port: int, log: str, after: object, enough: Enough, placed: trio.Event
@@ -101,7 +105,7 @@ def by_framework(read: Reader) -> Reader:
 
 
 def escaped(path: str) -> str:
-    """The same address, with the first letter of its id escaped (RFC 3986 section 2.1)."""
+    """The same path with the first letter of its id percent-encoded (RFC 3986 section 2.1)."""
     return path.replace("/conv_", "/%63onv_").replace("/gen_", "/%67en_")
 
 

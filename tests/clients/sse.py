@@ -1,4 +1,4 @@
-"""An event stream parser by the WHATWG's rules: any line ending, cut anywhere, unfinished frames are dropped."""
+"""A parser of event streams by the WHATWG: any line ending, cut anywhere, incomplete frames dropped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 
 @dataclass(slots=True)
 class Frame:
-    """What stood between two empty lines. An EventSource dispatches it only if `data` is not None."""
+    """The fields between two empty lines. An EventSource dispatches it only if `data` is not None."""
 
     id: str | None = None
     event: str | None = None
@@ -21,12 +21,12 @@ class Frame:
 
     @property
     def empty(self) -> bool:
-        """Nothing in it."""
+        """Whether no field is set."""
         return self == Frame()
 
 
 class Parser:
-    """Bytes in, frames out. `last_event_id` is what a reconnecting EventSource sends."""
+    """Takes bytes and returns frames. `last_event_id` is what a reconnecting EventSource sends."""
 
     def __init__(self, last_event_id: str = "") -> None:
         self.last_event_id = last_event_id
@@ -37,7 +37,7 @@ class Parser:
         self._frame = Frame()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that these bytes complete."""
+        """Returns the frames that these bytes complete."""
         self._text += self._decoder.decode(data)
         frames: list[Frame] = []
         start = 0

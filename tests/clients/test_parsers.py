@@ -1,4 +1,4 @@
-"""The clients' own rules, so that a bug in them is not taken for one of the server."""
+"""Tests of the test clients' own parsers, so that a bug of theirs is not taken for one of the server."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ STREAM = (
 ).encode()
 
 
-def test_frames_by_the_whatwgs_rules() -> None:
-    """Each line ending, id-only frames, fields without a value, and what has to be ignored."""
+def test_sse_fields_line_endings_and_ignored_lines() -> None:
+    """As the WHATWG specification demands."""
     parser = sse.Parser("start")
     frames = parser.feed(STREAM)
     assert frames == [
@@ -34,7 +34,7 @@ def test_frames_by_the_whatwgs_rules() -> None:
     assert parser.last_event_id == ""
 
 
-def test_an_id_counts_only_from_the_end_of_its_frame() -> None:
+def test_sse_id_counts_only_once_its_frame_is_complete() -> None:
     """Otherwise a client that is cut within a frame would never see that frame's event."""
     parser = sse.Parser()
     parser.feed(b"id: 1\ndata: a\n\nid: 2\ndata: b\n")
@@ -44,8 +44,8 @@ def test_an_id_counts_only_from_the_end_of_its_frame() -> None:
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=20))
-def test_where_the_bytes_are_split_does_not_matter(splits: list[int]) -> None:
-    """Within a line ending, within a character."""
+def test_sse_bytes_may_be_split_anywhere(splits: list[int]) -> None:
+    """Even within a line ending or a character."""
     parser = sse.Parser()
     frames: list[sse.Frame] = []
     edges = [0, *sorted(splits), len(STREAM)]
@@ -54,8 +54,8 @@ def test_where_the_bytes_are_split_does_not_matter(splits: list[int]) -> None:
     assert frames == sse.Parser().feed(STREAM)
 
 
-def test_lines_of_json_come_whole_or_not_at_all() -> None:
-    """And empty ones are counted."""
+def test_ndjson_returns_complete_lines_only() -> None:
+    """Empty lines are counted."""
     parser = ndjson.Parser()
     assert parser.feed(b'\n{"a"') == []
     assert parser.feed(b': 1}\n\n{"b": 2}') == [{"a": 1}]
@@ -63,8 +63,7 @@ def test_lines_of_json_come_whole_or_not_at_all() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
-def test_ends_of_websocket_frames(size: int) -> None:
-    """For all three forms of a length."""
+def test_websocket_frame_ends_for_all_length_forms(size: int) -> None:
     length = (
         bytes([size])
         if size < 126

@@ -1,4 +1,4 @@
-"""A WebSocket client on trio-websocket: messages as JSON, commands matched with their replies."""
+"""A WebSocket client on trio-websocket: messages are JSON, and each command waits for its reply."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 20.0
 
 
 class Talk:
-    """One connection. `seen` holds every message so far, in order."""
+    """A connection. `seen` holds every message received, in order."""
 
     def __init__(self, connection: WebSocketConnection, stream: trio.SocketStream) -> None:
         self.connection = connection
@@ -29,24 +29,24 @@ class Talk:
 
     @property
     def events(self) -> list[Event]:
-        """The events among what was seen."""
+        """The events among the messages received."""
         return [message["event"] for message in self.seen if message["kind"] == "event"]
 
     async def receive(self) -> Message:
-        """The next message."""
+        """Receives the next message."""
         message: Message = json.loads(await self.connection.get_message())
         self.seen.append(message)
         return message
 
     async def until(self, kind: str, **fields: Any) -> Message:
-        """Reads on until such a message comes."""
+        """Reads until a message of this kind, with these fields, comes."""
         while True:
             message = await self.receive()
             if message["kind"] == kind and all(message.get(name) == value for name, value in fields.items()):
                 return message
 
     async def until_event(self, *types: str) -> Event:
-        """Reads on until an event of such a type comes."""
+        """Reads until an event of one of these types comes."""
         while True:
             message = await self.receive()
             if message["kind"] == "event" and message["event"]["type"] in types:
@@ -54,11 +54,11 @@ class Talk:
                 return event
 
     async def send(self, message: object) -> None:
-        """A text frame: a string as it is, anything else as JSON."""
+        """Sends a text frame: a string unchanged, anything else as JSON."""
         await self.connection.send_message(message if isinstance(message, str) else json.dumps(message))
 
     async def command(self, do: str, *, key: str | None = None, **fields: Any) -> Message:
-        """Sends a command and reads on until its reply, or an error, with its id or (wrongly) none."""
+        """Sends a command and reads until its reply, or an error with its id or (wrongly) without one."""
         name = f"c{next(self._ids)}"
         await self.send({"id": name, "key": key or new_key(), "do": do, **fields})
         while True:
@@ -67,11 +67,11 @@ class Talk:
                 return message
 
     async def cut(self) -> None:
-        """Closes the socket without a word."""
+        """Closes the socket without a close frame."""
         await trio.aclose_forcefully(self._stream)
 
     async def end(self) -> tuple[int, str | None]:
-        """Reads on until the server closes; its code and reason."""
+        """Reads until the server closes. Returns its close code and reason."""
         with suppress(ConnectionClosed):
             while True:
                 await self.receive()
@@ -89,7 +89,7 @@ async def talk(
     subprotocols: Sequence[str] | None = None,
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> AsyncIterator[Talk]:
-    """Connects to a conversation, given by its path. The whole talk has a time limit."""
+    """Connects to a conversation, given by its path. The whole connection has a time limit."""
     query = "" if after is None else f"?after={after}"
     # Our own stream: trio-websocket leaves its own one open when the server closes first.
     stream = await trio.open_tcp_stream("127.0.0.1", port)

@@ -1,4 +1,8 @@
-"""The HTTP server in this process with a small ASGI app, for what the product's app would never do."""
+"""Runs the HTTP server inside the test's process with a small ASGI app.
+
+Tests use it for apps that misbehave in ways the product's own app does not: apps that crash, never read
+their request, or write without end.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +22,24 @@ App = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 @dataclass
 class ServedApp:
-    """A running HTTP server with an app. `port`: where it listens."""
+    """A running HTTP server with its app. `port` is the TCP port it listens on."""
 
     server: HttpServer
     port: int
 
     @property
     def connections(self) -> list[AcceptedConnection]:
-        """The connections whose TLS handshake is over."""
+        """Connections whose TLS handshake has finished."""
         return [connection for connection in self.server._connections if connection.http is not None]
 
     @property
     def sockets(self) -> int:
-        """How many connections there are, those in their TLS handshake included."""
+        """Number of open connections, including those still in their TLS handshake."""
         return len(self.server._connections)
 
     @property
     def http2(self) -> Http2Connection:
-        """The only connection, which speaks HTTP/2."""
+        """The server's only connection, which must speak HTTP/2."""
         [connection] = self.connections
         protocol = connection.http
         assert isinstance(protocol, Http2Connection)
@@ -46,7 +50,7 @@ class ServedApp:
 async def serving(
     app: App, tls: Tls | None = None, *, options: HttpOptions | None = None, stop_seconds: float = 0.2
 ) -> AsyncIterator[ServedApp]:
-    """Serves the app on a free port, and stops in the end."""
+    """Serves the app on a free port and stops the server when the context ends."""
     listener = listen("127.0.0.1:0", 60, tls)
     server = HttpServer(app, listener, options)
     async with trio.open_nursery() as nursery:
@@ -59,14 +63,14 @@ async def serving(
             nursery.cancel_scope.cancel()
 
 
-async def answer(send: Callable[[Any], Awaitable[None]], body: bytes = b"ok", *, status: int = 200) -> None:
-    """Sends a whole response."""
+async def send_response(send: Callable[[Any], Awaitable[None]], body: bytes = b"ok", *, status: int = 200) -> None:
+    """Sends a complete response."""
     await send({"type": "http.response.start", "status": status, "headers": []})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    """Waits for a state."""
+async def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Waits until the condition holds. Raises `trio.TooSlowError` after `seconds`."""
     with trio.fail_after(seconds):
         while not true():
             await trio.sleep(0.005)

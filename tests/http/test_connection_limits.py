@@ -1,4 +1,8 @@
-"""Who is let in, and who has to go: the table, the bucket and the budget, with the time in the test's hand."""
+"""Limits of open connections: `ConnectionTable`, `TokenBucket` and `ByteBudget`.
+
+The table decides which connection is closed when a new one arrives, and which are overdue. Every test passes
+the time as an argument; there is no socket and no clock.
+"""
 
 import ipaddress
 import itertools
@@ -8,8 +12,8 @@ import pytest
 from server.http.connection_limits import ROOM_SECONDS, ByteBudget, ConnectionTable, TokenBucket
 
 
-class Fake:
-    """A connection that knows whether it was ended."""
+class FakeConnection:
+    """A connection that records whether the table has closed it."""
 
     def __init__(self, *, lasting: bool = False) -> None:
         self.counted_address: str | None = None
@@ -24,28 +28,29 @@ class Fake:
         self.ended = True
 
 
-def admitted(table: ConnectionTable, host: str, now: float = 0.0, *, busy: bool = False) -> Fake:
-    fake = Fake()
+def admit(table: ConnectionTable, host: str, now: float = 0.0, *, busy: bool = False) -> FakeConnection:
+    """Adds a new connection to the table. It counts as busy if `busy` is set."""
+    fake = FakeConnection()
     assert table.admit(fake, host, now)
     if busy:
         table.busy(fake)
     return fake
 
 
-def test_the_oldest_idle_one_makes_room() -> None:
+def test_new_connection_closes_the_oldest_idle_one() -> None:
     table = ConnectionTable(3, 100)
-    busy, first, second = (admitted(table, f"192.0.2.{n}", busy=True) for n in range(3))
+    busy, first, second = (admit(table, f"192.0.2.{n}", busy=True) for n in range(3))
     table.idle(second, 1.0)
     table.idle(first, 2.0)
-    newest = admitted(table, "192.0.2.9", 3.0)
+    newest = admit(table, "192.0.2.9", 3.0)
     assert [busy.ended, first.ended, second.ended, newest.ended] == [False, False, True, False]
     assert len(table.connections) == 3
 
 
-def test_where_nothing_is_idle_the_new_one_is_refused() -> None:
+def test_new_connection_is_refused_when_all_are_busy() -> None:
     table = ConnectionTable(2, 100)
-    old = [admitted(table, "192.0.2.1", busy=True) for _ in range(2)]
-    new = Fake()
+    old = [admit(table, "192.0.2.1", busy=True) for _ in range(2)]
+    new = FakeConnection()
     assert not table.admit(new, "192.0.2.2", 1.0)
     assert not any(one.ended for one in old)
     assert table.refused == 1
@@ -53,12 +58,12 @@ def test_where_nothing_is_idle_the_new_one_is_refused() -> None:
     assert table.admit(new, "192.0.2.2", 1.0)
 
 
-def test_one_that_has_asked_nothing_for_a_while_makes_room() -> None:
-    """Else slow heads would keep everybody out for as long as a head may take."""
+def test_new_connection_closes_one_whose_request_head_is_slow() -> None:
+    """Without this, clients that send their request head slowly would keep everybody else out."""
     table = ConnectionTable(1, 100)
-    slow = admitted(table, "192.0.2.1", 0.0)
-    assert not table.admit(Fake(), "192.0.2.2", ROOM_SECONDS - 0.1)
-    assert table.admit(Fake(), "192.0.2.2", ROOM_SECONDS + 0.1)
+    slow = admit(table, "192.0.2.1", 0.0)
+    assert not table.admit(FakeConnection(), "192.0.2.2", ROOM_SECONDS - 0.1)
+    assert table.admit(FakeConnection(), "192.0.2.2", ROOM_SECONDS + 0.1)
     assert slow.ended
 
 
@@ -74,33 +79,34 @@ def test_one_that_has_asked_nothing_for_a_while_makes_room() -> None:
         ("::ffff:10.1.2.3", False),
     ],
 )
-def test_one_address_has_its_share(host: str, counted: bool) -> None:
-    """Not counted: this machine, and the proxies that bring everybody."""
+def test_connections_per_address_are_limited(host: str, counted: bool) -> None:
+    """Loopback addresses and trusted proxies are exempt: many users share them."""
     table = ConnectionTable(100, 2, [ipaddress.ip_network("10.0.0.0/8")])
-    ours = [admitted(table, host, busy=True) for _ in range(2)]
-    assert table.admit(Fake(), host, 1.0) is not counted
-    assert table.admit(Fake(), "192.0.2.77", 1.0)
+    ours = [admit(table, host, busy=True) for _ in range(2)]
+    assert table.admit(FakeConnection(), host, 1.0) is not counted
+    assert table.admit(FakeConnection(), "192.0.2.77", 1.0)
     if counted:
         table.idle(ours[1], 2.0)
-        others = admitted(table, "192.0.2.88", 3.0)
+        others = admit(table, "192.0.2.88", 3.0)
         table.idle(others, 3.0)
-        assert table.admit(Fake(), host, 4.0)
+        assert table.admit(FakeConnection(), host, 4.0)
         assert (ours[1].ended, others.ended) == (True, False)
         table.forget(ours[0])
-        assert table.admit(Fake(), host, 5.0)
+        assert table.admit(FakeConnection(), host, 5.0)
 
 
-def test_addresses_of_one_network_are_one() -> None:
-    """A customer has 2^64 of them."""
+def test_ipv6_addresses_of_one_64_network_share_a_limit() -> None:
+    """One customer usually owns a whole /64 network, which is 2^64 addresses."""
     table = ConnectionTable(100, 1)
-    admitted(table, "2001:db8::1", busy=True)
-    assert not table.admit(Fake(), "2001:db8::2", 1.0)
-    assert table.admit(Fake(), "2001:db8:0:1::2", 1.0)
+    admit(table, "2001:db8::1", busy=True)
+    assert not table.admit(FakeConnection(), "2001:db8::2", 1.0)
+    assert table.admit(FakeConnection(), "2001:db8:0:1::2", 1.0)
 
 
-def test_the_overdue_are_ended() -> None:
+def test_end_overdue_closes_slow_heads_then_idle_connections() -> None:
+    """A request head has 20 s, an idle connection 75 s; a busy connection is never overdue."""
     table = ConnectionTable(100, 100)
-    silent, asking, idle, busy = (admitted(table, "192.0.2.1", 0.0) for _ in range(4))
+    silent, asking, idle, busy = (admit(table, "192.0.2.1", 0.0) for _ in range(4))
     table.idle(idle, 0.0)
     table.busy(busy)
     table.idle(asking, 0.0)
@@ -113,33 +119,34 @@ def test_the_overdue_are_ended() -> None:
     assert [one.ended for one in (asking, idle, busy)] == [True, True, False]
 
 
-def test_forgetting_twice_counts_once() -> None:
+def test_forgetting_a_connection_twice_frees_one_place_only() -> None:
     table = ConnectionTable(100, 1)
-    one = admitted(table, "192.0.2.1")
+    one = admit(table, "192.0.2.1")
     table.forget(one)
     table.forget(one)
-    admitted(table, "192.0.2.1")
-    assert not table.admit(Fake(), "192.0.2.1", 1.0)
+    admit(table, "192.0.2.1")
+    assert not table.admit(FakeConnection(), "192.0.2.1", 1.0)
 
 
-def test_a_connection_is_in_one_state() -> None:
-    """Whatever is said of it, in whatever order; and in none when it is forgotten, whatever is said then."""
+def test_connection_has_exactly_one_state() -> None:
+    """Any order of state changes leaves one state. A forgotten connection has none and is never closed again."""
     table = ConnectionTable(100, 100)
-    one = admitted(table, "192.0.2.1")
+    one = admit(table, "192.0.2.1")
     assert table.state(one) == "asking"
     for first, second in itertools.product(["idle", "asking", "busy"], repeat=2):
         for state in (first, second):
-            say(table, one, state)
+            set_state(table, one, state)
             assert table.state(one) == state
     table.forget(one)
     for state in ("idle", "asking", "busy"):
-        say(table, one, state)
+        set_state(table, one, state)
         assert table.state(one) is None
     table.end_overdue(1_000.0, keep_alive=75, head_seconds=20)
     assert not one.ended
 
 
-def say(table: ConnectionTable, one: Fake, state: str) -> None:
+def set_state(table: ConnectionTable, one: FakeConnection, state: str) -> None:
+    """Tells the table that the connection is now in this state."""
     if state == "busy":
         table.busy(one)
     else:
@@ -147,36 +154,36 @@ def say(table: ConnectionTable, one: Fake, state: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["idle", "asking"])
-def test_room_is_made_by_one_that_ends(state: str) -> None:
-    """Also one whose answer has not all been taken: it lived on, and nobody counted it."""
+def test_making_room_closes_a_connection_with_unsent_bytes(state: str) -> None:
+    """A connection whose client has not taken its whole response is closed too, or it would live on uncounted."""
     table = ConnectionTable(1, 1)
-    old = Fake(lasting=True)
+    old = FakeConnection(lasting=True)
     assert table.admit(old, "192.0.2.1", 0.0)
-    say(table, old, state)
-    assert table.admit(Fake(), "192.0.2.1", 1.0 + ROOM_SECONDS)
+    set_state(table, old, state)
+    assert table.admit(FakeConnection(), "192.0.2.1", 1.0 + ROOM_SECONDS)
     assert old.ended
     assert len(table.connections) == 1
 
 
-def test_one_that_needs_a_moment_to_end_can_still_make_room() -> None:
+def test_overdue_connection_with_unsent_bytes_can_still_be_closed_for_room() -> None:
     table = ConnectionTable(1, 1)
-    old = Fake(lasting=True)
+    old = FakeConnection(lasting=True)
     assert table.admit(old, "192.0.2.1", 0.0)
     table.end_overdue(20.0, keep_alive=75, head_seconds=20)
     table.end_waiting()
     assert not old.ended
-    assert table.admit(Fake(), "192.0.2.1", 21.0)
+    assert table.admit(FakeConnection(), "192.0.2.1", 21.0)
     assert old.ended
 
 
-def test_a_bucket_fills_again() -> None:
+def test_token_bucket_refills_over_time() -> None:
     bucket = TokenBucket(3, 2.0)
     assert [bucket.spend(100.0) for _ in range(4)] == [True, True, True, False]
     assert [bucket.spend(now) for now in (100.4, 100.5, 100.6, 101.0)] == [False, True, False, True]
 
 
-def test_a_budget() -> None:
-    """What is larger than all of it goes alone."""
+def test_byte_budget_limits_the_sum() -> None:
+    """A single item larger than the whole budget is accepted when nothing else is held."""
     budget = ByteBudget(100)
     assert budget.take(1_000)
     assert not budget.take(1)

@@ -1,4 +1,7 @@
-"""Heads and bodies of HTTP/1.1 without a socket: what is taken, what is refused, however it is cut into pieces."""
+"""The HTTP/1.1 parser without a socket: request heads and bodies that it accepts and refuses.
+
+Every case is fed in pieces of several sizes. The result must not depend on where the input is cut.
+"""
 
 import pytest
 
@@ -18,7 +21,7 @@ PIECES = [1, 2, 3, 7, 10_000]
 
 
 def parse(raw: bytes, piece: int) -> tuple[RequestHead | None, bytes]:
-    """The head, and what is behind it."""
+    """Feeds the bytes in pieces. Returns the request head and the bytes after it."""
     parser = HeadParser()
     for start in range(0, len(raw), piece):
         rest = parser.feed(raw[start : start + piece])
@@ -28,6 +31,7 @@ def parse(raw: bytes, piece: int) -> tuple[RequestHead | None, bytes]:
 
 
 def get(line: bytes = b"GET / HTTP/1.1", headers: bytes = HOST) -> bytes:
+    """The bytes of a request head."""
     return line + b"\r\n" + headers + b"\r\n"
 
 
@@ -47,10 +51,10 @@ def get(line: bytes = b"GET / HTTP/1.1", headers: bytes = HOST) -> bytes:
         (get(b"GET / HTTP/1.0", b""), "GET", b"/", b"", 0),
     ],
 )
-def test_heads_that_are_taken(
+def test_valid_request_head(
     raw: bytes, piece: int, method: str, path: bytes, query: bytes, length: int | None
 ) -> None:
-    """With what is behind them left alone."""
+    """The bytes after the head are returned untouched."""
     head, rest = parse(raw + b"REST", piece)
     assert head is not None
     assert (head.method, head.path, head.query, head.length, rest) == (method, path, query, length, b"REST")
@@ -117,16 +121,16 @@ REFUSED = [
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize(("status", "raw"), REFUSED, ids=lambda value: str(value)[:50])
-def test_heads_that_are_refused(status: int, raw: bytes, piece: int) -> None:
-    """As soon as it can be told, and in words."""
+def test_invalid_request_head_is_refused(status: int, raw: bytes, piece: int) -> None:
+    """The parser raises a `Problem` with the right status and a message in words."""
     with pytest.raises(Problem) as caught:
         parse(raw, piece)
     assert caught.value.status == status
     assert len(caught.value.detail) > 20
 
 
-def test_the_authority_of_a_target_takes_the_hosts_place() -> None:
-    """RFC 9112 section 3.2.2: whoever stands in between may have looked at either."""
+def test_authority_of_an_absolute_target_replaces_host() -> None:
+    """RFC 9112 section 3.2.2. Otherwise a proxy and this server could see two different hosts."""
     head, _ = parse(get(b"GET http://[::1]:8000/p HTTP/1.1", b"A: b\r\nHost: evil.example\r\n"), 10_000)
     assert head is not None
     assert head.headers == [(b"host", b"[::1]:8000"), (b"a", b"b")]
@@ -143,14 +147,14 @@ def test_the_authority_of_a_target_takes_the_hosts_place() -> None:
         (b"1.0", b"Connection: keep-alive\r\nConnection: close\r\n", False),
     ],
 )
-def test_who_wants_to_go_on(version: bytes, connection: bytes, keeps: bool) -> None:
+def test_keep_alive_by_version_and_connection_header(version: bytes, connection: bytes, keeps: bool) -> None:
     head, _ = parse(get(b"GET / HTTP/" + version, HOST + connection), 10_000)
     assert head is not None
     assert head.keep_alive is keeps
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_a_body_of_a_length(piece: int) -> None:
+def test_body_with_content_length(piece: int) -> None:
     body, raw, got, rest = LengthBody(10), b"0123456789GET", b"", b""
     for start in range(0, len(raw), piece):
         part, behind = body.feed(raw[start : start + piece])
@@ -169,7 +173,7 @@ CHUNKS = [
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize(("raw", "expected"), CHUNKS, ids=lambda value: str(value)[:30])
-def test_a_body_in_chunks(raw: bytes, expected: bytes, piece: int) -> None:
+def test_chunked_body(raw: bytes, expected: bytes, piece: int) -> None:
     body, got, rest = ChunkedBody(), b"", b""
     for start in range(0, len(raw + b"GET"), piece):
         part, behind = body.feed((raw + b"GET")[start : start + piece])
@@ -202,7 +206,7 @@ def test_a_body_in_chunks(raw: bytes, expected: bytes, piece: int) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_chunks_that_are_refused(raw: bytes, piece: int) -> None:
+def test_malformed_chunked_body_is_refused(raw: bytes, piece: int) -> None:
     body = ChunkedBody()
 
     def feed() -> None:
@@ -228,10 +232,10 @@ def test_chunks_that_are_refused(raw: bytes, piece: int) -> None:
         (b"websockets", b"", False),
     ],
 )
-def test_an_upgrade_names_the_websocket_and_has_no_body(
-    upgrade: bytes, framing: bytes, result: bool | int
-) -> None:
-    """A body would be read as frames; other protocols are not spoken, and the request is answered as it is."""
+def test_websocket_upgrade_must_have_no_body(upgrade: bytes, framing: bytes, result: bool | int) -> None:
+    """A body would be read as WebSocket frames. Other upgrades are ignored and the request is answered as it
+    is.
+    """
     raw = get(headers=HOST + b"Connection: Upgrade\r\nUpgrade: " + upgrade + b"\r\n" + framing)
     if isinstance(result, bool):
         head, _ = parse(raw, 10_000)

@@ -1,4 +1,8 @@
-"""What a hostile HTTP/2 client costs: bounded work, bounded memory, and nobody else's connection."""
+"""Attacks of hostile HTTP/2 clients.
+
+Each attack must cost the server bounded work and memory, and must not harm another client's connection.
+Attacks that have a CVE number name it.
+"""
 
 import time
 from typing import Any
@@ -22,33 +26,33 @@ from hyperframe.frame import (
 from server.http.connection_limits import TokenBucket
 from server.http.http2 import http2_connection
 from tests.clients.http2 import Connection, connect
-from tests.http.http_server import ServedApp, answer, serving, until
+from tests.http.http_server import ServedApp, send_response, serving, wait_until
 
 HEAD = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
 
 
 class App:
-    """Answers; counts those that are at it."""
+    """Responds to every request, and counts requests: in progress, most at once, in all."""
 
     def __init__(self) -> None:
         self.running = 0
         self.most = 0
         self.began = 0
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send_frames: Any) -> None:
         self.running += 1
         self.began += 1
         self.most = max(self.most, self.running)
         try:
             for _ in range(20):  # some passes of the scheduler, as a real app needs
                 await trio.lowlevel.checkpoint()
-            await answer(send)
+            await send_response(send_frames)
         finally:
             self.running -= 1
 
 
-async def quick(served: ServedApp) -> float:
-    """Somebody else's request; how long it took."""
+async def time_other_request(served: ServedApp) -> float:
+    """Sends a request on another connection. Returns how many seconds it took."""
     began = time.monotonic()
     async with connect(served.port) as other:
         stream = await other.request("GET", "/")
@@ -56,8 +60,8 @@ async def quick(served: ServedApp) -> float:
     return time.monotonic() - began
 
 
-def request(stream_id: int, *, ended: bool = True) -> HeadersFrame:
-    """A request's head, as small as it gets without the server's table."""
+def headers_frame(stream_id: int, *, ended: bool = True) -> HeadersFrame:
+    """A HEADERS frame for a minimal request, encoded without a dynamic table."""
     frame = HeadersFrame(stream_id, data=Encoder().encode(HEAD))
     frame.flags.add("END_HEADERS")
     if ended:
@@ -65,37 +69,39 @@ def request(stream_id: int, *, ended: bool = True) -> HeadersFrame:
     return frame
 
 
-async def send(connection: Connection, *frames: Frame) -> None:
-    """Past h2, which would not."""
+async def send_frames(connection: Connection, *frames: Frame) -> None:
+    """Sends frames directly, bypassing h2, which would refuse to."""
     await connection.raw(b"".join(frame.serialize() for frame in frames))
 
 
-async def test_requests_taken_back_at_once_are_bounded() -> None:
-    """CVE-2023-44487: never more apps than streams, and a thousand later the connection is ended in words."""
+async def test_rapid_reset_is_bounded() -> None:
+    """CVE-2023-44487. The app never runs more requests than there may be streams, and after about a thousand
+    resets the server ends the connection with ENHANCE_YOUR_CALM.
+    """
     app = App()
     async with serving(app) as served, connect(served.port) as hostile:
         with trio.fail_after(30):
             for first in range(1, 8_001, 200):
-                pairs = [(request(n), RstStreamFrame(n, error_code=8)) for n in range(first, first + 200, 2)]
-                await send(hostile, *(frame for pair in pairs for frame in pair))
-            assert await quick(served) < 5
+                pairs = [(headers_frame(n), RstStreamFrame(n, error_code=8)) for n in range(first, first + 200, 2)]
+                await send_frames(hostile, *(frame for pair in pairs for frame in pair))
+            assert await time_other_request(served) < 5
             await hostile.ended()
         assert hostile.goaway is not None
         assert hostile.goaway.error_code == ErrorCodes.ENHANCE_YOUR_CALM
         assert app.most <= 257
         assert app.began < 1_500
-        await until(lambda: served.sockets == 0)
+        await wait_until(lambda: served.sockets == 0)
 
 
-def test_the_allowance_fills_again() -> None:
+def test_reset_allowance_refills_over_time() -> None:
     allowance = TokenBucket(3, 2.0)
     assert [allowance.spend(100.0) for _ in range(4)] == [True, True, True, False]
     assert [allowance.spend(now) for now in (100.4, 100.5, 100.6, 101.0)] == [False, True, False, True]
     assert [allowance.spend(500.0) for _ in range(4)] == [True, True, True, False]
 
 
-async def test_a_page_that_closes_its_streams_is_not_abuse() -> None:
-    """A hundred at once, ten times."""
+async def test_page_that_closes_its_streams_is_not_treated_as_abuse() -> None:
+    """A hundred streams cancelled at once, nine times, as a browser page does when it is left."""
     async with serving(App()) as served, connect(served.port) as connection:
         for _ in range(9):
             streams = [await connection.request("GET", "/") for _ in range(100)]
@@ -104,8 +110,8 @@ async def test_a_page_that_closes_its_streams_is_not_abuse() -> None:
         assert await (await connection.request("GET", "/")).body() == b"ok"
 
 
-async def test_pings_nobody_takes_the_answers_of() -> None:
-    """The server stops reading instead of keeping answers."""
+async def test_ping_flood_without_reading_stops_the_servers_reading() -> None:
+    """The server stops reading; it does not queue replies without bound."""
     async with serving(App()) as served:
         async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             flood = PingFrame(0, opaque_data=b"01234567").serialize() * 1_000
@@ -116,50 +122,50 @@ async def test_pings_nobody_takes_the_answers_of() -> None:
                     await stream.send_all(flood)
                 stopped = patience.cancelled_caught
             assert len(served.http2._writer._unsent) < 4 * 65_536
-            assert await quick(served) < 5
-        await until(lambda: served.sockets == 0)
+            assert await time_other_request(served) < 5
+        await wait_until(lambda: served.sockets == 0)
 
 
 @pytest.mark.parametrize("again", [1, 3])
-async def test_priorities_of_streams_that_never_come(again: int) -> None:
-    """hypercorn kept each, and ended the connection at a thousand."""
+async def test_priority_frames_of_unopened_streams_are_ignored(again: int) -> None:
+    """Hypercorn stored each of them, and ended the connection at a thousand."""
     async with serving(App()) as served, connect(served.port) as connection:
         for _ in range(again):
-            await send(
+            await send_frames(
                 connection, *(PriorityFrame(n, depends_on=n - 2, stream_weight=5) for n in range(1_003, 6_003, 2))
             )
         assert await (await connection.request("GET", "/")).body() == b"ok"
 
 
-async def test_data_frames_of_nothing() -> None:
-    """They cost no window, so nothing else would bound them (CVE-2019-9518)."""
-    async with serving(sleeping) as served, connect(served.port) as connection:
+async def test_empty_data_frames_are_not_queued() -> None:
+    """CVE-2019-9518. Empty frames use no flow-control window, so nothing else would limit them."""
+    async with serving(silent_app) as served, connect(served.port) as connection:
         upload = await connection.request("POST", "/", end=False)
         await upload.head()
         for _ in range(20):
-            await send(connection, *(DataFrame(upload.stream_id, b"") for _ in range(1_000)))
+            await send_frames(connection, *(DataFrame(upload.stream_id, b"") for _ in range(1_000)))
         connection.h2.ping(b"12345678")
         await connection.flush()
         [exchange] = served.http2._streams.values()
-        await until(lambda: connection.h2.remote_settings is not None)
+        await wait_until(lambda: connection.h2.remote_settings is not None)
         assert not exchange._body
 
 
-async def sleeping(scope: Any, receive: Any, send: Any) -> None:
-    """Says that it is there, and reads nothing."""
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"", "more_body": True})
+async def silent_app(scope: Any, receive: Any, send_frames: Any) -> None:
+    """Starts a response, then neither reads nor sends anything."""
+    await send_frames({"type": "http.response.start", "status": 200, "headers": []})
+    await send_frames({"type": "http.response.body", "body": b"", "more_body": True})
     await trio.sleep_forever()
 
 
-async def test_a_head_without_end() -> None:
-    """CONTINUATION after CONTINUATION (CVE-2024-27316): the connection's end, soon."""
+async def test_endless_continuation_frames_end_the_connection() -> None:
+    """CVE-2024-27316."""
     async with serving(App()) as served, connect(served.port) as connection:
-        first = request(1, ended=False)
+        first = headers_frame(1, ended=False)
         first.flags.discard("END_HEADERS")
-        await send(connection, first, *(ContinuationFrame(1, data=b"") for _ in range(1_000)))
+        await send_frames(connection, first, *(ContinuationFrame(1, data=b"") for _ in range(1_000)))
         await connection.ended()
-        assert await quick(served) < 5
+        assert await time_other_request(served) < 5
 
 
 @pytest.mark.parametrize(
@@ -185,19 +191,19 @@ async def test_a_head_without_end() -> None:
         "garbage",
     ],
 )
-async def test_frames_that_make_no_sense_end_their_connection(raw: bytes) -> None:
-    """With a reason, and nobody else's."""
+async def test_invalid_frame_ends_its_own_connection_only(raw: bytes) -> None:
+    """The server sends GOAWAY with an error code."""
     async with serving(App()) as served, connect(served.port) as connection:
         await connection.raw(raw)
         await connection.ended()
         assert connection.goaway is not None
         assert connection.goaway.error_code != ErrorCodes.NO_ERROR
-        assert await quick(served) < 5
-        await until(lambda: served.sockets == 0)
+        assert await time_other_request(served) < 5
+        await wait_until(lambda: served.sockets == 0)
 
 
-async def test_a_header_bomb() -> None:
-    """A small table entry named ten thousand times: more than is announced, so refused."""
+async def test_header_compression_bomb_ends_the_connection() -> None:
+    """One dynamic table entry referenced ten thousand times expands to more than the announced maximum."""
     async with serving(App()) as served, connect(served.port) as connection:
         encoder = Encoder()
         big = encoder.encode([*HEAD, ("x-bomb", "y" * 3_000)])
@@ -205,13 +211,13 @@ async def test_a_header_bomb() -> None:
         frame = HeadersFrame(1, data=big + again)
         frame.flags |= {"END_HEADERS", "END_STREAM"}
         assert len(frame.data) < 16_384
-        await send(connection, frame)
+        await send_frames(connection, frame)
         await connection.ended()
-        assert await quick(served) < 5
+        assert await time_other_request(served) < 5
 
 
-def test_the_numbers_hang_together() -> None:
-    """A hundred event streams and as many commands fit; a client may begin and end all of them at once."""
+def test_stream_and_reset_limits_fit_together() -> None:
+    """A hundred event streams and as many commands fit, and a client may open and reset all of them at once."""
     from server.http.http2.http2_limits import MAX_STREAMS
 
     assert MAX_STREAMS >= 200

@@ -1,4 +1,7 @@
-"""How an HTTP/2 connection ends: idle, told to, cut; and what it says to its client first."""
+"""How an HTTP/2 connection ends: after idle time, at a server stop, or when the client disconnects.
+
+The server must send GOAWAY with the last stream it handled, so that the client knows what it may repeat.
+"""
 
 from typing import Any
 
@@ -11,11 +14,11 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, RstStreamFrame
 
 from server.http import HttpOptions
 from tests.clients.http2 import connect
-from tests.http.http_server import answer, serving, until
+from tests.http.http_server import send_response, serving, wait_until
 
 
 class App:
-    """`/held` answers when it is let; anything else at once."""
+    """`/held` sends a first part and waits until the test sets `let`; any other path responds at once."""
 
     def __init__(self) -> None:
         self.let = trio.Event()
@@ -30,18 +33,18 @@ class App:
                 await self.let.wait()
                 await send({"type": "http.response.body", "body": b"last", "more_body": False})
             else:
-                await answer(send)
+                await send_response(send)
         finally:
             self.running -= 1
 
 
 IMPATIENT = HttpOptions(keep_alive=0.2, head_seconds=0.2)
-"""Idle connections end after a moment."""
+"""Options under which idle connections are closed after 0.2 s."""
 
 
 @pytest.mark.parametrize("requests", [0, 1, 3])
-async def test_an_idle_connection_is_ended_in_words(requests: int) -> None:
-    """With its last request named, so that one crossing the end can safely be sent again."""
+async def test_idle_connection_is_closed_with_goaway(requests: int) -> None:
+    """GOAWAY names the last request handled, so that a request that crosses it can safely be sent again."""
     async with serving(App(), options=IMPATIENT) as served, connect(served.port) as connection:
         for _ in range(requests):
             assert await (await connection.request("GET", "/")).body() == b"ok"
@@ -49,11 +52,11 @@ async def test_an_idle_connection_is_ended_in_words(requests: int) -> None:
         assert connection.goaway is not None
         assert connection.goaway.error_code == ErrorCodes.NO_ERROR
         assert connection.goaway.last_stream_id == max(0, 2 * requests - 1)
-        await until(lambda: served.sockets == 0)
+        await wait_until(lambda: served.sockets == 0)
 
 
-async def test_a_connection_whose_requests_were_all_taken_back_is_idle() -> None:
-    """It is looked at again."""
+async def test_connection_is_idle_after_all_its_streams_were_reset() -> None:
+    """The idle timeout must start again when the last stream ends by a reset."""
     app = App()
     async with serving(app, options=IMPATIENT) as served, connect(served.port) as connection:
         stream = await connection.request("GET", "/held")
@@ -64,8 +67,8 @@ async def test_a_connection_whose_requests_were_all_taken_back_is_idle() -> None
         assert connection.goaway is not None
 
 
-async def test_a_quiet_stream_is_not_idleness() -> None:
-    """Longer than the idle time without a byte, beside streams that come and go."""
+async def test_connection_with_a_quiet_stream_is_not_idle() -> None:
+    """It stays open past the idle timeout without a byte, while other streams open and close."""
     app = App()
     async with serving(app, options=IMPATIENT) as served, connect(served.port) as connection:
         held = await connection.request("GET", "/held")
@@ -79,8 +82,8 @@ async def test_a_quiet_stream_is_not_idleness() -> None:
         assert await held.body() == b"last"
 
 
-async def test_the_end_of_the_server_lets_what_has_begun_finish() -> None:
-    """GOAWAY, no new requests, the answer that is under way; then the end."""
+async def test_stop_finishes_open_streams_and_refuses_new_ones() -> None:
+    """GOAWAY, REFUSED_STREAM for a new request, the rest of the response in progress, then the end."""
     app = App()
     async with serving(app) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         client = H2Connection(H2Configuration(client_side=True))
@@ -88,13 +91,13 @@ async def test_the_end_of_the_server_lets_what_has_begun_finish() -> None:
         head = [(":method", "GET"), (":path", "/held"), (":scheme", "http"), (":authority", "x")]
         client.send_headers(1, head, end_stream=True)
         await stream.send_all(client.data_to_send())
-        await until(lambda: app.running == 1)
+        await wait_until(lambda: app.running == 1)
         client.send_headers(3, head, end_stream=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(served.server.close, 10)
-            await until(lambda: served.http2._goaway_sent)
+            await wait_until(lambda: served.http2._goaway_sent)
             await stream.send_all(client.data_to_send())
-            frames = Frames(stream)
+            frames = FrameReader(stream)
             await frames.until(RstStreamFrame)
             app.let.set()
         await frames.until_end()
@@ -108,8 +111,8 @@ async def test_the_end_of_the_server_lets_what_has_begun_finish() -> None:
         assert served.sockets == 0
 
 
-class Frames:
-    """The server's frames as they are: h2 reads none behind a GOAWAY."""
+class FrameReader:
+    """Reads the server's raw frames, because h2 ignores everything after a GOAWAY."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.seen: list[Frame] = []
@@ -138,8 +141,8 @@ class Frames:
         return bool(data)
 
 
-async def test_the_end_of_the_server_does_not_wait_for_a_stalled_stream() -> None:
-    """Its connection is cut in the second half of the time."""
+async def test_stop_does_not_wait_for_a_stalled_stream() -> None:
+    """The server cuts the connection in the second half of the stop time."""
 
     async def endless(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -162,20 +165,20 @@ async def test_the_end_of_the_server_does_not_wait_for_a_stalled_stream() -> Non
         await connection.ended()
 
 
-async def test_a_cut_connection_leaves_nothing() -> None:
-    """Closed by the client in the middle of everything."""
+async def test_client_disconnect_cancels_all_its_streams() -> None:
+    """Neither a running app nor a socket may be left."""
     app = App()
     async with serving(app) as served:
         async with connect(served.port) as connection:
             for _ in range(20):
                 await (await connection.request("GET", "/held")).head()
-            await until(lambda: app.running == 20)
+            await wait_until(lambda: app.running == 20)
         app.let.set()
-        await until(lambda: app.running == 0 and served.sockets == 0)
+        await wait_until(lambda: app.running == 0 and served.sockets == 0)
 
 
-async def test_an_upgrade_to_h2c_is_not_heeded() -> None:
-    """It is answered as the HTTP/1.1 that it is; the preface alone begins HTTP/2."""
+async def test_upgrade_to_h2c_is_ignored() -> None:
+    """The request is answered as HTTP/1.1; only the HTTP/2 preface starts HTTP/2."""
     async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(
             b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n"

@@ -1,4 +1,8 @@
-"""What is wrong with an HTTP/2 request is told to it alone: its stream is answered or ends, the others go on."""
+"""Invalid HTTP/2 requests: heads, bodies and trailers.
+
+Only the faulty stream may be affected. It is reset, or gets an error response, and the other streams of the
+connection go on.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,11 @@ from h2.errors import ErrorCodes
 from h2.events import InformationalResponseReceived
 
 from tests.clients.http2 import Connection, Stream, connect
-from tests.http.http_server import answer, serving, until
+from tests.http.http_server import send_response, serving, wait_until
 
 
 class App:
-    """Reads the body, and answers. `began`: the requests; `heard`: the bodies that were whole."""
+    """Reads the request body and responds. `began` lists the paths requested, `heard` the complete bodies."""
 
     def __init__(self) -> None:
         self.began: list[str] = []
@@ -34,18 +38,19 @@ class App:
                 got += message["body"]
                 more = message["more_body"]
             self.heard.append(got)
-        await answer(send, b"ok")
+        await send_response(send, b"ok")
 
 
 GOOD = [(":method", "POST"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
 
 
 def changed(**pseudo: str) -> list[tuple[str, str]]:
+    """The valid request head with other values of some pseudo-headers."""
     return [(name, pseudo.get(name[1:], value)) for name, value in GOOD]
 
 
-async def ask(connection: Connection, headers: list[tuple[str, str]], *, end: bool = True) -> Stream:
-    """Past the checks of the client's own h2."""
+async def open_stream(connection: Connection, headers: list[tuple[str, str]], *, end: bool = True) -> Stream:
+    """Opens a stream without the checks of the client's own h2."""
     connection.h2.config.validate_outbound_headers = False
     connection.h2.config.normalize_outbound_headers = False
     stream = Stream(connection, connection.h2.get_next_available_stream_id())
@@ -73,54 +78,54 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("headers", MALFORMED.values(), ids=MALFORMED)
-async def test_a_malformed_head_ends_its_stream(headers: list[tuple[str, str]]) -> None:
-    """RFC 9113 section 8.1.1. The app hears nothing of it."""
+async def test_malformed_head_resets_its_stream(headers: list[tuple[str, str]]) -> None:
+    """RFC 9113 section 8.1.1. The app does not see the request."""
     app = App()
     async with serving(app) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
-        stream = await ask(connection, headers)
+        stream = await open_stream(connection, headers)
         assert await stream.reset_by_server() == ErrorCodes.PROTOCOL_ERROR
         assert app.began == ["/silent"]
-        await goes_on(connection, silent)
+        await check_connection_still_works(connection, silent)
 
 
 @pytest.mark.parametrize(
     ("length", "parts"),
     [("2", [b"abc"]), ("5", [b"abc"]), ("5", [b"abc", b"def"]), ("0", [b"a"]), ("5", [b"abc", b""])],
 )
-async def test_a_body_of_another_length_ends_its_stream(length: str, parts: list[bytes]) -> None:
-    """And no app takes it for the whole."""
+async def test_body_that_differs_from_content_length_resets_its_stream(length: str, parts: list[bytes]) -> None:
+    """The app must not take such a body for a complete one."""
     app = App()
     async with serving(app) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
-        stream = await ask(connection, [*GOOD, ("content-length", length)], end=False)
+        stream = await open_stream(connection, [*GOOD, ("content-length", length)], end=False)
         for part in parts:
             connection.h2.send_data(stream.stream_id, part, end_stream=part is parts[-1])
         await connection.flush()
         assert await stream.reset_by_server() == ErrorCodes.PROTOCOL_ERROR
         assert not app.heard
-        await goes_on(connection, silent)
-        await until(lambda: len(served.http2._streams) == 1)
+        await check_connection_still_works(connection, silent)
+        await wait_until(lambda: len(served.http2._streams) == 1)
 
 
-async def test_trailers_with_a_pseudo_header_end_their_stream() -> None:
+async def test_pseudo_header_in_trailers_resets_its_stream() -> None:
     app = App()
     async with serving(app) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
-        stream = await ask(connection, GOOD, end=False)
+        stream = await open_stream(connection, GOOD, end=False)
         connection.h2.send_headers(stream.stream_id, [(b":path", b"/x")], end_stream=True)
         await connection.flush()
         assert await stream.reset_by_server() == ErrorCodes.PROTOCOL_ERROR
         assert not app.heard
-        await goes_on(connection, silent)
+        await check_connection_still_works(connection, silent)
 
 
-async def goes_on(connection: Connection, silent: Stream) -> None:
-    """The connection, and the stream that was there before."""
-    stream = await ask(connection, [*GOOD, ("content-length", "2")], end=False)
+async def check_connection_still_works(connection: Connection, silent: Stream) -> None:
+    """Checks that a new stream is answered and that the stream opened earlier is still open."""
+    stream = await open_stream(connection, [*GOOD, ("content-length", "2")], end=False)
     connection.h2.send_data(stream.stream_id, b"hi", end_stream=True)
     await connection.flush()
     assert await stream.body() == b"ok"
@@ -147,13 +152,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("status", "headers"), REFUSED.values(), ids=REFUSED)
-async def test_a_head_that_is_refused_is_told_why(status: int, headers: list[tuple[str, str]]) -> None:
-    """By the rules of HTTP/1.1, and in the same words."""
+async def test_refused_head_gets_a_problem_response(status: int, headers: list[tuple[str, str]]) -> None:
+    """By the same rules and with the same words as in HTTP/1.1."""
     app = App()
     async with serving(app) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
-        stream = await ask(connection, headers)
+        stream = await open_stream(connection, headers)
         head = await stream.head()
         assert head.status == status
         assert head.headers["content-type"] == "application/problem+json"
@@ -161,28 +166,28 @@ async def test_a_head_that_is_refused_is_told_why(status: int, headers: list[tup
         assert "date" in head.headers
         assert json.loads(await stream.body())["status"] == status
         assert app.began == ["/silent"]
-        await goes_on(connection, silent)
+        await check_connection_still_works(connection, silent)
 
 
-async def test_options_of_all_has_a_date() -> None:
+async def test_options_asterisk_response_has_allow_and_date() -> None:
     async with serving(App()) as served, connect(served.port) as connection:
-        head = await (await ask(connection, changed(method="OPTIONS", path="*"))).head()
+        head = await (await open_stream(connection, changed(method="OPTIONS", path="*"))).head()
         assert head.status == 204
         assert set(head.headers) >= {"allow", "date"}
 
 
-async def test_who_waits_to_be_asked_for_the_body() -> None:
-    """Is asked when the app wants it, and not where it answers first, or the body comes by itself."""
+async def test_100_continue_is_sent_when_the_app_reads_the_body() -> None:
+    """An app that responds without reading the body sends no 100."""
     app = App()
     async with serving(app) as served, connect(served.port) as connection:
         expecting = [*GOOD, ("expect", "100-continue"), ("content-length", "2")]
-        asked = await ask(connection, expecting, end=False)
-        await until(lambda: bool(INFORMED))
+        asked = await open_stream(connection, expecting, end=False)
+        await wait_until(lambda: bool(INFORMED))
         assert len(INFORMED) == 1
         await asked.send(b"hi", end=True)
         assert await asked.body() == b"ok"
         assert app.heard == [b"hi"]
-        early = await ask(connection, [*changed(path="/early"), *expecting[4:]], end=False)
+        early = await open_stream(connection, [*changed(path="/early"), *expecting[4:]], end=False)
         assert (await early.head()).status == 200
         assert len(INFORMED) == 1
 
@@ -191,8 +196,8 @@ INFORMED: list[int] = []
 
 
 @pytest.fixture(autouse=True)
-def informed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Notes the streams that are told to go on."""
+def record_informational_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records the streams that received a 1xx response."""
     INFORMED.clear()
     take = Connection._take
 

@@ -1,4 +1,7 @@
-"""One HTTP/2 stream's trouble is its own: the others of its connection go on, and nothing is kept of it."""
+"""HTTP/2 streams that stall, crash, are reset or send a body nobody reads.
+
+A stream in trouble must not delay the other streams of its connection, and the server must keep nothing of it.
+"""
 
 from typing import Any
 
@@ -9,13 +12,13 @@ from h2.errors import ErrorCodes
 from server.http import HttpOptions
 from tests.clients.http1 import Broken
 from tests.clients.http2 import Connection, Stream, connect
-from tests.http.http_server import answer, serving, until
+from tests.http.http_server import send_response, serving, wait_until
 
 CHUNK = b"x" * 8_192
 
 
 class App:
-    """By path: an endless stream, a crash, an answer before the body has come, nothing but silence."""
+    """One handler per path. `sent` and `heard` count body bytes, `running` the requests in progress."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -30,7 +33,7 @@ class App:
             self.running -= 1
 
     async def quick(self, scope: Any, receive: Any, send: Any) -> None:
-        await answer(send)
+        await send_response(send)
 
     async def endless(self, scope: Any, receive: Any, send: Any) -> None:
         async def pour() -> None:
@@ -42,7 +45,7 @@ class App:
         await self._until_disconnect(receive, pour)
 
     async def finite(self, scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, CHUNK)
+        await send_response(send, CHUNK)
 
     async def silent(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -55,7 +58,7 @@ class App:
         raise RuntimeError("on purpose")
 
     async def deaf(self, scope: Any, receive: Any, send: Any) -> None:
-        """It takes nothing of the body until the client has gone elsewhere."""
+        """Never reads the request body."""
         await trio.sleep_forever()
 
     async def reads(self, scope: Any, receive: Any, send: Any) -> None:
@@ -64,7 +67,7 @@ class App:
             message = await receive()
             self.heard += len(message["body"])
             more = message["more_body"]
-        await answer(send, str(self.heard).encode())
+        await send_response(send, str(self.heard).encode())
 
     async def _until_disconnect(self, receive: Any, pour: Any) -> None:
         async with trio.open_nursery() as nursery:
@@ -74,23 +77,23 @@ class App:
             nursery.cancel_scope.cancel()
 
 
-async def quick(connection: Connection) -> None:
-    """A request of its own on the same connection is answered."""
+async def check_request_answered(connection: Connection) -> None:
+    """Checks that a new request on the same connection is answered."""
     with trio.fail_after(10):
         stream = await connection.request("GET", "/quick")
         assert (await stream.head()).status == 200
         assert await stream.body() == b"ok"
 
 
-async def test_a_stalled_stream_costs_bounded_memory_and_its_app_waits() -> None:
-    """hypercorn's own buffer went on growing: 8 KiB at a time, as fast as the app could."""
+async def test_stalled_stream_blocks_its_app_and_holds_bounded_memory() -> None:
+    """With Hypercorn the send buffer grew as fast as the app could write."""
     app = App()
     async with serving(app) as served, connect(served.port, window=0) as connection:
         stalled = [await connection.request("GET", "/endless") for _ in range(10)]
-        await until(lambda: len(served.http2._streams) == 10)
+        await wait_until(lambda: len(served.http2._streams) == 10)
         for stream in stalled:
             await stream.head()
-        await until(lambda: all(e.send_buffer.full for e in served.http2._streams.values()))
+        await wait_until(lambda: all(e.send_buffer.full for e in served.http2._streams.values()))
         before = app.sent
         for _ in range(20):  # each a chance to go on, with frames that say nothing of window
             connection.h2.ping(b"12345678")
@@ -103,38 +106,40 @@ async def test_a_stalled_stream_costs_bounded_memory_and_its_app_waits() -> None
         assert held <= 10 * (32_768 + len(CHUNK))
 
 
-async def test_a_stalled_stream_goes_on_when_it_gets_window() -> None:
+async def test_stalled_stream_continues_after_a_window_update() -> None:
     app = App()
     async with serving(app) as served, connect(served.port, window=0) as connection:
         stalled = await connection.request("GET", "/endless")
         await stalled.head()
-        await until(lambda: all(e.send_buffer.full for e in served.http2._streams.values()))
+        await wait_until(lambda: all(e.send_buffer.full for e in served.http2._streams.values()))
         for size in (1, 10, 100_000):
             got = stalled.received
             connection.h2.increment_flow_control_window(size, stalled.stream_id)
             await connection.flush()
-            await until(lambda got=got, size=size: stalled.received >= got + size)  # type: ignore[misc]
+            await wait_until(lambda got=got, size=size: stalled.received >= got + size)  # type: ignore[misc]
         assert set(stalled.take()) == {ord("x")}
         connection.h2.update_settings({4: 50_000})  # INITIAL_WINDOW_SIZE, of streams that are open too
         got = stalled.received
         await connection.flush()
-        await until(lambda: stalled.received >= got + 50_000)
+        await wait_until(lambda: stalled.received >= got + 50_000)
 
 
 @pytest.mark.parametrize("path", ["/endless", "/finite"])
 async def test_a_stalled_stream_ends_with_its_connection(path: str) -> None:
-    """Also one whose app has said all: it waited for ever for the last of it to go."""
+    """Also if the app has already sent its whole response: its task once waited forever for the last bytes to
+    go.
+    """
     app = App()
     async with serving(app) as served:
         async with connect(served.port, window=0) as connection:
             stalled = await connection.request("GET", path)
             await stalled.head()
-            await until(lambda: len(served.http2._streams) == 1)
-        await until(lambda: app.running == 0 and served.sockets == 0)
+            await wait_until(lambda: len(served.http2._streams) == 1)
+        await wait_until(lambda: app.running == 0 and served.sockets == 0)
 
 
-async def test_a_reset_leaves_the_others_alone() -> None:
-    """Twenty of forty are taken back in the middle of writing."""
+async def test_reset_streams_do_not_disturb_the_others() -> None:
+    """Twenty of forty streams are reset while the server writes to them."""
     app = App()
     async with serving(app) as served, connect(served.port) as connection:
         streams = [await connection.request("GET", "/endless") for _ in range(40)]
@@ -142,28 +147,28 @@ async def test_a_reset_leaves_the_others_alone() -> None:
             assert await stream.receive()
         for stream in streams[::2]:
             await stream.cancel()
-        await until(lambda: app.running == 20)
+        await wait_until(lambda: app.running == 20)
         for stream in streams[1::2]:
             had = stream.received
             while stream.received < had + 300_000:
                 assert set(await stream.receive()) == {ord("x")}
-        await quick(connection)
+        await check_request_answered(connection)
 
 
-async def test_a_crash_cuts_its_own_stream_visibly() -> None:
-    """A body that is not all there must not look as if it were; hypercorn left its client waiting for ever."""
+async def test_app_crash_resets_its_own_stream() -> None:
+    """The client can tell that the body is incomplete. Hypercorn left the client waiting forever."""
     async with serving(App()) as served, connect(served.port) as connection:
         stream = await connection.request("GET", "/crash")
         assert await stream.reset_by_server() == ErrorCodes.INTERNAL_ERROR
-        await quick(connection)
-        await until(lambda: not served.http2._streams)
+        await check_request_answered(connection)
+        await wait_until(lambda: not served.http2._streams)
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/\u00ff"), ("G\u00ffT", "/quick"), ("CONNECT", None), ("GET", None)]
 )
-async def test_a_head_that_cannot_be_read_is_its_streams_end(method: str, path: str | None) -> None:
-    """It was the connection's."""
+async def test_undecodable_head_resets_its_stream_only(method: str, path: str | None) -> None:
+    """It once ended the whole connection."""
     async with serving(App()) as served, connect(served.port) as connection:
         silent = await connection.request("GET", "/silent")
         await silent.head()
@@ -179,12 +184,14 @@ async def test_a_head_that_cannot_be_read_is_its_streams_end(method: str, path: 
         connection.h2.send_headers(bad, headers, end_stream=True)
         await connection.flush()
         assert await stream.reset_by_server() == ErrorCodes.PROTOCOL_ERROR
-        await quick(connection)
+        await check_request_answered(connection)
         assert silent.reset_code is None
 
 
-async def test_data_behind_an_early_answer() -> None:
-    """The answer, then "send no more"; what still comes is thrown away, the connection's window given back."""
+async def test_data_after_an_early_response_is_discarded() -> None:
+    """The server responds, resets the stream with NO_ERROR, discards what still arrives and returns the window
+    to the connection.
+    """
     async with serving(App()) as served, connect(served.port) as connection:
         for _ in range(30):
             stream = await connection.request("POST", "/quick", end=False)
@@ -192,13 +199,13 @@ async def test_data_behind_an_early_answer() -> None:
             # 16 KiB each: eight times the connection's window in all. h2 would not send on a stream it saw reset.
             frame = (16_384).to_bytes(3, "big") + b"\x00\x00" + stream.stream_id.to_bytes(4, "big")
             await connection.raw(frame + bytes(16_384))
-        await quick(connection)
+        await check_request_answered(connection)
         posted = await connection.request("POST", "/reads", body=b"y" * 200_000)
         assert await posted.body() == b"200000"
 
 
-async def test_an_app_that_takes_no_body_stops_nobody() -> None:
-    """The reading task waited for it, and with it every stream's window. Only its own sender is stopped."""
+async def test_unread_request_body_does_not_block_other_streams() -> None:
+    """The connection's reading task once waited for the app. Only the sender of that body may be stopped."""
     async with serving(App()) as served, connect(served.port) as connection:
         deaf = await connection.request("POST", "/deaf", end=False)
         sent = 0
@@ -207,15 +214,15 @@ async def test_an_app_that_takes_no_body_stops_nobody() -> None:
             sent += 100
         await connection.flush()
         assert sent > 60_000
-        await quick(connection)
+        await check_request_answered(connection)
         await deaf.cancel()
         # What nobody read has been given back to the others.
         posted = await connection.request("POST", "/reads", body=b"y" * 100_000)
         assert await posted.body() == b"100000"
 
 
-async def test_more_streams_than_announced_are_refused_one_by_one() -> None:
-    """256; the next is told that nothing was done for it, the rest go on."""
+async def test_streams_above_the_announced_maximum_are_refused() -> None:
+    """The 257th stream gets REFUSED_STREAM, which says that nothing was done; the others go on."""
     async with serving(App()) as served, connect(served.port) as connection:
         streams = [await connection.request("GET", "/silent") for _ in range(256)]
         for stream in streams:
@@ -226,14 +233,14 @@ async def test_more_streams_than_announced_are_refused_one_by_one() -> None:
         refused = await connection.request("GET", "/quick")
         assert await refused.reset_by_server() == ErrorCodes.REFUSED_STREAM
         await streams[0].cancel()
-        await until(lambda: len(served.http2._streams) == 255)
-        await quick(connection)
+        await wait_until(lambda: len(served.http2._streams) == 255)
+        await check_request_answered(connection)
         with pytest.raises(Broken):
             await streams[0].receive()
 
 
-async def test_nothing_grows_with_the_number_of_requests() -> None:
-    """A thousand on one connection, of every kind of end: h2 and the host hold what they held after fifty."""
+async def test_connection_keeps_nothing_of_a_thousand_finished_requests() -> None:
+    """Requests that were answered, reset, or ended by a crash leave no state in h2 or in the server."""
     app = App()
     async with serving(app) as served, connect(served.port) as connection:
 
@@ -248,9 +255,9 @@ async def test_nothing_grows_with_the_number_of_requests() -> None:
                 elif n % 5 == 2:
                     assert await (await connection.request("POST", "/quick", end=False)).body() == b"ok"
                 else:
-                    await quick(connection)
-            await quick(connection)
-            await until(lambda: not served.http2._streams)
+                    await check_request_answered(connection)
+            await check_request_answered(connection)
+            await wait_until(lambda: not served.http2._streams)
 
         await some(1_000)
         protocol = served.http2
@@ -263,12 +270,12 @@ async def test_nothing_grows_with_the_number_of_requests() -> None:
         assert len(protocol._nursery.child_tasks) <= 3  # reader's idle timer, writer
 
 
-async def test_large_answers_that_nobody_takes_are_bounded_in_all() -> None:
-    """256 streams without window, four megabytes for each: what fits is held, the rest is told to come back."""
+async def test_unread_large_responses_share_one_memory_limit() -> None:
+    """Each of 256 streams without window asks for 4 MB: five are held, the others get 503."""
     body = bytes(4_000_000)
 
     async def large(scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, body)
+        await send_response(send, body)
 
     async with serving(large, options=HttpOptions(unsent_bytes=20_000_000, stall_timeout=1.0)) as served:
         budget = served.server._state.budget
@@ -278,5 +285,5 @@ async def test_large_answers_that_nobody_takes_are_bounded_in_all() -> None:
             assert (statuses.count(200), statuses.count(503)) == (5, 251)
             assert budget.held <= 20_100_000
             await streams[statuses.index(200)].reset_by_server()  # the time for it to be taken is over
-            await until(lambda: budget.held < 100_000)
-        await until(lambda: budget.held == 0)
+            await wait_until(lambda: budget.held < 100_000)
+        await wait_until(lambda: budget.held == 0)

@@ -1,4 +1,7 @@
-"""WebSockets on HTTP/2 streams (RFC 8441): beside others on one connection, and never in their way."""
+"""WebSockets on HTTP/2 streams (RFC 8441).
+
+They share a connection with other streams and must not block them; their end is reported to the app.
+"""
 
 from typing import Any
 
@@ -7,13 +10,13 @@ from wsproto.events import CloseConnection, Ping, Pong, TextMessage
 
 from tests.clients.http2 import Connection, connect
 from tests.clients.http2_websocket import open_socket, opened
-from tests.http.http_server import App, answer, serving, until
+from tests.http.http_server import App, send_response, serving, wait_until
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Says again what it is told; `flood` until it is told nothing more."""
+    """An app that sends every message back; the message `flood` makes it send without end."""
     if scope["type"] == "http":
-        await answer(send)
+        await send_response(send)
         return
     assert (await receive())["type"] == "websocket.connect"
     await send({"type": "websocket.accept"})
@@ -28,15 +31,16 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 CODES: list[int] = []
 
 
-async def quick(connection: Connection) -> None:
+async def check_request_answered(connection: Connection) -> None:
+    """Checks that a plain request on the same connection is answered."""
     with trio.fail_after(10):
         assert await (await connection.request("GET", "/")).body() == b"ok"
 
 
-async def test_messages_go_to_and_fro_and_it_closes() -> None:
+async def test_messages_are_echoed_and_both_sides_can_close() -> None:
     CODES.clear()
     async with serving(echo) as served, connect(served.port) as connection:
-        await quick(connection)
+        await check_request_answered(connection)
         assert connection.h2.remote_settings.enable_connect_protocol == 1
         first, second = await opened(connection), await opened(connection)
         for socket, text in ((first, "one"), (second, "two"), (first, "three" * 30_000)):
@@ -50,43 +54,43 @@ async def test_messages_go_to_and_fro_and_it_closes() -> None:
         assert isinstance(await first.hear(), CloseConnection)
         assert await first.stream.receive() == b""
         await second.stream.cancel()
-        await until(lambda: len(CODES) == 2)
-        await quick(connection)
-        await until(lambda: not served.http2._streams)
+        await wait_until(lambda: len(CODES) == 2)
+        await check_request_answered(connection)
+        await wait_until(lambda: not served.http2._streams)
 
 
-async def test_an_end_without_a_close_frame_is_an_end() -> None:
-    """As the end of a TCP connection is to a WebSocket of HTTP/1.1."""
+async def test_end_of_stream_without_close_frame_gives_code_1006() -> None:
+    """As the end of a TCP connection does for a WebSocket on HTTP/1.1."""
     CODES.clear()
     async with serving(echo) as served, connect(served.port) as connection:
         socket = await opened(connection)
         connection.h2.end_stream(socket.stream.stream_id)
         await connection.flush()
-        await until(lambda: CODES == [1006])
-        await until(lambda: not served.http2._streams)
+        await wait_until(lambda: CODES == [1006])
+        await wait_until(lambda: not served.http2._streams)
 
 
-async def test_one_that_takes_nothing_stops_nobody() -> None:
-    """Its app waits for window and reads no more; it goes on saying and pinging; the connection goes on too."""
+async def test_websocket_without_window_does_not_block_the_connection() -> None:
+    """Its app waits for window and stops reading, while the client goes on sending messages and pings."""
     async with serving(echo) as served, connect(served.port, window=20_000) as connection:
         socket = await opened(connection)
         await socket.say(TextMessage(data="flood"))
-        await until(lambda: any(e.send_buffer.full for e in served.http2._streams.values()))
+        await wait_until(lambda: any(e.send_buffer.full for e in served.http2._streams.values()))
         for _ in range(500):
             connection.h2.send_data(socket.stream.stream_id, socket.protocol.send(Ping(payload=b"p" * 50)))
         for _ in range(50):
             connection.h2.send_data(socket.stream.stream_id, socket.protocol.send(TextMessage(data="more")))
         await connection.flush()
-        await quick(connection)
-        await until(lambda: len(served.http2._streams) == 1)  # an answer arrives a moment before its app ends
+        await check_request_answered(connection)
+        await wait_until(lambda: len(served.http2._streams) == 1)  # an answer arrives a moment before its app ends
         [exchange] = served.http2._streams.values()
         assert len(exchange.send_buffer) < 50_000
         await socket.hear()  # with window it goes on
         got = socket.stream.received
-        await until(lambda: bool(socket.stream.take()) and socket.stream.received > got + 100_000)
+        await wait_until(lambda: bool(socket.stream.take()) and socket.stream.received > got + 100_000)
 
 
-async def test_a_ping_is_answered() -> None:
+async def test_ping_is_answered_with_its_payload() -> None:
     async with serving(echo) as served, connect(served.port) as connection:
         socket = await opened(connection)
         await socket.say(Ping(payload=b"are you there"))
@@ -95,13 +99,15 @@ async def test_a_ping_is_answered() -> None:
         assert event.payload == b"are you there"
 
 
-async def test_what_is_no_websocket_is_refused() -> None:
-    """Another protocol: 501. Another version: 400. Words before the answer: 400, and the app is told."""
+async def test_invalid_websocket_requests_are_refused() -> None:
+    """Another protocol gets 501, another WebSocket version 400. Data sent before the response gets 400 and the
+    app is told of the disconnect.
+    """
     gone = trio.Event()
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            await answer(send)
+            await send_response(send)
             return
         while (await receive())["type"] != "websocket.disconnect":
             pass
@@ -117,14 +123,15 @@ async def test_what_is_no_websocket_is_refused() -> None:
         assert (await early.head()).status == 400
         with trio.fail_after(5):
             await gone.wait()
-        await quick(connection)
-        await until(lambda: not served.http2._streams)
+        await check_request_answered(connection)
+        await wait_until(lambda: not served.http2._streams)
 
 
-async def test_a_header_that_is_no_text_is_its_streams_end() -> None:
+async def test_header_that_is_not_text_is_refused() -> None:
+    """And the other streams of the connection go on."""
     async with serving(echo) as served, connect(served.port) as connection:
         socket = await opened(connection)
         bad = await open_socket(connection, "/", **{"sec-websocket-protocol": "\u00ff"})
-        await bad.reset_by_server()
+        assert (await bad.head()).status == 400
         await socket.say(TextMessage(data="still here"))
         assert (await socket.hear()).data == "still here"

@@ -1,4 +1,8 @@
-"""The local certificate: the same authority over restarts, renewed in time, private, and never made twice."""
+"""The certificate that the server makes for local TLS, and the authority that signs it.
+
+The authority must survive restarts, because clients trust it. The certificate is renewed in time, its keys are
+readable by their user only, and servers that start together must not make two.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from server.http import BadCertificate, local_certificate, local_certificates, open_context
-from server.http.local_certificates import LIFETIME, RENEW_BEFORE
+from server.http import BadCertificate, local_certificate, open_context, tls
+from server.http.tls import LIFETIME, RENEW_BEFORE
 
 NOW = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)
 
 
-def serves(folder: Path, authority: Path, name: str) -> bool:
-    """Whether a client that trusts this authority believes the server to be `name`: a handshake in memory."""
+def handshake_succeeds(folder: Path, authority: Path, name: str) -> bool:
+    """Whether a client that trusts `authority` accepts the server as `name`, by a TLS handshake in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = open_context(folder / "server.pem", folder / "server.pem", ("c", "k"))
     client = ssl.create_default_context(cafile=authority)
@@ -36,15 +40,15 @@ def serves(folder: Path, authority: Path, name: str) -> bool:
     return True
 
 
-def test_for_this_machine_and_the_names_given(tmp_path: Path) -> None:
+def test_certificate_covers_this_machine_and_the_configured_names(tmp_path: Path) -> None:
     now = datetime.datetime.now(datetime.UTC)
     made = local_certificate(tmp_path / "tls", ("10.1.2.3", "Chat.Example", "[::2]", "bücher.example"), now)
     for name in ("localhost", "127.0.0.1", "::1", "10.1.2.3", "chat.example", "::2", "xn--bcher-kva.example"):
-        assert serves(tmp_path / "tls", made.authority, name), name
-    assert not serves(tmp_path / "tls", made.authority, "elsewhere.example")
+        assert handshake_succeeds(tmp_path / "tls", made.authority, name), name
+    assert not handshake_succeeds(tmp_path / "tls", made.authority, "elsewhere.example")
 
 
-def test_a_restart_changes_nothing(tmp_path: Path) -> None:
+def test_restart_keeps_certificate_and_authority(tmp_path: Path) -> None:
     local_certificate(tmp_path / "tls", ("a.example",), NOW)
     before = _contents(tmp_path / "tls")
     local_certificate(tmp_path / "tls", ("A.example", "localhost"), NOW + DAY)
@@ -62,7 +66,7 @@ def test_a_restart_changes_nothing(tmp_path: Path) -> None:
     ],
     ids=["another name", "a name less", "soon over", "over", "the clock was wrong"],
 )
-def test_it_is_renewed_by_the_same_authority(
+def test_certificate_is_renewed_by_the_same_authority(
     tmp_path: Path, names: tuple[str, ...], later: datetime.timedelta
 ) -> None:
     local_certificate(tmp_path / "tls", ("a.example",), NOW)
@@ -74,7 +78,7 @@ def test_it_is_renewed_by_the_same_authority(
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
-def test_a_damaged_certificate_is_made_anew(tmp_path: Path, damage: bytes | None) -> None:
+def test_damaged_certificate_is_replaced(tmp_path: Path, damage: bytes | None) -> None:
     now = datetime.datetime.now(datetime.UTC)
     made = local_certificate(tmp_path / "tls", (), now)
     if damage is None:
@@ -84,20 +88,20 @@ def test_a_damaged_certificate_is_made_anew(tmp_path: Path, damage: bytes | None
         made.server.write_bytes(damage)
         made.authority.write_bytes(damage)
     local_certificate(tmp_path / "tls", (), now)
-    assert serves(tmp_path / "tls", made.authority, "localhost")
+    assert handshake_succeeds(tmp_path / "tls", made.authority, "localhost")
 
 
-def test_one_of_another_authority_is_made_anew(tmp_path: Path) -> None:
-    """A folder put together from two."""
+def test_certificate_of_another_authority_is_replaced(tmp_path: Path) -> None:
+    """As in a folder put together from two."""
     now = datetime.datetime.now(datetime.UTC)
     one, other = (local_certificate(tmp_path / name, (), now) for name in ("one", "other"))
     one.server.write_bytes(other.server.read_bytes())
     local_certificate(tmp_path / "one", (), now)
-    assert serves(tmp_path / "one", one.authority, "localhost")
+    assert handshake_succeeds(tmp_path / "one", one.authority, "localhost")
 
 
-def test_a_damaged_authority_is_not_replaced_unasked(tmp_path: Path) -> None:
-    """Clients trust it: the message says what to remove, and what that means."""
+def test_damaged_authority_is_an_error_that_says_what_to_remove(tmp_path: Path) -> None:
+    """Clients trust the authority, so it is never replaced without the operator."""
     local_certificate(tmp_path / "tls", (), NOW)
     path = tmp_path / "tls" / "authority.pem"
     path.write_bytes(b"garbage")
@@ -108,8 +112,8 @@ def test_a_damaged_authority_is_not_replaced_unasked(tmp_path: Path) -> None:
     local_certificate(tmp_path / "tls", (), NOW)
 
 
-def test_keys_are_their_users_alone(tmp_path: Path) -> None:
-    """Whatever the umask; the certificate to trust is for all."""
+def test_private_keys_are_readable_by_their_user_only(tmp_path: Path) -> None:
+    """Whatever the umask is. The authority's certificate is readable by all."""
     old = os.umask(0)
     try:
         made = local_certificate(tmp_path / "new" / "tls", (), NOW)
@@ -126,7 +130,7 @@ def test_keys_are_their_users_alone(tmp_path: Path) -> None:
     assert _mode(made.server) == 0o600
 
 
-def test_a_folder_that_others_write_in_is_refused(tmp_path: Path) -> None:
+def test_folder_writable_by_others_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "tls"
     folder.mkdir()
     folder.chmod(0o777)
@@ -136,30 +140,30 @@ def test_a_folder_that_others_write_in_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file", "file/below", "/proc/nothing/tls"])
-def test_a_folder_that_cannot_be_is_refused(tmp_path: Path, where: str) -> None:
+def test_folder_that_cannot_be_created_is_refused(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadCertificate, match="TOKENTAPE_DATA_DIR"):
         local_certificate(tmp_path / where, (), NOW)
 
 
 @pytest.mark.parametrize("name", ["a b", "x_y.example", "a..b", "x" * 64 + ".example"])
-def test_a_name_no_certificate_can_have_is_refused(tmp_path: Path, name: str) -> None:
+def test_name_that_no_certificate_can_hold_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadCertificate, match="TOKENTAPE_ALLOWED_HOSTS"):
         local_certificate(tmp_path / "tls", (name,), NOW)
 
 
-def test_servers_that_start_together_agree(tmp_path: Path) -> None:
-    """One authority, whoever was first."""
+def test_servers_started_together_share_one_authority(tmp_path: Path) -> None:
+    """Whichever of them creates it."""
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: local_certificate(tmp_path / "tls", (), NOW), range(8)))
     assert len({one.authority.read_bytes() for one in made}) == 1
     assert sorted(_contents(tmp_path / "tls")) == ["authority.pem", "ca.pem", "lock", "server.pem"]
 
 
-def test_a_lock_that_is_not_given_back_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_certificates, "LOCK_SECONDS", 0.05)
+def test_lock_held_by_another_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "LOCK_SECONDS", 0.05)
     local_certificate(tmp_path / "tls", (), NOW)
-    with local_certificates._locked(tmp_path / "tls"), pytest.raises(BadCertificate, match="another process"):
+    with tls._locked(tmp_path / "tls"), pytest.raises(BadCertificate, match="another process"):
         local_certificate(tmp_path / "tls", (), NOW)
 
 

@@ -1,4 +1,7 @@
-"""TLS on the socket: what is spoken, what a bad handshake costs, and bad files said in words."""
+"""TLS on the listening socket: protocol choice by ALPN, failed handshakes, and errors about certificate files.
+
+A failed handshake must neither block other clients nor leave a connection behind.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ import trio
 
 from server.http import BadCertificate, Tls, local_certificate, open_context, tls
 from tests.clients.http2 import connect, trusting
-from tests.http.http_server import answer, serving, until
+from tests.http.http_server import send_response, serving, wait_until
 
 NAMES = ("TOKENTAPE_CERTFILE", "TOKENTAPE_KEYFILE")
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Says how it was reached; `/endless` goes on."""
+    """Responds with the scheme and HTTP version of the request; `/endless` never finishes."""
     if scope["path"] == "/endless":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         async with trio.open_nursery() as nursery:
@@ -34,18 +37,18 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
                 pass
             nursery.cancel_scope.cancel()
         return
-    await answer(send, f"{scope['scheme']} {scope['http_version']}".encode())
+    await send_response(send, f"{scope['scheme']} {scope['http_version']}".encode())
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tls, Path]:
-    """A certificate for this machine, and the file to trust."""
+    """A certificate for this machine, and the path of the authority to trust."""
     made = local_certificate(tmp_path_factory.mktemp("tls"), (), datetime.datetime.now(datetime.UTC))
     return Tls(open_context(made.server, made.server, NAMES), made.authority), made.authority
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_http2_by_alpn(own: tuple[Tls, Path], version: ssl.TLSVersion) -> None:
+async def test_alpn_selects_http2(own: tuple[Tls, Path], version: ssl.TLSVersion) -> None:
     trust = trusting(own[1])
     trust.minimum_version = trust.maximum_version = version
     async with serving(app, own[0]) as served, connect(served.port, trust) as connection:
@@ -53,7 +56,7 @@ async def test_http2_by_alpn(own: tuple[Tls, Path], version: ssl.TLSVersion) -> 
 
 
 @pytest.mark.parametrize("protocols", [(), ("http/1.1",)])
-async def test_http11_by_alpn_or_without(own: tuple[Tls, Path], protocols: tuple[str, ...]) -> None:
+async def test_http_1_1_with_and_without_alpn(own: tuple[Tls, Path], protocols: tuple[str, ...]) -> None:
     context = ssl.create_default_context(cafile=own[1])
     if protocols:
         context.set_alpn_protocols(list(protocols))
@@ -69,7 +72,7 @@ async def test_http11_by_alpn_or_without(own: tuple[Tls, Path], protocols: tuple
         assert b"https 1.1" in got
 
 
-async def test_old_versions_are_refused(own: tuple[Tls, Path]) -> None:
+async def test_tls_1_0_and_1_1_are_refused(own: tuple[Tls, Path]) -> None:
     trust = trusting(own[1])
     trust.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.warns(DeprecationWarning, match="TLS"):
@@ -78,27 +81,31 @@ async def test_old_versions_are_refused(own: tuple[Tls, Path]) -> None:
         with pytest.raises(trio.BrokenResourceError):
             async with connect(served.port, trust):
                 pass
-        await until(lambda: served.sockets == 0)
-        await _well(served.port, own)
+        await wait_until(lambda: served.sockets == 0)
+        await check_https_works(served.port, own)
 
 
-async def test_who_says_nothing_is_let_go(own: tuple[Tls, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the handshake and in the middle of it; others are served meanwhile."""
+async def test_silent_client_is_disconnected_during_the_handshake(
+    own: tuple[Tls, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the handshake and in the middle of it; other clients are served meanwhile."""
     monkeypatch.setattr(tls, "HANDSHAKE_SECONDS", 0.3)
     async with serving(app, own[0]) as served:
         for words in (b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50)):
             async with await trio.open_tcp_stream("127.0.0.1", served.port) as silent:
                 if words:
                     await silent.send_all(words)
-                await until(lambda: served.sockets == 1)
-                await _well(served.port, own)
+                await wait_until(lambda: served.sockets == 1)
+                await check_https_works(served.port, own)
                 with trio.fail_after(5):
                     assert await silent.receive_some() == b""
-            await until(lambda: served.sockets == 0)
+            await wait_until(lambda: served.sockets == 0)
 
 
 @pytest.mark.parametrize("words", [b"\x16\x03\x01\x00\x05hello", bytes(100), b"\xff" * 100, b"SSH-2.0-x\r\n"])
-async def test_what_is_no_handshake_hurts_nobody(own: tuple[Tls, Path], words: bytes) -> None:
+async def test_garbage_instead_of_a_handshake_closes_its_connection_only(
+    own: tuple[Tls, Path], words: bytes
+) -> None:
     async with serving(app, own[0]) as served:
         async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             await stream.send_all(words)
@@ -108,11 +115,11 @@ async def test_what_is_no_handshake_hurts_nobody(own: tuple[Tls, Path], words: b
                         pass
                 except trio.BrokenResourceError:
                     pass
-        await until(lambda: served.sockets == 0)
-        await _well(served.port, own)
+        await wait_until(lambda: served.sockets == 0)
+        await check_https_works(served.port, own)
 
 
-async def test_plain_http_is_told_in_words(own: tuple[Tls, Path]) -> None:
+async def test_plain_http_on_the_tls_port_gets_400_with_the_https_url(own: tuple[Tls, Path]) -> None:
     async with serving(app, own[0]) as served:
         async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -126,8 +133,8 @@ async def test_plain_http_is_told_in_words(own: tuple[Tls, Path]) -> None:
         assert f"Content-Length: {len(body)}".encode() in head
 
 
-async def test_the_end_cuts_what_takes_nothing(own: tuple[Tls, Path]) -> None:
-    """A client that has stopped reading at all: the TLS stream's own close would wait for it."""
+async def test_stop_cuts_a_tls_client_that_does_not_read(own: tuple[Tls, Path]) -> None:
+    """Closing the TLS stream politely would wait for such a client without end."""
     trust = trusting(own[1], "http/1.1")
     async with serving(app, own[0]) as served:
         sock = trio.socket.socket()
@@ -142,14 +149,15 @@ async def test_the_end_cuts_what_takes_nothing(own: tuple[Tls, Path]) -> None:
         await trio.aclose_forcefully(stream)
 
 
-async def _well(port: int, own: tuple[Tls, Path]) -> None:
+async def check_https_works(port: int, own: tuple[Tls, Path]) -> None:
+    """Checks that a new client is served over TLS and HTTP/2."""
     async with connect(port, trusting(own[1])) as connection:
         assert await (await connection.request("GET", "/")).body() == b"https 2"
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Good ones, and all the others."""
+def certificate_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a valid pair of files and with every kind of bad file."""
     folder = tmp_path_factory.mktemp("files")
     for name in ("good", "other"):
         made = local_certificate(folder / name, ("site.example",), datetime.datetime.now(datetime.UTC))
@@ -168,8 +176,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_good_files_are_taken(files: Path) -> None:
-    open_context(files / "good.pem", files / "good.key", NAMES)
+def test_valid_certificate_files_are_loaded(certificate_files: Path) -> None:
+    open_context(certificate_files / "good.pem", certificate_files / "good.key", NAMES)
 
 
 @pytest.mark.parametrize(
@@ -190,11 +198,13 @@ def test_good_files_are_taken(files: Path) -> None:
         ("good.pem", "encrypted.key", "KEYFILE", "encrypted"),
     ],
 )
-def test_bad_files_are_refused_by_name(files: Path, certificate: str, key: str, to_blame: str, said: str) -> None:
-    """The setting, the file, what is wrong; without asking the terminal for a password."""
+def test_bad_certificate_file_error_names_setting_and_file(
+    certificate_files: Path, certificate: str, key: str, to_blame: str, said: str
+) -> None:
+    """The message says what is wrong with the file. OpenSSL must not ask the terminal for a password."""
     with pytest.raises(BadCertificate) as caught:
-        open_context(files / certificate, files / key, NAMES)
+        open_context(certificate_files / certificate, certificate_files / key, NAMES)
     message = str(caught.value)
-    blamed = files / (certificate if to_blame == "CERTFILE" else key)
+    blamed = certificate_files / (certificate if to_blame == "CERTFILE" else key)
     assert message.startswith(f"TOKENTAPE_{to_blame} = {str(blamed)!r}: ")
     assert said in message

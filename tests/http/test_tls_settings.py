@@ -1,4 +1,7 @@
-"""`tokentape serve` with TLS as a person meets it: the lines printed, curl, the settings' complaints."""
+"""`tokentape serve` with TLS as an operator uses it: printed lines, curl, and errors about the settings.
+
+The server runs as its own process. Errors must come before anything is started, without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,16 @@ NOWHERE = ("--bind", "127.0.0.1:0", "--database-url", "postgresql://u:hunter2@12
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_tls_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes all TLS settings from the environment."""
     for name in ("TOKENTAPE_TLS", "TOKENTAPE_CERTFILE", "TOKENTAPE_KEYFILE", "TOKENTAPE_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
 
 
-async def test_curl_trusts_it_with_the_file_that_is_named(database: TestDatabase, tmp_path: Path) -> None:
-    """HTTP/2 and 1.1, by the name and by the address; and after a restart the same file serves."""
+async def test_curl_accepts_the_certificate_with_the_authority_that_is_logged(
+    database: TestDatabase, tmp_path: Path
+) -> None:
+    """Over HTTP/2 and HTTP/1.1, by name and by address; after a restart the same file still works."""
     env = {"TOKENTAPE_TLS": "1", "TOKENTAPE_DATA_DIR": str(tmp_path / "data")}
     async with running(database.app_url, env) as server:
         authority = tmp_path / "data" / "tls" / "ca.pem"
@@ -44,7 +50,7 @@ async def test_curl_trusts_it_with_the_file_that_is_named(database: TestDatabase
         assert "alive" not in untrusted
 
 
-async def test_prior_knowledge_without_tls(database: TestDatabase) -> None:
+async def test_http2_with_prior_knowledge_without_tls(database: TestDatabase) -> None:
     async with running(database.app_url) as server:
         for flag, version in (("--http2-prior-knowledge", "2"), ("--http2", "1.1"), ("--http1.1", "1.1")):
             said = await _curl(flag, "-w", " %{http_version}", f"{server.url}/healthz")
@@ -73,8 +79,10 @@ async def _curl(*words: str) -> str:
         (("--tls", "--allowed-hosts", "my_service"), "TOKENTAPE_ALLOWED_HOSTS"),
     ],
 )
-async def test_settings_that_make_no_sense(flags: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    """Exit status 2 before anything is begun, one message, no traceback."""
+async def test_contradictory_tls_settings_end_with_status_2(
+    flags: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    """One message, no traceback, no password in it, and nothing is started."""
     env = {} if "--data-dir" in flags else {"TOKENTAPE_DATA_DIR": str(tmp_path)}
     done = await tokentape("serve", *NOWHERE, *flags, env=env)
     assert done.status == 2
@@ -84,13 +92,13 @@ async def test_settings_that_make_no_sense(flags: tuple[str, ...], said: str, tm
 
 
 @pytest.mark.parametrize("name", ["certfile", "keyfile"])
-def test_one_file_without_the_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certfile_and_keyfile_need_each_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"TOKENTAPE_{name.upper()}", "some.pem")
     with pytest.raises(BadSettings, match="set both, or neither"):
         load()
 
 
-def test_both_from_the_environment_and_from_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keyfile_flag_overrides_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENTAPE_CERTFILE", "/etc/tls/site.pem")
     monkeypatch.setenv("TOKENTAPE_KEYFILE", "site.key")
     settings = load({"keyfile": "other.key"})

@@ -1,4 +1,7 @@
-"""A WebSocket's messages in fragments, without a socket: what is held of them, and what the app gets."""
+"""WebSocket messages sent in fragments, without a socket.
+
+Covers what the app receives, how many bytes the server holds of an unfinished message, and when it stops reading.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from server.http.websocket import WebSocket, WebSocketHandshake, WebSocketState
 LIMIT = 4_096
 
 
-def opened(limit: int = LIMIT) -> WebSocket:
-    """One whose app has accepted, and takes nothing."""
+def open_websocket(limit: int = LIMIT) -> WebSocket:
+    """A WebSocket that its app has accepted but never reads from."""
     scope = http_scope("GET", b"/", b"", "1.1", [], secure=False, client=None, server=None)
     handshake = WebSocketHandshake([(b"sec-websocket-version", b"13")], needs_key=False)
     socket = WebSocket(scope, handshake, None, limit, lambda: None)  # type: ignore[arg-type]  # it sends nothing
@@ -30,7 +33,7 @@ def frame(data: bytes, opcode: Opcode, *, last: bool) -> bytes:
 
 
 def message(parts: list[bytes], opcode: Opcode) -> bytes:
-    """A message in fragments."""
+    """A whole message, cut into these fragments."""
     opcodes = [opcode] + [Opcode.CONTINUATION] * (len(parts) - 1)
     return b"".join(
         frame(part, each, last=n == len(parts) - 1)
@@ -41,9 +44,9 @@ def message(parts: list[bytes], opcode: Opcode) -> bytes:
 @pytest.mark.parametrize("piece", [1, 3, 100_000])
 @pytest.mark.parametrize("parts", [[b""], [b"", b"", b"ab", b"", b"c"], [b"\xc3", b"\xa4", b""], [b"x" * LIMIT]])
 @pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
-def test_fragments_are_one_message(parts: list[bytes], opcode: Opcode, piece: int) -> None:
-    """However they are cut, also in the middle of a character, and up to the limit itself."""
-    socket = opened()
+def test_fragments_are_joined_to_one_message(parts: list[bytes], opcode: Opcode, piece: int) -> None:
+    """Wherever they are cut, even inside a character, and up to the size limit itself."""
+    socket = open_websocket()
     raw = message(parts, opcode)
     for start in range(0, len(raw), piece):
         assert socket.feed(raw[start : start + piece]) == b""
@@ -54,9 +57,9 @@ def test_fragments_are_one_message(parts: list[bytes], opcode: Opcode, piece: in
 
 @pytest.mark.parametrize("opcode", [Opcode.TEXT, Opcode.BINARY])
 @pytest.mark.parametrize("size", [0, 1, 2])
-def test_small_fragments_without_end_are_bounded(opcode: Opcode, size: int) -> None:
-    """Ten thousand of nothing cost nothing; of something, they end where the limit is."""
-    socket = opened(limit=20_000)
+def test_endless_small_fragments_are_limited(opcode: Opcode, size: int) -> None:
+    """Ten thousand empty fragments hold no memory; nonempty ones end the connection at the size limit."""
+    socket = open_websocket(limit=20_000)
     begin = frame(b"", opcode, last=False)
     more = frame(b"a" * size, Opcode.CONTINUATION, last=False) * 200
     socket.feed(begin + more)
@@ -75,10 +78,10 @@ def test_small_fragments_without_end_are_bounded(opcode: Opcode, size: int) -> N
     assert not socket._partial or size == 0
 
 
-def test_a_message_in_parts_counts_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another waits for the app. By itself it does not: nothing that the app does would make room."""
+def test_unfinished_message_counts_as_queued_behind_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone it does not count: the app could do nothing to make room."""
     monkeypatch.setattr(websocket, "MAX_QUEUED_BYTES", 1_000)
-    alone, behind = opened(), opened()
+    alone, behind = open_websocket(), open_websocket()
     behind.feed(message([b"one"], Opcode.TEXT))
     assert not behind.full
     for socket in (alone, behind):

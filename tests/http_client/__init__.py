@@ -1,1 +1,1 @@
-"""Tests of the HTTP client."""
+"""Tests of server/http_client."""

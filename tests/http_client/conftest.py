@@ -1,4 +1,4 @@
-"""Fixture of the HTTP client's tests: a clock that jumps."""
+"""The clock of the HTTP client's tests: virtual time beside real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Servers that say exactly what a test wants, one POST read to its end, and a cancel at the n-th checkpoint."""
+"""Servers that send exactly the bytes of a test, a POST read to its end, and a cancellation at the n-th
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
 
 class Server:
-    """A server that does with each connection what the handler says; `idle` while none is open."""
+    """Serves each connection with the handler; `idle` while none is open."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
@@ -47,7 +49,7 @@ class Server:
 
 
 def sending(*packets: bytes, then: Handler | None = None) -> Server:
-    """A server that reads the request, sends these packets, does `then` (default: close)."""
+    """A server that reads the request, sends these packets, then does `then` (by default it closes)."""
 
     async def handler(stream: trio.SocketStream) -> None:
         await stream.receive_some(65536)
@@ -60,7 +62,7 @@ def sending(*packets: bytes, then: Handler | None = None) -> Server:
 
 
 async def until_closed(stream: trio.SocketStream) -> None:
-    """Until the client closes."""
+    """Reads until the client closes."""
     while await stream.receive_some(65536):
         continue
 

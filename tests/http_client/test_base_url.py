@@ -1,4 +1,4 @@
-"""Base URLs: what they may be, and that an error never repeats one."""
+"""Base URLs: which are valid, and that an error never repeats one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.http_client.base_url import BaseUrl, parse_base_url
         ("http://fqdn.example.", BaseUrl(False, "fqdn.example.", 80, ""), "fqdn.example."),
     ],
 )
-def test_good(url: str, address: BaseUrl, authority: str) -> None:
+def test_valid_urls(url: str, address: BaseUrl, authority: str) -> None:
     assert parse_base_url(url) == address
     assert address.authority == authority
 
@@ -56,7 +56,7 @@ def test_good(url: str, address: BaseUrl, authority: str) -> None:
         "https://hunter2/\t",
     ],
 )
-def test_bad(url: str) -> None:
+def test_invalid_urls_are_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ValueError, match=r"^the base URL") as caught:
         parse_base_url(url)
     assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Connections that die, or say what nobody asked for, while they are idle: replaced, and never believed."""
+"""Idle connections that end, or receive unexpected bytes, are replaced and never used for the next request."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ AUTHORITY = trustme.CA()
 ABC = OK + b"Content-Length: 3\r\n\r\nabc"
 
 
-def once(*then: bytes) -> tuple[Server, list[int]]:
-    """A server that answers each connection's first request with abc, sends `then`, and ends it at the second."""
+def one_request_server(*then: bytes) -> tuple[Server, list[int]]:
+    """A server that answers the first request of each connection with abc, sends `then`, and closes at the
+    second.
+    """
     count: list[int] = []
 
     async def handler(stream: trio.SocketStream) -> None:
@@ -51,8 +53,8 @@ async def post_abc(pool: ConnectionPool) -> None:
         await post.aclose()
 
 
-async def test_one_that_ends_at_the_next_request_is_replaced_at_once(nursery: trio.Nursery) -> None:
-    server, count = once()
+async def test_connection_closed_at_reuse_is_replaced(nursery: trio.Nursery) -> None:
+    server, count = one_request_server()
     pool = ConnectionPool(await server.listen(nursery))
     await nursery.start(pool.run)
     for _ in range(3):
@@ -62,8 +64,8 @@ async def test_one_that_ends_at_the_next_request_is_replaced_at_once(nursery: tr
 
 
 @pytest.mark.parametrize("stray", [b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nxyz", b"x"])
-async def test_bytes_that_nobody_asked_for_are_no_answer(nursery: trio.Nursery, stray: bytes) -> None:
-    server, count = once(stray)
+async def test_unexpected_bytes_are_no_answer(nursery: trio.Nursery, stray: bytes) -> None:
+    server, count = one_request_server(stray)
     pool = ConnectionPool(await server.listen(nursery))
     await nursery.start(pool.run)
     for _ in range(3):
@@ -84,7 +86,7 @@ STRAY = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nxyz"
         ([ABC], b"not TLS", False),
     ],
 )
-async def test_bytes_over_tls_that_nobody_asked_for(
+async def test_unexpected_bytes_over_tls(
     nursery: trio.Nursery, first: list[bytes], later: bytes, quiet: bool
 ) -> None:
     context, client = tls(AUTHORITY)
@@ -122,7 +124,7 @@ async def test_bytes_over_tls_that_nobody_asked_for(
     idle.close()
 
 
-async def test_what_fails_for_another_reason_is_told(nursery: trio.Nursery) -> None:
+async def test_other_failures_of_a_reused_connection_are_raised(nursery: trio.Nursery) -> None:
     async def handler(stream: trio.SocketStream) -> None:
         for packet in (ABC, b"SSH-2.0\r\n"):
             await stream.receive_some(65536)
@@ -135,7 +137,7 @@ async def test_what_fails_for_another_reason_is_told(nursery: trio.Nursery) -> N
         await post_abc(pool)
 
 
-async def test_a_reset_while_idle_is_no_failure(nursery: trio.Nursery) -> None:
+async def test_connection_reset_while_idle_is_replaced(nursery: trio.Nursery) -> None:
     async def handler(stream: trio.SocketStream) -> None:
         await stream.receive_some(65536)
         await stream.send_all(ABC)
@@ -149,15 +151,15 @@ async def test_a_reset_while_idle_is_no_failure(nursery: trio.Nursery) -> None:
         await server.idle.wait()
 
 
-async def test_a_connection_that_is_not_open_cannot_be_used() -> None:
+async def test_closed_connection_cannot_be_used() -> None:
     connection = Connection(BaseUrl(False, "127.0.0.1", 1, ""), None)
     connection.close()
     with pytest.raises(trio.ClosedResourceError):
         await connection.send_all(b"x")
 
 
-async def test_one_that_ends_after_a_while_took_the_request(nursery: trio.Nursery, clock: MockClock) -> None:
-    """What sits between has a limit of its own. The provider may have worked: it is no dead connection."""
+async def test_connection_that_ends_late_is_not_retried(nursery: trio.Nursery, clock: MockClock) -> None:
+    """A proxy in between may have its own limit, and the provider may have done the work."""
     count: list[int] = []
 
     async def handler(stream: trio.SocketStream) -> None:

@@ -1,4 +1,4 @@
-"""The reading of HTTP responses, from bytes alone."""
+"""The parser of HTTP/1.1 responses and the encoder of requests, on bytes alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def parsed(packets: list[bytes], eof: bool = True) -> tuple[ResponseParser, bytes]:
+def parse(packets: list[bytes], eof: bool = True) -> tuple[ResponseParser, bytes]:
     parser, body = ResponseParser(), b""
     for packet in packets:
         body += parser.feed(packet)
@@ -53,9 +53,9 @@ def parsed(packets: list[bytes], eof: bool = True) -> tuple[ResponseParser, byte
         (b"", b"", False, False),
     ],
 )
-def test_how_a_body_ends(response: bytes, body: bytes, complete_before_eof: bool, complete: bool) -> None:
+def test_end_of_the_body(response: bytes, body: bytes, complete_before_eof: bool, complete: bool) -> None:
     for packets in ([response], [response[i : i + 1] for i in range(len(response))]):
-        parser, got = parsed(packets, eof=False)
+        parser, got = parse(packets, eof=False)
         assert (got, parser.complete, parser.failure) == (body, complete_before_eof, None)
         parser.feed_eof()
         assert parser.complete is complete
@@ -80,7 +80,7 @@ def test_how_a_body_ends(response: bytes, body: bytes, complete_before_eof: bool
         (CHUNKED + b"3\r\nabc\r\n0\r\n\r\n" + b"HTTP/1.1 404 No\r\n\r\ndef", False),
     ],
 )
-def test_after_which_response_another_may_follow(response: bytes, reusable: bool) -> None:
+def test_reusable_responses(response: bytes, reusable: bool) -> None:
     parser = ResponseParser()
     assert not parser.received_any
     assert parser.feed(response) == b"abc"  # and never a byte of what follows it
@@ -106,21 +106,21 @@ def test_after_which_response_another_may_follow(response: bytes, reusable: bool
         (CHUNKED + b"3\r\nabc\r\n", b"abc"),
     ],
 )
-def test_what_is_no_http_is_malformed_after_the_body_before_it(response: bytes, body: bytes) -> None:
+def test_malformed_response_keeps_the_body_before_it(response: bytes, body: bytes) -> None:
     packets = [response[i : i + 1000] for i in range(0, len(response), 1000)]
     if body and b"ZZ" not in response:
         packets += [b"0\r\n", *([b"X: yyyyyyyyyy\r\n" * 1000] * 6)]  # trailers without end
-    parser, got = parsed(packets)
+    parser, got = parse(packets)
     assert got == body
     assert parser.failure is not None
 
 
-def test_headers_are_lower_case_and_joined_and_the_interim_ones_forgotten() -> None:
-    parser, _ = parsed([b"HTTP/1.1 103 Early\r\nA: 0\r\n\r\n" + OK + b"Warning: 1\r\nWARNING: \xe9\r\n\r\n"])
+def test_headers_are_lower_case_joined_and_final() -> None:
+    parser, _ = parse([b"HTTP/1.1 103 Early\r\nA: 0\r\n\r\n" + OK + b"Warning: 1\r\nWARNING: \xe9\r\n\r\n"])
     assert parser.headers == {"warning": "1, é"}
 
 
-def test_overhead_is_counted_since_the_last_byte_of_body() -> None:
+def test_chunk_overhead_is_bounded() -> None:
     parser = ResponseParser()
     parser.feed(CHUNKED)
     for _ in range(MAX_OVERHEAD):
@@ -133,12 +133,12 @@ def test_overhead_is_counted_since_the_last_byte_of_body() -> None:
 def test_any_cut_gives_the_same_body(chunks: list[bytes], cuts: list[int]) -> None:
     response = CHUNKED + b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n"
     marks = [0, *sorted(cut % (len(response) + 1) for cut in cuts), len(response)]
-    parser, body = parsed([response[a:b] for a, b in pairwise(marks)])
+    parser, body = parse([response[a:b] for a, b in pairwise(marks)])
     assert (body, parser.complete) == (b"".join(chunks), True)
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_the_request(keep: bool) -> None:
+def test_request(keep: bool) -> None:
     address = BaseUrl(False, "::1", 8080, "/v1")
     request = encode_request(address, "/x", {"Authorization": "Bearer k"}, b"{}", keep_alive=keep)
     proxied = encode_request(address, "/x", {}, b"{}", proxied=True)
@@ -161,8 +161,8 @@ def test_the_request(keep: bool) -> None:
     ("method", "body", "length"),
     [("POST", b"", b"0"), ("POST", b"{}", b"2"), ("GET", b"", None), ("GET", b"{}", b"2")],
 )
-def test_a_request_says_how_long_its_body_is(method: str, body: bytes, length: bytes | None) -> None:
-    """A POST without a body says so: else a server may wait for one (RFC 9110 section 8.6)."""
+def test_request_has_a_content_length(method: str, body: bytes, length: bytes | None) -> None:
+    """A POST without a body says so, or a server may wait for one (RFC 9110 section 8.6)."""
     url = BaseUrl(False, "localhost", 8080, "/v1")
     head = encode_request(url, "/x", {}, body, method=method).split(b"\r\n")
     said = [line for line in head if line.lower().startswith(b"content-length:")]

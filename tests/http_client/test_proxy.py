@@ -1,4 +1,4 @@
-"""Which proxy the environment names, and what of its URL is ever shown: tables, no socket."""
+"""The proxy that the environment names for a URL, and which parts of the proxy's URL may be shown."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ API, PLAIN = "https://api.example/v1", "http://api.example/v1"
         ({"HTTP_PROXY": P}, "http://notlocalhost/v1", P, "HTTP_PROXY"),
     ],
 )
-def test_which(env: dict[str, str], url: str, proxy: str | None, why: str) -> None:
+def test_choice_of_the_proxy(env: dict[str, str], url: str, proxy: str | None, why: str) -> None:
     choice = choose_proxy(env, url)
     assert (choice.proxy, choice.why) == (proxy, why)
 
@@ -82,7 +82,7 @@ def test_which(env: dict[str, str], url: str, proxy: str | None, why: str) -> No
         ("10.0.0.0/8", "http://[2001:db8::1]", False),
     ],
 )
-def test_what_is_excluded(no_proxy: str, url: str, excluded: bool) -> None:
+def test_no_proxy(no_proxy: str, url: str, excluded: bool) -> None:
     assert is_excluded(parse_base_url(url), no_proxy) is excluded
 
 
@@ -97,7 +97,7 @@ def test_what_is_excluded(no_proxy: str, url: str, excluded: bool) -> None:
         ("me@p:1", BaseUrl(False, "p", 1, ""), b"me:"),
     ],
 )
-def test_a_proxys_url(url: str, address: BaseUrl, said: bytes | None) -> None:
+def test_valid_proxy_urls(url: str, address: BaseUrl, said: bytes | None) -> None:
     proxy = parse_proxy_url(url)
     assert proxy.url == address
     assert proxy.authorization.startswith("Basic ") is (said is not None)
@@ -121,20 +121,20 @@ def test_a_proxys_url(url: str, address: BaseUrl, said: bytes | None) -> None:
         "http://me:hunter2@p\r\nX: y",
     ],
 )
-def test_a_bad_one_is_refused_without_being_shown(url: str) -> None:
+def test_invalid_proxy_urls_are_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ValueError, match=r"^the proxy's URL") as caught:
         parse_proxy_url(url)
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_choice_does_not_show_the_password() -> None:
+def test_repr_of_the_choice_hides_the_password() -> None:
     assert "hunter2" not in repr(choose_proxy({"HTTPS_PROXY": "http://me:hunter2@p"}, API))
 
 
 @pytest.mark.parametrize(
     ("host", "place"), [("api.example", "api.example:443"), ("2001:db8::1", "[2001:db8::1]:443")]
 )
-def test_the_request_for_a_tunnel(host: str, place: str) -> None:
+def test_connect_request(host: str, place: str) -> None:
     address = BaseUrl(True, host, 443, "/v1")
     assert (
         encode_connect(address, parse_proxy_url("p"))

@@ -1,4 +1,4 @@
-"""The event stream's parser against tables from the standard's rules and against a plain reading of them."""
+"""The parser of event streams, against tables from the standard and a plain implementation of its rules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STREAM = st.lists(PIECE, max_size=40).map(b"".join)
 
 
 def reference(stream: bytes) -> list[SseMessage]:
-    """The rules as the standard words them, on a whole stream; an id or a retry makes a message without data."""
+    """The standard's rules on a whole stream; an id or a retry alone makes a message without data."""
     lines = re.split(rb"\r\n|\n|\r", stream.removeprefix(b"\xef\xbb\xbf"))[:-1]
     messages = []
     data, event, last_id, retry = b"", "", None, None
@@ -52,7 +52,7 @@ def reference(stream: bytes) -> list[SseMessage]:
     return messages
 
 
-def fed(stream: bytes, cuts: list[int], limit: int = 1 << 20) -> list[SseMessage] | str:
+def parse_in_pieces(stream: bytes, cuts: list[int], limit: int = 1 << 20) -> list[SseMessage] | str:
     parser = SseParser(limit)
     messages: list[SseMessage] = []
     for start, end in pairwise([0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]):
@@ -86,7 +86,7 @@ def fed(stream: bytes, cuts: list[int], limit: int = 1 << 20) -> list[SseMessage
         (b"dataset: a\n\n", []),
     ],
 )
-def test_table(stream: bytes, expected: list[bytes]) -> None:
+def test_messages(stream: bytes, expected: list[bytes]) -> None:
     assert [message.data for message in SseParser().feed(stream)] == expected
 
 
@@ -107,7 +107,7 @@ def test_table(stream: bytes, expected: list[bytes]) -> None:
         (b"x" * 70_000 + b"\ny\n", [], b"y"),
     ],
 )
-def test_what_is_no_event_stream_is_kept(
+def test_body_that_is_no_event_stream_is_kept(
     stream: bytes, messages: list[tuple[str, bytes]], unparsed: bytes
 ) -> None:
     for cuts in ([], list(range(len(stream)))):
@@ -137,7 +137,7 @@ def test_id_and_retry_belong_to_one_message(stream: bytes, expected: list[SseMes
     assert SseParser().feed(stream) == expected
 
 
-def test_the_type_is_the_last_named_and_holds_for_one_message() -> None:
+def test_event_type_is_the_last_one_and_for_one_message() -> None:
     stream = b"event: a\nevent: b\ndata: 1\n\ndata: 2\n\nevent:\ndata: 3\n\nevent: \xff\ndata: 4\n\n"
     assert [message.event for message in SseParser().feed(stream)] == ["b", "message", "message", "\ufffd"]
 
@@ -145,18 +145,18 @@ def test_the_type_is_the_last_named_and_holds_for_one_message() -> None:
 @given(STREAM)
 @example(b"data: a\r\ndata: b\r\n\r\n")
 @example("\ufeffdata: é😀\r\n\r\n: c\rdata\n\n".encode())
-def test_every_byte_its_own_packet_equals_the_whole(stream: bytes) -> None:
-    assert fed(stream, []) == fed(stream, list(range(len(stream)))) == reference(stream)
+def test_byte_by_byte_equals_the_whole(stream: bytes) -> None:
+    assert parse_in_pieces(stream, []) == parse_in_pieces(stream, list(range(len(stream)))) == reference(stream)
 
 
 @given(STREAM, st.lists(st.integers(0, 10_000)), st.integers(1, 40))
-def test_any_cut_gives_the_same_messages_and_the_same_limit(stream: bytes, cuts: list[int], limit: int) -> None:
-    assert fed(stream, cuts) == reference(stream)
-    assert fed(stream, cuts, limit) == fed(stream, [], limit)
+def test_any_cut_gives_the_same_messages_and_limit(stream: bytes, cuts: list[int], limit: int) -> None:
+    assert parse_in_pieces(stream, cuts) == reference(stream)
+    assert parse_in_pieces(stream, cuts, limit) == parse_in_pieces(stream, [], limit)
 
 
 @pytest.mark.parametrize("line", [b"data: ", b": ", b"event: ", b""])
-def test_a_line_without_end_is_refused(line: bytes) -> None:
+def test_endless_line_is_refused(line: bytes) -> None:
     parser = SseParser(limit=100)
     first = parser.feed(b"data: kept\n\n" + line)
     for _ in range(100 - len(line)):
@@ -166,11 +166,11 @@ def test_a_line_without_end_is_refused(line: bytes) -> None:
     assert [message.data for message in first] == [b"kept"]
 
 
-def test_a_message_of_many_lines_is_refused_and_what_came_before_it_is_kept() -> None:
+def test_too_long_message_keeps_the_messages_before_it() -> None:
     with pytest.raises(SseMessageTooLong) as caught:
         SseParser(limit=100).feed(b"data: kept\n\n" + b"data: 0123456789\n" * 20)
     assert [message.data for message in caught.value.messages] == [b"kept"]
 
 
-def test_the_limit_is_for_one_message_not_for_all() -> None:
+def test_limit_is_for_each_message() -> None:
     assert len(SseParser(limit=20).feed(b": 0123456789\ndata: 1\n\n" * 100)) == 100

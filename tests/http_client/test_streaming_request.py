@@ -1,4 +1,6 @@
-"""One request over real sockets: what the network can do, each phase's limit, TLS, and that no socket is left."""
+"""One request over real sockets: network failures, the time limit of each phase, TLS, and that no socket is
+left.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ AUTHORITY = trustme.CA()
         ([b"SSH-2.0-x\r\n"], 0, b"", MalformedResponse),
     ],
 )
-async def test_what_a_server_can_say(
+async def test_responses(
     nursery: trio.Nursery, packets: list[bytes], status: int, body: bytes, error: type[Exception] | None
 ) -> None:
     address = await sending(*packets).listen(nursery)
@@ -73,7 +75,7 @@ async def test_ipv6(nursery: trio.Nursery) -> None:
     assert await post_and_read(address) == (200, b"abc", None)
 
 
-async def test_a_reset_is_a_cut(nursery: trio.Nursery) -> None:
+async def test_connection_reset(nursery: trio.Nursery) -> None:
     async def reset(stream: trio.SocketStream) -> None:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         await trio.lowlevel.checkpoint()
@@ -82,7 +84,7 @@ async def test_a_reset_is_a_cut(nursery: trio.Nursery) -> None:
     assert kind((await post_and_read(address))[2]) is ConnectionCut
 
 
-async def test_refused(nursery: trio.Nursery) -> None:
+async def test_connection_refused(nursery: trio.Nursery) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -93,7 +95,7 @@ async def test_refused(nursery: trio.Nursery) -> None:
 
 
 @pytest.mark.parametrize("reads_on", [True, False])
-async def test_an_early_refusal_of_a_long_request_is_heard(nursery: trio.Nursery, reads_on: bool) -> None:
+async def test_response_before_the_whole_request_is_read(nursery: trio.Nursery, reads_on: bool) -> None:
     async def early(stream: trio.SocketStream) -> None:
         await stream.receive_some(100)
         await stream.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -108,8 +110,8 @@ async def test_an_early_refusal_of_a_long_request_is_heard(nursery: trio.Nursery
 # The timeouts, under virtual time
 
 
-class Resolver(trio.abc.HostnameResolver):
-    """Name resolution that never ends, or fails."""
+class FakeResolver(trio.abc.HostnameResolver):
+    """A name resolution that never ends, or fails."""
 
     def __init__(self, error: OSError | None = None) -> None:
         self.error = error
@@ -123,23 +125,23 @@ class Resolver(trio.abc.HostnameResolver):
         raise NotImplementedError
 
 
-async def test_connecting_has_a_limit(autojump_clock: MockClock) -> None:
-    trio.socket.set_custom_hostname_resolver(Resolver())
+async def test_connect_timeout(autojump_clock: MockClock) -> None:
+    trio.socket.set_custom_hostname_resolver(FakeResolver())
     start = trio.current_time()
     _, _, error = await post_and_read(BaseUrl(False, "slow.example", 80, ""))
     assert kind(error) is ConnectTimeout
     assert trio.current_time() - start == Timeouts().connect
 
 
-async def test_an_unknown_host_is_unavailable() -> None:
-    trio.socket.set_custom_hostname_resolver(Resolver(socket.gaierror(-2, "Name or service not known")))
+async def test_unknown_host() -> None:
+    trio.socket.set_custom_hostname_resolver(FakeResolver(socket.gaierror(-2, "Name or service not known")))
     _, _, error = await post_and_read(BaseUrl(False, "nowhere.example", 80, ""))
     assert isinstance(error, ConnectError)
     assert "nowhere.example" in error.detail
     assert "nowhere.example" not in str(error)
 
 
-async def test_sending_has_a_limit(nursery: trio.Nursery, clock: MockClock) -> None:
+async def test_send_timeout(nursery: trio.Nursery, clock: MockClock) -> None:
     address = await Server(never_reading).listen(nursery)
     start = trio.current_time()
     _, _, error = await post_and_read(address, body=b"x" * (1 << 25))
@@ -149,7 +151,7 @@ async def test_sending_has_a_limit(nursery: trio.Nursery, clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("packets", [[], [b"HTTP/1.1 200 O"], [b"HTTP/1.1 100 Continue\r\n\r\n"]])
-async def test_the_first_byte_has_a_limit(nursery: trio.Nursery, clock: MockClock, packets: list[bytes]) -> None:
+async def test_first_byte_timeout(nursery: trio.Nursery, clock: MockClock, packets: list[bytes]) -> None:
     server = sending(*packets, then=until_closed)
     address = await server.listen(nursery)
     start = trio.current_time()
@@ -158,7 +160,7 @@ async def test_the_first_byte_has_a_limit(nursery: trio.Nursery, clock: MockCloc
     assert trio.current_time() - start == pytest.approx(Timeouts().first_byte)
 
 
-async def test_silence_has_a_limit_that_every_byte_renews(nursery: trio.Nursery, clock: MockClock) -> None:
+async def test_idle_timeout_restarts_with_every_byte(nursery: trio.Nursery, clock: MockClock) -> None:
     async def slowly(stream: trio.SocketStream) -> None:
         for byte in b"4\r\nabcd\r\n":
             await trio.sleep(170)
@@ -181,7 +183,7 @@ async def test_silence_has_a_limit_that_every_byte_renews(nursery: trio.Nursery,
         ([], until_closed, b""),
     ],
 )
-async def test_the_body_of_an_error_is_bounded(
+async def test_error_body_is_bounded(
     nursery: trio.Nursery, clock: MockClock, packets: list[bytes], then: Handler | None, expected: bytes
 ) -> None:
     head = b"HTTP/1.1 500 Oh\r\nContent-Length: 200000\r\n\r\n"
@@ -204,7 +206,7 @@ async def test_tls(nursery: trio.Nursery) -> None:
     assert await post_and_read(address, context=client) == (200, b"abcdef", None)
 
 
-async def test_a_bad_certificate_is_no_matter_of_trying_again(nursery: trio.Nursery) -> None:
+async def test_untrusted_certificate_is_not_retryable(nursery: trio.Nursery) -> None:
     server, _ = tls(trustme.CA())
     plain = await over_tls(server).listen(nursery)
     _, _, error = await post_and_read(
@@ -214,14 +216,14 @@ async def test_a_bad_certificate_is_no_matter_of_trying_again(nursery: trio.Nurs
 
 
 @pytest.mark.parametrize("server", [sending(b"HTTP/1.1 400 Bad\r\n\r\n"), sending()])
-async def test_tls_with_a_server_that_has_none(nursery: trio.Nursery, server: Server) -> None:
+async def test_tls_with_a_plain_server(nursery: trio.Nursery, server: Server) -> None:
     plain = await server.listen(nursery)
     address = BaseUrl(True, plain.host, plain.port, "")
     _, _, error = await post_and_read(address, context=ssl.create_default_context())
     assert kind(error) is ConnectError
 
 
-async def test_closed_is_closed(nursery: trio.Nursery) -> None:
+async def test_close_is_idempotent(nursery: trio.Nursery) -> None:
     address = await sending(OK + b"\r\n", then=until_closed).listen(nursery)
     request = StreamingRequest(ConnectionPool(address), Timeouts())
     await request.aclose()  # before it was opened
@@ -234,7 +236,7 @@ async def test_closed_is_closed(nursery: trio.Nursery) -> None:
 
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("stage", range(1, 17))
-async def test_cancelled_at_any_checkpoint_no_socket_is_left(
+async def test_cancellation_at_any_checkpoint_leaves_no_socket(
     nursery: trio.Nursery, secure: bool, stage: int
 ) -> None:
     """The task is cancelled when it comes to its n-th checkpoint, whatever it does there."""

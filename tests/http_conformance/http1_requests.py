@@ -1,4 +1,7 @@
-"""One or more requests on a connection of HTTP/1.1, with every byte of them in a test's hands."""
+"""An HTTP/1.1 client that sends exactly the bytes a test gives it.
+
+It corrects nothing: a test can send an invalid head, several requests at once, or a body in pieces.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer."""
+    """A complete response."""
 
     status: int
     headers: Mapping[str, str]
@@ -26,17 +29,17 @@ class Answer:
 
     @property
     def closes(self) -> bool:
-        """Whether it says that the connection ends behind it."""
+        """Whether the response says that the connection ends after it."""
         return "close" in self.headers.get("connection", "").lower()
 
     def problem(self, *statuses: int) -> None:
-        """Fails unless it is a clear refusal of one of these statuses."""
+        """Fails unless the response is a problem document with one of these statuses."""
         assert self.status in statuses, self
         check_problem(self.status, self.headers, self.body)
 
 
-class Asker:
-    """A connection of a test's."""
+class Http1Client:
+    """One connection of a test to the server."""
 
     def __init__(self, connection: Connection, port: int) -> None:
         self.connection = connection
@@ -52,7 +55,7 @@ class Asker:
         *,
         version: str = "1.1",
     ) -> bytes:
-        """A request's bytes. Its Host is the server's unless `headers` name another one; "" leaves it out."""
+        """The bytes of a request. Host is the server's own unless `headers` has another one; "" leaves it out."""
         fields = {"Host": self.authority, **(headers or {})}
         if body and "Transfer-Encoding" not in fields:
             fields.setdefault("Content-Length", str(len(body)))
@@ -60,12 +63,14 @@ class Asker:
         return "\r\n".join([f"{method} {target} HTTP/{version}", *lines, "", ""]).encode("latin-1") + body
 
     async def send(self, data: bytes) -> None:
-        """Any bytes; what the server does not take any more, as it has answered already, is left out."""
+        """Sends any bytes. Bytes that the server no longer accepts, because it has already responded, are
+        dropped.
+        """
         with suppress(trio.BrokenResourceError):
             await self.connection.send(data)
 
     async def answer(self, method: str = "GET") -> Answer:
-        """The next answer to a request of that method, interim ones included."""
+        """Reads the next response to a request of that method; a 1xx response counts as one."""
         with trio.fail_after(SECONDS):
             head: Head = await self.connection.head(bodyless=method == "HEAD")
             return Answer(head.status, head.headers, await self.connection.body())
@@ -73,26 +78,26 @@ class Asker:
     async def ask(
         self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> Answer:
-        """A request, and its answer."""
+        """Sends a request and reads its response."""
         await self.send(self.request(method, target, headers, body))
         return await self.answer(method)
 
     async def reopen(self) -> None:
-        """Another connection in place of this one."""
+        """Replaces the connection by a new one."""
         await self.connection.close()
         self.connection = await Connection.open(self._port)
 
     async def ended(self) -> bool:
-        """Whether the server ends the connection now, without another word."""
+        """Whether the server closes the connection now, without sending anything more."""
         with trio.move_on_after(SECONDS):
             return not await self.connection.raw()
         return False
 
 
 @asynccontextmanager
-async def asking(port: int) -> AsyncIterator[Asker]:
-    """A fresh connection."""
-    asker = Asker(await Connection.open(port), port)
+async def http1_client(port: int) -> AsyncIterator[Http1Client]:
+    """A client on a new connection."""
+    asker = Http1Client(await Connection.open(port), port)
     try:
         yield asker
     finally:
@@ -100,15 +105,15 @@ async def asking(port: int) -> AsyncIterator[Asker]:
 
 
 async def raw_answer(port: int, data: bytes) -> Answer:
-    """What the server says to these bytes, on a connection of their own."""
-    async with asking(port) as asker:
+    """Sends the bytes on a new connection and reads the response."""
+    async with http1_client(port) as asker:
         await asker.send(data)
         return await asker.answer()
 
 
 async def status_line(port: int, data: bytes) -> str:
-    """The first line of the answer to these bytes, as it is on the wire."""
-    async with asking(port) as asker:
+    """Sends the bytes on a new connection and returns the first line of the response, as it is on the wire."""
+    async with http1_client(port) as asker:
         await asker.send(data)
         received = b""
         with trio.fail_after(SECONDS):
@@ -118,5 +123,5 @@ async def status_line(port: int, data: bytes) -> str:
 
 
 def reason(status: int) -> str:
-    """The reason phrase that goes with a status."""
+    """The standard reason phrase of a status code."""
     return HTTPStatus(status).phrase

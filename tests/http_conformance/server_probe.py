@@ -1,7 +1,7 @@
-"""A server process seen from outside: its sockets, tasks, stream places, memory, and whether it answers as before.
+"""Observes a server process from outside: its sockets, tasks, open streams and memory.
 
-A connection of the server is known by its client's port, and then by the inode of the server's socket: after a
-reset the kernel forgets the ports, but a descriptor that the server still holds keeps the inode in `/proc`.
+A connection is identified first by its client's port, then by the inode of the server's socket. After a reset
+the kernel forgets the ports, but a descriptor that the server still holds keeps the inode in `/proc`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from tests.clients.http1 import Connection
-from tests.harness.databases import Postgres
+from tests.harness.databases import TEMPLATE, Postgres
 from tests.harness.servers import Server, free_port
 
 PROGRAM = ("tests.http_conformance.reporting_server", "serve")
@@ -25,7 +25,7 @@ SECONDS = 10.0
 
 
 class Probe:
-    """One running server."""
+    """One running server process."""
 
     def __init__(self, server: Server, tasks_file: Path) -> None:
         self.server = server
@@ -33,17 +33,17 @@ class Probe:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The process id."""
         assert self.server.process is not None
         return self.server.process.pid
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The TCP port the server listens on."""
         return self.server.port
 
     def descriptors(self) -> set[int]:
-        """The inodes of all sockets that the process holds open."""
+        """Inodes of all sockets that the process holds open."""
         found = set()
         folder = f"/proc/{self.pid}/fd"
         for name in os.listdir(folder):
@@ -56,25 +56,25 @@ class Probe:
         return found
 
     def files(self) -> int:
-        """How many descriptors of any kind it holds."""
+        """Number of open descriptors of any kind."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def connections(self) -> dict[int, int]:
-        """What the kernel knows: inodes by the client's port, 0 for what is not accepted yet."""
+        """Inodes of the server's sockets by client port, as the kernel lists them; 0 if not yet accepted."""
         return {client_port: int(fields[9]) for client_port, fields in self._table()}
 
     def waits_to_send(self, client_port: int) -> bool:
-        """Whether the kernel holds bytes of the server that this client's kernel does not take."""
+        """Whether the kernel holds bytes of the server that this client does not accept."""
         return any(int(fields[4].split(":")[0], 16) > 0 for port, fields in self._table() if port == client_port)
 
     def _table(self) -> list[tuple[int, list[str]]]:
-        """The lines of the server's connections in `/proc/net/tcp`, each behind its client's port."""
+        """Lines of the server's connections in `/proc/net/tcp`, each with its client's port."""
         lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         mine = [line for line in lines if int(line[1].rpartition(":")[2], 16) == self.port and line[3] not in OVER]
         return [(int(line[2].rpartition(":")[2], 16), line) for line in mine]
 
     def forgotten(self) -> set[int]:
-        """Sockets that the process holds though their connection is gone: the kernel lists them nowhere."""
+        """Sockets that the process still holds although the kernel lists no connection for them."""
         listed = set()
         for table, column in (("tcp", 9), ("tcp6", 9), ("udp", 9), ("udp6", 9), ("unix", 6)):
             path = Path("/proc/net") / table
@@ -83,14 +83,14 @@ class Probe:
         return self.descriptors() - listed
 
     async def inode(self, client_port: int) -> int:
-        """The server's socket of that client's connection, once it is accepted."""
+        """Waits until the server has accepted that client's connection. Returns the inode of its socket."""
         with trio.fail_after(SECONDS):
             while not (inode := self.connections().get(client_port, 0)):
                 await trio.sleep(0.01)
         return inode
 
     async def tasks(self) -> Counter[str]:
-        """The names of its trio tasks, and how many there are of each."""
+        """Names of the server's trio tasks, with the number of each."""
         self._tasks_file.unlink(missing_ok=True)
         os.kill(self.pid, signal.SIGUSR1)
         with trio.fail_after(SECONDS):
@@ -107,7 +107,7 @@ class Probe:
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[:1] != "#")}
 
     async def readers(self) -> dict[str, int]:
-        """Stream places that are taken, by transport; those with none are left out."""
+        """Number of open streams by transport; transports without any are left out."""
         start, end = 'tokentape_readers{transport="', '"}'
         return {
             name.removeprefix(start).removesuffix(end): int(value)
@@ -116,15 +116,15 @@ class Probe:
         }
 
     def memory(self) -> int:
-        """Bytes of resident memory."""
+        """Resident memory in bytes."""
         return self._status("VmRSS")
 
     def peak(self) -> int:
-        """The most bytes of resident memory since `forget_peak`."""
+        """Highest resident memory in bytes since the last `forget_peak`."""
         return self._status("VmHWM")
 
     def forget_peak(self) -> None:
-        """From now on `peak` counts anew (`clear_refs` in proc(5))."""
+        """Starts the measurement of `peak` anew (`clear_refs` in proc(5))."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def _status(self, name: str) -> int:
@@ -134,7 +134,7 @@ class Probe:
         raise LookupError(name)
 
     async def check_answers(self, stream: str) -> None:
-        """A fresh request is answered, and a fresh stream begins and ends; `stream` is a path below `/v1`."""
+        """Checks that a new request is answered and that a new stream starts. `stream` is a path."""
         with trio.fail_after(SECONDS):
             async with await Connection.open(self.port) as connection:
                 for target in ("/healthz", "/readyz"):
@@ -149,7 +149,7 @@ OVER = ("06", "0A")
 
 
 async def wait_until(true: Callable[[], bool], seconds: float = SECONDS) -> bool:
-    """Waits for a state; whether it came in time."""
+    """Waits until the condition holds. Returns whether it did in time."""
     with trio.move_on_after(seconds):
         while not true():
             await trio.sleep(0.02)
@@ -159,17 +159,30 @@ async def wait_until(true: Callable[[], bool], seconds: float = SECONDS) -> bool
 
 @contextmanager
 def probed(
-    postgres: Postgres, folder: Path, env: Mapping[str, str], *, address: str = "127.0.0.1"
+    postgres: Postgres,
+    folder: Path,
+    env: Mapping[str, str],
+    *,
+    address: str = "127.0.0.1",
+    template: str = TEMPLATE,
 ) -> Iterator[Probe]:
-    """A server with a database of its own, started and ended outside of any test's trio."""
+    """Starts a server with its own database, a clone of `template`, outside of any test's trio run, and kills
+    it at the end.
+    """
     tasks_file = folder / "tasks.json"
     port = free_port()
-    env = {**env, "TOKENTAPE_BIND": f"{address}:{port}", "EDGE_TASKS": str(tasks_file)}
-    with postgres.clone() as database:
+    env = {
+        "TOKENTAPE_ALLOW_ANONYMOUS": "1",
+        **env,
+        "TOKENTAPE_BIND": f"{address}:{port}",
+        "EDGE_TASKS": str(tasks_file),
+    }
+    with postgres.clone(template) as database:
         server = Server(database.app_url, env, port, arguments=PROGRAM)
         try:
             trio.run(server.start)
             yield Probe(server, tasks_file)
+            server.check_log()
         finally:
             if server.process is not None:
                 server.process.kill()

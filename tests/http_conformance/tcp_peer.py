@@ -1,4 +1,4 @@
-"""A client's end of one TCP connection, without any protocol: what it sends, how it reads, how it leaves."""
+"""A bare TCP client: what it sends, how slowly it reads, and how it disconnects are up to the test."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ READ = 65_536
 
 
 class Peer:
-    """One connection to the server on this machine.
+    """A TCP connection to the server.
 
-    Raises `trio.TooSlowError` where a test waits for bytes that do not come.
+    Raises `trio.TooSlowError` if a test waits for bytes that do not come.
     """
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
@@ -26,7 +26,7 @@ class Peer:
 
     @classmethod
     async def open(cls, port: int, receive_buffer: int | None = None) -> Self:
-        """Connects. `receive_buffer` bounds what the kernel takes for a client that does not read (bytes)."""
+        """Connects. `receive_buffer` (bytes) bounds what the kernel accepts for a client that does not read."""
         sock = trio.socket.socket()
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -47,7 +47,7 @@ class Peer:
         self.sock.close()
 
     async def send(self, data: bytes) -> bool:
-        """Sends all of it; False where the server has ended the connection already."""
+        """Sends all bytes. Returns False if the server has already closed the connection."""
         view = memoryview(data)
         while view:
             try:
@@ -59,7 +59,9 @@ class Peer:
         return True
 
     async def peek(self, seconds: float = 10) -> bytes:
-        """Waits until something is there to read, and leaves it there; b"" at the connection's end."""
+        """Waits until bytes have arrived and returns them without consuming them; b"" at the end of the
+        connection.
+        """
         with trio.fail_after(seconds):
             try:
                 return await self.sock.recv(READ, socket.MSG_PEEK)
@@ -67,7 +69,7 @@ class Peer:
                 return b""
 
     async def read(self, most: int = READ, seconds: float = 10) -> bytes:
-        """Some bytes; b"" at the connection's end, clean or not."""
+        """Reads some bytes; b"" at the end of the connection, also after a reset."""
         with trio.fail_after(seconds):
             try:
                 return await self.sock.recv(most)
@@ -75,7 +77,7 @@ class Peer:
                 return b""
 
     async def read_until(self, end: bytes, seconds: float = 10) -> bytes:
-        """Reads until `end` was there, or the connection is over."""
+        """Reads until `end` has arrived or the connection is closed."""
         data = b""
         with trio.fail_after(seconds):
             while end not in data and (more := await self.read(seconds=seconds)):
@@ -83,7 +85,7 @@ class Peer:
         return data
 
     async def read_all(self, seconds: float = 10) -> bytes:
-        """Reads to the connection's end."""
+        """Reads until the connection is closed."""
         data = b""
         with trio.fail_after(seconds):
             while more := await self.read(seconds=seconds):
@@ -91,16 +93,16 @@ class Peer:
         return data
 
     def half_close(self) -> None:
-        """Says that it will send no more (FIN), and could still read."""
+        """Sends FIN but can still read."""
         with suppress(OSError):  # the server may have been faster
             self.sock.shutdown(socket.SHUT_WR)
 
     def fin(self) -> None:
-        """Closes. What it has not read makes a reset of it: that is the kernel's rule for every client."""
+        """Closes the socket. If unread bytes are left, the kernel sends a reset instead of FIN."""
         self.sock.close()
 
     def rst(self) -> None:
-        """Closes with a reset."""
+        """Closes the socket with a reset."""
         with suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()

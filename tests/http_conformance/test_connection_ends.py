@@ -28,7 +28,7 @@ from .server_probe import Probe, probed
 LEFT_SECONDS = 10.0
 """From the moment a client has left until nothing of its connection is held. On a busy machine."""
 SILENT_SECONDS = 50.0
-"""The head of a request has 20 s and its body 15, a held poll here 3, a stall and an idle connection 5 each."""
+"""Head and body of a request have 6 s here, a held poll 3, a stall and an idle connection 5 each."""
 AT_ONCE = 30
 
 
@@ -156,7 +156,7 @@ async def heartbeats(stream: Connection | Stream) -> bool:
     return False
 
 
-IMPATIENT = {**ENV, "TOKENTAPE_STALL_TIMEOUT": "5", "TOKENTAPE_KEEP_ALIVE": "5"}
+IMPATIENT = {**ENV, "TOKENTAPE_STALL_TIMEOUT": "5", "TOKENTAPE_KEEP_ALIVE": "5", "EDGE_REQUEST_SECONDS": "6"}
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tests.transports.problem_checks import check_problem
 from .server_probe import Probe, probed
 from .tcp_peer import Peer
 
-MOST = 20
+MAX_CONNECTIONS = 20
 SECONDS = 10.0
 Folders = pytest.TempPathFactory
 
@@ -28,7 +28,9 @@ Folders = pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def limited(postgres: Postgres, tmp_path_factory: Folders) -> Iterator[Probe]:
     """A server of twenty connections, which may be idle for long."""
-    with probed(postgres, tmp_path_factory.mktemp("http"), {"TOKENTAPE_MAX_CONNECTIONS": str(MOST)}) as probe:
+    with probed(
+        postgres, tmp_path_factory.mktemp("http"), {"TOKENTAPE_MAX_CONNECTIONS": str(MAX_CONNECTIONS)}
+    ) as probe:
         yield probe
 
 
@@ -80,11 +82,19 @@ async def none_open(probe: Probe) -> None:
 async def test_the_oldest_idle_connection_makes_room(limited: Probe) -> None:
     """In the order in which they became idle; who has a stream, or asked lately, is not touched."""
     await none_open(limited)
-    async with streams(limited.port, 5), idle_connections(limited.port, MOST - 5) as idle:
+    async with streams(limited.port, 5), idle_connections(limited.port, MAX_CONNECTIONS - 5) as idle:
         assert await is_open(idle[0])  # asked again: the second is the oldest now
         async with idle_connections(limited.port, 3):
-            ended = [number for number, connection in enumerate(idle) if await connection.ended_within(0.2)]
-            assert ended == [1, 2, 3]
+            ended: list[int] = []
+
+            async def note_end(number: int, connection: Connection) -> None:
+                if await connection.ended_within(0.5):
+                    ended.append(number)
+
+            async with trio.open_nursery() as nursery:
+                for number, connection in enumerate(idle):
+                    nursery.start_soon(note_end, number, connection)
+            assert sorted(ended) == [1, 2, 3]
             assert (await limited.readers())["sse"] == 5  # this request made room for itself, too
             assert await is_open(idle[0])
 
@@ -92,7 +102,7 @@ async def test_the_oldest_idle_connection_makes_room(limited: Probe) -> None:
 async def test_where_all_are_busy_another_is_told_to_come_back(limited: Probe) -> None:
     """503 with when, in words; the streams stay, and a place that is free again is given away."""
     await none_open(limited)
-    async with streams(limited.port, MOST) as busy:
+    async with streams(limited.port, MAX_CONNECTIONS) as busy:
         for _ in range(3):
             async with await Connection.open(limited.port) as connection:
                 with trio.fail_after(SECONDS):
@@ -108,7 +118,7 @@ async def test_where_all_are_busy_another_is_told_to_come_back(limited: Probe) -
                     if await is_open(connection):
                         break
                 await trio.sleep(0.02)
-        assert (await limited.readers())["sse"] == MOST - 1
+        assert (await limited.readers())["sse"] == MAX_CONNECTIONS - 1
 
 
 async def test_clients_that_say_nothing_shut_nobody_out(limited: Probe) -> None:
@@ -119,7 +129,7 @@ async def test_clients_that_say_nothing_shut_nobody_out(limited: Probe) -> None:
     async def come_again(*, task_status: trio.TaskStatus[None]) -> None:
         while True:
             peers.append(await Peer.open(limited.port))
-            if len(peers) == 2 * MOST:
+            if len(peers) == 2 * MAX_CONNECTIONS:
                 task_status.started()
             await trio.sleep(0.05)
 
@@ -196,23 +206,29 @@ OF_ADDRESS = {"TOKENTAPE_MAX_CONNECTIONS_PER_ADDRESS": "5"}
 
 async def admitted(address: str, port: int, count: int) -> int:
     """How many of so many connections that send half a head each, all at once, are not refused."""
+    kept = 0
+
+    async def wait_for_refusal(sock: trio.socket.SocketType) -> None:
+        nonlocal kept
+        try:
+            await sock.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+            with trio.move_on_after(0.5):
+                await sock.recv(1)  # the refusal, or the end
+                return
+        except OSError:
+            return
+        kept += 1
+
     async with AsyncExitStack() as stack:
-        kept = 0
         sockets = []
         for _ in range(count):
             sock = stack.enter_context(trio.socket.socket())
             await sock.connect((address, port))
             sockets.append(sock)
-        for sock in sockets:
-            try:
-                await sock.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-                with trio.move_on_after(0.3):
-                    await sock.recv(1)  # the refusal, or the end
-                    continue
-                kept += 1
-            except OSError:
-                continue
-        return kept
+        async with trio.open_nursery() as nursery:
+            for sock in sockets:
+                nursery.start_soon(wait_for_refusal, sock)
+    return kept
 
 
 @needs_address
@@ -237,12 +253,12 @@ def test_connections_of_a_proxy_that_is_trusted(postgres: Postgres, tmp_path_fac
 
 # Idle ones
 
-KEEP_ALIVE = 2.0
+KEEP_ALIVE = 1.0
 
 
 @pytest.fixture(scope="module")
 def impatient(postgres: Postgres, tmp_path_factory: Folders) -> Iterator[Probe]:
-    """A server that keeps idle connections for two seconds."""
+    """A server that keeps idle connections for a second."""
     env = {"TOKENTAPE_KEEP_ALIVE": str(KEEP_ALIVE), "TOKENTAPE_HEARTBEAT": "0.5"}
     with probed(postgres, tmp_path_factory.mktemp("http"), env) as probe:
         yield probe
@@ -254,7 +270,7 @@ async def test_an_idle_connection_is_closed_after_its_time(impatient: Probe) -> 
         began = trio.current_time()
         while trio.current_time() - began < 1.5 * KEEP_ALIVE:
             assert await is_open(connection)
-            await trio.sleep(0.1)
+            await trio.sleep(0.05)
         asked_at = trio.current_time()
         assert await connection.ended_within(KEEP_ALIVE + SECONDS)
         assert trio.current_time() - asked_at > 0.8 * KEEP_ALIVE
@@ -278,7 +294,7 @@ async def test_a_stream_or_a_held_poll_is_no_idleness(impatient: Probe) -> None:
         async with Api.open(impatient.port) as api:
             conversation = await api.conversation()
         began = trio.current_time()
-        head = await poll.ask("GET", f"{conversation}/events?after=1&wait=5")
+        head = await poll.ask("GET", f"{conversation}/events?after=1&wait=3")
         assert trio.current_time() - began > 2 * KEEP_ALIVE
         assert head.status == 200
         assert await stream.receive()

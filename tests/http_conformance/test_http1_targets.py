@@ -1,4 +1,7 @@
-"""What a request is for: targets in their four forms, Host, and HEAD on everything (RFC 9112 section 3.2)."""
+"""Request targets and Host in HTTP/1.1 (RFC 9112 section 3.2), and HEAD on every readable address.
+
+A target may be a path, an absolute URL or `*`. Invalid ones get 400, foreign host names are refused in every form.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ import trio
 from tests.clients.api import Api
 from tests.clients.http1 import Connection
 
-from .http1_requests import JSON, Asker, asking
+from .http1_requests import JSON, Http1Client, http1_client
 from .server_probe import Probe
 
 PLACES = ("/healthz", "/v1/conversations")
 
 
 @pytest.fixture
-async def asker(probe: Probe) -> AsyncIterator[Asker]:
-    """A connection of the test's own; behind it there is no traceback in the server's log."""
+async def client(probe: Probe) -> AsyncIterator[Http1Client]:
+    """A client on its own connection. After the test the server's log must hold no traceback."""
     before = len(probe.server.logged())
-    async with asking(probe.port) as asker:
-        yield asker
+    async with http1_client(probe.port) as client:
+        yield client
     logged = probe.server.logged()[before:]
     assert "Traceback" not in logged, logged[:4_000]
 
@@ -31,34 +34,33 @@ async def asker(probe: Probe) -> AsyncIterator[Asker]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "evil.example", "localhost:1"])
 @pytest.mark.parametrize("scheme", ["http", "HTTP"])
-async def test_the_authority_of_a_target_takes_the_place_of_host(asker: Asker, host: str, scheme: str) -> None:
-    """Also where the name is checked; whatever Host says is not looked at."""
-    target = f"{scheme}://{asker.authority}/v1/conversations?limit=1"
-    answer = await asker.ask("GET", target, {"Host": host})
+async def test_authority_of_an_absolute_target_replaces_host(client: Http1Client, host: str, scheme: str) -> None:
+    """The check of allowed hosts uses it too; the Host header is ignored."""
+    target = f"{scheme}://{client.authority}/v1/conversations?limit=1"
+    answer = await client.ask("GET", target, {"Host": host})
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
 
 
-async def test_a_foreign_authority_is_refused_whatever_host_says(asker: Asker) -> None:
-    """A name that points here is refused in every form."""
-    (await asker.ask("GET", "http://evil.example/v1/conversations")).problem(403, 421)
-    (await asker.ask("POST", "http://evil.example/v1/conversations", JSON, b"{}")).problem(403, 421)
+async def test_foreign_authority_is_refused_whatever_host_says(client: Http1Client) -> None:
+    """A foreign name that resolves to this server (DNS rebinding) is refused in every form."""
+    (await client.ask("GET", "http://evil.example/v1/conversations")).problem(403, 421)
+    (await client.ask("POST", "http://evil.example/v1/conversations", JSON, b"{}")).problem(403, 421)
 
 
-async def test_the_origin_is_compared_with_the_authority(asker: Asker) -> None:
-    """The page of the server's own."""
-    target = f"http://{asker.authority}/v1/conversations"
-    own = {**JSON, "Origin": f"http://{asker.authority}", "Host": "localhost"}
-    assert (await asker.ask("POST", target, own, b"{}")).status == 201
+async def test_origin_is_compared_with_the_authority_of_the_target(client: Http1Client) -> None:
+    """The server's own page is accepted although its Host header has another name."""
+    target = f"http://{client.authority}/v1/conversations"
+    own = {**JSON, "Origin": f"http://{client.authority}", "Host": "localhost"}
+    assert (await client.ask("POST", target, own, b"{}")).status == 201
     foreign = {**JSON, "Origin": "http://evil.example", "Host": "evil.example"}
-    (await asker.ask("POST", target, foreign, b"{}")).problem(403)
+    (await client.ask("POST", target, foreign, b"{}")).problem(403)
 
 
 @pytest.mark.parametrize("rest", ["", "?x=1", "/?x=1"])
-async def test_an_absolute_target_without_a_path(asker: Asker, rest: str) -> None:
-    """It means `/`: the same answer."""
-    plain = await asker.ask("GET", "/?x=1")
-    answer = await asker.ask("GET", f"http://{asker.authority}{rest}")
+async def test_absolute_target_without_a_path_means_root(client: Http1Client, rest: str) -> None:
+    plain = await client.ask("GET", "/?x=1")
+    answer = await client.ask("GET", f"http://{client.authority}{rest}")
     assert answer.status == plain.status
     assert answer.headers["content-type"] == plain.headers["content-type"]
 
@@ -90,89 +92,84 @@ async def test_an_absolute_target_without_a_path(asker: Asker, rest: str) -> Non
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_target_that_is_none(asker: Asker, method: str, target: str) -> None:
-    """400 in words, whoever asks; nothing raises."""
-    answer = await asker.ask(method, target, JSON if method == "POST" else {}, b"{}" if method == "POST" else b"")
+async def test_invalid_target_gets_400(client: Http1Client, method: str, target: str) -> None:
+    """With a problem document, and without an exception in the server."""
+    answer = await client.ask(method, target, JSON if method == "POST" else {}, b"{}" if method == "POST" else b"")
     answer.problem(400)
 
 
-async def test_an_empty_target(asker: Asker) -> None:
-    """The same."""
-    await asker.send(b"GET  HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    (await asker.answer()).problem(400)
+async def test_empty_target_gets_400(client: Http1Client) -> None:
+    await client.send(b"GET  HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    (await client.answer()).problem(400)
 
 
 @pytest.mark.parametrize(
     "target", ["//evil.example/healthz", "/%zz", "/%", "/%00", "/..%2f", "/./healthz", "/;x", "/|"]
 )
-async def test_strange_paths_are_only_unknown(asker: Asker, target: str) -> None:
-    """404, or 400 for what is no URL; never a redirect."""
-    (await asker.ask("GET", target)).problem(400, 404)
+async def test_unusual_paths_get_404_or_400_and_never_a_redirect(client: Http1Client, target: str) -> None:
+    (await client.ask("GET", target)).problem(400, 404)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "evil.example"])
-async def test_options_of_the_server(asker: Asker, host: str) -> None:
-    """`OPTIONS *` asks whether it is there (section 3.2.4)."""
-    await asker.send(asker.request("OPTIONS", "*", {"Host": host}))
-    answer = await asker.answer("OPTIONS")
+async def test_options_asterisk_is_answered_without_a_body(client: Http1Client, host: str) -> None:
+    """RFC 9112 section 3.2.4."""
+    await client.send(client.request("OPTIONS", "*", {"Host": host}))
+    answer = await client.answer("OPTIONS")
     assert answer.status in (200, 204)
     assert answer.body == b""
-    assert (await asker.ask("GET", "/healthz")).status == 200
+    assert (await client.ask("GET", "/healthz")).status == 200
 
 
 # Host (section 3.2)
 
 
+INVALID_HOSTS: dict[str, dict[str, str]] = {
+    "none": {"Host": ""},
+    "two of one value": {"Host": "127.0.0.1", "host": "127.0.0.1"},
+    "two of two values": {"Host": "127.0.0.1", "host": "evil.example"},
+    **{
+        host: {"Host": host}
+        for host in (
+            "127.0.0.1 evil.example",
+            "127.0.0.1, evil.example",
+            "[::1",
+            "::1]",
+            "[::1]evil.example",
+            "evil.example@127.0.0.1",
+            "127.0.0.1/evil.example",
+            "127.0.0.1?x",
+            "127.0.0.1#x",
+            "127.0.0.1:port",
+            "127.0.0.1:80:80",
+            "http://127.0.0.1",
+            "127.0.0.1\\x",
+            "a\tb",
+        )
+    },
+}
+"""Host is missing, is there twice, or is no host name."""
+
+
+@pytest.mark.parametrize("headers", INVALID_HOSTS.values(), ids=INVALID_HOSTS)
 @pytest.mark.parametrize("target", PLACES)
-async def test_no_host(asker: Asker, target: str) -> None:
-    """400 (section 3.2), at every address."""
-    (await asker.ask("GET", target, {"Host": ""})).problem(400)
-
-
-@pytest.mark.parametrize("second", ["127.0.0.1", "evil.example"])
-@pytest.mark.parametrize("target", PLACES)
-async def test_two_hosts(asker: Asker, target: str, second: str) -> None:
-    """400, also for one name twice."""
-    (await asker.ask("GET", target, {"Host": "127.0.0.1", "host": second})).problem(400)
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "127.0.0.1 evil.example",
-        "127.0.0.1, evil.example",
-        "[::1",
-        "::1]",
-        "[::1]evil.example",
-        "evil.example@127.0.0.1",
-        "127.0.0.1/evil.example",
-        "127.0.0.1?x",
-        "127.0.0.1#x",
-        "127.0.0.1:port",
-        "127.0.0.1:80:80",
-        "http://127.0.0.1",
-        "127.0.0.1\\x",
-        "a\tb",
-    ],
-)
-@pytest.mark.parametrize("target", PLACES)
-async def test_a_host_that_is_none(asker: Asker, target: str, host: str) -> None:
-    """400 (section 3.2: "a Host header field with an invalid field value"), at every address."""
-    (await asker.ask("GET", target, {"Host": host})).problem(400)
+async def test_missing_repeated_or_invalid_host_gets_400(
+    client: Http1Client, target: str, headers: dict[str, str]
+) -> None:
+    """RFC 9112 section 3.2 demands 400 for all three."""
+    (await client.ask("GET", target, headers)).problem(400)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "[::2]", "127.0.0.2:80", "x_y"])
-async def test_a_host_that_is_another_ones(asker: Asker, host: str) -> None:
-    """Refused as such, and the connection serves on."""
-    (await asker.ask("GET", "/v1/conversations", {"Host": host})).problem(403, 421)
-    assert (await asker.ask("GET", "/healthz")).status == 200
+async def test_foreign_host_is_refused_and_the_connection_goes_on(client: Http1Client, host: str) -> None:
+    (await client.ask("GET", "/v1/conversations", {"Host": host})).problem(403, 421)
+    assert (await client.ask("GET", "/healthz")).status == 200
 
 
 # HEAD (RFC 9110 section 9.3.2)
 
 
-async def addresses(port: int) -> list[str]:
-    """Every address that can be read, with ids of things that are there; the events in their three forms."""
+async def readable_addresses(port: int) -> list[str]:
+    """Every address in `/openapi.json` that has a GET, with existing ids; event logs in their three forms."""
     async with Api.open(port) as api:
         document = (await api.http.get("/openapi.json")).json()
         generation = await api.generate()
@@ -197,12 +194,12 @@ CHANGES = {"date", "x-request-id", "transfer-encoding"}
 ALWAYS = {"content-type", "cache-control", "etag", "vary", "location", "retry-after", "x-accel-buffering", "allow"}
 
 
-async def test_head_is_get_without_a_body(asker: Asker, probe: Probe) -> None:
-    """The same status and headers; no length where GET gives none; and the connection serves on."""
-    for target in await addresses(probe.port):
+async def test_head_has_status_and_headers_of_get(client: Http1Client, probe: Probe) -> None:
+    """HEAD has no Content-Length where GET has none, and the connection can be used again."""
+    for target in await readable_addresses(probe.port):
         async with await Connection.open(probe.port) as connection:
             got = await connection.ask("GET", target)
-        answer = await asker.ask("HEAD", target)
+        answer = await client.ask("HEAD", target)
         assert answer.status == got.status, target
         for name, value in answer.headers.items():
             if name in CHANGES or (target == "/metrics" and name == "content-length"):
@@ -212,14 +209,14 @@ async def test_head_is_get_without_a_body(asker: Asker, probe: Probe) -> None:
         assert answer.headers.get("content-length") != "0", target
 
 
-async def test_nothing_follows_the_answer_to_head(probe: Probe) -> None:
-    """Not a byte, in whatever form the body would have been."""
-    for target in await addresses(probe.port):
-        async with asking(probe.port) as asker:
-            await asker.send(asker.request("HEAD", target, {"Connection": "close"}))
+async def test_response_to_head_ends_after_its_headers(probe: Probe) -> None:
+    """Not one byte of a body may follow, in any form."""
+    for target in await readable_addresses(probe.port):
+        async with http1_client(probe.port) as client:
+            await client.send(client.request("HEAD", target, {"Connection": "close"}))
             received = b""
             with trio.fail_after(10):
-                while more := await asker.connection.raw():
+                while more := await client.connection.raw():
                     received += more
         head, end, rest = received.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 ")

@@ -1,4 +1,7 @@
-"""Clients that leave in an awkward moment, hundreds of times: nothing is left of any, so nothing adds up."""
+"""Hundreds of clients that disconnect at awkward moments.
+
+Afterwards the server must hold no socket and no stream place of any of them, or they would add up.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ AT_ONCE = 25
 SECONDS = 15.0
 
 
-async def many(count: int, one: Callable[[], Awaitable[None]]) -> None:
-    """Does it so often, many at once."""
+async def run_many(count: int, one: Callable[[], Awaitable[None]]) -> None:
+    """Runs the function `count` times, at most `AT_ONCE` at a time."""
     limiter = trio.CapacityLimiter(AT_ONCE)
 
     async def limited() -> None:
@@ -34,8 +37,10 @@ async def many(count: int, one: Callable[[], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def nothing_left(probe: Probe, logs: Logs) -> AsyncIterator[None]:
-    """Behind what happens in the context no stream place and no descriptor may stay; and the server answers."""
+async def check_nothing_left(probe: Probe, logs: Logs) -> AsyncIterator[None]:
+    """Checks that the code in the context leaves no open stream and no socket, and that the server still
+    answers.
+    """
     await probe.check_answers(logs.small)
     readers, sockets = Counter(await probe.readers()), probe.forgotten()
     yield
@@ -49,8 +54,8 @@ async def nothing_left(probe: Probe, logs: Logs) -> AsyncIterator[None]:
     await probe.check_answers(logs.small)
 
 
-async def test_websockets_that_are_reset_with_commands_on_their_way(probe: Probe, logs: Logs) -> None:
-    """A hundred: forty commands each that wait for an answer, behind a log that is not read."""
+async def test_websockets_reset_with_unanswered_commands_leave_nothing(probe: Probe, logs: Logs) -> None:
+    """A hundred connections, each with forty commands in progress behind a log that it does not read."""
     head = [f"GET {logs.large}/ws?after=0 HTTP/1.1", f"Host: 127.0.0.1:{probe.port}"]
     head += [f"{name}: {value}" for name, value in UPGRADE.items()]
     request = "\r\n".join([*head, "", ""]).encode()
@@ -67,12 +72,12 @@ async def test_websockets_that_are_reset_with_commands_on_their_way(probe: Probe
                     await trio.sleep(0.05)
             peer.rst()
 
-    async with nothing_left(probe, logs):
-        await many(100, reset_with_commands)
+    async with check_nothing_left(probe, logs):
+        await run_many(100, reset_with_commands)
 
 
-async def test_streams_with_a_stray_line_end_behind_their_request(probe: Probe, logs: Logs) -> None:
-    """Two hundred: clients of old send one behind a body; then they read once, and go."""
+async def test_streams_with_a_stray_line_end_after_the_request_leave_nothing(probe: Probe, logs: Logs) -> None:
+    """Some old clients send CRLF after a request. Two hundred such clients read once and disconnect."""
     request = (
         f"GET /v1/diagnostics/stream?chunks=200&interval=0.05 HTTP/1.1\r\nHost: 127.0.0.1:{probe.port}\r\n\r\n\r\n"
     )
@@ -82,5 +87,5 @@ async def test_streams_with_a_stray_line_end_behind_their_request(probe: Probe, 
             await peer.send(request.encode())
             assert (await peer.read()).startswith(b"HTTP/1.1 200 ")
 
-    async with nothing_left(probe, logs):
-        await many(200, read_once)
+    async with check_nothing_left(probe, logs):
+        await run_many(200, read_once)

@@ -1,29 +1,36 @@
-"""Request bodies at and over their limit: a refusal reaches its client, even one that first sends all."""
+"""Request bodies at the size limit, over it, too slow, and cut off.
+
+A refusal must be readable even by a client that sends its whole body first.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trio
 
 from tests.clients.api import Api
+from tests.harness.databases import Postgres
 
-from .http1_requests import JSON, asking
-from .server_probe import Probe
+from .conftest import ENV
+from .http1_requests import JSON, http1_client
+from .server_probe import Probe, probed
 
-MOST = 1_048_576
+MAX_BODY = 1_048_576
 """`TOKENTAPE_MAX_BODY` where it is not set."""
 CHUNK = 60_000
 
 
 def message(size: int) -> bytes:
-    """The body of a message, of so many bytes: with blanks behind its JSON."""
+    """The JSON of a message, padded with blanks to that number of bytes."""
     return json.dumps({"role": "user", "content": "all of it"}).encode().ljust(size)
 
 
 def framed(body: bytes, chunked: bool) -> tuple[dict[str, str], bytes]:
-    """Its headers, and what is sent."""
+    """Headers and bytes that send this body, with Content-Length or in chunks."""
     if not chunked:
         return {**JSON, "Content-Length": str(len(body))}, body
     parts = [body[at : at + CHUNK] for at in range(0, len(body), CHUNK)]
@@ -32,12 +39,11 @@ def framed(body: bytes, chunked: bool) -> tuple[dict[str, str], bytes]:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_of_the_largest_size(probe: Probe, chunked: bool) -> None:
-    """Taken, to the last byte."""
+async def test_body_of_exactly_the_maximum_size_is_accepted(probe: Probe, chunked: bool) -> None:
     async with Api.open(probe.port) as api:
         conversation = await api.conversation()
-        headers, sent = framed(message(MOST), chunked)
-        async with asking(probe.port) as asker:
+        headers, sent = framed(message(MAX_BODY), chunked)
+        async with http1_client(probe.port) as asker:
             answer = await asker.ask("POST", f"{conversation}/messages", headers, sent)
             assert answer.status == 201, answer.body[:300]
             assert (await asker.ask("GET", "/healthz")).status == 200
@@ -45,26 +51,26 @@ async def test_a_body_of_the_largest_size(probe: Probe, chunked: bool) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize("size", [MOST + 1, 5 * MOST])
-async def test_a_body_that_is_too_large(probe: Probe, size: int, chunked: bool) -> None:
-    """413 with the limit, readable by a client that first sends all of it; nothing is recorded."""
+@pytest.mark.parametrize("size", [MAX_BODY + 1, 5 * MAX_BODY])
+async def test_too_large_body_gets_413_with_the_limit(probe: Probe, size: int, chunked: bool) -> None:
+    """A client that sends everything first can read it. Nothing is recorded."""
     async with Api.open(probe.port) as api:
         conversation = await api.conversation()
         headers, sent = framed(message(size), chunked)
-        async with asking(probe.port) as asker:
+        async with http1_client(probe.port) as asker:
             with trio.fail_after(20):
                 answer = await asker.ask("POST", f"{conversation}/messages", headers, sent)
         answer.problem(413)
-        assert json.loads(answer.body)["limit"] == MOST
+        assert json.loads(answer.body)["limit"] == MAX_BODY
         assert len(await api.log(conversation)) == 1
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_client_that_never_stops_sending(probe: Probe, chunked: bool) -> None:
-    """It is told soon, and its connection ended, though it goes on; nothing of what it sends is kept."""
+async def test_client_that_never_stops_sending_gets_413_and_is_cut(probe: Probe, chunked: bool) -> None:
+    """The server stores nothing of what it sends."""
     before = probe.memory()
     headers = {**JSON, **({"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(10**12)})}
-    async with asking(probe.port) as asker:
+    async with http1_client(probe.port) as asker:
 
         async def send_for_ever(*, task_status: trio.TaskStatus[None]) -> None:
             await asker.send(asker.request("POST", "/v1/conversations", headers))
@@ -86,9 +92,16 @@ async def test_a_client_that_never_stops_sending(probe: Probe, chunked: bool) ->
     assert probe.memory() - before < 16_000_000
 
 
-async def test_a_body_that_stops_coming(probe: Probe) -> None:
-    """408 in words after its time, and the connection is closed: the rest may come yet, and is no request."""
-    async with asking(probe.port) as asker:
+@pytest.fixture
+def server_with_short_body_timeout(postgres: Postgres, tmp_path: Path) -> Iterator[Probe]:
+    """A server that waits two seconds for a request body."""
+    with probed(postgres, tmp_path, {**ENV, "EDGE_REQUEST_SECONDS": "2"}) as probe:
+        yield probe
+
+
+async def test_body_that_stops_arriving_gets_408(server_with_short_body_timeout: Probe) -> None:
+    """The connection is closed, because the rest might still arrive and be read as a request."""
+    async with http1_client(server_with_short_body_timeout.port) as asker:
         await asker.send(asker.request("POST", "/v1/conversations", {**JSON, "Content-Length": "50"}) + b'{"title')
         with trio.fail_after(30):
             head = await asker.connection.head()
@@ -99,12 +112,12 @@ async def test_a_body_that_stops_coming(probe: Probe) -> None:
         assert await asker.ended()
 
 
-async def test_a_client_that_goes_in_the_middle_of_its_body(probe: Probe) -> None:
-    """Nothing is recorded of half a request, and nothing raised."""
+async def test_disconnect_within_a_body_records_nothing(probe: Probe) -> None:
+    """And the server logs no traceback."""
     async with Api.open(probe.port) as api:
         conversation = await api.conversation()
         for size in (0, 1, 20):
-            async with asking(probe.port) as asker:
+            async with http1_client(probe.port) as asker:
                 head = asker.request("POST", f"{conversation}/messages", {**JSON, "Content-Length": "40"})
                 await asker.send(head + message(40)[:size])
         assert len(await api.log(conversation)) == 1

@@ -1,4 +1,7 @@
-"""SIGTERM with every kind of reader there, and with clients that take or say nothing: a clean end, in time."""
+"""SIGTERM while clients read streams, hold polls, keep WebSockets open, or do not read at all.
+
+Every reader must get a clean end, and the process must exit with status 0 within its stop timeout.
+"""
 
 from __future__ import annotations
 
@@ -27,31 +30,31 @@ from .tcp_peer import Peer
 
 STOP_SECONDS = 6.0
 SLACK_SECONDS = 2.0
-"""For a busy machine, and the interpreter's own end."""
+"""Added for a busy machine and for the interpreter's own exit."""
 PATIENCE = STOP_SECONDS + SLACK_SECONDS
 Begun = Callable[[], None]
-"""A reader calls it when its answer has begun, or its request is out."""
+"""A reader calls it once its response has started, or its request is sent."""
 
 
 @pytest.fixture
-def stopping(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
-    """A server of the test's own."""
+def server_to_stop(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probe]:
+    """A new server process for each test."""
     env = {"TOKENTAPE_STOP_TIMEOUT": str(STOP_SECONDS)}
     with probed(postgres, tmp_path_factory.mktemp("http"), env) as probe:
         yield probe
 
 
 @pytest.fixture
-def logs(stopping: Probe) -> Logs:
-    """Conversations on it."""
-    return trio.run(make_logs, stopping.port)
+def logs(server_to_stop: Probe) -> Logs:
+    """Conversations on that server."""
+    return trio.run(make_logs, server_to_stop.port)
 
 
 # Readers: each reads to the end of its answer, which has to be a clean one
 
 
 def check_poll(status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """The end of a poll that was held: what there is, or that it could not be held; never a wait made up."""
+    """A held poll ends with an empty page, or with 503 and Retry-After; never after a made-up wait."""
     if status == 503:
         assert int(headers["retry-after"]) >= 1
     else:
@@ -60,7 +63,7 @@ def check_poll(status: int, headers: Mapping[str, str], body: bytes) -> None:
 
 
 async def http1_stream(port: int, logs: Logs, form: str, begun: Begun) -> None:
-    """An SSE or NDJSON stream: its last chunk comes, and then the end of the connection."""
+    """An SSE or NDJSON stream: its last chunk arrives, then the connection is closed."""
     async with await Connection.open(port) as connection:
         assert (await connection.ask("GET", f"{logs.quiet}/events?format={form}&after=now")).status == 200
         start = await connection.receive()
@@ -70,7 +73,7 @@ async def http1_stream(port: int, logs: Logs, form: str, begun: Begun) -> None:
 
 
 async def http1_poll(port: int, logs: Logs, form: str, begun: Begun) -> None:
-    """A poll that is held: it is answered, and the connection is closed."""
+    """A held poll: it is answered, then the connection is closed."""
     async with await Connection.open(port) as connection:
         begun()
         head = await connection.ask("GET", f"{logs.quiet}/events?after=1&wait=50")
@@ -79,7 +82,7 @@ async def http1_poll(port: int, logs: Logs, form: str, begun: Begun) -> None:
 
 
 async def http1_websocket(port: int, logs: Logs, form: str, begun: Begun) -> None:
-    """Closed with 1012: the service restarts."""
+    """A WebSocket: closed with 1012 (service restart)."""
     async with talk(port, logs.quiet) as socket:
         await socket.until("caught_up")
         begun()
@@ -87,7 +90,7 @@ async def http1_websocket(port: int, logs: Logs, form: str, begun: Begun) -> Non
 
 
 async def http2_stream(port: int, logs: Logs, form: str, begun: Begun) -> None:
-    """The stream's end, and the connection's in words."""
+    """An SSE or NDJSON stream: it ends, then the connection ends with GOAWAY."""
     async with connect(port) as connection:
         stream = await connection.request("GET", f"{logs.quiet}/events?format={form}&after=now")
         assert (await stream.head()).status == 200
@@ -98,7 +101,7 @@ async def http2_stream(port: int, logs: Logs, form: str, begun: Begun) -> None:
 
 
 async def http2_poll(port: int, logs: Logs, form: str, begun: Begun) -> None:
-    """The same for a poll."""
+    """A held poll over HTTP/2."""
     async with connect(port) as connection:
         stream = await connection.request("GET", f"{logs.quiet}/events?after=1&wait=50")
         begun()
@@ -108,7 +111,7 @@ async def http2_poll(port: int, logs: Logs, form: str, begun: Begun) -> None:
 
 
 async def http2_websocket(port: int, logs: Logs, form: str, begun: Begun) -> None:
-    """The same for a WebSocket."""
+    """A WebSocket over HTTP/2."""
     async with connect(port) as connection:
         socket = await opened(connection, f"{logs.quiet}/ws?after=now")
         begun()
@@ -121,7 +124,7 @@ async def http2_websocket(port: int, logs: Logs, form: str, begun: Begun) -> Non
 
 
 async def check_goaway(connection: Http2Connection) -> None:
-    """The server ends the connection, having said GOAWAY."""
+    """Checks that the server ended the connection with GOAWAY and no error."""
     await connection.ended()
     assert connection.goaway is not None
     assert connection.goaway.error_code == 0
@@ -141,7 +144,7 @@ READERS: list[tuple[Read, str]] = [
 
 
 async def stop_with_readers(probe: Probe, logs: Logs) -> None:
-    """Three readers of each kind, and SIGTERM when all have begun: each has its clean end, and the process too."""
+    """Starts three readers of each kind, sends SIGTERM once all have started, and checks how all of them end."""
     ready = 0
 
     def begun() -> None:
@@ -158,7 +161,7 @@ async def stop_with_readers(probe: Probe, logs: Logs) -> None:
 
 
 async def check_stops(probe: Probe) -> None:
-    """SIGTERM: the process ends by itself, in time, and has nothing to complain of."""
+    """Sends SIGTERM and checks that the process ends in time, with status 0 and without a traceback."""
     process = probe.server.process
     assert process is not None
     began = time.monotonic()
@@ -171,14 +174,14 @@ async def check_stops(probe: Probe) -> None:
     assert "Traceback" not in probe.server.logged()
 
 
-async def test_readers_of_every_kind(stopping: Probe, logs: Logs) -> None:
-    """Streams, held polls and WebSockets on both protocols end cleanly when the server is told to stop."""
-    await stop_with_readers(stopping, logs)
+async def test_every_kind_of_reader_ends_cleanly(server_to_stop: Probe, logs: Logs) -> None:
+    """Streams, held polls and WebSockets on both protocols."""
+    await stop_with_readers(server_to_stop, logs)
 
 
-async def test_readers_beside_clients_that_take_and_say_nothing(stopping: Probe, logs: Logs) -> None:
-    """Those cannot be told; they cost the others nothing, and the stop no more than its time."""
-    port = stopping.port
+async def test_readers_end_cleanly_beside_stalled_and_silent_clients(server_to_stop: Probe, logs: Logs) -> None:
+    """Those clients cannot be told anything, but must delay neither the others nor the stop."""
+    port = server_to_stop.port
     async with AsyncExitStack() as stack:
 
         async def peer(said: str, *, small: bool = False, answered: bool = False) -> None:
@@ -204,17 +207,17 @@ async def test_readers_beside_clients_that_take_and_say_nothing(stopping: Probe,
             for form in ("sse", "ndjson", "json"):
                 await (await stalled.request("GET", f"{large}={form}")).head()
             await opened(stalled, f"{logs.large}/ws?after=0")
-        await stop_with_readers(stopping, logs)
+        await stop_with_readers(server_to_stop, logs)
 
 
-async def test_clients_that_take_nothing_alone(stopping: Probe, logs: Logs) -> None:
-    """Only they are left: still no later than the stop's time."""
+async def test_stalled_clients_alone_do_not_delay_the_stop(server_to_stop: Probe, logs: Logs) -> None:
+    """The process ends within the stop timeout."""
     async with AsyncExitStack() as stack:
         for _ in range(5):
-            peer = await stack.enter_async_context(await Peer.open(stopping.port, SMALL_BUFFER))
+            peer = await stack.enter_async_context(await Peer.open(server_to_stop.port, SMALL_BUFFER))
             target = f"{logs.large}/events?format=sse"
             await peer.send(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
             await peer.peek()
-            stalled = await stack.enter_async_context(connect(stopping.port, window=0))
+            stalled = await stack.enter_async_context(connect(server_to_stop.port, window=0))
             await (await stalled.request("GET", target)).head()
-        await check_stops(stopping)
+        await check_stops(server_to_stop)

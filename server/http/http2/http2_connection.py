@@ -31,9 +31,8 @@ from server.http.connection import AcceptedConnection
 from server.http.connection_limits import TokenBucket
 from server.http.http1.http1_parser import check_head, check_method, check_size
 from server.http.http2.http2_limits import MAX_STREAMS, check_headers, new_h2_connection
-from server.http.http2.http2_send_buffer import SendState
 from server.http.http2.http2_stream import Http2Stream
-from server.http.http2.http2_writer import Http2Writer
+from server.http.http2.http2_writer import Http2Writer, SendBuffer, SendState
 from server.observability import logs
 from server.problem import Problem
 
@@ -68,7 +67,7 @@ class Http2Connection:
         try:
             async with trio.open_nursery() as self._nursery:
                 self._connection.http = self
-                self._nursery.start_soon(self._writer.run, self.forget)
+                self._nursery.start_soon(self._writer.run, self._all_sent)
                 try:
                     if data:
                         await self._take_bytes(data)
@@ -281,7 +280,7 @@ class Http2Connection:
 
     def queue(self, stream: Http2Stream) -> None:
         """See `StreamConnection`."""
-        self._writer.queue(stream)
+        self._writer.queue(stream.send_buffer)
 
     def acknowledge(self, stream_id: int, size: int) -> None:
         """See `StreamConnection`."""
@@ -297,7 +296,7 @@ class Http2Connection:
             self._reset(stream.stream_id, ErrorCodes.INTERNAL_ERROR)
             stream.send_buffer.close()
         if stream.send_buffer.state is SendState.ENDING:
-            self._writer.queue(stream)  # the writer calls this again when the last byte is sent
+            self._writer.queue(stream.send_buffer)  # the writer calls this again when the last byte is sent
             return
         del self._streams[stream.stream_id]
         stream.settle_window()
@@ -307,6 +306,11 @@ class Http2Connection:
             self.server.table.idle(self._connection, trio.current_time())
             if self._goaway_sent:
                 self._nursery.start_soon(self._end_when_sent)
+
+    def _all_sent(self, buffer: SendBuffer) -> None:
+        stream = self._streams.get(buffer.stream_id)
+        if stream is not None:
+            self.forget(stream)
 
     def _reset(self, stream_id: int, code: ErrorCodes) -> None:
         """Sends RST_STREAM, unless the stream is closed."""
@@ -319,7 +323,7 @@ class Http2Connection:
     def _window_grown(self, streams: Sequence[Http2Stream]) -> None:
         for stream in streams:
             if len(stream.send_buffer):
-                self._writer.queue(stream)
+                self._writer.queue(stream.send_buffer)
 
 
 def _well_formed(headers: Sequence[tuple[bytes, bytes]], *, trailers: bool = False) -> bool:

@@ -1,7 +1,7 @@
 """h2's connection (h2 4.4), adapted: what a client may do, and that one stream's fault ends no other stream.
 
 Owns the limits that are announced to clients, and every use of h2's private names
-(tests/http/test_private_names.py holds them). It must not know sockets or ASGI.
+(tests/http/test_library_internals.py holds them). It must not know sockets or ASGI.
 """
 
 from collections.abc import Iterable

@@ -21,7 +21,7 @@ from server.http.asgi import (
     problem_messages,
 )
 from server.http.connection import GRACE_SECONDS, ServerState, WakeSignal
-from server.http.http2.http2_send_buffer import SendBuffer, SendState
+from server.http.http2.http2_writer import SendBuffer, SendState
 from server.http.transport import SLICE_BYTES
 from server.http.websocket import WebSocket, WebSocketHandshake
 from server.observability import logs
@@ -108,7 +108,7 @@ class Http2Stream:
         problem: Problem | None = None,
     ) -> None:
         self.stream_id = stream_id
-        self.send_buffer = SendBuffer(connection.server.budget)
+        self.send_buffer = SendBuffer(stream_id, connection.server.budget)
         self.running = True
         self.endless = self.malformed = False
         self.task_scope = trio.CancelScope()

@@ -1,6 +1,6 @@
-"""The names of libraries that are none of their public ones, and that this server leans on: each is still there.
+"""Private attributes of h2, Quart and Hypercorn that this server relies on.
 
-An upgrade that moves one fails here, by name, and not in front of a client.
+If an upgrade of a library renames one of them, the test of that name fails here, before a client notices.
 """
 
 import inspect
@@ -17,21 +17,21 @@ from quart_trio.wrappers.request import TrioBody
 from server.http.http2.http2_limits import LimitedH2Connection, new_h2_connection
 
 
-def test_h2_keeps_unfinished_frames_where_we_look() -> None:
+def test_h2_keeps_incomplete_frames_in_incoming_buffer() -> None:
     connection = H2Connection(H2Configuration(client_side=False))
     connection.initiate_connection()
     connection.receive_data(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x06\x04")
     assert bytes(connection.incoming_buffer._data) == b"\x00\x00\x06\x04"
 
 
-def test_h2_forgets_closed_streams_by_a_number_of_the_class() -> None:
+def test_h2_limits_closed_streams_by_a_class_attribute() -> None:
     assert H2Connection.MAX_CLOSED_STREAMS > LimitedH2Connection.MAX_CLOSED_STREAMS
     assert "MAX_CLOSED_STREAMS" in inspect.getsource(H2Connection)
     assert isinstance(new_h2_connection().streams, dict)
 
 
-def test_h2_settings_change_with_lists_in_them() -> None:
-    """They stand in place of deques."""
+def test_h2_settings_work_with_lists_instead_of_deques() -> None:
+    """This server replaces h2's deques of setting values by lists."""
     settings = new_h2_connection().remote_settings
     assert all(isinstance(values, list) for values in settings._settings.values())
     assert isinstance(settings, Settings)
@@ -42,11 +42,11 @@ def test_h2_settings_change_with_lists_in_them() -> None:
     assert settings.initial_window_size == 7
 
 
-def test_h2_asks_its_settings_how_many_streams_may_be_open() -> None:
+def test_h2_takes_its_stream_limit_from_local_settings() -> None:
     assert new_h2_connection().local_settings.max_concurrent_streams == 512
 
 
-def test_quart_runs_requests_by_the_classes_we_put_there() -> None:
+def test_quart_uses_the_connection_classes_we_replace() -> None:
     for name in ("asgi_http_class", "asgi_websocket_class", "request_class"):
         assert hasattr(Quart, name), name
     for kind, names in (
@@ -62,8 +62,8 @@ def test_quart_runs_requests_by_the_classes_we_put_there() -> None:
         assert f"self.{name} =" in inspect.getsource(TrioASGIWebsocketConnection.__init__)
 
 
-def test_nothing_is_put_into_the_modules_of_hypercorn() -> None:
-    """Whose server is not on the way; only its types are."""
+def test_hypercorn_modules_are_not_patched() -> None:
+    """This project uses only Hypercorn's types, not its server."""
     import hypercorn.protocol
     import hypercorn.protocol.h11
 
@@ -73,8 +73,8 @@ def test_nothing_is_put_into_the_modules_of_hypercorn() -> None:
         assert vars(module)[name].__module__.startswith("hypercorn.")
 
 
-def test_h2_makes_its_streams_where_we_give_them_their_class() -> None:
-    """And asks them for the length of a body by the names that ours have."""
+def test_h2_creates_streams_by_the_method_we_override() -> None:
+    """h2 also tracks the length of a body by methods of the names that our stream class overrides."""
     for name in ("_initialize_content_length", "_track_content_length"):
         assert f"self.{name}(" in inspect.getsource(H2Stream)
     connection = new_h2_connection()

@@ -1,4 +1,8 @@
-"""HTTP/1.1 over a socket with apps that a real server's would never be: order, cuts, ends, what is counted."""
+"""HTTP/1.1 connections over a real socket, with ASGI apps that misbehave on purpose.
+
+Covers the order of pipelined responses, clients that disconnect, apps that fail, request bodies, idle and
+overdue connections, and the memory held for responses that a client does not read.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,16 @@ import trio
 
 from server.http import HttpOptions
 from server.http import connection as connection_module
-from tests.http.http_server import answer, serving, until
+from tests.http.http_server import send_response, serving, wait_until
 
 
 def request(path: str = "/", *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
+    """The bytes of a request without a body."""
     return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: x", *headers, "", ""]).encode()
 
 
 async def read_all(stream: trio.SocketStream, seconds: float = 10) -> bytes:
-    """Until the server's end."""
+    """Reads until the server closes the connection; a reset adds `<reset>`."""
     got = b""
     with trio.fail_after(seconds):
         try:
@@ -31,6 +36,7 @@ async def read_all(stream: trio.SocketStream, seconds: float = 10) -> bytes:
 
 
 async def read_until(stream: trio.SocketStream, words: bytes, seconds: float = 10) -> bytes:
+    """Reads until these bytes have come. Fails if the connection ends first."""
     got = b""
     with trio.fail_after(seconds):
         while words not in got:
@@ -41,7 +47,7 @@ async def read_until(stream: trio.SocketStream, words: bytes, seconds: float = 1
 
 
 class App:
-    """By path. `running` counts those that are at it, `heard` what bodies there were."""
+    """One handler per path. `running` is the number of requests in progress, `heard` lists the bodies received."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -59,11 +65,11 @@ class App:
             self.running -= 1
 
     async def quick(self, scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, scope["path"].encode())
+        await send_response(send, scope["path"].encode())
 
     async def held(self, scope: Any, receive: Any, send: Any) -> None:
         await self.let.wait()
-        await answer(send)
+        await send_response(send)
 
     async def stream(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -76,10 +82,10 @@ class App:
             await send({"type": "http.response.body", "body": bytes(20_000), "more_body": True})
 
     async def large(self, scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, bytes(self.large_bytes))
+        await send_response(send, bytes(self.large_bytes))
 
     async def cut(self, scope: Any, receive: Any, send: Any) -> None:
-        """Its own deadline cuts it in the middle of a chunk; and it goes on."""
+        """The app cancels its own send in the middle of a chunk, and then sends another."""
         await send({"type": "http.response.start", "status": 200, "headers": []})
         with trio.move_on_after(0.2):
             await send({"type": "http.response.body", "body": b"a" * 20_000_000, "more_body": True})
@@ -93,14 +99,14 @@ class App:
             got += message["body"]
             more = message["more_body"]
         self.heard.append(got)
-        await answer(send, b"%d" % len(got))
+        await send_response(send, b"%d" % len(got))
         assert (await receive())["type"] == "http.disconnect"
 
     async def early(self, scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, b"no" if self.large_bytes == 20_000_000 else bytes(self.large_bytes), status=413)
+        await send_response(send, b"no" if self.large_bytes == 20_000_000 else bytes(self.large_bytes), status=413)
 
     async def missing(self, scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, b"none", status=404)
+        await send_response(send, b"none", status=404)
 
     async def crash(self, scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("on purpose")
@@ -120,11 +126,11 @@ class App:
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
-    """One at a time, also when the first one takes long."""
+    """The second request starts only after the first response, even if that one takes long."""
     app = App()
     async with serving(app) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/held") + b"".join(request(f"/quick/{n}") for n in range(50)))
-        await until(lambda: app.running == 1)
+        await wait_until(lambda: app.running == 1)
         assert app.began == ["/held"]
         app.let.set()
         got = await read_until(stream, b"/quick/49")
@@ -137,25 +143,25 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 @pytest.mark.parametrize("extra", [b"", b"\r\n", b"x", request("/quick")], ids=["none", "crlf", "byte", "request"])
 @pytest.mark.parametrize("path", ["/held", "/stream", "/pour"])
 @pytest.mark.parametrize("end", ["fin", "rst"])
-async def test_a_client_that_leaves_ends_its_connection(
+async def test_disconnect_cancels_the_app_and_closes_the_socket(
     path: str, extra: bytes, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it sent ahead: the app is cancelled, the socket is closed."""
+    """Whatever bytes the client sent ahead of its disconnect."""
     monkeypatch.setattr(connection_module, "GRACE_SECONDS", 0.3)
     app = App()
     async with serving(app) as served:
         stream = await trio.open_tcp_stream("127.0.0.1", served.port)
         await stream.send_all(request(path) + extra)
-        await until(lambda: app.running == 1)
+        await wait_until(lambda: app.running == 1)
         if end == "rst":
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         await stream.aclose()
-        await until(lambda: app.running == 0 and served.sockets == 0, 5)
+        await wait_until(lambda: app.running == 0 and served.sockets == 0, 5)
 
 
 @pytest.mark.parametrize("path", ["/quick", "/body", "/large"])
-async def test_half_a_close_behind_a_request_is_no_end(path: str) -> None:
-    """`nc -N` closes its sending half and reads."""
+async def test_half_closed_client_still_gets_its_response(path: str) -> None:
+    """`nc -N` closes its sending side after the request and reads on."""
     async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request(path))
         await stream.send_eof()
@@ -165,8 +171,8 @@ async def test_half_a_close_behind_a_request_is_no_end(path: str) -> None:
         assert path != "/large" or len(got) > 20_000_000
 
 
-async def test_a_chunk_that_was_cut_is_the_last() -> None:
-    """What came behind its half would be taken for its other half."""
+async def test_nothing_is_sent_after_a_chunk_cut_short() -> None:
+    """A client would take the next bytes for the rest of the unfinished chunk."""
     async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/cut"))
         await trio.sleep(0.5)
@@ -179,8 +185,10 @@ async def test_a_chunk_that_was_cut_is_the_last() -> None:
     ("path", "begins", "complete"),
     [("/crash", b"HTTP/1.1 500 ", True), ("/split", b"HTTP/1.1 500 ", True), ("/half", b"HTTP/1.1 200 ", False)],
 )
-async def test_an_app_that_fails(path: str, begins: bytes, complete: bool) -> None:
-    """500 where nothing was said yet; else an end that does not look like one."""
+async def test_app_error_gives_500_or_a_truncated_response(path: str, begins: bytes, complete: bool) -> None:
+    """Before the response has started the client gets a 500. Afterwards the body ends without its last chunk,
+    so that the client can tell that it is incomplete.
+    """
     async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request(path) + request())
         got = await read_all(stream)
@@ -190,8 +198,8 @@ async def test_an_app_that_fails(path: str, begins: bytes, complete: bool) -> No
         assert not got.endswith(b"0\r\n\r\n")
 
 
-async def test_an_answer_that_is_shorter_than_it_says() -> None:
-    """Is a failure of ours, and no answer."""
+async def test_response_shorter_than_its_content_length_becomes_500() -> None:
+    """The app is at fault; the client must not get a response that ends too early."""
     async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/short"))
         assert (await read_all(stream)).startswith(b"HTTP/1.1 500 ")
@@ -206,7 +214,7 @@ BODIES = [
 
 @pytest.mark.parametrize(("headers", "raw", "body"), BODIES, ids=["length", "chunked", "none"])
 @pytest.mark.parametrize("piece", [1, 10_000])
-async def test_bodies_in_pieces_and_the_request_behind_them(
+async def test_body_in_pieces_is_read_and_the_next_request_answered(
     headers: list[str], raw: bytes, body: bytes, piece: int
 ) -> None:
     app = App()
@@ -220,7 +228,7 @@ async def test_bodies_in_pieces_and_the_request_behind_them(
         assert got.endswith(b"/quick/behind")
 
 
-async def test_chunks_that_are_malformed_are_told() -> None:
+async def test_malformed_chunk_gets_400_and_the_app_sees_no_body() -> None:
     app = App()
     async with serving(app) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/body", "Transfer-Encoding: chunked", method="POST") + b"zz\r\n")
@@ -230,8 +238,8 @@ async def test_chunks_that_are_malformed_are_told() -> None:
         assert not app.heard
 
 
-async def test_an_early_answer_reaches_who_is_still_sending() -> None:
-    """It says that the connection ends, and what is still on its way is read and thrown away."""
+async def test_early_response_reaches_a_client_that_is_still_sending() -> None:
+    """The response says `Connection: close`; the server reads the rest of the body and discards it."""
     async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/early", "Content-Length: 5000000", method="POST"))
         await stream.send_all(bytes(5_000_000))
@@ -241,8 +249,8 @@ async def test_an_early_answer_reaches_who_is_still_sending() -> None:
         assert got.endswith(b"no")
 
 
-async def test_who_waits_to_be_asked_for_the_body() -> None:
-    """Is asked when the app wants it, and not where it answers first."""
+async def test_100_continue_is_sent_when_the_app_reads_the_body() -> None:
+    """An app that responds without reading the body sends no 100."""
     async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/body", "Content-Length: 2", "Expect: 100-continue", method="POST"))
         assert await read_until(stream, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -253,8 +261,8 @@ async def test_who_waits_to_be_asked_for_the_body() -> None:
 
 
 @pytest.mark.parametrize(("version", "headers"), [("1.0", []), ("1.0", ["Connection: keep-alive"]), ("1.1", [])])
-async def test_old_clients(version: str, headers: list[str]) -> None:
-    """Are not sent chunks; their connection goes on if they ask for that."""
+async def test_http_1_0_client_gets_no_chunks(version: str, headers: list[str]) -> None:
+    """Its connection is kept open only if the client asks for keep-alive."""
     async with serving(App()) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         await stream.send_all(request("/quick", *headers, version=version))
         got = await read_until(stream, b"/quick")
@@ -265,26 +273,28 @@ async def test_old_clients(version: str, headers: list[str]) -> None:
             assert b"chunked" not in await read_all(stream)
 
 
-async def test_what_is_held_is_bounded_and_given_back() -> None:
-    """A second large answer is refused while the first is not taken; and taken when it is."""
+async def test_unsent_response_bytes_are_limited_and_released() -> None:
+    """A second large response is refused with 503 while the first is unread, and accepted after that client has
+    left.
+    """
     async with serving(App(), options=HttpOptions(unsent_bytes=30_000_000)) as served:
         budget = served.server._state.budget
         slow = await trio.open_tcp_stream("127.0.0.1", served.port)
         await slow.send_all(request("/large"))
-        await until(lambda: budget.held == 20_000_000)
+        await wait_until(lambda: budget.held == 20_000_000)
         async with await trio.open_tcp_stream("127.0.0.1", served.port) as other:
             await other.send_all(request("/large", "Connection: close"))
             got = await read_all(other)
             assert got.startswith(b"HTTP/1.1 503 ")
             assert b"retry-after: 2" in got
         await slow.aclose()
-        await until(lambda: budget.held == 0)
+        await wait_until(lambda: budget.held == 0)
         async with await trio.open_tcp_stream("127.0.0.1", served.port) as other:
             await other.send_all(request("/large", "Connection: close"))
             assert len(await read_all(other)) > 20_000_000
 
 
-async def test_a_stop_lets_answers_finish_and_idle_connections_go() -> None:
+async def test_stop_finishes_responses_and_closes_idle_connections() -> None:
     app = App()
     async with serving(app) as served:
         idle = await trio.open_tcp_stream("127.0.0.1", served.port)
@@ -292,7 +302,7 @@ async def test_a_stop_lets_answers_finish_and_idle_connections_go() -> None:
         await read_until(idle, b"\r\n\r\n/")
         busy = await trio.open_tcp_stream("127.0.0.1", served.port)
         await busy.send_all(request("/held"))
-        await until(lambda: app.running == 1)
+        await wait_until(lambda: app.running == 1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(served.server.close, 10)
             assert await read_all(idle, 2) == b""
@@ -306,7 +316,7 @@ async def test_a_stop_lets_answers_finish_and_idle_connections_go() -> None:
 
 
 HIDDEN = request("/quick/hidden")
-"""A request that is the body of another one."""
+"""A complete request that a test sends as the body of another request."""
 
 
 @pytest.mark.parametrize(
@@ -321,8 +331,10 @@ HIDDEN = request("/quick/hidden")
     ids=["options-all", "refused", "missing", "app", "crash"],
 )
 @pytest.mark.parametrize("body", ["same packet", "later", "chunked"])
-async def test_a_body_is_never_read_as_a_request(line: tuple[str, str], status: bytes, body: str) -> None:
-    """Whoever answers, with the app or without: the body is skipped, or the connection ends behind the answer."""
+async def test_unread_body_is_never_parsed_as_a_request(line: tuple[str, str], status: bytes, body: str) -> None:
+    """Whether the app or the server itself responds, the body is skipped, or the connection ends after the
+    response. Otherwise a body could smuggle in a second request.
+    """
     app = App()
     async with serving(app) as served, await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
         if body == "chunked":
@@ -350,8 +362,8 @@ async def test_a_body_is_never_read_as_a_request(line: tuple[str, str], status: 
 @pytest.mark.parametrize("behind", ["", "\r\n", "\r\n\r\n", "G", "\r\nG", "GET / HTTP/1.1\r\nHo"])
 @pytest.mark.parametrize("packets", [1, 2])
 @pytest.mark.parametrize("end", ["overdue", "room", "stop"])
-async def test_a_connection_that_waits_for_a_head_can_be_ended(behind: str, packets: int, end: str) -> None:
-    """Whatever of a head, or of nothing, came behind the last request, and in the same packet with it or not."""
+async def test_connection_waiting_for_a_request_head_can_be_closed(behind: str, packets: int, end: str) -> None:
+    """Whatever part of a next request head has already arrived, in the same packet or in a later one."""
     options = HttpOptions(keep_alive=0.3, head_seconds=0.3) if end == "overdue" else HttpOptions(max_connections=1)
     async with serving(App(), options=options, stop_seconds=10) as served:
         table = served.server._table
@@ -362,17 +374,17 @@ async def test_a_connection_that_waits_for_a_head_can_be_ended(behind: str, pack
             if packets == 2 and behind:
                 await stream.send_all(behind.encode())
             state = "asking" if "G" in behind else "idle"
-            await until(lambda: end == "overdue" or table.state(connection) == state)
+            await wait_until(lambda: end == "overdue" or table.state(connection) == state)
             if end == "room":
                 table._make_room(trio.current_time() + 10, None)
             elif end == "stop":
                 table.end_waiting()
             assert await read_all(stream, 3) == b""
-            await until(lambda: served.sockets == 0)
+            await wait_until(lambda: served.sockets == 0)
 
 
-async def test_empty_lines_are_no_signs_of_life() -> None:
-    """A client that sends one now and then is idle all the same."""
+async def test_empty_lines_do_not_keep_an_idle_connection_open() -> None:
+    """A client that sends an empty line now and then still counts as idle."""
     async with serving(App(), options=HttpOptions(keep_alive=0.4)) as served:
         async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             await stream.send_all(request())
@@ -384,17 +396,17 @@ async def test_empty_lines_are_no_signs_of_life() -> None:
 
 
 @pytest.mark.parametrize("path", ["/large", "/early"])
-async def test_an_answer_that_nobody_takes_is_held_for_a_time(path: str) -> None:
-    """Idle or lingering: not longer than the stall timeout in all, and not renewed by what else comes."""
+async def test_unread_response_is_dropped_after_the_stall_timeout(path: str) -> None:
+    """Further bytes from the client do not renew the timeout."""
     options = HttpOptions(keep_alive=0.2, stall_timeout=0.6)
     app = App()
     app.large_bytes = 1_500_000
     async with serving(app, options=options) as served:
-        stream = await narrow(served.port)
+        stream = await connect_without_reading(served.port)
         try:
             headers = ["Content-Length: 9000000"] if path == "/early" else []
             await stream.send_all(request(path, *headers, method="POST"))
-            await until(lambda: bool(app.began) and app.running == 0)
+            await wait_until(lambda: bool(app.began) and app.running == 0)
             with trio.fail_after(5), suppress(trio.BrokenResourceError):
                 while served.sockets:
                     await stream.send_all(b"\r\n")
@@ -403,8 +415,8 @@ async def test_an_answer_that_nobody_takes_is_held_for_a_time(path: str) -> None
             await trio.aclose_forcefully(stream)
 
 
-async def narrow(port: int) -> trio.SocketStream:
-    """A client that takes next to nothing of an answer: it does not read, and has no room."""
+async def connect_without_reading(port: int) -> trio.SocketStream:
+    """A client with a tiny receive buffer that never reads, so that the response cannot be sent."""
     sock = trio.socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     await sock.connect(("127.0.0.1", port))
@@ -424,8 +436,8 @@ async def narrow(port: int) -> trio.SocketStream:
     ],
     ids=str,
 )
-async def test_the_layers_own_problems_are_json_and_nothing_else(raw: bytes, status: int) -> None:
-    """No browser guesses at them, and none is kept."""
+async def test_errors_of_the_http_server_are_problem_json(raw: bytes, status: int) -> None:
+    """With `nosniff`, so that no browser guesses another type."""
     async with serving(App(), options=HttpOptions(unsent_bytes=100)) as served:
         served.server._state.budget.add(50)
         async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
@@ -437,8 +449,8 @@ async def test_the_layers_own_problems_are_json_and_nothing_else(raw: bytes, sta
 
 
 @pytest.mark.parametrize("end", ["time", "room"])
-async def test_a_client_that_goes_on_sending_does_not_linger_for_ever(end: str) -> None:
-    """It has our last words, and sends a byte now and then: soon it is closed, and sooner to make room."""
+async def test_client_that_keeps_sending_after_the_response_is_closed(end: str) -> None:
+    """After the lingering time, or earlier when another connection needs the room."""
     async with serving(App()) as served:
         table = served.server._table
         stream = await trio.open_tcp_stream("127.0.0.1", served.port)
@@ -446,7 +458,7 @@ async def test_a_client_that_goes_on_sending_does_not_linger_for_ever(end: str) 
             await stream.send_all(request("/early", "Content-Length: 9000000", method="POST"))
             await read_until(stream, b"no")
             [connection] = served.connections
-            await until(lambda: table.state(connection) == "idle")
+            await wait_until(lambda: table.state(connection) == "idle")
             if end == "room":
                 table.make_room(trio.current_time())
             seconds = 1.0 if end == "room" else connection_module.LINGER_SECONDS + 2

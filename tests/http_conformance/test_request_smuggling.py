@@ -1,12 +1,12 @@
-"""Requests whose end two readers could see in two places (RFC 9112 section 11.2): refused, or read in one way.
+"""Request smuggling (RFC 9112 section 11.2): requests whose end two parsers could see in different places.
 
-Each row is a request with another hidden in it. A server that finds the hidden one answers twice: behind a proxy
-that found none, the second answer goes to somebody else. A row says what the RFC demands.
+Each row is a request with another one hidden in it. A server that finds the hidden request answers twice; behind
+a proxy that found none, the second response goes to another client. The tables say what the RFC demands:
 
-- `REFUSED`: 400 (501 for a transfer coding that is not known), and the connection is closed, because what
-  follows cannot be told apart from a request any more. Where the RFC lets a server choose, the strict way is ours.
-- `ONE`: the request can only be read in one way; it is answered, and what looks hidden is its body.
-- `TWO`: both are plain requests for any reader that takes the first at all.
+- `REFUSED`: 400 (501 for an unknown transfer coding) and the connection is closed, because the bytes that follow
+might be anything. Where the RFC leaves the choice, this server is strict.
+- `ONE`: there is only one way to read the request; it is answered, and what looks hidden is its body.
+- `TWO`: both are plain requests for every parser that accepts the first one at all.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .server_probe import Probe
 from .tcp_peer import Peer
 
 HIDDEN = b"GET /v1/hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
-"""Answered by a 404 that nothing else here would get."""
+"""Its 404 would give away that the server found the hidden request."""
 JSON = b"Content-Type: application/json\r\n"
 SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """`head` is all between the request line and the empty line; `body` follows it."""
+    """One row. `head` is everything between the request line and the empty line; `body` follows it."""
 
     name: str
     head: bytes
@@ -45,17 +45,17 @@ class Case:
 
     @property
     def sent(self) -> bytes:
-        """The whole of it."""
+        """All bytes of the request."""
         return self.line + b"\r\n" + self.host + JSON + self.head + b"\r\n" + self.body
 
 
 def chunk(data: bytes, size: bytes | None = None) -> bytes:
-    """A chunk, with another size line if one is given."""
+    """A chunk; `size` replaces the correct size line."""
     return (b"%x" % len(data) if size is None else size) + b"\r\n" + data + b"\r\n"
 
 
 def chunked(name: str, body: bytes, head: bytes = b"Transfer-Encoding: chunked\r\n") -> Case:
-    """A chunked request whose body is wrong; the hidden request stands behind it."""
+    """A request with an invalid chunked body and the hidden request after it."""
     return Case(name, head, body + HIDDEN)
 
 
@@ -164,7 +164,7 @@ PLAIN = b"GET /healthz HTTP/1.1"
 
 
 def get(name: str, head: bytes, **more: object) -> Case:
-    """A GET with these lines in its head."""
+    """A GET request with these lines in its head."""
     return Case(name, head, line=more.pop("line", PLAIN), **more)  # type: ignore[arg-type]
 
 
@@ -222,14 +222,14 @@ REFUSED = [*LENGTHS, *CODINGS, *CHUNKS, *HEADS]
 
 
 async def responses(peer: Peer) -> list[bytes]:
-    """All that the server says until it closes the connection, cut before each status line."""
+    """All responses until the server closes the connection, split before each status line."""
     received = await peer.read_all(SECONDS)
     return re.split(rb"(?=HTTP/1\.[01] \d{3} )", received)[1:]
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
-async def test_refused_and_closed(probe: Probe, case: Case) -> None:
-    """One answer, a refusal that can be read, and the end of the connection; the hidden request is never found."""
+async def test_ambiguous_request_is_refused_and_the_connection_closed(probe: Probe, case: Case) -> None:
+    """Exactly one readable refusal; the hidden request is never answered."""
     async with await Peer.open(probe.port) as peer:
         await peer.send(case.sent)
         answers = await responses(peer)
@@ -244,8 +244,8 @@ async def test_refused_and_closed(probe: Probe, case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
-async def test_refused_byte_by_byte(probe: Probe, case: Case) -> None:
-    """The same where it comes in two parts, cut anywhere: no state of the parser forgets."""
+async def test_ambiguous_request_cut_anywhere_is_refused(probe: Probe, case: Case) -> None:
+    """The request arrives in two parts, so that the parser must keep its state in between."""
     cuts = range(1, len(case.sent), 7)
 
     async def cut(at: int) -> None:
@@ -265,7 +265,7 @@ async def test_refused_byte_by_byte(probe: Probe, case: Case) -> None:
 
 
 FINAL = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-"""Behind a row that is answered: its answer is the last one, so that the end of all answers is known."""
+"""Sent after a row that is answered: its response is the last one, which marks the end of all responses."""
 SIZED = b"Content-Length: %d\r\n" % len(HIDDEN)
 LARGE = 3_000_000
 ONE = [
@@ -384,14 +384,14 @@ TWO = [
 
 
 def statuses(answers: list[bytes]) -> list[int]:
-    """Those of final answers."""
+    """Status codes of the final responses, without 1xx."""
     found = [int(answer.split(b" ", 2)[1]) for answer in answers]
     return [status for status in found if status >= 200]
 
 
 @pytest.mark.parametrize("case", ONE, ids=str)
-async def test_what_is_hidden_in_a_body_stays_there(probe: Probe, case: Case) -> None:
-    """The request has its one answer; then the connection goes on behind the body, or is closed."""
+async def test_request_inside_a_body_is_not_answered(probe: Probe, case: Case) -> None:
+    """The outer request gets its one response; then the connection goes on after the body, or is closed."""
     async with await Peer.open(probe.port) as peer:
         await peer.send(case.sent + FINAL)
         first, *rest = statuses(await responses(peer))
@@ -400,8 +400,8 @@ async def test_what_is_hidden_in_a_body_stays_there(probe: Probe, case: Case) ->
 
 
 @pytest.mark.parametrize(("demand", "case"), TWO, ids=str)
-async def test_two_plain_requests(probe: Probe, demand: str, case: Case) -> None:
-    """No two readers could disagree: each has its answer, in order. A refusal is right where the RFC allows it."""
+async def test_two_unambiguous_requests_are_both_answered(probe: Probe, demand: str, case: Case) -> None:
+    """In order. A refusal is accepted where the RFC allows one."""
     async with await Peer.open(probe.port) as peer:
         await peer.send(case.sent + FINAL)
         found = statuses(await responses(peer))
@@ -413,8 +413,7 @@ async def test_two_plain_requests(probe: Probe, demand: str, case: Case) -> None
         assert found[1:] == [404, 200]
 
 
-async def test_no_row_hurt_the_server(probe: Probe) -> None:
-    """It answers, and has written no traceback about any of it."""
+async def test_server_still_answers_and_logged_no_traceback(probe: Probe) -> None:
     async with await Connection.open(probe.port) as connection:
         assert (await connection.ask("GET", "/healthz")).status == 200
     assert "Traceback" not in probe.server.logged()
