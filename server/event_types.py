@@ -1,7 +1,7 @@
 """Every event type of a conversation, and one constructor for each: the only code that writes their fields.
 
 The public contract says what each type means. The store adds positions and times. Callers have repaired the text
-(`unicode_repair`): PostgreSQL stores neither U+0000 nor unpaired surrogates.
+(`unicode_safety`): PostgreSQL stores neither U+0000 nor unpaired surrogates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,22 @@ import msgspec
 from eventstore import NewEvent
 
 CONVERSATION: Final = "conversation"
-"""The category of conversations' streams in the event store."""
+"""The category of the streams of the default tenant's conversations in the event store."""
+DEFAULT_TENANT: Final = "default"
+"""The tenant that owns a conversation whose first event names none."""
 EPHEMERAL: Final = "ephemeral"
 """The category of conversations that are erased some time after their last event."""
+ANONYMOUS: Final = "anonymous"
+"""The `by` of everybody while the server has no keys."""
 SERVER: Final = "tokentape"
 """The `by` of an event that no person caused: the server itself acted, because a time had come."""
 CARRY: Final = "carry"
 """The field of `step.finished` that clients are not shown."""
+
+
+def conversation_category(tenant: str) -> str:
+    """The category of the streams of a tenant's conversations, so that a list of a category is one tenant's."""
+    return CONVERSATION if tenant == DEFAULT_TENANT else f"{CONVERSATION}:{tenant}"
 
 
 class EventType(StrEnum):
@@ -36,10 +45,13 @@ class EventType(StrEnum):
     STEP_FINISHED = "step.finished"
     TOOL_ARGUMENTS = "tool.arguments"
     TOOL_PROPOSED = "tool.proposed"
+    TOOL_APPROVAL = "tool.approval"
     TOOL_DECIDED = "tool.decided"
     TOOL_STARTED = "tool.started"
     TOOL_FINISHED = "tool.finished"
     STEERING_CHANGED = "steering.changed"
+    BUDGET_REACHED = "budget.reached"
+    BUDGET_RAISED = "budget.raised"
     PROGRESS = "progress"
     RESULT = "result"
     GENERATION_COMPLETED = "generation.completed"
@@ -58,24 +70,24 @@ LOSS_REASONS: Final = frozenset({"worker_lost", "internal_error"})
 The other reasons are `server_stopped` (the run was handed over) and `store_unavailable` (the database was away).
 """
 
-MOST_EVENT_BYTES: Final = 1024 * 1024
+MAX_EVENT_BYTES: Final = 1024 * 1024
 """The most bytes of JSON in an event that an app writes: each reader has to take an event as a whole."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class EventTooLarge(ValueError):
-    """An app wants to write an event of more than `MOST_EVENT_BYTES`; the app is to blame. Nothing was written."""
+    """An app wants to write an event of more than `MAX_EVENT_BYTES`; the app is to blame. Nothing was written."""
 
 
 def check_event_size(event: NewEvent, what: str) -> NewEvent:
     """Returns the event. Raises `EventTooLarge` where it is too large; `what` names it in the message."""
     size = len(event.data)
-    if size > MOST_EVENT_BYTES // 4:  # UTF-8 takes at most four bytes for a character
+    if size > MAX_EVENT_BYTES // 4:  # UTF-8 takes at most four bytes for a character
         size = len(event.data.encode())
-    if size > MOST_EVENT_BYTES:
+    if size > MAX_EVENT_BYTES:
         raise EventTooLarge(
-            f"{what} takes {size:,} bytes as JSON, and an event {MOST_EVENT_BYTES:,} at most. Write it in parts, "
+            f"{what} takes {size:,} bytes as JSON, and an event {MAX_EVENT_BYTES:,} at most. Write it in parts, "
             "or keep it elsewhere and write where it is."
         )
     return event
@@ -91,9 +103,12 @@ def _event_with_nulls(kind: EventType, fields: Mapping[str, Any], generation: st
     return NewEvent(kind.value, _encode(fields).decode(), generation)
 
 
-def conversation_started(title: str | None, metadata: Mapping[str, Any] | None) -> NewEvent:
-    """Always position 1."""
-    return _event(EventType.CONVERSATION_STARTED, {"title": title, "metadata": metadata})
+def conversation_started(
+    title: str | None, metadata: Mapping[str, Any] | None, tenant: str = DEFAULT_TENANT
+) -> NewEvent:
+    """Always position 1. `tenant` owns the conversation for ever; the default one is left out."""
+    named = None if tenant == DEFAULT_TENANT else tenant
+    return _event(EventType.CONVERSATION_STARTED, {"title": title, "metadata": metadata, "tenant": named})
 
 
 def message_posted(message: str, role: str, content: str, author: str | None, by: str) -> NewEvent:
@@ -114,11 +129,13 @@ def generation_requested(
     on_crash: str = "fail",
     if_running: str = "reject",
     ephemeral: bool = False,
+    budget: Mapping[str, float] | None = None,
     by: str,
 ) -> NewEvent:
     """A generation is requested. Durable before the client gets the generation's id.
 
-    `steering`: the first values of the workflow's parameters. Fields with their default value are left out.
+    `steering`: the first values of the workflow's parameters. `budget`: `tokens` and `cost` at which it waits.
+    Fields with their default value are left out.
     """
     fields = {
         "model": model,
@@ -130,6 +147,7 @@ def generation_requested(
         "on_crash": None if on_crash == "fail" else on_crash,
         "if_running": None if if_running == "reject" else if_running,
         "ephemeral": ephemeral or None,
+        "budget": budget or None,
         "by": by,
     }
     return _event(EventType.GENERATION_REQUESTED, fields, generation)
@@ -158,7 +176,7 @@ def generation_interrupted(generation: str, attempt: int, reason: str) -> NewEve
 def step_finished(generation: str, step: str, result: Any, carry: Any = None) -> NewEvent:
     """A step has a result. A later attempt takes it from the log, so that nobody pays for the step twice.
 
-    `carry`: what a provider wants back in the next request. It is for this server alone: `server.wire.event_json`
+    `carry`: what a provider wants back in the next request. It is for this server alone: `server.wire_formats`
     leaves it out of what clients get.
     """
     fields = {"step": step, "result": result, **({CARRY: carry} if carry is not None else {})}
@@ -185,10 +203,14 @@ def tool_proposed(
     client: bool = False,
     expires_at: datetime | None = None,
     hidden_characters: Sequence[str] = (),
+    approvers: int = 1,
+    another_person: bool = False,
 ) -> NewEvent:
     """A run proposes a tool call. `step`: the part of the run that does; `client`: a client runs the tool.
 
-    `hidden_characters`: those in the name and the arguments, written as `U+202E`.
+    `hidden_characters`: those in the name and the arguments, written as `U+202E`. `approvers`: how many people
+    have to approve the call; `another_person`: whoever requested the generation is none of them. The usual values
+    (one, anybody) are left out.
     """
     fields = {
         "call": call,
@@ -197,11 +219,43 @@ def tool_proposed(
         "arguments_digest": arguments_digest,
         "needs_approval": needs_approval,
         "expires_at": expires_at,
+        "approvers": approvers if needs_approval and approvers > 1 else None,
+        "another_person": (needs_approval and another_person) or None,
         "client": client or None,
         "hidden_characters": hidden_characters or None,
         "step": step,
     }
     return _event(EventType.TOOL_PROPOSED, fields, generation)
+
+
+def tool_approval(
+    generation: str,
+    call: str,
+    *,
+    proposed_digest: str,
+    arguments_digest: str,
+    remaining: int,
+    by: str,
+    arguments: Mapping[str, Any] | None = None,
+    reason: str | None = None,
+    hidden_characters: Sequence[str] = (),
+) -> NewEvent:
+    """A person who saw the arguments of `proposed_digest` approves; `remaining` others have to approve, too.
+
+    `arguments`: those that the person wants instead, where the person modified them; `arguments_digest` is theirs.
+    All earlier approvals were of other arguments, and do not count any more.
+    """
+    fields = {
+        "call": call,
+        "proposed_digest": proposed_digest,
+        "arguments": arguments,
+        "arguments_digest": arguments_digest,
+        "hidden_characters": hidden_characters or None,
+        "remaining": remaining,
+        "reason": reason,
+        "by": by,
+    }
+    return _event(EventType.TOOL_APPROVAL, fields, generation)
 
 
 def tool_decided(
@@ -215,10 +269,11 @@ def tool_decided(
     reason: str | None,
     by: str,
     hidden_characters: Sequence[str] = (),
+    approvals: Sequence[str] = (),
 ) -> NewEvent:
     """A person who saw the arguments of `proposed_digest` has decided.
 
-    `arguments`: those that the tool will get.
+    `arguments`: those that the tool will get. `approvals`: all who approved them, where several people had to.
     """
     fields = {
         "call": call,
@@ -229,6 +284,7 @@ def tool_decided(
         "hidden_characters": hidden_characters or None,
         "reason": reason,
         "by": by,
+        "approvals": approvals or None,
     }
     return _event(EventType.TOOL_DECIDED, fields, generation)
 
@@ -249,6 +305,17 @@ def steering_changed(generation: str, name: str, value: Any, by: str) -> NewEven
     return _event_with_nulls(EventType.STEERING_CHANGED, {"name": name, "value": value, "by": by}, generation)
 
 
+def budget_reached(generation: str, bound: str, limit: float, used: float) -> NewEvent:
+    """The run waits: of `tokens` or `cost` (`bound`) it has used so much, which is the limit or more."""
+    fields = {"bound": bound, "limit": limit, "used": used}
+    return _event(EventType.BUDGET_REACHED, fields, generation)
+
+
+def budget_raised(generation: str, tokens: int | None, cost: float | None, by: str) -> NewEvent:
+    """The generation may use so much from here on, all together. None: that bound stays as it is."""
+    return _event(EventType.BUDGET_RAISED, {"tokens": tokens, "cost": cost, "by": by}, generation)
+
+
 def progress(generation: str, done: float, total: float, unit: str, stage: str | None) -> NewEvent:
     """How much of the work is done: `done` of `total`, counted in `unit`s."""
     return _event(EventType.PROGRESS, {"done": done, "total": total, "unit": unit, "stage": stage}, generation)
@@ -262,14 +329,15 @@ def result(generation: str, value: Any) -> NewEvent:
 def generation_completed(
     generation: str,
     finish_reason: str,
-    usage: Mapping[str, int] | None,
+    usage: Mapping[str, float] | None,
     ttft_ms: int | None,
     refusal: str | None = None,
 ) -> NewEvent:
     """The generation has ended well.
 
-    `ttft_ms`: milliseconds from the start of the run to its first token; None: it had none. `refusal`: the words
-    with which the model refused to answer.
+    `usage`: tokens as the provider counted them, and their `cost` where the prices are known. `ttft_ms`:
+    milliseconds from the start of the run to its first token; None: it had none. `refusal`: the words with which
+    the model refused to answer.
     """
     fields: dict[str, Any] = {"finish_reason": finish_reason, "usage": usage or {}, "ttft_ms": ttft_ms}
     if refusal:

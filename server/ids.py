@@ -11,7 +11,7 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
 """The two characters of each ten bits: half as many steps, for each request makes several ids."""
 _ULID = "_[0-9A-HJKMNP-TV-Z]{26}"
-_ID = re.compile("(conv|gen|msg|call|ref)" + _ULID)
+_ID = re.compile("(conv|gen|msg|call|ref|key)" + _ULID)
 
 
 def id_pattern(prefix: str) -> str:
@@ -20,7 +20,7 @@ def id_pattern(prefix: str) -> str:
 
 
 def new_id(prefix: str) -> str:
-    """A new id with this prefix: `conv`, `gen`, `msg`, `call`, `req` or `ref`."""
+    """A new id with this prefix: `conv`, `gen`, `msg`, `call`, `req`, `ref` or `key`."""
     number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
     return f"{prefix}_" + "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 

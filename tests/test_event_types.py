@@ -1,4 +1,4 @@
-"""The event types: each one's fields as the public contract lists them."""
+"""The event types: the fields of each, as the public contract lists them."""
 
 import hashlib
 import json
@@ -26,6 +26,8 @@ SEVEN = hashlib.sha256(b'{"order":7}').hexdigest()
             None,
             {"title": "T", "metadata": {"a": 1}},
         ),
+        (event_types.conversation_started("T", None, "default"), "conversation.started", None, {"title": "T"}),
+        (event_types.conversation_started(None, None, "acme"), "conversation.started", None, {"tenant": "acme"}),
         (
             event_types.message_posted("m", "user", "hi", None, "anonymous"),
             "message.posted",
@@ -148,6 +150,51 @@ SEVEN = hashlib.sha256(b'{"order":7}').hexdigest()
             {"name": "a", "value": None, "by": "Ada"},
         ),
         (
+            event_types.tool_approval(
+                G, "call_1", proposed_digest=SEVEN, arguments_digest=SEVEN, remaining=1, by="Ada"
+            ),
+            "tool.approval",
+            G,
+            {
+                "call": "call_1",
+                "proposed_digest": SEVEN,
+                "arguments_digest": SEVEN,
+                "remaining": 1,
+                "by": "Ada",
+            },
+        ),
+        (
+            event_types.tool_approval(
+                G,
+                "call_1",
+                proposed_digest=SEVEN,
+                arguments_digest="0" * 64,
+                remaining=2,
+                by="Ada",
+                arguments={},
+                reason="less",
+            ),
+            "tool.approval",
+            G,
+            {
+                "call": "call_1",
+                "proposed_digest": SEVEN,
+                "arguments": {},
+                "arguments_digest": "0" * 64,
+                "remaining": 2,
+                "reason": "less",
+                "by": "Ada",
+            },
+        ),
+        (
+            event_types.budget_reached(G, "cost", 0.5, 0.75),
+            "budget.reached",
+            G,
+            {"bound": "cost", "limit": 0.5, "used": 0.75},
+        ),
+        (event_types.budget_raised(G, 9, None, "Ada"), "budget.raised", G, {"tokens": 9, "by": "Ada"}),
+        (event_types.budget_raised(G, None, 1.5, "Ada"), "budget.raised", G, {"cost": 1.5, "by": "Ada"}),
+        (
             event_types.progress(G, 1, 2.5, "pages", None),
             "progress",
             G,
@@ -202,21 +249,21 @@ SEVEN = hashlib.sha256(b'{"order":7}').hexdigest()
         ),
     ],
 )
-def test_the_fields_of_each_type(new: NewEvent, kind: str, tag: str | None, data: dict[str, Any]) -> None:
+def test_fields_of_each_event_type(new: NewEvent, kind: str, tag: str | None, data: dict[str, Any]) -> None:
     assert (new.type, new.tag, json.loads(new.data)) == (kind, tag, data)
     assert type(new.type) is str
 
 
-def test_every_type_is_tried_here() -> None:
+def test_table_covers_every_event_type() -> None:
     tried = {
-        mark.args[1][n][1] for mark in test_the_fields_of_each_type.pytestmark for n in range(len(mark.args[1]))
+        mark.args[1][n][1] for mark in test_fields_of_each_event_type.pytestmark for n in range(len(mark.args[1]))
     }
     assert tried == set(event_types.EventType)
 
 
 @no_deadline
 @given(delta=STORABLE_TEXT)
-def test_a_token_is_one_line_of_json(delta: str) -> None:
+def test_token_is_one_line_of_json(delta: str) -> None:
     data = event_types.token(G, delta).data
     assert json.loads(data) == {"delta": delta}
     assert not {"\n", "\r"} & set(data)

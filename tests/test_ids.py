@@ -1,11 +1,11 @@
-"""Ids: their prefix, their order in time, and what cannot be one."""
+"""Ids: their prefix, their order in time, and texts that are no ids."""
 
 import pytest
 
 from server import ids
 
 
-def test_ids_say_what_they_are_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_have_a_prefix_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     for milliseconds in (0, 1, 31, 32, 1_800_000_000_000, 2**48 - 1):
         monkeypatch.setattr("server.ids.time.time_ns", lambda now=milliseconds: now * 1_000_000 + 999_999)
@@ -16,7 +16,7 @@ def test_ids_say_what_they_are_and_sort_by_time(monkeypatch: pytest.MonkeyPatch)
     assert made[-1].startswith("conv_7ZZZZZZZZZ")
 
 
-def test_ids_do_not_come_twice() -> None:
+def test_ids_are_unique() -> None:
     assert len({ids.new_id("gen") for _ in range(10_000)}) == 10_000
 
 
@@ -39,5 +39,5 @@ GOOD = "gen_01K9ZV3R8QJ4M5N6P7S8T9VWXY"
         ("", False),
     ],
 )
-def test_what_cannot_be_an_id(text: str, right: bool) -> None:
+def test_valid_and_invalid_ids(text: str, right: bool) -> None:
     assert ids.is_valid_id(text, "gen") is right

@@ -6,15 +6,47 @@ a client cannot choose it. Pure.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+from server.conversations.budget import Budget
+from server.event_types import ANONYMOUS, DEFAULT_TENANT
+
+ROLES_SCOPE: Final = "roles"
+"""The scope that a caller needs to post messages in other roles than `user`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who gives a command, as the server has found out: a subject of a tenant, with the scopes that it has.
+
+    `subject` becomes the `by` of events. A conversation that the caller starts belongs to `tenant`.
+    """
+
+    subject: str
+    tenant: str
+    scopes: frozenset[str]
+
+    @property
+    def key_scope(self) -> str:
+        """The name under which the caller's idempotency keys are kept: no other caller's keys are found there."""
+        if (self.tenant, self.subject) == (DEFAULT_TENANT, ANONYMOUS):
+            return ANONYMOUS
+        return f"{self.tenant}/{self.subject}"  # no tenant's name has a slash
+
+
+ANONYMOUS_CALLER: Final = Caller(
+    ANONYMOUS, DEFAULT_TENANT, frozenset({"read", "write", "decide", "audit", "admin", ROLES_SCOPE})
+)
+"""The caller of every command while the server has no keys: everybody may do everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartConversation:
-    """Start a conversation."""
+    """Start a conversation, which `tenant` will own."""
 
     title: str | None
     metadata: Mapping[str, Any] | None
+    tenant: str = DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +74,8 @@ class RequestGeneration:
 
     `input`: messages to post before it. `value`: the input of a workflow; `steering`: the first values of its
     parameters. `tools`: names of the server's tools, and declarations of the client's. `on_crash` None: as the
-    workflow declares. `webhook`: a URL to call at the end.
+    workflow declares. `webhook`: a URL to call at the end. `tenant`: owns the generation's conversation, where it
+    gets one of its own. `budget`: the bounds at which the generation waits until somebody raises them.
     """
 
     generation: str
@@ -57,6 +90,8 @@ class RequestGeneration:
     if_running: Literal["reject", "queue", "interrupt"] = "reject"
     on_crash: Literal["fail", "restart"] | None = None
     ephemeral: bool = False
+    tenant: str = DEFAULT_TENANT
+    budget: Budget | None = None
     webhook: str | None = field(default=None, repr=False)  # it may hold a secret
 
 
@@ -76,6 +111,16 @@ class SteerGeneration:
     generation: str
     name: str
     value: Any
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseBudget:
+    """Let a generation use more: so many tokens, or so much cost, all together. None: that bound stays."""
+
+    generation: str
+    tokens: int | None
+    cost: float | None
     by: str
 
 

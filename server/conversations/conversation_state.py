@@ -11,19 +11,22 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final
+from sys import intern
+from typing import Any, Final, Literal
 
 import msgspec
 
+from server.conversations.budget import Budget
 from server.conversations.state_machine import ENDED, CallStatus, Status
+from server.event_types import ANONYMOUS, DEFAULT_TENANT
 
 APPROVAL_STEP_PREFIX: Final = "approve "
 """How the name of a step begins by which a workflow itself asks people (`run.approve`)."""
-MOST_ATTEMPTS: Final = 5
+MAX_ATTEMPTS: Final = 5
 """How many attempts of a run may be lost without a word, with nothing durable done in between, before it is ended.
 
 A run may crash the process that it runs in. Without this bound it would crash one process after the other."""
-MOST_PIECES: Final = 64
+MAX_PIECES: Final = 64
 """A `GrowingText` of so many pieces is joined."""
 
 INDEX_ENTRY_BYTES: Final = 160
@@ -56,7 +59,7 @@ class GrowingText:
         """A new text: this one, and then the piece."""
         if not piece:
             return self
-        if self._pieces >= MOST_PIECES:
+        if self._pieces >= MAX_PIECES:
             str(self)
         longer = GrowingText.__new__(GrowingText)
         longer._before = self
@@ -133,8 +136,12 @@ class ToolCall(msgspec.Struct, frozen=True):
     """A tool call that a run has proposed. `call` is its id, `name` the tool's.
 
     `arguments` are those that run: as proposed, or as a decision modified them. `proposed_digest` is the digest of
-    the proposed arguments, which a decision has to name. `position` is that of the call's last event. `client`: a
-    client runs the tool, not the server.
+    the arguments that people are asked about, which a decision has to name. `position` is that of the call's last
+    event. `client`: a client runs the tool, not the server.
+
+    `approvers`: how many people have to approve it; `approvals`: who has, so far; `another_person`: whoever
+    requested the generation may not. Where several people have to approve and one of them modifies the arguments,
+    the others are asked about the new ones: `modified_from` is the digest of those that the run proposed.
     """
 
     call: str
@@ -153,6 +160,10 @@ class ToolCall(msgspec.Struct, frozen=True):
     by: str | None = None
     result: Any = None
     error: dict[str, Any] | None = None
+    approvers: int = 1
+    another_person: bool = False
+    approvals: tuple[str, ...] = ()
+    modified_from: str | None = None
 
     @property
     def is_question(self) -> bool:
@@ -177,7 +188,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """One run of a model or a workflow. `position` is that of its own last event.
+    """One run of a model or a workflow. `position` is that of its own last event. `by`: who requested it.
 
     `growing_text`: all tokens of the present attempt so far; `growing_reasoning`: all its reasoning; `refusal`:
     the words with which the model refused to answer. `losses` counts the attempts that were lost without a word
@@ -217,6 +228,20 @@ class Generation(msgspec.Struct, frozen=True):
     growing_reasoning: GrowingText = msgspec.field(default=NO_TEXT, name="reasoning")
     refusal: str | None = None
     losses: int = 0
+    by: str = ANONYMOUS
+    budget: Budget | None = None
+
+    @property
+    def waits_for_budget(self) -> bool:
+        """Whether the run has reached a bound of its budget, and waits until somebody raises it."""
+        return self.budget is not None and self.budget.reached is not None
+
+    @property
+    def waiting_for(self) -> Literal["approval", "budget"] | None:
+        """What the run waits for; None where its status is not `waiting`."""
+        if self.status is not Status.WAITING:
+            return None
+        return "budget" if self.waits_for_budget else "approval"
 
     @property
     def text(self) -> str:
@@ -237,7 +262,7 @@ class Generation(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Bytes in memory, measured field by field. The fold does this once, and then counts along."""
         calls = sum(map(size_in_memory, self.tool_calls))
-        request = sum(map(size_in_memory, (self.parameters, self.input, self.tools, self.steering)))
+        request = sum(map(size_in_memory, (self.parameters, self.input, self.tools, self.steering, self.budget)))
         outcome = sum(map(size_in_memory, (self.result, self.usage, self.error, self.reason, self.refusal)))
         return _GENERATION_BYTES + self.growing_text.size + self.growing_reasoning.size + calls + request + outcome
 
@@ -254,7 +279,7 @@ class Generation(msgspec.Struct, frozen=True):
         so in the log; such an interruption does not count, however often it happens.
         """
         queued = attempt == 0 and self.if_running == "queue"
-        return queued or (self.on_crash == "restart" and self.losses + lost < MOST_ATTEMPTS)
+        return queued or (self.on_crash == "restart" and self.losses + lost < MAX_ATTEMPTS)
 
     def call(self, name: str) -> ToolCall | None:
         """The tool call with this id, or None."""
@@ -288,7 +313,7 @@ class History:
 
 
 class Conversation(msgspec.Struct, frozen=True, eq=False):
-    """The fold of all events of one conversation up to `position`.
+    """The fold of all events of one conversation up to `position`. `tenant` owns it.
 
     `running` holds the generations that have not ended, by their place in the order of requests. `size`: bytes
     that the state takes in memory.
@@ -299,6 +324,7 @@ class Conversation(msgspec.Struct, frozen=True, eq=False):
     title: str | None = None
     metadata: dict[str, Any] | None = None
     created_at: datetime | None = None
+    tenant: str = DEFAULT_TENANT
     message_count: int = 0
     generation_count: int = 0
     running: dict[int, Generation] = {}
@@ -315,6 +341,7 @@ class Conversation(msgspec.Struct, frozen=True, eq=False):
         created_at: datetime | None = None,
         messages: Iterable[Message] = (),
         generations: Iterable[Generation] = (),
+        tenant: str = DEFAULT_TENANT,
     ) -> "Conversation":
         """A state made of its parts, such as a stored one. Costs as much as everything in it."""
         history = History()
@@ -329,7 +356,7 @@ class Conversation(msgspec.Struct, frozen=True, eq=False):
             size += found.size
         history.tip = position
         counts = len(history.messages), len(history.ended)
-        return cls(id, position, title, metadata, created_at, *counts, running, size, history)
+        return cls(id, position, title, metadata, created_at, intern(tenant), *counts, running, size, history)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -386,7 +413,9 @@ class Conversation(msgspec.Struct, frozen=True, eq=False):
             return NotImplemented
         if self is other:
             return True
-        mine, others = ((one.id, one.position, one.title, one.metadata, one.created_at) for one in (self, other))
+        mine, others = (
+            (one.id, one.position, one.title, one.metadata, one.created_at, one.tenant) for one in (self, other)
+        )
         return mine == others and self.messages == other.messages and self.generations == other.generations
 
 

@@ -1,11 +1,13 @@
 """`decide(state, command)`: the events that a command leads to, or the `Problem` that refuses it. Pure.
 
-First come the commands on a conversation, then those on a running generation.
+First come the commands: what a client can ask of a conversation, as values whose fields were checked already. POST
+and WebSocket make them. `by` is who acts, as the server knows it: a client cannot choose it. Then come the
+decisions on a conversation, and those on a running generation.
 
 The state may be outdated when the events are appended. The store catches that: the append names the position or
 the writer that the decision rests on. Two people may decide on one tool call at the same moment: both pass here,
-on the same state. The store takes one append, because both claim the same key (`key_scopes.DECISION`,
-`key_scopes.OUTCOME`).
+on the same state. The store takes one append, because both claim the same key (`idempotency_keys.DECISION`,
+`idempotency_keys.approval_name`, `idempotency_keys.OUTCOME`).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,42 +16,45 @@ from typing import Any
 
 from eventstore import NewEvent
 from server import event_types
+from server.conversations.budget import Budget
 from server.conversations.command_types import (
     CancelGeneration,
     DecideCall,
     FinishCall,
     PostMessage,
+    RaiseBudget,
     RequestGeneration,
     StartConversation,
     SteerGeneration,
 )
 from server.conversations.conversation_state import Conversation, Generation, ToolCall
 from server.conversations.state_machine import CallStatus
-from server.hidden_characters import find_hidden_characters
+from server.event_types import ANONYMOUS
 from server.ids import new_id
 from server.problem import Problem, not_found
+from server.unicode_safety import find_hidden_characters
 from server.workflows import BadValue, NotCanonical, UnknownParameter, Workflow, digest
 
-MOST_QUEUED = 100
+MAX_QUEUED = 100
 """How many generations of one conversation may be queued or running."""
 
 ArgumentCheck = Callable[[ToolCall, Mapping[str, Any]], dict[str, Any]]
 """Checks arguments against the tool of a call, and adds the defaults. Raises `Problem` 422."""
 
 
-def start_conversation(command: StartConversation) -> tuple[NewEvent, ...]:
+def decide_start(command: StartConversation) -> tuple[NewEvent, ...]:
     """A `conversation.started`. Never refused."""
-    return (event_types.conversation_started(command.title, command.metadata),)
+    return (event_types.conversation_started(command.title, command.metadata, command.tenant),)
 
 
-def post_message(command: PostMessage) -> tuple[NewEvent, ...]:
+def decide_message(command: PostMessage) -> tuple[NewEvent, ...]:
     """A `message.posted`. Never refused: a message posted while a generation runs is context for the next one."""
     return (
         event_types.message_posted(command.message, command.role, command.content, command.author, command.by),
     )
 
 
-def request_generation(
+def decide_request(
     state: Conversation, command: RequestGeneration, make_id: Callable[[str], str] = new_id
 ) -> tuple[NewEvent, ...]:
     """The command's input as messages, then the `generation.requested`.
@@ -67,13 +72,13 @@ def request_generation(
             "cancel it, or ask with if_running: queue or interrupt.",
             extra={"generation": running[0].id},
         )
-    if len(running) >= MOST_QUEUED:
+    if len(running) >= MAX_QUEUED:
         raise Problem(
             409,
             "queue_full",
-            f"{MOST_QUEUED} generations of this conversation have not ended, which is the most. Wait for one, or "
+            f"{MAX_QUEUED} generations of this conversation have not ended, which is the most. Wait for one, or "
             "cancel one.",
-            extra={"limit": MOST_QUEUED},
+            extra={"limit": MAX_QUEUED},
         )
     messages = tuple(
         event_types.message_posted(make_id("msg"), message.role, message.content, None, command.by)
@@ -90,12 +95,13 @@ def request_generation(
         on_crash=command.on_crash or "fail",
         if_running=command.if_running,
         ephemeral=command.ephemeral,
+        budget=_bounds(command.budget),
         by=command.by,
     )
     return (*messages, requested)
 
 
-def cancel_generation(state: Conversation, command: CancelGeneration) -> tuple[NewEvent, ...]:
+def decide_cancel(state: Conversation, command: CancelGeneration) -> tuple[NewEvent, ...]:
     """The `generation.cancelled`; no event where it has ended already, for cancelling is idempotent. 404."""
     found = state.generation(command.generation)
     if found is None:
@@ -105,7 +111,7 @@ def cancel_generation(state: Conversation, command: CancelGeneration) -> tuple[N
     return (event_types.generation_cancelled(command.generation, command.reason, command.by),)
 
 
-def steer_generation(
+def decide_steering(
     state: Conversation, command: SteerGeneration, workflow: Workflow | None
 ) -> tuple[NewEvent, ...]:
     """A `steering.changed`. `workflow` declares what may be steered; None: nothing may.
@@ -125,19 +131,112 @@ def steer_generation(
     return (event_types.steering_changed(found.id, command.name, value, command.by),)
 
 
-def decide_call(
+def _bounds(budget: Budget | None) -> dict[str, float]:
+    if budget is None:
+        return {}
+    bounds = {"tokens": budget.tokens, "cost": budget.cost}
+    return {name: limit for name, limit in bounds.items() if limit is not None}
+
+
+def decide_budget(state: Conversation, command: RaiseBudget) -> tuple[NewEvent, ...]:
+    """A `budget.raised`, whether the run waits for it or not.
+
+    `Problem` 404; 409 `generation_ended`, `no_budget`; 422 `invalid_budget`: a bound that would not be higher than
+    now, or not higher than what was used already.
+    """
+    found = _running(state, command.generation)
+    budget = found.budget
+    if budget is None:
+        raise Problem(
+            409, "no_budget", f"The generation {found.id} has no budget, so nothing of it can be raised."
+        )
+    for name, wanted in (("tokens", command.tokens), ("cost", command.cost)):
+        if wanted is None:
+            continue
+        present = budget.tokens if name == "tokens" else budget.cost
+        used = budget.used if budget.reached == name else None
+        if present is None:
+            raise _invalid_budget(name, "this generation has no such bound, so it cannot be raised")
+        least = max(present, used or 0)
+        if wanted <= least:
+            raise _invalid_budget(
+                name, f"it has to be more than {least:g}, which is the bound or was used already"
+            )
+    return (event_types.budget_raised(found.id, command.tokens, command.cost, command.by),)
+
+
+def _invalid_budget(name: str, why: str) -> Problem:
+    return Problem(422, "invalid_budget", f"{name}: {why}.", extra={"field": name})
+
+
+def decide_on_call(
     state: Conversation,
     command: DecideCall,
     now: datetime,
     check: ArgumentCheck,
 ) -> tuple[NewEvent, ...]:
-    """A `tool.decided`. `now` is the store's time; `check` is asked about modified arguments alone.
+    """A `tool.decided`; a `tool.approval` where more people have to approve the call.
 
-    `Problem` 404; 409 `generation_ended`, `no_decision_needed`, `already_decided`, `digest_mismatch`,
-    `decision_expired`; 422.
+    `now` is the store's time; `check` is asked about modified arguments alone.
+
+    `Problem` 403 `another_person_required`; 404; 409 `generation_ended`, `no_decision_needed`, `already_decided`,
+    `already_approved`, `digest_mismatch`, `decision_expired`; 422.
     """
     found = _running(state, command.generation)
     call = _call(found, command.call)
+    _check_decidable(call, command, now)
+    if command.decision != "rejected":
+        _check_person(found, call, command)
+    arguments, its_digest = dict(call.arguments), call.arguments_digest
+    if command.arguments is not None:
+        arguments = check(call, command.arguments)
+        try:
+            its_digest = digest(arguments)
+        except NotCanonical as error:
+            raise Problem(422, "invalid_arguments", str(error), extra={"field": "arguments"}) from None
+    hidden = find_hidden_characters(call.name, arguments) if command.arguments is not None else ()
+    # Whoever modifies the arguments approves the new ones; earlier approvals were of others, and count no more.
+    agreed = its_digest == call.proposed_digest
+    approvals = (*call.approvals, command.by) if agreed else (command.by,)
+    if command.decision != "rejected" and agreed and command.by in call.approvals:
+        raise Problem(
+            409,
+            "already_approved",
+            f"{command.by} has approved the call {call.call} already. {call.approvers} people have to, so another "
+            "one is needed.",
+        )
+    remaining = call.approvers - len(approvals)
+    if command.decision != "rejected" and remaining > 0:
+        approval = event_types.tool_approval(
+            found.id,
+            call.call,
+            proposed_digest=call.proposed_digest,
+            arguments_digest=its_digest,
+            remaining=remaining,
+            by=command.by,
+            arguments=None if agreed else arguments,
+            reason=command.reason,
+            hidden_characters=() if agreed else hidden,
+        )
+        return (approval,)
+    approved_modification = command.decision == "approved" and call.modified_from is not None
+    decided = event_types.tool_decided(
+        found.id,
+        call.call,
+        decision="modified" if approved_modification else command.decision,
+        proposed_digest=call.proposed_digest,
+        arguments=arguments,
+        arguments_digest=its_digest,
+        reason=command.reason,
+        by=command.by,
+        hidden_characters=hidden,
+        approvals=approvals if command.decision != "rejected" and call.approvers > 1 else (),
+    )
+    return (decided,)
+
+
+def _check_decidable(call: ToolCall, command: DecideCall, now: datetime) -> None:
+    """Raises `Problem` 409, 422 where nobody may decide so on the call now, whoever it is."""
     if not call.needs_approval:
         raise Problem(409, "no_decision_needed", f"The call {call.call} of {call.name} runs without a decision.")
     if call.decision is not None:
@@ -152,7 +251,7 @@ def decide_call(
         raise Problem(
             409,
             "digest_mismatch",
-            "proposed_digest is not that of the arguments that were proposed. Show them again, and decide on what "
+            "proposed_digest is not that of the arguments to decide on. Show them again, and decide on what "
             "was seen.",
             extra={"arguments_digest": call.proposed_digest},
         )
@@ -160,7 +259,6 @@ def decide_call(
         raise Problem(
             409, "decision_expired", f"The time to decide on the call {call.call} was over at {call.expires_at}."
         )
-    arguments, its_digest = dict(call.arguments), call.arguments_digest
     if (command.decision == "modified") != (command.arguments is not None):
         raise Problem(
             422,
@@ -168,27 +266,36 @@ def decide_call(
             "arguments: they belong to the decision modified, and to no other.",
             extra={"field": "arguments"},
         )
-    if command.arguments is not None:
-        arguments = check(call, command.arguments)
-        try:
-            its_digest = digest(arguments)
-        except NotCanonical as error:
-            raise Problem(422, "invalid_arguments", str(error), extra={"field": "arguments"}) from None
-    decided = event_types.tool_decided(
-        found.id,
-        call.call,
-        decision=command.decision,
-        proposed_digest=call.proposed_digest,
-        arguments=arguments,
-        arguments_digest=its_digest,
-        reason=command.reason,
-        by=command.by,
-        hidden_characters=find_hidden_characters(call.name, arguments) if command.arguments is not None else (),
-    )
-    return (decided,)
 
 
-def finish_call(state: Conversation, command: FinishCall) -> tuple[NewEvent, ...]:
+def _check_person(found: Generation, call: ToolCall, command: DecideCall) -> None:
+    """Raises `Problem` 403 `another_person_required` where this person may not approve the call.
+
+    Who may not approve a call may still reject it: then nothing runs.
+    """
+    if command.by == ANONYMOUS and call.approvers > 1:
+        raise Problem(
+            403,
+            "another_person_required",
+            f"{call.approvers} people have to approve the call {call.call}, and who is anonymous cannot be told "
+            "apart from others. Make a key for each of them (tokentape keys create), and approve with those. "
+            "Rejecting it is possible.",
+        )
+    if call.another_person and command.by == found.by:
+        why = (
+            "and everybody is anonymous here. Make a key for each person (tokentape keys create)."
+            if command.by == ANONYMOUS
+            else "and that was you."
+        )
+        raise Problem(
+            403,
+            "another_person_required",
+            f"The call {call.call} has to be approved by another person than the one who asked for the "
+            f"generation, {why} Rejecting it is possible.",
+        )
+
+
+def decide_result(state: Conversation, command: FinishCall) -> tuple[NewEvent, ...]:
     """A `tool.finished`, for a call that a client ran.
 
     `Problem` 404; 409 `generation_ended`, `already_finished`; `not_started`: nobody may run the call yet, or it is

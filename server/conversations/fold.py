@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from eventstore import Event
+from server.conversations.budget import Budget, budget_after
 from server.conversations.conversation_state import (
     NO_TEXT,
     Conversation,
@@ -25,7 +26,7 @@ from server.conversations.conversation_state import (
 )
 from server.conversations.state_machine import Status, next_status
 from server.conversations.tool_call_fold import Fields, apply_to_tool_call
-from server.event_types import LOSS_REASONS, EventType
+from server.event_types import ANONYMOUS, DEFAULT_TENANT, LOSS_REASONS, EventType
 
 
 class _Delta(msgspec.Struct):
@@ -67,7 +68,7 @@ class ConversationFold:
         self._history = state.history
         self._size = state.size
         self._writing = False
-        self._opening = (state.title, state.metadata, state.created_at)
+        self._opening = (state.title, state.metadata, state.created_at, state.tenant)
         self.position = state.position
 
     def add(self, events: Iterable[Event]) -> None:
@@ -150,7 +151,8 @@ class ConversationFold:
         """Handles `conversation.started`."""
         metadata = fields.get("metadata")
         self._size += size_in_memory(metadata) - size_in_memory(self._opening[1])
-        self._opening = (fields.get("title"), metadata, event.at)
+        tenant = intern(fields.get("tenant", DEFAULT_TENANT))
+        self._opening = (fields.get("title"), metadata, event.at, tenant)
 
     def message_posted(self, event: Event, fields: Fields) -> None:
         """Handles `message.posted`."""
@@ -182,6 +184,8 @@ class ConversationFold:
             on_crash=intern(fields.get("on_crash", "fail")),
             if_running=intern(fields.get("if_running", "reject")),
             ephemeral=fields.get("ephemeral", False),
+            by=intern(fields.get("by", ANONYMOUS)),
+            budget=Budget(**fields["budget"]) if "budget" in fields else None,
             requested_position=event.position,
             position=event.position,
             created_at=event.at,
@@ -250,15 +254,19 @@ class _GenerationFold:
         """Handles any other event."""
         if kind in _TOOL_CALL_EVENTS:
             self._add_to_calls(kind, event, fields)
-        self._status = next_status(self._status, kind, waits=self._waits())
-        self._changes["position"] = event.position
         change = _CHANGES.get(kind)
         if change is not None:
             change(self, event, fields)
+        self._status = next_status(self._status, kind, waits=self._waits())
+        self._changes["position"] = event.position
 
     def _waits(self) -> bool:
-        """Whether one of its calls waits for a person's decision."""
-        if self._calls is None and self._status in (Status.RUNNING, Status.WAITING):
+        """Whether one of its calls waits for a person's decision, or the run for a larger budget."""
+        budget = self._current("budget")
+        if budget is not None and budget.reached is not None:
+            return True
+        changed = self._calls is not None or "budget" in self._changes
+        if not changed and self._status in (Status.RUNNING, Status.WAITING):
             return self._status is Status.WAITING
         found = self._found.tool_calls if self._calls is None else self._calls.values()
         return any(call.waits for call in found)
@@ -272,7 +280,7 @@ class _GenerationFold:
         else:
             self.grown += sum(
                 size_in_memory(getattr(after, name)) - size_in_memory(getattr(before, name))
-                for name in ("arguments", "result", "error")
+                for name in ("arguments", "result", "error", "approvals")
                 if getattr(after, name) is not getattr(before, name)
             )
 
@@ -301,6 +309,12 @@ class _GenerationFold:
     def steered(self, event: Event, fields: Fields) -> None:
         """Handles `steering.changed`."""
         self._set("steering", {**self._current("steering"), fields["name"]: fields["value"]})
+
+    def budget_changed(self, event: Event, fields: Fields) -> None:
+        """Handles `budget.reached` and `budget.raised`; without a budget neither is written."""
+        budget = self._current("budget")
+        if budget is not None:
+            self._set("budget", budget_after(budget, EventType(event.type), fields))
 
     def progressed(self, event: Event, fields: Fields) -> None:
         """Handles `progress`."""
@@ -366,7 +380,13 @@ class _GenerationFold:
 
 
 _TOOL_CALL_EVENTS: Final = frozenset(
-    {EventType.TOOL_PROPOSED, EventType.TOOL_DECIDED, EventType.TOOL_STARTED, EventType.TOOL_FINISHED}
+    {
+        EventType.TOOL_PROPOSED,
+        EventType.TOOL_APPROVAL,
+        EventType.TOOL_DECIDED,
+        EventType.TOOL_STARTED,
+        EventType.TOOL_FINISHED,
+    }
 )
 _CHANGES: Final[Mapping[EventType, Callable[[_GenerationFold, Event, Fields], None]]] = {
     EventType.GENERATION_STARTED: _GenerationFold.started,
@@ -375,6 +395,7 @@ _CHANGES: Final[Mapping[EventType, Callable[[_GenerationFold, Event, Fields], No
         (EventType.STEP_FINISHED, EventType.TOOL_DECIDED, EventType.TOOL_FINISHED), _GenerationFold.clear_losses
     ),
     EventType.STEERING_CHANGED: _GenerationFold.steered,
+    **dict.fromkeys((EventType.BUDGET_REACHED, EventType.BUDGET_RAISED), _GenerationFold.budget_changed),
     EventType.PROGRESS: _GenerationFold.progressed,
     EventType.RESULT: _GenerationFold.result_set,
     EventType.GENERATION_COMPLETED: _GenerationFold.completed,

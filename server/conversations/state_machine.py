@@ -12,7 +12,7 @@ from server.event_types import TERMINAL, EventType
 
 
 class Status(StrEnum):
-    """What a client is told of a generation. `waiting`: for a person's decision on a call."""
+    """What a client is told of a generation. `waiting`: for a person's decision on a call, or a larger budget."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -40,11 +40,14 @@ _TO_AN_END: Final[Transitions] = {
     EventType.GENERATION_FAILED: Status.FAILED,
     EventType.GENERATION_CANCELLED: Status.CANCELLED,
 }
-_BY_CLIENTS = (EventType.TOOL_DECIDED, EventType.TOOL_FINISHED, EventType.STEERING_CHANGED)
+_BY_CLIENTS = (
+    *(EventType.TOOL_APPROVAL, EventType.TOOL_DECIDED),
+    *(EventType.TOOL_FINISHED, EventType.STEERING_CHANGED, EventType.BUDGET_RAISED),
+)
 """Events that clients' commands append, whether a worker runs the generation at that moment or not."""
 _STREAMED = (EventType.TOKEN, EventType.REASONING, EventType.TOOL_ARGUMENTS)
 _STEPS = (EventType.GENERATION_STARTED, EventType.STEP_FINISHED, EventType.TOOL_PROPOSED, EventType.TOOL_STARTED)
-_REPORTS = (EventType.PROGRESS, EventType.RESULT)
+_REPORTS = (EventType.PROGRESS, EventType.RESULT, EventType.BUDGET_REACHED)
 _WHILE_RUNNING: Final[Transitions] = {
     **dict.fromkeys((*_STREAMED, *_STEPS, *_REPORTS, *_BY_CLIENTS), Status.RUNNING),
     EventType.GENERATION_INTERRUPTED: Status.QUEUED,
@@ -64,7 +67,7 @@ TRANSITIONS: Final[Mapping[Status, Transitions]] = {
     Status.FAILED: {},
     Status.CANCELLED: {},
 }
-"""`running` here stands for two: `next_status` makes it `waiting` where a call waits for its decision."""
+"""`running` here stands for two: `next_status` makes it `waiting` where a call, or the run, waits for a person."""
 
 ENDED: Final = frozenset(status for status, moves in TRANSITIONS.items() if not moves)
 """The states that no event leads out of."""
@@ -94,7 +97,7 @@ class InvalidTransition(Exception):
 
 
 def next_status(status: Status, event: EventType, *, waits: bool = False) -> Status:
-    """The status after an event. `waits`: a call waits for a decision then. Raises `InvalidTransition`."""
+    """The status after an event. `waits`: a person has to act before it can go on. Raises `InvalidTransition`."""
     after = TRANSITIONS[status].get(event)
     if after is None:
         raise InvalidTransition(f"{event} cannot happen to a generation that is {status}")

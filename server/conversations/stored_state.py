@@ -11,10 +11,11 @@ from typing import Any, Final
 import msgspec
 
 from server.conversations.conversation_state import NO_TEXT, Conversation, Generation, GrowingText, Message
+from server.event_types import DEFAULT_TENANT
 
-FORM: Final = "conversation.3"
+FORM: Final = "conversation.4"
 """The name under which this version stores states."""
-OLDER_FORMS: Final = ("conversation.2",)
+OLDER_FORMS: Final = ("conversation.3", "conversation.2")
 """Names of older forms that this version can read, the newest first.
 
 The log's events are better than an older state. While both versions run, the older one folds over event types that
@@ -31,6 +32,7 @@ class _StoredState(msgspec.Struct):
     created_at: datetime | None
     messages: tuple[Message, ...]
     generations: tuple[Generation, ...]
+    tenant: str = DEFAULT_TENANT
 
 
 def to_stored(state: Conversation) -> str:
@@ -43,6 +45,7 @@ def to_stored(state: Conversation) -> str:
         state.created_at,
         state.messages,
         state.generations,
+        state.tenant,
     )
     return _encode(stored).decode()
 
@@ -58,6 +61,7 @@ def from_stored(data: str | bytes) -> Conversation:
         stored.created_at,
         stored.messages,
         stored.generations,
+        stored.tenant,
     )
 
 

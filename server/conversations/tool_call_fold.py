@@ -6,6 +6,7 @@ client is shown and what an auditor replays are made of the log by the same code
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from sys import intern
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -67,20 +68,63 @@ def _proposed(fields: Fields, position: int) -> ToolCall:
         position=position,
         step=fields["step"],
         expires_at=datetime.fromisoformat(expires_at) if expires_at else None,
+        approvers=fields.get("approvers", 1),
+        another_person=fields.get("another_person", False),
     )
 
 
-def _decided(call: ToolCall, fields: Fields, position: int) -> ToolCall:
-    if fields["proposed_digest"] != call.proposed_digest:
-        raise InvalidTransition(f"the decision on {call.call} was made of other arguments")
+def _approved_by_one(call: ToolCall, fields: Fields, position: int) -> ToolCall:
+    """Handles `tool.approval`. Whoever modifies the arguments approves the new ones, and nobody else has yet."""
+    _check_seen(call, fields)
+    if not call.waits:
+        raise InvalidTransition(f"an approval of the call {call.call}, which is {call.status}")
+    by, its_digest = intern(fields["by"]), fields["arguments_digest"]
+    if its_digest == call.proposed_digest:
+        return replace(call, approvals=_with(call.approvals, by), position=position)
     return replace(
         call,
-        status=next_call_status(call.status, DECISIONS[fields["decision"]]),
-        decision=fields["decision"],
+        arguments=fields["arguments"],
+        arguments_digest=its_digest,
+        proposed_digest=its_digest,
+        approvals=(by,),
+        modified_from=call.modified_from or call.proposed_digest,
+        position=position,
+    )
+
+
+def _with(approvals: tuple[str, ...], by: str) -> tuple[str, ...]:
+    """The people who approved, and one more; nobody counts twice."""
+    return approvals if by in approvals else (*approvals, by)
+
+
+def _check_seen(call: ToolCall, fields: Fields) -> None:
+    if fields["proposed_digest"] != call.proposed_digest:
+        raise InvalidTransition(f"the decision on {call.call} was made of other arguments")
+
+
+def _decided(call: ToolCall, fields: Fields, position: int) -> ToolCall:
+    """Handles `tool.decided`: with an approval it is the last one.
+
+    A server of an older version does not know that several people have to approve, and may write the decision of
+    one alone. That counts as a rejection: a call never runs with fewer people than its rule asks for.
+    """
+    _check_seen(call, fields)
+    decision, reason, by = fields["decision"], fields.get("reason"), intern(fields["by"])
+    approvals = call.approvals
+    if decision != "rejected":
+        agreed = fields["arguments_digest"] == call.proposed_digest
+        approvals = _with(approvals, by) if agreed else (by,)
+        if len(approvals) < call.approvers:
+            decision, reason = "rejected", f"{call.approvers} people have to approve it, and {len(approvals)} did"
+    return replace(
+        call,
+        status=next_call_status(call.status, DECISIONS[decision]),
+        decision=decision,
         arguments=fields["arguments"],
         arguments_digest=fields["arguments_digest"],
-        reason=fields.get("reason"),
-        by=fields["by"],
+        reason=reason,
+        by=by,
+        approvals=approvals,
         position=position,
     )
 
@@ -102,6 +146,7 @@ def _finished(call: ToolCall, fields: Fields, position: int) -> ToolCall:
 
 
 _CHANGES: Final[Mapping[EventType, Callable[[ToolCall, Fields, int], ToolCall]]] = {
+    EventType.TOOL_APPROVAL: _approved_by_one,
     EventType.TOOL_DECIDED: _decided,
     EventType.TOOL_STARTED: _started,
     EventType.TOOL_FINISHED: _finished,

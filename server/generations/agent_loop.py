@@ -22,10 +22,10 @@ import trio
 
 from eventstore import NewEvent
 from server import event_types
-from server.generations.adaptive_batching import AdaptiveBatching
+from server.generations.run_budget import RunBudget
 from server.generations.run_errors import RunFailed
-from server.generations.run_log import RunLog
-from server.generations.token_pump import Transcript, pump_answer
+from server.generations.run_log import RunLog, model_of_step
+from server.generations.token_pump import AdaptiveBatching, Transcript, pump_answer
 from server.generations.tool_execution import REJECTED_BEFORE, Outcome, RunInCall, execute_call, propose_call
 from server.providers import Finish, Message, Prompt, Provider, ToolCall
 from server.workflows import AnyTool
@@ -77,7 +77,7 @@ class AgentLoop:
     """The loop of one answer.
 
     `step` names the answer within its run: its rounds are the steps `step/1`, `step/2` … in the log. `run_in_call`
-    makes the `Run` that a tool is handed.
+    makes the `Run` that a tool is handed. `budget`: no round is asked for while it waits.
     """
 
     run_log: RunLog
@@ -86,6 +86,7 @@ class AgentLoop:
     tools: Mapping[str, AnyTool]
     run_in_call: RunInCall
     batching: AdaptiveBatching
+    budget: RunBudget
 
     async def generate(self, prompt: Prompt) -> Generated:
         """Asks the model, again and again, until it calls no tool.
@@ -119,6 +120,7 @@ class AgentLoop:
             if again:
                 await run_log.write(again)
             return round_, msgspec.convert(run_log.carried.get(step, {}), _Carry)
+        await self.budget.wait()
         transcript = Transcript()
         with run_log.stats.working():
             finish = await pump_answer(
@@ -129,6 +131,7 @@ class AgentLoop:
                 run_log.stats,
                 self.batching,
                 transcript,
+                model=model_of_step(step, run_log.model),
             )
         wanted = finish.tool_calls
         if len(wanted) > MAX_CALLS:

@@ -20,6 +20,7 @@ from server import event_types
 from server.conversations.conversation_state import Generation
 from server.event_types import EventTooLarge
 from server.generations.agent_loop import AgentLoop
+from server.generations.run_budget import RunBudget
 from server.generations.run_context import Run, RunResources
 from server.generations.run_errors import (
     RunFailed,
@@ -32,7 +33,7 @@ from server.generations.run_errors import (
 )
 from server.generations.run_log import FencedWriter, RunLog
 from server.generations.run_stats import RunStats
-from server.generations.token_pump import pump_answer
+from server.generations.token_pump import Write, pump_answer
 from server.providers import BadParameters, Prompt, Provider, UpstreamError
 from server.workflows import AnyTool, BadInput, BadResult, Workflow
 
@@ -74,6 +75,7 @@ class Attempt:
     returns when the attempt may start. `epoch` and `position` are those of the writer's last append: of the
     request, or of the takeover. `begun`: the attempt's `generation.started` is in the log. `queued`: it waits in
     its queue. `stopped_by`: the reason why this process stops it. `done` is set when nothing of it runs any more.
+    `tenant`: of its conversation.
     """
 
     found: Generation
@@ -88,6 +90,12 @@ class Attempt:
     done: trio.Event = field(default_factory=trio.Event)
     stats: RunStats = field(default_factory=RunStats)
     stopped_by: str | None = None
+    tenant: str = event_types.DEFAULT_TENANT
+
+    @property
+    def subject(self) -> str:
+        """Who requested the generation."""
+        return self.found.by
 
     @property
     def generation(self) -> str:
@@ -162,12 +170,32 @@ class AnswerExecutor(_ModelExecutor):
     __slots__ = ()
 
     async def execute(self, attempt: Attempt, writer: FencedWriter, resources: RunResources) -> Sequence[NewEvent]:
-        """Asks the provider once."""
+        """Asks the provider once. With a budget the log is read, too: somebody may raise it meanwhile."""
+        write: Write = writer.write
+        if attempt.found.budget is not None:
+            run_log = await _open_run_log(attempt, writer)
+            budget = RunBudget(run_log, resources.prices, self.model)
+            budget.check_model(self.model)
+            await budget.wait()
+            write = partial(_write_within, run_log, budget)
         prompt = await retry_until_available(self.prompt)
         finish = await pump_answer(
-            writer.write, attempt.generation, self.provider, prompt, attempt.stats, resources.batching
+            write,
+            attempt.generation,
+            self.provider,
+            prompt,
+            attempt.stats,
+            resources.batching,
+            model=self.model,
         )
-        return [_completed(attempt, finish.reason, finish.usage, finish.refusal)]
+        cost = resources.prices.cost({self.model: finish.usage or {}})
+        return [_completed(attempt, finish.reason, finish.usage, finish.refusal, cost=cost)]
+
+
+async def _write_within(run_log: RunLog, budget: RunBudget, new: Sequence[NewEvent]) -> None:
+    """Appends what came of an answer, and returns when more of it may be read."""
+    await run_log.write(new)
+    await budget.wait_in_stream()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +208,16 @@ class AgentExecutor(_ModelExecutor):
         """Asks the provider until the model calls no tool."""
         run_log = await _open_run_log(attempt, writer)
         run = Run(run_log, attempt.found, attempt.number, None, resources)
-        loop = AgentLoop(run_log, "answer", self.provider, self.tools, run.inside, resources.batching)
+        run.budget.check_model(self.model)
+        loop = AgentLoop(run_log, "answer", self.provider, self.tools, run.inside, resources.batching, run.budget)
         try:
             said = await loop.generate(await retry_until_available(self.prompt))
         except BaseExceptionGroup as group:
             if not is_fault(group):
                 raise
             raise root_fault(group) from group
-        return [_completed(attempt, said.finish_reason, said.usage, said.refusal)]
+        cost = resources.prices.cost({self.model: said.usage})
+        return [_completed(attempt, said.finish_reason, said.usage, said.refusal, cost=cost)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +263,7 @@ class WorkflowExecutor:
             )
         except EventTooLarge as error:
             raise RunFailed("invalid_result", str(error)) from None
-        return [event, _completed(attempt, "stop", attempt.stats.usage)]
+        return [event, _completed(attempt, "stop", attempt.stats.usage, cost=run.budget.cost)]
 
 
 async def _open_run_log(attempt: Attempt, writer: FencedWriter) -> RunLog:
@@ -242,7 +272,10 @@ async def _open_run_log(attempt: Attempt, writer: FencedWriter) -> RunLog:
     return run_log
 
 
-def _completed(attempt: Attempt, reason: str, usage: Mapping[str, int] | None, refusal: str = "") -> NewEvent:
+def _completed(
+    attempt: Attempt, reason: str, usage: Mapping[str, int] | None, refusal: str = "", *, cost: float | None = None
+) -> NewEvent:
+    priced = usage if cost is None else {**(usage or {}), "cost": cost}
     return event_types.generation_completed(
-        attempt.generation, reason, usage, attempt.stats.ttft_ms, refusal or None
+        attempt.generation, reason, priced, attempt.stats.ttft_ms, refusal or None
     )

@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -23,17 +23,18 @@ from urllib.parse import quote
 import trio
 
 from server import event_types
+from server.config.price_table import PriceTable
 from server.conversations.conversation_state import APPROVAL_STEP_PREFIX, Conversation, Generation
 from server.conversations.prompt import TranscriptMessage, transcript
-from server.generations.adaptive_batching import AdaptiveBatching
 from server.generations.agent_loop import AgentLoop, Generated
+from server.generations.run_budget import RunBudget
 from server.generations.run_log import RunLog
+from server.generations.token_pump import AdaptiveBatching
 from server.generations.tool_execution import expiry, wait_for_decision
-from server.hidden_characters import find_hidden_characters
 from server.ids import new_id
 from server.providers import Message, Prompt, ProviderRegistry
-from server.unicode_repair import repair_text
-from server.workflows import AnyTool, InjectedRun, Tool, Workflow, digest, to_jsonable
+from server.unicode_safety import find_hidden_characters, repair_text
+from server.workflows import AnyTool, InjectedRun, Tool, Workflow, check_approvers, digest, to_jsonable
 
 MAX_NAME = 100
 """Characters of a step's name."""
@@ -66,6 +67,7 @@ class RunResources:
     tools: Mapping[str, Tool]
     batching: AdaptiveBatching
     read_conversation: Callable[[str], Awaitable[Conversation]]
+    prices: PriceTable = field(default_factory=PriceTable)
 
 
 class Run(InjectedRun):
@@ -81,6 +83,7 @@ class Run(InjectedRun):
         self._run_log = run_log
         self._workflow = workflow
         self._resources = resources
+        self.budget = RunBudget(run_log, resources.prices)
         self._parameters = found.parameters
         self._names: Counter[str] = Counter()
         self._suffix = ""
@@ -171,10 +174,14 @@ class Run(InjectedRun):
 
         `messages` is a text, or a list of messages or of `{"role", "content"}`; without it, the conversation.
 
+        Before each request it waits where the generation has reached its budget, until somebody raises that.
+
         Raises `UpstreamError` where the provider, or the way to it, fails; `ValueError` for an unknown model or
-        tool, or parameters that the provider would refuse.
+        tool, or parameters that the provider would refuse. A run whose cost is bounded ends here, where the model
+        has no price.
         """
         provider, name = self._resources.providers.resolve(model)
+        self.budget.check_model(model)
         if messages is None:
             messages = await self.context()
         elif isinstance(messages, str):
@@ -184,21 +191,35 @@ class Run(InjectedRun):
         prompt = Prompt(name, tuple(_message(one) for one in messages), dict(parameters or {}), tools=specs)
         provider.check(prompt)
         step = self._name("generate", model)
-        loop = AgentLoop(self._run_log, step, provider, found, self.inside, self._resources.batching)
+        loop = AgentLoop(self._run_log, step, provider, found, self.inside, self._resources.batching, self.budget)
         return await loop.generate(prompt)
 
     async def approve(
-        self, name: str, arguments: Mapping[str, Any] | None = None, *, expires: float | None = 3600.0
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        expires: float | None = 3600.0,
+        approvers: int = 1,
+        another_person: bool = False,
     ) -> Decision:
         """Asks people, and waits (`status: waiting`) until one approves, rejects or modifies the arguments.
 
         After `expires` seconds the question counts as rejected, with the reason "expired"; None: never. A later
-        attempt finds the decision in the log, if it asks with the same name and arguments.
+        attempt finds the decision in the log, if it asks with the same name, arguments and rule.
+
+        `approvers`: so many different people have to approve, 1 to 5; one who rejects is enough. `another_person`:
+        whoever asked for the generation may not approve. Raises `ValueError` for any other values of these.
         """
+        wrong = check_approvers(approvers, another_person)
+        if wrong is not None:
+            raise ValueError(wrong)
         given = to_jsonable(dict(arguments or {}))
         asked = digest(given)
-        # The name holds the arguments' digest: an earlier approval of other arguments does not count.
-        step = self._name(APPROVAL_STEP_PREFIX.strip(), name, f" {asked[:16]}")
+        # The name holds the arguments' digest and the rule: an earlier approval of other arguments, or by fewer
+        # people than the app's code asks for now, does not count.
+        rule = (f" of {approvers}" if approvers > 1 else "") + (" of another" if another_person else "")
+        step = self._name(APPROVAL_STEP_PREFIX.strip(), name, f" {asked[:16]}{rule}")
         call = next((one.call for one in self._run_log.calls if one.step == step), None)
         if call is None:
             call = new_id("call")
@@ -213,6 +234,8 @@ class Run(InjectedRun):
                 step=step,
                 expires_at=expiry(now, expires) if now is not None else None,
                 hidden_characters=find_hidden_characters(name, given),
+                approvers=approvers,
+                another_person=another_person,
             )
             await self._run_log.write([event_types.check_event_size(proposed, "what run.approve asks")])
         await wait_for_decision(self._run_log, call)

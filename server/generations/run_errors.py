@@ -17,7 +17,7 @@ from server.event_types import EventTooLarge
 from server.ids import new_id
 from server.observability import logs
 from server.providers import BadParameters, UnknownModel, UpstreamError
-from server.unicode_repair import repair_text
+from server.unicode_safety import repair_text
 from server.workflows import BadArguments, NotJson, ToolError
 
 log = logs.get("run_errors")

@@ -39,6 +39,7 @@ from eventstore import (
     WrongExpectedPosition,
 )
 from eventstore.db_retry import retry_until_available
+from server.conversations.budget import budget_after
 from server.conversations.conversation_state import Generation, ToolCall
 from server.conversations.tool_call_fold import ToolCalls, fold_tool_calls
 from server.event_types import CARRY, TERMINAL, EventType
@@ -124,20 +125,29 @@ _FOLDED = TERMINAL | {
     EventType.GENERATION_STARTED,
     EventType.STEP_FINISHED,
     EventType.TOOL_PROPOSED,
+    EventType.TOOL_APPROVAL,
     EventType.TOOL_DECIDED,
     EventType.TOOL_STARTED,
     EventType.TOOL_FINISHED,
     EventType.STEERING_CHANGED,
+    EventType.BUDGET_REACHED,
+    EventType.BUDGET_RAISED,
 }
 """The types of this generation's events that change what a `RunLog` knows."""
+_STREAMED = frozenset({EventType.TOKEN, EventType.REASONING, EventType.TOOL_ARGUMENTS})
+"""The types of the pieces in which an answer comes. As `frozenset[str]`: a `StrEnum` is found by its text."""
 
 
 class RunLog:
     """The log as attempt `number` at a generation reads and writes it.
 
-    `calls`, `steps` (results by name), `steering` and `carried` are as of `position`. `carried` is what an
-    provider wants back with a step's answer, by the step's name; no client sees it. `stats` counts the tasks that
-    wait here.
+    `calls`, `steps` (results by name), `steering`, `budget` and `carried` are as of `position`. `carried` is what
+    a provider wants back with a step's answer, by the step's name; no client sees it. `stats` counts the tasks
+    that wait here.
+
+    `used`: what the providers have counted, by model, of all rounds in the log. `streamed`: pieces that came since
+    the last of these, of an answer that is not counted yet. `model`: of a run that is one model's answer, else
+    None.
     """
 
     def __init__(
@@ -150,7 +160,11 @@ class RunLog:
         self.steps: dict[str, Any] = {}
         self.carried: dict[str, Any] = {}
         self.steering: dict[str, Any] = dict(found.steering)
+        self.budget = found.budget
+        self.used: dict[str, dict[str, int]] = {}
+        self.streamed = 0
         self.stats = stats or RunStats()
+        self.model = found.model
         self._writer = writer
         self._number = number
         self._write_lock = trio.Lock()
@@ -221,20 +235,68 @@ class RunLog:
             if position <= self.position:
                 continue  # another task of this attempt has read it
             self.position = position
-            if tag == self.generation and kind in _FOLDED:
-                self._fold(EventType(kind), _decode(data), position)
+            if tag == self.generation:
+                if kind in _FOLDED:
+                    self._fold(EventType(kind), _decode(data), position)
+                elif kind in _STREAMED:
+                    self.streamed += 1
 
     def _fold(self, kind: EventType, fields: dict[str, Any], position: int) -> None:
         if kind is EventType.STEP_FINISHED:
             self.steps[fields["step"]] = fields["result"]
             if CARRY in fields:
                 self.carried[fields["step"]] = fields[CARRY]
+            self._count_round(fields["step"], fields["result"])
+        elif kind in (EventType.BUDGET_REACHED, EventType.BUDGET_RAISED):
+            if self.budget is not None:
+                self.budget = budget_after(self.budget, kind, fields)
         elif kind is EventType.STEERING_CHANGED:
             self.steering[fields["name"]] = fields["value"]
         elif kind is EventType.GENERATION_STARTED:
+            self._count_lost_round()
             if fields["attempt"] > self._number:
                 self._fenced = Fenced(self._writer.conversation, self.generation, "epoch")
         elif kind in TERMINAL:
             self._fenced = Fenced(self._writer.conversation, self.generation, "closed")
         else:
             self.calls = fold_tool_calls(self.calls, kind, fields, position)
+
+    @property
+    def tokens_used(self) -> int:
+        """All tokens of the run so far, also those of attempts that were lost."""
+        counted = sum(
+            counts.get(name, 0) for counts in self.used.values() for name in ("input_tokens", "output_tokens")
+        )
+        return counted + (self.streamed if self.model is not None else 0)
+
+    def _count_round(self, step: str, result: Any) -> None:
+        """Counts a step that is a round of a model's answer: by its provider's usage, else by its pieces."""
+        model = model_of_step(step, self.model)
+        if model is None or not isinstance(result, dict):
+            return
+        counts = self.used.setdefault(model, {})
+        for name, count in (result.get("usage") or {"output_tokens": self.streamed}).items():
+            counts[name] = counts.get(name, 0) + count
+        self.streamed = 0
+
+    def _count_lost_round(self) -> None:
+        """Counts the pieces of a round that was lost with its attempt.
+
+        They were paid for, and the round that is asked anew brings its own count, which does not have them. In a
+        workflow they are not counted: they may be the app's own words, which cost nothing.
+        """
+        if self.model is not None and self.streamed:
+            counts = self.used.setdefault(self.model, {})
+            counts["output_tokens"] = counts.get("output_tokens", 0) + self.streamed
+        self.streamed = 0
+
+
+def model_of_step(step: str, model: str | None) -> str | None:
+    """The model whose round a step is: `model`, where the run is an answer of it; None: the step is no round.
+
+    The names are those that `AgentLoop` and `Run.generate` give: `answer/1`, `generate openai/gpt 1/1`.
+    """
+    kind, _, rest = step.partition(" ")
+    if kind == "generate" and "/" in step.rpartition(" ")[2]:
+        return rest.partition(" ")[0]
+    return model if step.startswith("answer/") else None

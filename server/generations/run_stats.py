@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from server.config.price_table import PriceTable
 from server.observability import ProviderMetrics
 from server.providers import Finish
 
@@ -20,7 +21,9 @@ class RunStats:
 
     `outcome` is `cancelled` until the attempt's own terminal event is in the log: an attempt that never wrote one
     was ended by somebody else. `failure` is the code in its `generation.failed`. `waiting_tasks` wait for events
-    that others write; `working_tasks` ask a provider, run a tool or do a step.
+    that others write; `working_tasks` ask a provider, run a tool or do a step. `paid`: what the providers have
+    counted of this attempt's own answers, by model. `uncounted`: the pieces of its other answers, by model: of
+    those that are under way, and of those that ended before the provider counted.
     """
 
     meter: ProviderMetrics = field(default_factory=ProviderMetrics)
@@ -34,7 +37,10 @@ class RunStats:
     usage: dict[str, int] = field(default_factory=dict)
     waiting_tasks: int = 0
     working_tasks: int = 0
+    paid: dict[str, dict[str, int]] = field(default_factory=dict)
+    uncounted: dict[str, int] = field(default_factory=dict)
     _last_arrival: float = 0.0
+    _reported: tuple[int, float] = (0, 0.0)
 
     @property
     def only_waits(self) -> bool:
@@ -81,10 +87,24 @@ class RunStats:
         self.tokens += tokens
         self.meter.tokens += tokens
 
-    def answer_ended(self, finish: Finish | None, repaired: int) -> None:
-        """A provider's answer has ended, well or not; `repaired` of its characters were replaced."""
+    def pieces_arrived(self, pieces: int, model: str | None) -> None:
+        """So many pieces of text, reasoning or arguments came of an answer of the model."""
+        self.uncounted[model or ""] = self.uncounted.get(model or "", 0) + pieces
+
+    def answer_ended(
+        self, finish: Finish | None, repaired: int, model: str | None = None, pieces: int = 0
+    ) -> None:
+        """A provider's answer has ended, well or not.
+
+        `repaired` of its characters were replaced; in `pieces` it came, as `pieces_arrived` was told.
+        """
         self.finish = finish
         self.add_usage(finish.usage if finish else None)
+        if finish is not None and finish.usage:
+            self.pieces_arrived(-pieces, model)
+            counts = self.paid.setdefault(model or "", {})
+            for name, count in finish.usage.items():
+                counts[name] = counts.get(name, 0) + count
         self.repaired += repaired
         self.meter.repaired += repaired
 
@@ -96,6 +116,22 @@ class RunStats:
         """Adds the usage of one answer: of this attempt's, or of one that an earlier attempt paid for."""
         for name, count in (usage or {}).items():
             self.usage[name] = self.usage.get(name, 0) + count
+
+    def take_use(self, prices: PriceTable) -> tuple[int, float]:
+        """Tokens and cost of this attempt since the last call.
+
+        They are what the providers have counted and, as output, the pieces of answers that none has counted: else
+        whoever cancels an answer just before its end would have it for nothing. A model without a price costs
+        nothing.
+        """
+        tokens, cost = 0, 0.0
+        for model in self.paid.keys() | self.uncounted.keys():
+            counts = dict(self.paid.get(model, {}))
+            counts["output_tokens"] = counts.get("output_tokens", 0) + self.uncounted.get(model, 0)
+            tokens += counts.get("input_tokens", 0) + counts["output_tokens"]
+            cost += prices.cost({model: counts}) or 0.0
+        before, self._reported = self._reported, (max(tokens, self._reported[0]), max(cost, self._reported[1]))
+        return self._reported[0] - before[0], self._reported[1] - before[1]
 
     def run_finished(self, seconds: float) -> dict[str, Any]:
         """The attempt is over after so many seconds. Returns the non-empty fields of its log line."""

@@ -44,6 +44,7 @@ SERVER_FAILURES: Mapping[str, str] = {
 EXECUTOR_CODES = (
     *("invalid_parameters", "invalid_input", "invalid_result"),
     *("workflow_failed", "too_many_turns", "too_many_calls", "rejected_call_repeated"),
+    *("budget_not_raised", "unknown_price"),
 )
 """Codes with which an executor fails a run."""
 
@@ -75,6 +76,7 @@ class _GaveUp(Exception):
 
 class Supervisor:
     """All attempts of one process. `worker` is the process's name in the log; `resources` are what its runs share.
+    `on_end` is told of each attempt that is over; it must neither wait nor raise.
 
     `runs` are the attempts that this process drives, `orphans` those that it does not any more, by generation.
     """
@@ -86,8 +88,10 @@ class Supervisor:
         worker: str,
         resources: RunResources,
         metrics: Metrics | None = None,
+        on_end: Callable[[Attempt], None] = lambda attempt: None,
     ) -> None:
         self._store = store
+        self._on_end = on_end
         self._nursery = nursery
         self._resources = resources
         self.metrics = metrics or Metrics()
@@ -229,6 +233,7 @@ class Supervisor:
                 self.orphan(attempt.conversation, attempt.generation, "internal_error", CRASH_SECONDS)
         finally:
             del self.runs[attempt.generation]
+            self._on_end(attempt)
             attempt.done.set()
             if attempt.generation in self._closed_by_others:
                 self._closed_by_others.discard(attempt.generation)

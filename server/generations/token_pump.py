@@ -2,9 +2,17 @@
 
 Each step waits for the one before: what has arrived is appended in one go, and only after the commit is more read.
 So a slow database slows the provider down instead of filling memory. Text, reasoning and pieces of tool calls are
-events of their own, in the order in which they came. Must not know a client, the web, or what a run does next.
+events of their own, in the order in which they came.
+
+`AdaptiveBatching` is how long a run waits before it reads its provider again: not at all, unless this process runs
+short of CPU. Most of what a token costs is its round: read, append, wake the readers, send. When the process is
+nearly busy, a pause before each read lets a few tokens of a run come together and go round at once; each stays an
+event of its own. All answers then slow down by some milliseconds, where they would otherwise fall behind without a
+bound. The first token of an answer never waits. This file must not know a client, the web, or what a run does
+next.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +21,56 @@ import trio
 
 from eventstore import NewEvent
 from server import event_types
-from server.generations.adaptive_batching import AdaptiveBatching
 from server.generations.run_stats import RunStats
 from server.ids import new_id
 from server.providers import Chunk, Finish, Prompt, Provider, Reasoning, UpstreamError
+
+SAMPLE_SECONDS = 0.1
+"""Between two readings of the CPU clock."""
+HIGH_LOAD, LOW_LOAD = 0.86, 0.72
+"""Shares of one core: above the first the pause grows, below the second it shrinks. Python runs on one core."""
+MIN_PAUSE, MAX_PAUSE = 0.004, 0.050
+"""Seconds. A shorter pause would gain nothing; people would see a longer one."""
+GROWTH, DECAY = 1.25, 0.9
+SMOOTHING = 0.5
+"""The weight of earlier samples in the smoothed load."""
+
+
+class AdaptiveBatching:
+    """The pause of one process. `pause` is in seconds, 0 for none; `load` the share of a core it used lately."""
+
+    def __init__(self, cpu: Callable[[], float] = time.process_time) -> None:
+        self.pause = 0.0
+        self.load = 0.0
+        self._cpu = cpu
+
+    async def run(self) -> None:
+        """Samples the CPU clock every `SAMPLE_SECONDS`, for ever."""
+        now, spent = trio.current_time(), self._cpu()
+        while True:
+            await trio.sleep(SAMPLE_SECONDS)
+            before, spent_before = now, spent
+            now, spent = trio.current_time(), self._cpu()
+            self.update((spent - spent_before) / (now - before))
+
+    def update(self, share: float) -> None:
+        """Takes one sample, the share of a core used since the one before, and adapts `pause`."""
+        self.load = SMOOTHING * self.load + (1 - SMOOTHING) * share
+        if self.load > HIGH_LOAD:
+            self.pause = min(MAX_PAUSE, max(MIN_PAUSE, self.pause * GROWTH))
+        elif self.load < LOW_LOAD:
+            self.pause *= DECAY
+            if self.pause < MIN_PAUSE:
+                self.pause = 0.0
+
+    async def wait(self, since: float) -> None:
+        """Waits until `pause` seconds after `since`, a time of trio's clock.
+
+        No checkpoint where there is no pause.
+        """
+        if self.pause:
+            await trio.sleep_until(since + self.pause)
+
 
 Write = Callable[[Sequence[NewEvent]], Awaitable[Any]]
 """Appends events and returns when they are committed: `FencedWriter.write` or `RunLog.write`."""
@@ -43,14 +97,18 @@ async def pump_answer(
     stats: RunStats,
     batching: AdaptiveBatching,
     transcript: Transcript | None = None,
+    *,
+    model: str | None = None,
 ) -> Finish:
     """Asks the provider, writes what comes as events, and returns how the answer ended.
 
-    `transcript` is filled on the way. Without one, pieces of tool calls are not written: nobody would run them.
+    `model`: as clients name it, for its price. `transcript` is filled on the way. Without one, pieces of tool
+    calls are not written: nobody would run them.
 
     Raises `UpstreamError`, and what `write` raises. The provider's connection is closed when this returns.
     """
     stats.upstream_asked(trio.current_time())
+    pieces = 0
     async with provider.open(prompt) as answer:
         try:
             while chunks := await answer.receive():
@@ -59,11 +117,13 @@ async def pump_answer(
                 if tokens:
                     stats.tokens_arrived(now)
                 if new:
+                    pieces += len(new)
+                    stats.pieces_arrived(len(new), model)
                     await write(new)
                     stats.tokens_committed(tokens)
                 await batching.wait(now)
         finally:
-            stats.answer_ended(answer.finish, answer.repaired)
+            stats.answer_ended(answer.finish, answer.repaired, model, pieces)
     if answer.finish is None:
         # An adapter that breaks its contract must not pass a truncated answer off as a whole one.
         raise UpstreamError("upstream_cut", "The answer ended without saying how it finished.", retryable=True)

@@ -6,13 +6,14 @@ later attempt starts a call that was decided on. A call that an earlier attempt 
 twice, is not started again: its outcome is unknown.
 
 Two events may be written by others as well: the decision (a person) and the outcome of a client's tool (a client).
-Each claims a key of the call (`key_scopes`): the second to come is told so. Must not know models or workflows'
-runs.
+Each claims a key of the call (`idempotency_keys`): the second to come is told so. Must not know models or
+workflows' runs.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import trio
@@ -20,15 +21,14 @@ import trio
 from eventstore import Key, KeyReused, NewEvent, StoreError
 from server import event_types
 from server.conversations.conversation_state import ToolCall
-from server.conversations.key_scopes import DECISION, OUTCOME
+from server.conversations.idempotency_keys import DECISION, OUTCOME, approval_name
 from server.conversations.state_machine import CallStatus
-from server.event_types import MOST_EVENT_BYTES, SERVER, EventTooLarge, check_event_size
+from server.event_types import MAX_EVENT_BYTES, SERVER, EventTooLarge, check_event_size
 from server.generations.run_errors import failure_from, is_fault, log_with_reference, root_fault, see_log
 from server.generations.run_log import RunLog
-from server.hidden_characters import find_hidden_characters
 from server.ids import new_id
 from server.providers import ToolCall as Wanted
-from server.unicode_repair import repair_text
+from server.unicode_safety import find_hidden_characters, repair_text
 from server.workflows import AnyTool, BadArguments, InjectedRun, NotCanonical, Tool, digest, to_jsonable
 
 Outcome = Mapping[str, Any]
@@ -36,7 +36,7 @@ Outcome = Mapping[str, Any]
 RunInCall = Callable[[str], InjectedRun]
 """Makes the run as a tool is handed it, for the call with this id."""
 
-MAX_ARGUMENTS = MOST_EVENT_BYTES // 8
+MAX_ARGUMENTS = MAX_EVENT_BYTES // 8
 """Characters of a call's arguments. As JSON, with the rest of their event, they stay within an event's bound."""
 REJECTED_BEFORE = "rejected_before"
 """The code of a call that repeats one which a person has rejected."""
@@ -79,6 +79,8 @@ def propose_call(
         client=tool is not None and tool.client,
         expires_at=expiry(now, tool.expires) if needs_approval and tool is not None else None,
         hidden_characters=find_hidden_characters(name, arguments),
+        approvers=tool.approvers if tool is not None else 1,
+        another_person=tool is not None and tool.another_person,
     )
     if error is None:
         return call, (proposed,)
@@ -152,7 +154,8 @@ def _bad_arguments(message: str) -> dict[str, str]:
 def _rejected_before(run_log: RunLog, name: str, proposed_digest: str) -> dict[str, str] | None:
     """The error of a call that a person has rejected in this run: the same question is not asked twice."""
     for call in run_log.calls:
-        same = (call.name, call.proposed_digest) == (name, proposed_digest) and not call.is_question
+        seen = (call.proposed_digest, call.modified_from)
+        same = call.name == name and proposed_digest in seen and not call.is_question
         if same and call.decision == "rejected" and call.by != SERVER:
             why = f" ({call.reason})" if call.reason else ""
             return event_types.error_object(
@@ -222,10 +225,20 @@ async def wait_for_decision(run_log: RunLog, call: str) -> None:
             reason="expired",
             by=SERVER,
         )
+        keys = [Key(DECISION, call)]
+        if found.approvers > 1:
+            keys.append(Key(DECISION, approval_name(call, found.position)))
         try:
-            await run_log.write([expired], keys=(Key(DECISION, call),))
-        except KeyReused:  # a person decided in the last moment
-            await run_log.wait_until(lambda: not run_log.call(call).waits)
+            await run_log.write([expired], keys=tuple(keys))
+        except (
+            KeyReused
+        ):  # a person decided in the last moment, or approved a call that others have to approve too
+            await run_log.wait_until(partial(_has_moved, run_log, found))
+
+
+def _has_moved(run_log: RunLog, found: ToolCall) -> bool:
+    """Whether an event of the call is known that came after those which `found` was made of."""
+    return run_log.call(found.call).position > found.position
 
 
 async def _run_here(run_log: RunLog, found: ToolCall, tool: AnyTool | None, run_in_call: RunInCall) -> Outcome:

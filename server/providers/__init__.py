@@ -9,14 +9,12 @@ from server.http_client.proxy import ProxyChoice, choose_proxy
 from server.http_client.streaming_request import Timeouts
 
 from .anthropic import AnthropicSettings
-from .errors import CODES, BadParameters, UnknownModel, UpstreamError
-from .openai import OpenAISettings
-from .registry import ProviderRegistry
-from .retry_policy import RetryPolicy
-from .types import (
+from .interface import (
+    CODES,
     TOOL_NAME,
     Answer,
     ArgumentsDelta,
+    BadParameters,
     Chunk,
     Finish,
     Message,
@@ -25,7 +23,12 @@ from .types import (
     Reasoning,
     ToolCall,
     ToolSpec,
+    UnknownModel,
+    UpstreamError,
 )
+from .openai import OpenAISettings
+from .registry import ProviderRegistry
+from .retry_policy import RetryPolicy
 
 __all__ = [
     "CODES",

@@ -3,8 +3,8 @@
 Owns the settings and their defaults, the path and the headers; the request body, with turns that alternate and an
 assistant's blocks in their original order; the meaning of a streamed event, and which blocks are collected for the
 next request. Events, blocks and deltas of unknown type are skipped, as the provider asks its clients to do, and so
-is a field of unexpected shape. Must not know sockets; `decoding.answer_decoder` makes events of bytes.
-Sources: https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/docs/build-with-claude/streaming
+is a field of unexpected shape. Must not know sockets; `decoding.answer_decoder` makes events of bytes. Sources:
+https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/docs/build-with-claude/streaming
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from server.providers.decoding.error_mapping import find_error, stream_error
 from server.providers.decoding.redaction import Redactor
 from server.providers.decoding.tool_call_assembly import index_in
 
-from .errors import BadParameters
 from .http_provider import HttpProvider, ProviderSettings
+from .interface import BadParameters, Message, Prompt
 from .request_encoding import (
     NOTHING_TO_ANSWER,
     ProviderRequest,
@@ -36,7 +36,6 @@ from .request_encoding import (
     is_tool_result,
     sent_arguments,
 )
-from .types import Message, Prompt
 
 _SET_BY_SERVER = ("model", "messages", "stream", "system")
 _SYSTEM = ("system", "developer")

@@ -19,15 +19,14 @@ from typing import Any
 
 import msgspec
 
-from server.providers.decoding.answer_accumulator import AnswerAccumulator, UnknownMessage
+from server.providers.decoding.answer_accumulator import NOT_YET, AnswerAccumulator, UnknownMessage
 from server.providers.decoding.answer_decoder import StreamFormat
 from server.providers.decoding.carried_fields import OPENAI, CarriedReasoning, provider_call_id, read_carried
 from server.providers.decoding.error_mapping import find_error, stream_error
-from server.providers.decoding.finish_reasons import NOT_YET
 from server.providers.decoding.redaction import Redactor
 from server.providers.decoding.tool_call_assembly import index_in
 
-from .errors import BadParameters
+from .interface import BadParameters, Message, Prompt, ToolCall, ToolSpec
 from .openai_compatible_servers import SIGNED, Quirks
 from .request_encoding import (
     NOTHING_TO_ANSWER,
@@ -37,7 +36,6 @@ from .request_encoding import (
     is_tool_result,
     sent_arguments,
 )
-from .types import Message, Prompt, ToolCall, ToolSpec
 
 _SET_BY_SERVER = ("model", "messages", "stream")
 _LIMITS = ("max_tokens", "max_completion_tokens")

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 
 import trio
 
-from .errors import BadParameters
-from .types import Answer, Chunk, Finish, Message, Prompt, ToolCall
+from .interface import Answer, BadParameters, Chunk, Finish, Message, Prompt, ToolCall
 
 MAX_TOKENS = 100_000
 MAX_RATE = 10_000

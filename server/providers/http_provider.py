@@ -30,11 +30,10 @@ from server.providers.decoding.answer_decoder import AnswerDecoder, StreamFormat
 from server.providers.decoding.error_mapping import request_error, response_error
 from server.providers.decoding.redaction import Redactor
 
-from .errors import UpstreamError
+from .interface import Answer, Chunk, Finish, Prompt, UpstreamError
 from .openai_compatible_servers import is_public
 from .request_encoding import ProviderRequest
 from .retry_policy import RequestRevised, RetriedAnswer, RetryPolicy
-from .types import Answer, Chunk, Finish, Prompt
 
 
 class ProviderSettings(BaseModel):

@@ -17,9 +17,9 @@ from server.http_client.base_url import parse_base_url
 
 from .chat_completions import CHAT_COMPLETIONS, encode_body
 from .http_provider import HttpProvider, ProviderSettings
+from .interface import Prompt
 from .openai_compatible_servers import DIALECTS, ChatCompletionsRequest, LearnedQuirks, dialect_of
 from .request_encoding import ProviderRequest
-from .types import Prompt
 
 __all__ = ["OpenAI", "OpenAISettings"]
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from .interface import Prompt
 from .request_encoding import ProviderRequest
-from .types import Prompt
 
 SIGNED = ("extra_content", "provider_specific_fields")
 """Opaque fields of a tool call, with its signature: Gemini's, and LiteLLM's name for the same."""

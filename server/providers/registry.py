@@ -21,10 +21,9 @@ from server.observability import logs
 
 from .anthropic import Anthropic, AnthropicSettings
 from .demo import Demo
-from .errors import UnknownModel
 from .http_provider import HttpProvider
+from .interface import Provider, UnknownModel
 from .openai import OpenAI, OpenAISettings
-from .types import Provider
 
 P = TypeVar("P", OpenAISettings, AnthropicSettings)
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import BadParameters
-from .types import Message, Prompt, ToolCall
+from .interface import BadParameters, Message, Prompt, ToolCall
 
 NOTHING_TO_ANSWER = "there is nothing to answer: give an input, or post a message first"
 _OBJECT = msgspec.json.Decoder(dict[str, Any])

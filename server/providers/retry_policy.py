@@ -15,8 +15,7 @@ from typing import Protocol
 
 import trio
 
-from .errors import UpstreamError
-from .types import Answer, Chunk, Finish
+from .interface import Answer, Chunk, Finish, UpstreamError
 
 __all__ = ["Attempt", "RequestRevised", "RetriedAnswer", "RetryDelays", "RetryPolicy"]
 

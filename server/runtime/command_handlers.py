@@ -7,13 +7,14 @@ The way of a decision on a tool call, from socket to SQL:
     runtime/command_handlers         `CommandHandlers.decide_call`: here
     conversations/decide             the event that it leads to, or the refusal (pure)
     eventstore/store                 `append`, tried again while the database is away
-    eventstore/group_commit          one batch with what others append at the same time
+    eventstore/batcher               one batch with what others append at the same time
     eventstore/postgres/…            the batch as one SQL statement, sent by asyncpg
 
 A command runs in the service's own nursery: a client that leaves in the middle of its request cancels nothing that
 was begun (between the append of a request and the start of its run, say). Of two clients who decide one call at
 once, in whatever process: 1. both decide on the same state; 2. both append, each claiming the call's key
-(`key_scopes`); 3. the store takes one, and the second is decided again on the state that it finds then.
+(`idempotency_keys`); 3. the store takes one, and the second is decided again on the state that it finds then. So
+two people who approve a call at once, which two people have to approve, are the first and the last of them.
 
 Owns the tries, the idempotency keys and what is done after the append. Must not know HTTP.
 """
@@ -21,11 +22,11 @@ Owns the tries, the idempotency keys and what is done after the append. Must not
 import hashlib
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -44,28 +45,40 @@ from eventstore import (
     Writer,
     WrongExpectedPosition,
 )
-from server.conversations import decide, key_scopes
+from server.conversations import idempotency_keys
 from server.conversations.command_types import (
     CancelGeneration,
     DecideCall,
     FinishCall,
     PostMessage,
+    RaiseBudget,
     RequestGeneration,
     StartConversation,
     SteerGeneration,
 )
-from server.conversations.conversation_state import Conversation, ToolCall
-from server.event_types import CONVERSATION, EPHEMERAL
+from server.conversations.conversation_state import Conversation
+from server.conversations.decide import (
+    decide_budget,
+    decide_cancel,
+    decide_message,
+    decide_on_call,
+    decide_request,
+    decide_result,
+    decide_start,
+    decide_steering,
+)
+from server.event_types import CONVERSATION, EPHEMERAL, EventType, conversation_category
 from server.generations.executors import FIRST_EPOCH
 from server.generations.supervisor import Supervisor
 from server.ids import is_valid_id, new_id
 from server.observability import logs
 from server.problem import Problem, not_found, unavailable
+from server.runtime.run_limits import RunLimits
 from server.runtime.run_scheduling import RunScheduler
 from server.runtime.state_cache import StateCache
 from server.runtime.stream_drain import StreamDrain
 from server.webhooks.webhooks import Webhooks
-from server.workflows import AnyTool, BadArguments, ClientTool, Registry
+from server.workflows import Registry
 
 MAX_TRIES = 20
 """How often a command is decided again on a state that has changed meanwhile."""
@@ -74,7 +87,9 @@ QUICK_TRIES, PAUSE_SECONDS = 5, 0.01
 CANCEL_SECONDS = 5.0
 """How long a cancellation waits for the provider to be closed."""
 
-Decide = Callable[[Conversation], Awaitable[Sequence[NewEvent]]]
+Decided = tuple[Sequence[NewEvent], tuple[Key, ...]]
+"""The events that a command leads to, and the keys that they claim."""
+Decide = Callable[[Conversation], Awaitable[Decided]]
 T = TypeVar("T")
 
 
@@ -97,6 +112,7 @@ class CommandHandlers:
         drain: StreamDrain,
         registry: Registry,
         max_runs: int,
+        limits: RunLimits,
     ) -> None:
         self._store = store
         self._nursery = nursery
@@ -108,19 +124,22 @@ class CommandHandlers:
         self._drain = drain
         self._registry = registry
         self._max_runs = max_runs
+        self._limits = limits
 
     async def start_conversation(self, command: StartConversation, key: Key | None) -> Appended:
         """Starts a conversation."""
-        events = decide.start_conversation(command)
+        events = decide_start(command)
         conversation = new_id("conv")
-        appended = await self._detached(partial(self._append, conversation, events, key, expected=NO_STREAM))
+        category = conversation_category(command.tenant)
+        append = partial(self._append, conversation, events, key, expected=NO_STREAM, category=category)
+        appended = await self._detached(append)
         self._states.follow(Conversation(conversation), events, appended)
         return appended
 
     async def post_message(self, conversation: str, command: PostMessage, key: Key | None) -> Appended:
         """Posts one message."""
         await self._must_exist(conversation)
-        events = decide.post_message(command)
+        events = decide_message(command)
         return await self._detached(partial(self._append, conversation, events, key))
 
     async def request_generation(
@@ -129,7 +148,7 @@ class CommandHandlers:
         """Appends the request and starts the run; without a conversation, in a new one of its own.
 
         Further `Problem`s: 409 `generation_running`, `queue_full`, 422 (model, workflow, tools, parameters, input,
-        webhook), 503 `overloaded`.
+        webhook), 503 `overloaded`, 429 `rate_limited`.
         """
         if conversation is not None:
             await self._must_exist(conversation)
@@ -140,35 +159,48 @@ class CommandHandlers:
         return await self._detached(partial(self._cancel, conversation, command, key))
 
     async def steer_generation(self, conversation: str, command: SteerGeneration, key: Key | None) -> Appended:
-        """Sets a parameter of the running generation. Further `Problem`s as `decide.steer_generation`."""
+        """Sets a parameter of the running generation. Further `Problem`s as `decide_steering`."""
 
-        async def decide_on(state: Conversation) -> Sequence[NewEvent]:
+        async def decide_on(state: Conversation) -> Decided:
             found = state.generation(command.generation)
             name = found.workflow if found is not None else None
             workflow = self._registry.workflows.get(name) if name else None
-            return decide.steer_generation(state, command, workflow)
+            return decide_steering(state, command, workflow), ()
 
-        return await self._tell_run(conversation, command.generation, decide_on, key, None)
+        return await self._tell_run(conversation, command.generation, decide_on, key)
+
+    async def raise_budget(self, conversation: str, command: RaiseBudget, key: Key | None) -> Appended:
+        """Lets a generation use more. Further `Problem`s as `decide_budget`."""
+
+        async def decide_on(state: Conversation) -> Decided:
+            return decide_budget(state, command), ()
+
+        return await self._tell_run(conversation, command.generation, decide_on, key)
 
     async def decide_call(self, conversation: str, command: DecideCall, key: Key | None) -> Appended:
-        """Records a person's decision on a tool call. Further `Problem`s as `decide.decide_call`."""
-        claim = _claim(key_scopes.DECISION, command.call, key)
+        """Records a person's decision on a tool call. Further `Problem`s as `decide_on_call`."""
 
-        async def decide_on(state: Conversation) -> Sequence[NewEvent]:
+        async def decide_on(state: Conversation) -> Decided:
             now = await self._store.clock()
-            check = partial(self._check_arguments, state, command.generation)
-            return decide.decide_call(state, command, now, check)
+            check = partial(self._scheduler.check_arguments, state, command.generation)
+            events = decide_on_call(state, command, now, check)
+            found = state.generation(command.generation)
+            call = found.call(command.call) if found is not None else None
+            names = [command.call] if events[0].type == EventType.TOOL_DECIDED else []
+            if call is not None and call.approvers > 1:
+                names.append(idempotency_keys.approval_name(call.call, call.position))
+            return events, tuple(_claim(idempotency_keys.DECISION, name, key) for name in names)
 
-        return await self._tell_run(conversation, command.generation, decide_on, key, claim)
+        return await self._tell_run(conversation, command.generation, decide_on, key)
 
     async def finish_call(self, conversation: str, command: FinishCall, key: Key | None) -> Appended:
-        """Records the outcome of a client's tool. Further `Problem`s as `decide.finish_call`."""
-        claim = _claim(key_scopes.OUTCOME, command.call, key)
+        """Records the outcome of a client's tool. Further `Problem`s as `decide_result`."""
+        claim = _claim(idempotency_keys.OUTCOME, command.call, key)
 
-        async def decide_on(state: Conversation) -> Sequence[NewEvent]:
-            return decide.finish_call(state, command)
+        async def decide_on(state: Conversation) -> Decided:
+            return decide_result(state, command), (claim,)
 
-        return await self._tell_run(conversation, command.generation, decide_on, key, claim)
+        return await self._tell_run(conversation, command.generation, decide_on, key)
 
     # -- requesting a generation
 
@@ -177,8 +209,21 @@ class CommandHandlers:
         earlier = await self._earlier(key)
         if earlier is not None:
             return earlier
+        try:
+            async with self._limits.starting(command.tenant, command.by, command.generation, conversation):
+                return await self._request_new(conversation, command, key)
+        except Problem as problem:
+            # The run that takes the caller's last place may be that of this very request, sent twice at once.
+            earlier = await self._earlier(key) if problem.status == 429 else None
+            if earlier is None:
+                raise
+            return earlier
+
+    async def _request_new(
+        self, conversation: str | None, command: RequestGeneration, key: Key | None
+    ) -> Appended:
         for tried in range(MAX_TRIES):
-            state, opening = await self._open(conversation)
+            state, opening = await self._open(conversation, command.tenant)
             try:
                 resolved = self._scheduler.resolve(command)
                 if command.if_running == "interrupt" and state.open:
@@ -190,7 +235,7 @@ class CommandHandlers:
                         return earlier
                     await self._interrupt(state, resolved)
                     continue
-                events = decide.request_generation(state, resolved)
+                events = decide_request(state, resolved)
                 # No `await` from here until `expecting`: else another request could take the last free place.
                 self._check_request(state, resolved)
             except Problem:
@@ -211,11 +256,11 @@ class CommandHandlers:
         await self._webhooks.abandon(command.generation)
         raise unavailable("The conversation changed faster than the request could be decided. Try again.")
 
-    async def _open(self, conversation: str | None) -> tuple[Conversation, tuple[NewEvent, ...]]:
+    async def _open(self, conversation: str | None, tenant: str) -> tuple[Conversation, tuple[NewEvent, ...]]:
         """The conversation's state, and the events that must come before the request: those of a new one."""
         if conversation is not None:
             return await self._states.latest(conversation), ()
-        return Conversation(new_id("conv")), decide.start_conversation(StartConversation(None, None))
+        return Conversation(new_id("conv")), decide_start(StartConversation(None, None, tenant))
 
     async def _interrupt(self, state: Conversation, command: RequestGeneration) -> None:
         """Cancels all open generations, the newest first: else the next in the queue would start meanwhile."""
@@ -238,7 +283,7 @@ class CommandHandlers:
         queues = command.if_running == "queue" and not own_conversation
         with self._supervisor.expecting(command.generation), self._orphan_on_error(state.id, command):
             if command.webhook is not None:
-                await self._webhooks.register(command.generation, state.id, command.webhook)
+                await self._webhooks.register(command.generation, state.id, command.webhook, command.tenant)
             try:
                 appended = await self._append(
                     state.id,
@@ -246,8 +291,8 @@ class CommandHandlers:
                     key,
                     expected=ANY if queues else state.position,
                     writer=Writer(command.generation, FIRST_EPOCH, 1),
-                    claim=Key(key_scopes.GENERATION, command.generation),
-                    category=EPHEMERAL if command.ephemeral else CONVERSATION,
+                    claims=(Key(idempotency_keys.GENERATION, command.generation),),
+                    category=EPHEMERAL if command.ephemeral else conversation_category(command.tenant),
                 )
             except Problem:  # not so for a wrong position: the same request is appended again in a moment
                 if command.webhook is not None:
@@ -259,7 +304,9 @@ class CommandHandlers:
                 found = after.generation(command.generation)
                 assert found is not None
                 alone = len(after.open) == 1
-                self._supervisor.start(self._scheduler.first_attempt(found, after if alone else None))
+                self._supervisor.start(
+                    self._scheduler.first_attempt(found, after.tenant, after if alone else None)
+                )
                 if command.webhook is not None:
                     self._webhooks.start(command.generation)
             elif command.webhook is not None:
@@ -289,6 +336,7 @@ class CommandHandlers:
         self._scheduler.check_prompt(state, command)
         if command.webhook is not None:
             self._webhooks.check_url(command.webhook)
+            self._webhooks.check_open(command.tenant)
         self._drain.refuse_if_begun()
         if self._supervisor.full(self._max_runs):
             raise Problem(
@@ -304,7 +352,7 @@ class CommandHandlers:
     async def _cancel(self, conversation: str, command: CancelGeneration, key: Key | None) -> bool:
         await self._earlier(key)
         state = await self._states.latest(conversation)
-        events = decide.cancel_generation(state, command)
+        events = decide_cancel(state, command)
         if events:
             # `Fenced`: between the look and the append it ended, or somebody else cancelled it. That is as good.
             with suppress(Fenced):
@@ -326,9 +374,7 @@ class CommandHandlers:
 
     # -- telling a running generation something
 
-    async def _tell_run(
-        self, conversation: str, generation: str, decide_on: Decide, key: Key | None, claim: Key | None
-    ) -> Appended:
+    async def _tell_run(self, conversation: str, generation: str, decide_on: Decide, key: Key | None) -> Appended:
         """Appends what `decide_on` answers on the newest state, while the generation's writer is open."""
 
         async def tell() -> Appended:
@@ -339,7 +385,7 @@ class CommandHandlers:
             for _ in range(MAX_TRIES):
                 state = await self._states.latest(conversation)
                 try:
-                    events = tuple(await decide_on(state))
+                    events, claims = await decide_on(state)
                 except Problem:
                     # The decision that is in the way may be this very command, sent twice at once.
                     earlier = await self._earlier(key)
@@ -347,7 +393,7 @@ class CommandHandlers:
                         raise
                     return earlier
                 try:
-                    appended = await self._append(conversation, events, key, claim=claim, during=generation)
+                    appended = await self._append(conversation, events, key, claims=claims, during=generation)
                 except Fenced:
                     continue  # the generation ended meanwhile: the next state says so
                 except KeyReused:  # somebody has claimed the call: this very command, or the next state says who
@@ -361,56 +407,33 @@ class CommandHandlers:
 
         return await self._detached(tell)
 
-    def _check_arguments(
-        self, state: Conversation, generation: str, call: ToolCall, arguments: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """A person's modified arguments, checked by the tool that will run with them."""
-        tool = self._find_tool(state, generation, call)
-        if tool is None:
-            return dict(
-                arguments
-            )  # a question of a workflow, or a tool not loaded here: there is nothing to check
-        try:
-            return tool.check(arguments)
-        except BadArguments as error:
-            raise Problem(
-                422, "invalid_arguments", f"{call.name}: {error}", extra={"field": "arguments"}
-            ) from None
-
-    def _find_tool(self, state: Conversation, generation: str, call: ToolCall) -> AnyTool | None:
-        if call.is_question:
-            return None
-        if not call.client:
-            return self._registry.tools.get(call.name)
-        found = state.generation(generation)
-        declared = [one for one in found.tools if not isinstance(one, str)] if found is not None else []
-        return next((ClientTool(one) for one in declared if one["name"] == call.name), None)
-
     # -- what all commands share
 
     async def _append(
         self,
         conversation: str,
-        events: tuple[NewEvent, ...],
+        events: Sequence[NewEvent],
         key: Key | None,
         *,
         expected: int = ANY,
         writer: Writer | None = None,
         closes: str | None = None,
         during: str | None = None,
-        claim: Key | None = None,
+        claims: tuple[Key, ...] = (),
         category: str = CONVERSATION,
     ) -> Appended:
-        """Appends events, claiming the client's `key` and the command's own `claim` with them.
+        """Appends events, claiming the client's `key` and the command's own `claims` with them.
 
-        Raises `Problem` 422 `key_reused` where the client's key is taken, `KeyReused` where `claim` is.
+        Raises `Problem` 422 `key_reused` where the client's key is taken, `KeyReused` where one of `claims` is.
         """
-        keys = tuple(one for one in (key, claim) if one is not None)
-        append = Append(conversation, events, expected, writer, closes, keys, category=category, during=during)
+        keys = claims if key is None else (key, *claims)
+        append = Append(
+            conversation, tuple(events), expected, writer, closes, keys, category=category, during=during
+        )
         try:
             return await self._store.append(append)
         except KeyReused:
-            if claim is None:
+            if not claims:
                 raise _key_reused() from None
             await self._earlier(key)
             raise
@@ -467,10 +490,10 @@ def _key_reused() -> Problem:
     )
 
 
-def _claim(scope: str, call: str, key: Key | None) -> Key:
-    """The key that one decision, or one outcome, of a call claims.
+def _claim(scope: str, name: str, key: Key | None) -> Key:
+    """A key that one decision, approval or outcome of a call claims.
 
     Its digest is made of the client's key: the same command sent again is a repetition, any other one is refused.
     """
     digest = hashlib.sha256(f"{key.scope}\n{key.name}\n".encode() + (key.digest or b"")).digest() if key else None
-    return Key(scope, call, digest=digest or secrets.token_bytes(32))
+    return Key(scope, name, digest=digest or secrets.token_bytes(32))

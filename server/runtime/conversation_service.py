@@ -12,13 +12,14 @@ import trio
 
 from eventstore import Erased, Event, EventStore, Head, Place, Rewound, StreamUnknown, Trimmed
 from eventstore.db_retry import retry_until_available
+from server.config.price_table import PriceTable
 from server.config.web_addresses import PublicUrl
 from server.conversations.conversation_state import Conversation, Generation
 from server.conversations.fold import fold
 from server.event_types import TERMINAL
-from server.generations.adaptive_batching import AdaptiveBatching
 from server.generations.run_context import RunResources
 from server.generations.supervisor import Supervisor
+from server.generations.token_pump import AdaptiveBatching
 from server.ids import is_valid_id
 from server.observability import Metrics
 from server.problem import not_found
@@ -27,10 +28,11 @@ from server.runtime.command_handlers import CommandHandlers
 from server.runtime.generation_index import GenerationIndex
 from server.runtime.orphan_recovery import OrphanRecovery
 from server.runtime.retention import enforce_retention
+from server.runtime.run_limits import NoRunLimits, RunLimits, report_running, report_use
 from server.runtime.run_scheduling import RunScheduler
 from server.runtime.state_cache import StateCache
 from server.runtime.stream_drain import StreamDrain
-from server.webhooks.retry_schedule import WebhookOptions
+from server.webhooks.delivery import WebhookOptions
 from server.webhooks.webhooks import Webhooks
 from server.workflows import Registry
 
@@ -52,6 +54,8 @@ class ConversationService:
         registry: Registry,
         webhooks: WebhookOptions,
         public: PublicUrl,
+        prices: PriceTable,
+        limits: RunLimits,
     ) -> None:
         self.store = store
         self.public = public
@@ -62,9 +66,12 @@ class ConversationService:
         self.states = StateCache(store, nursery)
         self.providers = providers
         self.batching = AdaptiveBatching()
-        self.scheduler = RunScheduler(store, self.states, providers, registry)
-        resources = RunResources(providers, registry.tools, self.batching, self._read_conversation)
-        self.supervisor = Supervisor(store, nursery, f"worker-{store.owner:016x}", resources, metrics)
+        self.scheduler = RunScheduler(store, self.states, providers, registry, prices)
+        resources = RunResources(providers, registry.tools, self.batching, self._read_conversation, prices)
+        worker = f"worker-{store.owner:016x}"
+        report = partial(report_use, limits, prices)
+        self.supervisor = Supervisor(store, nursery, worker, resources, metrics, report)
+        limits.watch_runs(self.supervisor.runs.values)
         self.webhooks = Webhooks(store, nursery, webhooks, metrics.webhooks)
         self.commands = CommandHandlers(
             store,
@@ -76,6 +83,7 @@ class ConversationService:
             drain,
             registry,
             max_runs,
+            limits,
         )
         self.generations = GenerationIndex(store)
         self.orphan_recovery = OrphanRecovery(
@@ -219,13 +227,16 @@ async def open_conversation_service(
     webhooks: WebhookOptions | None = None,
     ephemeral_seconds: float = 600.0,
     public: PublicUrl | None = None,
+    prices: PriceTable | None = None,
+    limits: RunLimits | None = None,
 ) -> AsyncIterator[ConversationService]:
     """The service at work on an open store. Leaving the context cancels all its tasks: drain it first.
 
     `max_runs` run at once; `registry` holds what apps declared; `ephemeral_seconds` is how long an ephemeral
-    conversation is kept after its last event; `public` is where clients find this server. Without `metrics` it
-    counts for itself.
+    conversation is kept after its last event; `public` is where clients find this server; `prices`: what
+    models cost; `limits`: lets runs start. Without `metrics` it counts for itself.
     """
+    limits, prices = limits or NoRunLimits(), prices or PriceTable()
     async with trio.open_nursery() as nursery:
         service = ConversationService(
             store,
@@ -237,9 +248,12 @@ async def open_conversation_service(
             registry or Registry(),
             webhooks or WebhookOptions(),
             public or PublicUrl(),
+            prices,
+            limits,
         )
         nursery.start_soon(service.supervisor.watch)
         nursery.start_soon(service.batching.run)
+        nursery.start_soon(report_running, limits, prices, service.supervisor)
         nursery.start_soon(service.orphan_recovery.run)
         nursery.start_soon(drain.serve)
         nursery.start_soon(enforce_retention, store, service.states, ephemeral_seconds)

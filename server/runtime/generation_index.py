@@ -8,7 +8,7 @@ generation at the same time cause one read. Must not know states or HTTP.
 from collections import OrderedDict
 
 from eventstore import EventStore, Place
-from server.conversations import key_scopes
+from server.conversations import idempotency_keys
 from server.runtime.keyed_locks import KeyedLocks
 
 MAX_PLACES = 20_000
@@ -40,7 +40,7 @@ class GenerationIndex:
         async with self._locks.of(generation):
             found = self.known(generation)  # the task that held the lock before may have found it
             if found is None:
-                found = await self._store.find_key(key_scopes.GENERATION, generation)
+                found = await self._store.find_key(idempotency_keys.GENERATION, generation)
                 if found is not None:
                     self.remember(generation, found)
         return found

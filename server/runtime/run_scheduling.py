@@ -26,9 +26,10 @@ from eventstore import (
 )
 from eventstore.db_retry import retry_until_available
 from server import event_types
-from server.conversations import key_scopes
+from server.config.price_table import PriceTable
+from server.conversations import idempotency_keys
 from server.conversations.command_types import RequestGeneration
-from server.conversations.conversation_state import Conversation, Generation
+from server.conversations.conversation_state import Conversation, Generation, ToolCall
 from server.conversations.prompt import prompt_for
 from server.conversations.state_machine import Status
 from server.event_types import TERMINAL, EventType
@@ -44,28 +45,36 @@ from server.generations.supervisor import Supervisor
 from server.problem import Problem
 from server.providers import BadParameters, Prompt, Provider, ProviderRegistry, UnknownModel
 from server.runtime.state_cache import StateCache
-from server.workflows import AnyTool, BadInput, ClientTool, Registry
+from server.workflows import AnyTool, BadArguments, BadInput, ClientTool, Registry
 
 
 class RunScheduler:
     """Makes the attempts of one process, of the models, tools and workflows that it has."""
 
     def __init__(
-        self, store: EventStore, states: StateCache, providers: ProviderRegistry, registry: Registry
+        self,
+        store: EventStore,
+        states: StateCache,
+        providers: ProviderRegistry,
+        registry: Registry,
+        prices: PriceTable,
     ) -> None:
         self._store = store
         self._states = states
         self._providers = providers
         self._registry = registry
+        self._prices = prices
 
     def resolve(self, command: RequestGeneration) -> RequestGeneration:
         """The command with its model, tools or workflow looked up: input checked, steering and `on_crash` set.
 
-        Raises `Problem` 422: `unknown_workflow`, `invalid_input`, `unknown_model`, `unknown_tool`.
+        Raises `Problem` 422: `unknown_workflow`, `invalid_input`, `unknown_model`, `unknown_tool`,
+        `unknown_price`.
         """
         if command.workflow is None:
             self._find_tools(command.tools)
             self._resolve_model(command.model or "")
+            self._check_price(command)
             default = "restart" if command.tools else "fail"
             return replace(command, on_crash=command.on_crash or default)  # type: ignore[arg-type]
         workflow = self._registry.workflows.get(command.workflow)
@@ -85,6 +94,17 @@ class RunScheduler:
             on_crash=command.on_crash or workflow.on_crash,
         )
 
+    def _check_price(self, command: RequestGeneration) -> None:
+        bounded = command.budget is not None and command.budget.cost is not None
+        if bounded and command.model not in self._prices.prices:
+            raise Problem(
+                422,
+                "unknown_price",
+                f"budget.cost: the model {command.model} has no price on this server, so its cost cannot be "
+                "bounded. Bound its tokens, or name its price in the file of TOKENTAPE_PRICES.",
+                extra={"field": "budget.cost"},
+            )
+
     def check_prompt(self, state: Conversation, command: RequestGeneration) -> None:
         """Raises `Problem` 422 `invalid_parameters` where the provider would refuse the request's prompt."""
         if command.model is None:
@@ -97,14 +117,14 @@ class RunScheduler:
             detail, extra = f"{error.field}: {error.message}", {"field": error.field}
             raise Problem(422, "invalid_parameters", detail, extra=extra) from None
 
-    def first_attempt(self, found: Generation, state: Conversation | None = None) -> Attempt:
-        """The first attempt at a request in the log.
+    def first_attempt(self, found: Generation, tenant: str, state: Conversation | None = None) -> Attempt:
+        """The first attempt at a request in the log. `tenant`: of its conversation.
 
         `state` is the conversation, given where no other generation is open in it: the attempt starts at once.
         Without it, the attempt waits until all generations requested before it have ended.
         """
         queue = no_queue if state is not None else partial(self._wait_for_earlier, found)
-        return Attempt(found, self._executor(found, state), queue, position=found.position)
+        return Attempt(found, self._executor(found, state), queue, position=found.position, tenant=tenant)
 
     def can_run(self, found: Generation) -> bool:
         """Whether this process has the model, the tools or the workflow of the generation."""
@@ -140,7 +160,7 @@ class RunScheduler:
             writer=Writer(found.id, epoch, 1),
             # Two processes that claim one epoch with one sequence would both be told "appended", the second one as
             # a repetition of the first. Of a key without a digest there is no repetition by another process.
-            keys=(Key(key_scopes.ATTEMPT, f"{found.id}/{epoch}"),),
+            keys=(Key(idempotency_keys.ATTEMPT, f"{found.id}/{epoch}"),),
         )
         with supervisor.expecting(found.id):
             try:
@@ -151,7 +171,10 @@ class RunScheduler:
                 supervisor.orphan(writer.stream, found.id, "store_unavailable")
                 raise
             queue = no_queue if begun else partial(self._wait_for_earlier, found)
-            supervisor.start(Attempt(found, executor, queue, number, epoch, position=appended.last, begun=begun))
+            at = appended.last
+            supervisor.start(
+                Attempt(found, executor, queue, number, epoch, position=at, begun=begun, tenant=state.tenant)
+            )
         return True
 
     def _executor(self, found: Generation, state: Conversation | None) -> Executor:
@@ -177,6 +200,34 @@ class RunScheduler:
             return prompt_for(known, name, found.parameters, tools=specs, without=found.id)
 
         return make
+
+    def check_arguments(
+        self, state: Conversation, generation: str, call: ToolCall, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """A person's modified arguments of a call, checked by the tool that will run with them; with the defaults.
+
+        Raises `Problem` 422 `invalid_arguments`.
+        """
+        tool = self._find_tool(state, generation, call)
+        if tool is None:
+            return dict(
+                arguments
+            )  # a question of a workflow, or a tool not loaded here: there is nothing to check
+        try:
+            return tool.check(arguments)
+        except BadArguments as error:
+            raise Problem(
+                422, "invalid_arguments", f"{call.name}: {error}", extra={"field": "arguments"}
+            ) from None
+
+    def _find_tool(self, state: Conversation, generation: str, call: ToolCall) -> AnyTool | None:
+        if call.is_question:
+            return None
+        if not call.client:
+            return self._registry.tools.get(call.name)
+        found = state.generation(generation)
+        declared = [one for one in found.tools if not isinstance(one, str)] if found is not None else []
+        return next((ClientTool(one) for one in declared if one["name"] == call.name), None)
 
     async def _wait_for_earlier(self, found: Generation) -> None:
         """Returns when all generations requested before this one have ended. Waits out any outage of the log.

@@ -3,32 +3,46 @@
 Each stream holds a lease with an end time: from its start if the length of streams is limited, else from the
 moment at which the drain begins. Both are spread at random, so that clients that came together do not all come
 back in the same instant. One task wakes the streams whose time has come: a deadline and a cancel scope for each
-would cost a quiet stream more than everything else of it. Must not know HTTP or what a stream sends.
+would cost a quiet stream more than everything else of it. A lease also ends when its reader loses the
+right to read, which somebody else watches and tells. Must not know HTTP or what a stream sends.
 """
 
 import math
 import random
 from collections import Counter
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 
 import trio
 
-from eventstore.wakeups import Waker
+from eventstore.subscription import Waker
 from server.problem import Problem
 
 MIN_SHARE = 0.8
 """The least share of the longest allowed time that a stream gets."""
 
 
-class StreamLease:
-    """The lease of one open stream. `end_at` is when the stream must end, by trio's clock."""
+Hold = Callable[[Callable[[], None]], Callable[[], None]]
+"""Takes a callback that ends a lease, and returns a function for when the stream is over."""
 
-    __slots__ = ("_drain", "_due", "_scope", "_waker", "_watched", "end_at", "transport")
+
+class StreamLease:
+    """The lease of one open stream. `end_at` is when the stream must end, by trio's clock.
+
+    `revoked`: its reader has lost the right to read, so nothing more may be sent.
+    """
+
+    __slots__ = (
+        *("_drain", "_due", "_scope", "_waker", "_watched"),
+        *("end_at", "release", "revoked", "transport"),
+    )
 
     def __init__(self, drain: "StreamDrain", end_at: float, transport: str) -> None:
         self.end_at = end_at
         self.transport = transport
+        self.revoked = False
+        self.release: Callable[[], None] | None = None
         self._drain = drain
         self._scope: trio.CancelScope | None = None
         self._waker: Waker | None = None
@@ -76,6 +90,11 @@ class StreamLease:
         """A cancel scope for the next wait: it ends after `seconds`, or with the lease, whichever is first."""
         self._scope = trio.CancelScope(deadline=min(trio.current_time() + seconds, self.end_at))
         return self._scope
+
+    def revoke(self) -> None:
+        """Ends the lease at once: its reader has lost the right to read."""
+        self.revoked = True
+        self.shorten(trio.current_time())
 
     def shorten(self, end_at: float) -> None:
         """Moves the end of the lease forward, also in the middle of a wait."""
@@ -139,19 +158,26 @@ class StreamDrain:
                 extra={"limit": self._most},
             )
 
-    def enter(self, transport: str = "other") -> StreamLease:
+    def enter(self, transport: str = "other", hold: Hold | None = None) -> StreamLease:
         """A new lease, to be given back with `leave`. `transport` is a label of the metrics, one of few values.
+
+        `hold` has the lease revoked when its reader loses the right to read.
 
         A lease taken after the drain has begun ends at once: its request was accepted just before.
         """
         longest = math.inf if self._longest is None else self._longest * random.uniform(MIN_SHARE, 1.0)
         lease = StreamLease(self, trio.current_time() + (0.0 if self.begun else longest), transport)
         self._leases.add(lease)
+        if hold is not None:
+            lease.release = hold(lease.revoke)
         return lease
 
     def leave(self, lease: StreamLease) -> None:
         """Gives a lease back: the stream has ended."""
         self._leases.discard(lease)
+        if lease.release is not None:
+            lease.release()
+            lease.release = None
         if self.begun and not self._leases:
             self._empty.set()
 

@@ -5,7 +5,7 @@ its own in the event store and a fenced writer, so another process can go on wit
 process, `delivery` drives one, `sender` makes one try. None of them knows the web or who runs generations.
 """
 
-from server.webhooks.retry_schedule import WebhookOptions
+from server.webhooks.delivery import WebhookOptions
 from server.webhooks.sender import Sender
 from server.webhooks.webhook_events import Try, WebhookSnapshot, is_webhook
 from server.webhooks.webhooks import Webhooks

@@ -1,5 +1,8 @@
 """The delivery of one webhook: waits for the generation's terminal event, and tries until the receiver takes it.
 
+Owns the schedule of the tries, which is that of Standard Webhooks, and the other options of webhooks; the bounds
+protect receivers and this process.
+
 Each try is recorded before the next one is made. A process may die between a POST and its record; the next process
 makes that try again. So no crash loses a message, and a receiver may get the same one twice (with the same id).
 Each append carries the next sequence number of the webhook's writer: when another process has taken over, the
@@ -7,10 +10,15 @@ append raises `Fenced`, and this delivery ends. It must not know HTTP.
 """
 
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from weakref import WeakValueDictionary
 
 import trio
+from pydantic import SecretStr
 
 from eventstore import (
     Append,
@@ -24,14 +32,82 @@ from eventstore import (
     Writer,
 )
 from eventstore.db_retry import retry_until_available
-from server.conversations import key_scopes
+from server.config.web_addresses import PublicUrl
+from server.conversations import idempotency_keys
 from server.event_types import TERMINAL
 from server.observability import logs
 from server.observability.metrics import Counter
 from server.webhooks import sender, webhook_events
-from server.webhooks.retry_schedule import WebhookOptions
 from server.webhooks.sender import Outcome, Sender
+from server.webhooks.target_address import ANY_PORT, USUAL_PORTS
 from server.webhooks.webhook_events import WebhookState
+
+MINUTE, HOUR = 60.0, 3600.0
+SCHEDULE = (0.0, 5.0, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR)
+"""Seconds before each try. Standard Webhooks 1.0, "Deliverability and reliability", as far as it fits in a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookOptions:
+    """The options of webhooks.
+
+    `secret` (`whsec_…`) signs; without one no webhook is accepted. `allow_private`: receivers may be in private
+    networks. `ports`: ports that receivers may listen on; by default `USUAL_PORTS`, or any port where private
+    networks are allowed.
+
+    `schedule`: seconds before each try; the first counts from the generation's end. Each pause is lengthened by a
+    random part of itself, at most `jitter`, so that a receiver that comes back does not get all webhooks at once.
+    `timeout`: seconds that one try may take. `most_at_once`: tries under way in this process, of which
+    `most_of_tenant` may be of one tenant and `most_to_host` go to one host. `most_open`: webhooks of one tenant
+    that this process has not done with. `pause`: seconds between two reads of a conversation that grows. `public`:
+    the URL of this server, as receivers see it.
+    """
+
+    secret: SecretStr | None = None
+    allow_private: bool = False
+    ports: tuple[range, ...] = ()
+    schedule: tuple[float, ...] = SCHEDULE
+    jitter: float = 0.2
+    timeout: float = 15.0
+    most_at_once: int = 50
+    most_of_tenant: int = 25
+    most_to_host: int = 10
+    most_open: int = 10_000
+    pause: float = 0.2
+    public: PublicUrl = field(default_factory=PublicUrl)
+
+    @property
+    def allowed_ports(self) -> tuple[range, ...]:
+        """The ranges of ports that receivers may listen on."""
+        return self.ports or (ANY_PORT if self.allow_private else USUAL_PORTS)
+
+
+class TryPlaces:
+    """The places for tries of one process.
+
+    One tenant, or one receiver that lets each try wait for its whole time, leaves places for all others.
+    """
+
+    def __init__(self, options: WebhookOptions) -> None:
+        self._options = options
+        self._all = trio.CapacityLimiter(options.most_at_once)
+        # Weak: each lasts as long as a try waits for it or has a place.
+        self._some: WeakValueDictionary[tuple[str, str], trio.CapacityLimiter] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def place(self, tenant: str, host: str) -> AsyncIterator[None]:
+        """A place for one try, as soon as there is one. A place of all is taken last, so that none waits in it."""
+        of_tenant = self._limiter("tenant", tenant, self._options.most_of_tenant)
+        to_host = self._limiter("host", host, self._options.most_to_host)
+        async with of_tenant, to_host, self._all:
+            yield
+
+    def _limiter(self, kind: str, name: str, most: int) -> trio.CapacityLimiter:
+        limiter = self._some.get((kind, name))
+        if limiter is None:
+            limiter = self._some[kind, name] = trio.CapacityLimiter(most)
+        return limiter
+
 
 log = logs.get("webhooks")
 
@@ -103,7 +179,7 @@ async def read_webhook(store: EventStore, stream: str) -> WebhookState | None:
 class Delivery:
     """Delivers the webhook of `stream`, whose writer has this name too, in one epoch.
 
-    The caller has made the first append of the epoch. `limiter` bounds the tries under way in this process.
+    The caller has made the first append of the epoch. `places` bounds the tries under way in this process.
     """
 
     def __init__(
@@ -111,7 +187,7 @@ class Delivery:
         store: EventStore,
         sender: Sender,
         options: WebhookOptions,
-        limiter: trio.CapacityLimiter,
+        places: TryPlaces,
         counter: Counter,
         stream: str,
         epoch: int,
@@ -119,7 +195,7 @@ class Delivery:
         self._store = store
         self._sender = sender
         self._options = options
-        self._limiter = limiter
+        self._places = places
         self._counter = counter
         self._stream = stream
         self._epoch = epoch
@@ -132,7 +208,7 @@ class Delivery:
             return
         logs.bind(generation=webhook.generation, conversation=webhook.conversation)
         place = await retry_until_available(
-            partial(self._store.find_key, key_scopes.GENERATION, webhook.generation)
+            partial(self._store.find_key, idempotency_keys.GENERATION, webhook.generation)
         )
         if place is None:
             await self._give_up(webhook, NEVER_REQUESTED)
@@ -157,7 +233,7 @@ class Delivery:
     async def _try(self, webhook: WebhookState, attempt: int, body: bytes) -> bool:
         """Makes one try and records it. Returns whether it was the last."""
         started = trio.current_time()
-        async with self._limiter:
+        async with self._places.place(webhook.tenant, webhook.host):
             outcome = await self._post(webhook, body)
         if outcome.error in webhook_events.HIDDEN_ERRORS:
             log.warning("webhook has nowhere to go", attempt=attempt, why=outcome.error, ms=outcome.ms)

@@ -24,13 +24,12 @@ from server.config.web_addresses import PublicUrl
 from server.http_client.base_url import BaseUrl
 from server.http_client.http1_codec import ResponseParser, encode_request
 from server.observability import logs
-from server.webhooks.retry_schedule import ANY_PORT
-from server.webhooks.target_address import is_public, parse_target_url
-from server.wire.event_json import encode
+from server.webhooks.target_address import ANY_PORT, is_public, parse_target_url
+from server.wire_formats import encode_event
 
 log = logs.get("webhooks")
 
-MOST_EVENT = 128 * 1024
+MAX_EVENT = 128 * 1024
 """Bytes. A larger event is left out of the body; the receiver gets it from the snapshot."""
 
 
@@ -45,7 +44,7 @@ def body(generation: str, conversation: str, event: Event, public: PublicUrl) ->
     `snapshot` is an absolute URL where the server knows its own address: a receiver made no request, so it has no
     base to resolve a path against.
     """
-    encoded = encode(event)
+    encoded = encode_event(event)
     return msgspec.json.encode(
         {
             "type": event.type,
@@ -54,7 +53,7 @@ def body(generation: str, conversation: str, event: Event, public: PublicUrl) ->
                 "generation": generation,
                 "conversation": conversation,
                 "position": event.position,
-                "event": msgspec.Raw(encoded) if len(encoded) <= MOST_EVENT else None,
+                "event": msgspec.Raw(encoded) if len(encoded) <= MAX_EVENT else None,
                 "snapshot": public.url(f"/v1/generations/{generation}"),
             },
         }
@@ -74,7 +73,7 @@ def headers(secret: SecretStr, generation: str, at: datetime, body: bytes) -> Ma
 CONNECT_SECONDS = 4.0
 """For each address of the host: an address that never answers leaves time for the next one."""
 RECEIVE_SIZE = 4_096  # bytes
-MOST_READ, READ_SECONDS = 8_192, 0.5
+MAX_READ, READ_SECONDS = 8_192, 0.5
 """How much of the response body is read and dropped: TCP resets a connection that is closed on unread bytes."""
 
 ERRORS: Mapping[str, str] = {
@@ -235,7 +234,7 @@ async def _exchange(stream: trio.abc.Stream, request: bytes) -> ResponseParser:
 async def _drain_response(stream: trio.abc.Stream, parser: ResponseParser) -> None:
     size = 0
     with trio.move_on_after(READ_SECONDS), suppress(trio.BrokenResourceError):
-        while size < MOST_READ and not parser.complete and not parser.failure:
+        while size < MAX_READ and not parser.complete and not parser.failure:
             data = await stream.receive_some(RECEIVE_SIZE)
             if not data:
                 return

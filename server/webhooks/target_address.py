@@ -1,4 +1,4 @@
-"""Where a webhook may go: its URL, parsed, and which network addresses are public. Pure.
+"""Where a webhook may go: its URL, parsed, which ports it may name, and which network addresses are public. Pure.
 
 A client chooses the URL, and the POST comes from inside the operator's network (server-side request forgery): so
 addresses that are not public are refused. The URL may hold a secret, as those of most chat services do: no error
@@ -7,12 +7,16 @@ here repeats it.
 
 import ipaddress
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from server.http_client.base_url import BaseUrl, parse_base_url
 
-MOST_URL = 2_000
+MAX_URL = 2_000
+USUAL_PORTS = (range(80, 81), range(443, 444), range(8080, 8081), range(8443, 8444))
+"""The ports of public receivers. On other ports (25, 6379 …) another protocol may take a POST for its commands."""
+ANY_PORT = (range(1, 65_536),)
 
 _NOT_V4 = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
 _CLOUD_V4 = tuple(
@@ -58,8 +62,8 @@ class TargetUrl:
 
 def parse_target_url(url: str) -> TargetUrl:
     """Parses a webhook's URL. Raises `BadTargetUrl`."""
-    if len(url) > MOST_URL:
-        raise BadTargetUrl(f"is longer than {MOST_URL} characters")
+    if len(url) > MAX_URL:
+        raise BadTargetUrl(f"is longer than {MAX_URL} characters")
     if not url.isascii() or not url.isprintable() or " " in url:
         # A line break would end the request line early (request splitting).
         raise BadTargetUrl("may hold printable ASCII without spaces only (write other names as xn--…)")
@@ -117,3 +121,9 @@ def _is_public_v4(ip: ipaddress.IPv4Address) -> bool:
     # `is_global` is true for multicast addresses, too.
     plain = ip.is_global and not ip.is_multicast and not ip.is_reserved
     return plain and not any(ip in network for network in (*_NOT_V4, *_CLOUD_V4))
+
+
+def parse_ports(texts: Iterable[str]) -> tuple[range, ...]:
+    """Ranges of ports from texts such as `443` and `8000-8999`. The settings have checked their form."""
+    bounds = (text.partition("-") for text in texts)
+    return tuple(range(int(first), int(last or first) + 1) for first, _, last in bounds)

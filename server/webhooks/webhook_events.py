@@ -13,6 +13,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from eventstore import Event, NewEvent
+from server.event_types import DEFAULT_TENANT
 from server.webhooks.target_address import parse_target_url
 
 CATEGORY: Final = "webhook"
@@ -69,6 +70,12 @@ class WebhookState(msgspec.Struct, frozen=True):
     status: Status = "pending"
     reason: str | None = None
     tries: tuple[Try, ...] = ()
+    tenant: str = DEFAULT_TENANT
+
+    @property
+    def host(self) -> str:
+        """Where it goes to: the host of its URL."""
+        return parse_target_url(self.url).address.host
 
     def __repr__(self) -> str:
         return f"WebhookState({self.generation!r}, {self.status!r}, tries={len(self.tries)})"
@@ -94,9 +101,10 @@ def _event(kind: str, **fields: Any) -> NewEvent:
     return NewEvent(kind, msgspec.json.encode(fields).decode())
 
 
-def requested(generation: str, conversation: str, url: str) -> NewEvent:
-    """A client asks for the webhook. Always position 1."""
-    return _event(REQUESTED, generation=generation, conversation=conversation, url=url)
+def requested(generation: str, conversation: str, url: str, tenant: str = DEFAULT_TENANT) -> NewEvent:
+    """A client asks for the webhook. Always position 1. `tenant`: of the conversation; left out for `default`."""
+    owner = {} if tenant == DEFAULT_TENANT else {"tenant": tenant}
+    return _event(REQUESTED, generation=generation, conversation=conversation, url=url, **owner)
 
 
 def taken_over(epoch: int) -> NewEvent:
@@ -131,7 +139,10 @@ def fold(events: Iterable[Event]) -> WebhookState | None:
         if hook is not None:
             hook = _after(replace(hook, newest_at=event.at), event, fields)
         elif event.type == REQUESTED:
-            hook = WebhookState(fields["generation"], fields["conversation"], fields["url"], event.at)
+            tenant = fields.get("tenant", DEFAULT_TENANT)
+            hook = WebhookState(
+                fields["generation"], fields["conversation"], fields["url"], event.at, tenant=tenant
+            )
         else:
             return None
     return hook

@@ -22,13 +22,13 @@ from eventstore import (
     Writer,
     WrongExpectedPosition,
 )
-from server.conversations import key_scopes
+from server.conversations import idempotency_keys
+from server.event_types import DEFAULT_TENANT
 from server.observability import logs
 from server.observability.metrics import Counter
 from server.problem import Problem
 from server.webhooks import webhook_events
-from server.webhooks.delivery import NEVER_REQUESTED, Delivery, read_webhook
-from server.webhooks.retry_schedule import WebhookOptions
+from server.webhooks.delivery import NEVER_REQUESTED, Delivery, TryPlaces, WebhookOptions, read_webhook
 from server.webhooks.sender import Sender, describe_fault
 from server.webhooks.target_address import BadTargetUrl, is_private_by_name, parse_target_url
 from server.webhooks.webhook_events import CATEGORY, FIRST_EPOCH, WebhookSnapshot, WebhookState
@@ -66,7 +66,8 @@ class Webhooks:
         self._sender = sender or Sender(
             allow_private=options.allow_private, timeout=options.timeout, ports=options.allowed_ports
         )
-        self._limiter = trio.CapacityLimiter(options.most_at_once)
+        self._places = TryPlaces(options)
+        self._tenants: dict[str, str] = {}  # of the webhooks that are registered or driven, by their stream
         self.unattended: dict[str, float] = {}
         self._registered: set[str] = set()
         self._driven: set[str] = set()
@@ -87,6 +88,7 @@ class Webhooks:
         """
         stream = webhook_events.stream_of(generation)
         self._registered.discard(stream)
+        self._tenants.pop(stream, None)
         self.unattended[stream] = trio.current_time()
 
     def drives(self, writer: str) -> bool:
@@ -113,21 +115,43 @@ class Webhooks:
             detail = f"The webhook's URL {bad}."
             raise Problem(422, "invalid_webhook", detail, extra={"field": "webhook"}) from None
 
-    async def register(self, generation: str, conversation: str, url: str) -> None:
-        """Makes the webhook, durably. Call it before the generation is requested; then call `start` or `abandon`.
+    def check_open(self, tenant: str) -> None:
+        """Raises `Problem` 429 where this process has too many webhooks of the tenant that have not ended."""
+        most = self._options.most_open
+        if len(self._tenants) >= most and sum(one == tenant for one in self._tenants.values()) >= most:
+            raise Problem(
+                429,
+                "rate_limited",
+                f"This tenant has {most} webhooks that wait for the end of a generation or for their receiver: "
+                "the most. Come back when some of them have ended.",
+                retry_after=60,
+                extra={"limit": "tenant.webhooks", "value": str(most), "retry_after": 60},
+            )
 
+    async def register(self, generation: str, conversation: str, url: str, tenant: str = DEFAULT_TENANT) -> None:
+        """Makes the webhook, durably. `tenant`: of the conversation.
+
+        Call it before the generation is requested; then call `start` or `abandon`.
         A second call for the same generation does nothing. Raises `Problem` as `check_url` does, and
         `StoreUnavailable`: nobody knows whether the webhook was made, and the sweep will find out.
         """
         self.check_url(url)
+        self.check_open(tenant)
         stream = webhook_events.stream_of(generation)
         append = Append(
             stream,
-            (webhook_events.requested(generation, conversation, url),),
+            (webhook_events.requested(generation, conversation, url, tenant),),
             NO_STREAM,
             Writer(stream, FIRST_EPOCH, 1),
             # A random digest: only a repetition of this very append, whose answer got lost, has the same one.
-            keys=(Key(key_scopes.WEBHOOK, generation, secrets.token_bytes(16), key_scopes.WEBHOOK_KEY_SECONDS),),
+            keys=(
+                Key(
+                    idempotency_keys.WEBHOOK,
+                    generation,
+                    secrets.token_bytes(16),
+                    idempotency_keys.WEBHOOK_KEY_SECONDS,
+                ),
+            ),
             category=CATEGORY,
         )
         try:
@@ -138,13 +162,14 @@ class Webhooks:
             self.leave_to_sweep(generation)
             raise
         self._registered.add(stream)
+        self._tenants[stream] = tenant
 
     def start(self, generation: str) -> None:
         """Drives the webhook, if this process has made it. The generation's request is in the log now."""
         stream = webhook_events.stream_of(generation)
         if stream in self._registered:
             self._registered.discard(stream)
-            self._drive(stream, FIRST_EPOCH)
+            self._drive(stream, FIRST_EPOCH, self._tenants.get(stream, DEFAULT_TENANT))
 
     async def abandon(self, generation: str) -> None:
         """Gives up a webhook of this process whose generation was refused.
@@ -156,10 +181,11 @@ class Webhooks:
         if stream not in self._registered:
             return
         try:
-            if await self._store.find_key(key_scopes.GENERATION, generation) is not None:
+            if await self._store.find_key(idempotency_keys.GENERATION, generation) is not None:
                 self.start(generation)
                 return
             self._registered.discard(stream)
+            self._tenants.pop(stream, None)
             await self._store.append(self._closing(stream, Writer(stream, FIRST_EPOCH, 2)))
         except Fenced:
             pass  # another process has taken it over
@@ -180,7 +206,7 @@ class Webhooks:
         webhook = await read_webhook(self._store, stream)
         if webhook is None or webhook.status != "pending":
             return False
-        known = await self._store.find_key(key_scopes.GENERATION, webhook.generation) is not None
+        known = await self._store.find_key(idempotency_keys.GENERATION, webhook.generation) is not None
         if not known and await self._age(webhook) < max(UNKNOWN_SECONDS, 2 * self._store.options.call_timeout):
             return False
         epoch = open_writer.epoch + 1
@@ -189,10 +215,10 @@ class Webhooks:
         # for a repetition of the first, and tells both that they have it. The key, with its random digest, lets
         # one of them win.
         key = Key(
-            key_scopes.WEBHOOK_TAKEOVER,
+            idempotency_keys.WEBHOOK_TAKEOVER,
             f"{stream}/{epoch}",
             secrets.token_bytes(16),
-            key_scopes.WEBHOOK_KEY_SECONDS,
+            idempotency_keys.WEBHOOK_KEY_SECONDS,
         )
         if stream in self._driven:  # another task of this process took it over during the reads above
             return False
@@ -214,7 +240,7 @@ class Webhooks:
         self._registered.discard(stream)
         if known:
             log.info("webhook taken over", generation=webhook.generation, owner=open_writer.owner)
-            self._drive(stream, epoch)
+            self._drive(stream, epoch, webhook.tenant)
         else:
             self.counter.add("gave_up")
             log.warning("webhook given up", generation=webhook.generation, why=NEVER_REQUESTED)
@@ -232,8 +258,9 @@ class Webhooks:
     async def _age(self, webhook: WebhookState) -> float:
         return (await self._store.clock() - webhook.newest_at).total_seconds()
 
-    def _drive(self, stream: str, epoch: int) -> None:
+    def _drive(self, stream: str, epoch: int, tenant: str) -> None:
         if stream not in self._driven:
+            self._tenants[stream] = tenant
             self._driven.add(stream)
             self._nursery.start_soon(self._deliver, stream, epoch)
 
@@ -241,7 +268,7 @@ class Webhooks:
         logs.bind(webhook=stream)
         try:
             await Delivery(
-                self._store, self._sender, self._options, self._limiter, self.counter, stream, epoch
+                self._store, self._sender, self._options, self._places, self.counter, stream, epoch
             ).run()
         except Fenced:
             pass  # another process goes on with it
@@ -249,6 +276,7 @@ class Webhooks:
             log.error("webhook crashed", again_in_seconds=CRASH_SECONDS, **describe_fault(failure))
             self.unattended[stream] = trio.current_time() + CRASH_SECONDS
         self._driven.discard(stream)
+        self._tenants.pop(stream, None)
 
 
 def _format_ports(ports: range) -> str:

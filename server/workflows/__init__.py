@@ -5,11 +5,10 @@ arguments, and the import of apps' modules. Knows pydantic. Must not know trio, 
 decides what fits a declared type, and others ask people, wait, run and write.
 """
 
-from .digest import NotCanonical, digest
-from .json_values import NotJson, to_jsonable
+from .json_values import NotCanonical, NotJson, digest, to_jsonable
 from .registry import BadModule, Registry, load
 from .tool_arguments import InjectedRun, TypeMismatch
-from .tools import AnyTool, BadArguments, ClientTool, Tool, ToolError, tool
+from .tools import AnyTool, BadArguments, ClientTool, Tool, ToolError, check_approvers, tool
 from .workflow import BadInput, BadResult, BadValue, UnknownParameter, Workflow, workflow
 
 __all__ = [
@@ -29,6 +28,7 @@ __all__ = [
     "TypeMismatch",
     "UnknownParameter",
     "Workflow",
+    "check_approvers",
     "digest",
     "load",
     "to_jsonable",

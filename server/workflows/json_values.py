@@ -1,18 +1,27 @@
-"""Values of apps made JSON: what a tool, a step or a workflow returned, in a form that the log can store.
+"""JSON values of apps: what a tool, a step or a workflow returned, made JSON; and the digest of a call's
+arguments.
 
 Decides what counts as JSON here: no NaN and no infinity, integers of 64 bits, 64 levels of nesting. Text is
-repaired as a provider's is (`unicode_repair`). Pure.
+repaired as a provider's is (`unicode_safety`).
+
+A decision names the digest of the arguments, so that a call never runs with other ones. It is the SHA-256 of the
+canonical JSON of RFC 8785, which every client can compute: keys in one order, numbers written in one way. With one
+difference: RFC 8785 has no integers beyond ±(2^53−1), because a reader that parses every number as a double cannot
+tell them apart. Here integers are exact, and written with all their digits. A client that cannot parse them
+exactly sends back the digest that it was shown. Pure.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any, overload
 
+import rfc8785
 from pydantic_core import to_jsonable_python
 
-from server.unicode_repair import repair_text
+from server.unicode_safety import repair_text
 
-DEEPEST = 64
+MAX_DEPTH = 64
 """The most levels of lists and objects inside each other; requests have the same bound."""
 _PATH_SHOWN = 5
 
@@ -72,8 +81,8 @@ def _to_json(value: Any, depth: int) -> Any:
 
 
 def _item_to_json(item: Any, name: str, depth: int) -> Any:
-    if depth >= DEEPEST:
-        raise NotJson(f"nested deeper than {DEEPEST} levels.")
+    if depth >= MAX_DEPTH:
+        raise NotJson(f"nested deeper than {MAX_DEPTH} levels.")
     try:
         return _to_json(item, depth + 1)
     except NotJson as error:
@@ -99,3 +108,57 @@ def _serialise(value: Any) -> Any:
         raise NotJson("bytes or names that are no Unicode text.") from None
     except Exception as error:  # the app's own code may have raised it: its text is for the server's log alone
         raise NotJson(f"a value of the type {type(value).__name__} cannot be written as JSON.") from error
+
+
+class NotCanonical(ValueError):
+    """The arguments have no canonical form; whoever wrote them is to blame. The text names the argument."""
+
+
+def digest(arguments: Mapping[str, Any]) -> str:
+    """The SHA-256 of the arguments' canonical JSON (RFC 8785), in lower-case hexadecimal.
+
+    Raises `NotCanonical` for a value that is no JSON, and for text that is no Unicode.
+    """
+    try:
+        canonical = _canonical(dict(arguments))
+    except (ValueError, RecursionError):
+        # The library does not say which argument it failed on: try each of them alone.
+        found = ((name, _fault(name, value)) for name, value in arguments.items())
+        name, fault = next(one for one in found if one[1])
+        raise NotCanonical(f"{repair_text(str(name))}: {fault}.") from None
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return rfc8785.dumps(value)
+    except rfc8785.IntegerDomainError:
+        return _with_long_integers(value)
+
+
+def _with_long_integers(value: Any) -> bytes:
+    """The canonical JSON of a value with integers that the library refuses."""
+    if isinstance(value, dict):
+        if not all(isinstance(name, str) for name in value):
+            raise rfc8785.CanonicalizationError("object keys must be strings")
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        return b"{%b}" % b",".join(b"%b:%b" % (rfc8785.dumps(name), _canonical(value[name])) for name in names)
+    if isinstance(value, list | tuple):
+        return b"[%b]" % b",".join(map(_canonical, value))
+    return str(value).encode()
+
+
+def _fault(name: str, value: Any) -> str:
+    try:
+        _canonical({name: value})
+    except rfc8785.FloatDomainError:
+        return "JSON has neither infinite numbers nor NaN"
+    except rfc8785.CanonicalizationError as error:
+        return str(error)
+    except UnicodeEncodeError:  # a name; for a value the library raises the error above
+        return "a name holds half a character (an unpaired surrogate)"
+    except RecursionError:
+        return "nested too deep"
+    except ValueError:  # Python refuses to write out an integer of thousands of digits
+        return "an integer of too many digits; write it as a string"
+    return ""

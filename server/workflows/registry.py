@@ -22,7 +22,7 @@ from server.workflows.workflow import Workflow
 
 _SERVER_FOLDER = Path(__file__).resolve().parents[1]
 _DEEPEST = 4
-_MOST_FILES = 2_000
+_MAX_FILES = 2_000
 
 
 class BadModule(Exception):
@@ -106,7 +106,7 @@ def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
             folders.clear()
         for file in files:
             seen += 1
-            if seen > _MOST_FILES:
+            if seen > _MAX_FILES:
                 return
             stem, ending = os.path.splitext(file)
             if ending == ".py" and stem.isidentifier():

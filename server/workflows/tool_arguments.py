@@ -24,7 +24,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from server.workflows.json_values import NotJson, to_jsonable
 
-MOST_TOLD = 20
+MAX_TOLD = 20
 """The most fields named in `TypeMismatch.errors`; its text names the first five."""
 
 
@@ -37,7 +37,7 @@ class TypeMismatch(ValueError):
     def __init__(self, errors: list[dict[str, str]]) -> None:
         told = (f"{one['field']}: {one['message']}" if one["field"] else one["message"] for one in errors[:5])
         super().__init__("; ".join(told) + ".")
-        self.errors = errors[:MOST_TOLD]
+        self.errors = errors[:MAX_TOLD]
 
 
 def read(adapter: TypeAdapter[Any], value: Any, error_type: type[TypeMismatch], *, by_name: bool = False) -> Any:

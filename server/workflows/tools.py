@@ -24,7 +24,9 @@ EXPIRES = 3600.0
 """The default of `expires`: seconds in which a person may decide."""
 SECONDS = 300.0
 """The default of `seconds`: how long a tool may run."""
-MOST_SECONDS = 366 * 24 * 3600.0
+MAX_APPROVERS = 5
+"""The most people who have to approve one call."""
+MAX_SECONDS = 366 * 24 * 3600.0
 """A year. After some thousand years Python has no date at which to expire."""
 EMPTY_SCHEMA: Mapping[str, Any] = {"type": "object", "properties": {}}
 
@@ -50,6 +52,8 @@ class Tool:
 
     `schema`: JSON Schema of its arguments. `expires`: seconds in which a person may decide on a call; None: no
     limit. `seconds`: how long it may run. `idempotent`: it may run again when nobody knows whether it took effect.
+    `approvers`: how many people have to approve a call that needs approval; `another_person`: whoever requested
+    the generation is none of them.
     """
 
     client: Literal[False] = False
@@ -63,6 +67,8 @@ class Tool:
         idempotent: bool = False,
         expires: float | None = EXPIRES,
         seconds: float = SECONDS,
+        approvers: int = 1,
+        another_person: bool = False,
     ) -> None:
         if not inspect.isfunction(function):
             raise TypeError(f"@tool belongs on a function, not on {function!r}")
@@ -79,8 +85,11 @@ class Tool:
         if expires is not None:
             _check_seconds(expires, f"{where}: expires")
         _check_seconds(seconds, f"{where}: seconds")
+        _check_people(approvers, another_person, approval, where)
         self.expires = expires
         self.seconds = seconds
+        self.approvers = approvers
+        self.another_person = another_person
         self.idempotent = idempotent
         self.is_async = inspect.iscoroutinefunction(function)
         self._arguments = Arguments(function, where)
@@ -131,8 +140,8 @@ class Tool:
 class ClientTool:
     """A tool that a client runs, declared in a request. The request's validation has checked `declared`.
 
-    `declared` has `name` and `description`, and may have `parameters` (a JSON Schema of an object), `approval` and
-    `expires` (seconds).
+    `declared` has `name` and `description`, and may have `parameters` (a JSON Schema of an object), `approval`,
+    `expires` (seconds), `approvers` and `another_person`.
     """
 
     client: Literal[True] = True
@@ -147,6 +156,8 @@ class ClientTool:
         expires: float | None = declared.get("expires")
         self.expires: float | None = EXPIRES if expires is None else expires
         self._asks = declared.get("approval") != "never"
+        self.approvers: int = declared.get("approvers") or 1
+        self.another_person: bool = declared.get("another_person") or False
 
     def __repr__(self) -> str:
         return f"<client's tool {self.name}>"
@@ -189,6 +200,8 @@ def tool(
     idempotent: bool = False,
     expires: float | None = EXPIRES,
     seconds: float = SECONDS,
+    approvers: int = 1,
+    another_person: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -207,6 +220,8 @@ def tool(function: Callable[..., Any] | None = None, /, **declared: Any) -> Any:
     `name`: what the model calls it; by default the function's name.
     `approval`: "always" (the default: a person approves each call), "never", or a plain function of the same
     arguments, which returns True where a person has to approve.
+    `approvers`: how many different people have to approve a call, 1 to 5; one who rejects it is enough.
+    `another_person`: True: whoever asked for the generation may not approve its calls.
     `expires`: seconds in which a person may decide; None: no limit. Default 3600.
     `seconds`: how long a call may run. Default 300.
     `idempotent`: True: after a crash in the middle of a call the call may be made again.
@@ -220,8 +235,25 @@ def tool(function: Callable[..., Any] | None = None, /, **declared: Any) -> Any:
 
 def _check_seconds(value: Any, what: str) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not 0 < value <= MOST_SECONDS:
-        raise TypeError(f"{what} has to be seconds, more than 0 and at most {MOST_SECONDS:.0f}, not {value!r}")
+    if not number or not math.isfinite(value) or not 0 < value <= MAX_SECONDS:
+        raise TypeError(f"{what} has to be seconds, more than 0 and at most {MAX_SECONDS:.0f}, not {value!r}")
+
+
+def check_approvers(approvers: Any, another_person: Any) -> str | None:
+    """What is wrong with a rule of who has to approve; None: nothing."""
+    if isinstance(approvers, bool) or not isinstance(approvers, int) or not 1 <= approvers <= MAX_APPROVERS:
+        return f"approvers has to be a number of people from 1 to {MAX_APPROVERS}, not {approvers!r}"
+    if not isinstance(another_person, bool):
+        return f"another_person has to be True or False, not {another_person!r}"
+    return None
+
+
+def _check_people(approvers: Any, another_person: Any, approval: Any, where: str) -> None:
+    wrong = check_approvers(approvers, another_person)
+    if wrong is None and approval == "never" and (approvers > 1 or another_person):
+        wrong = 'approvers and another_person have no meaning with approval="never"'
+    if wrong is not None:
+        raise TypeError(f"{where}: {wrong}")
 
 
 def _check_policy(approval: Any, names: tuple[str, ...], where: str) -> None:

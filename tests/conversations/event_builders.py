@@ -1,4 +1,4 @@
-"""Builders of events for tests: one for each common event, and `rows`, which gives them positions and times."""
+"""Builders of the common events for tests, and `rows`, which gives them positions and times."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -19,12 +19,12 @@ STORABLE_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_charact
 
 
 def moment(position: int) -> datetime:
-    """When the event at a position happened."""
+    """The time of the event at a position."""
     return EPOCH + timedelta(seconds=position, microseconds=123_456)
 
 
 def rows(news: Iterable[NewEvent], after: int = 0) -> list[Event]:
-    """The events at the positions that follow `after`."""
+    """The events at the positions after `after`."""
     return [
         Event(position, new.type, moment(position), new.tag, new.data)
         for position, new in enumerate(news, after + 1)
@@ -66,7 +66,7 @@ ARGUMENTS = {"order": 7}
 
 
 def proposed(generation: str, call: str = "call_1", *, asks: bool = False, **more: Any) -> NewEvent:
-    """A `tool.proposed`; `asks`: a person has to decide on it."""
+    """A `tool.proposed`; with `asks` a person has to decide on it."""
     known: dict[str, Any] = {"name": "refund", "arguments": ARGUMENTS, "step": "answer/1", **more}
     known.setdefault("arguments_digest", digest(known["arguments"]))
     return event_types.tool_proposed(generation, call, needs_approval=asks, **known)

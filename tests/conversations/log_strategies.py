@@ -1,8 +1,8 @@
-"""Hypothesis strategies of logs: what the writers may write, and events between them that a fold ignores.
+"""Hypothesis strategies of whole logs: what writers may write, and other events that the fold ignores.
 
-Each generation lives as the contract allows: attempts, interruptions, calls that are proposed, decided, run and
-finished, steering, progress, steps, a result, one end. The lives of several generations are mixed at random, with
-events of unknown types and of unknown generations among them.
+Each generation follows the contract: attempts, interruptions, calls that are proposed, decided, run and
+finished, steering, progress, steps, a result, one end. The events of several generations are mixed at random,
+with events of unknown types and generations among them.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from eventstore import Event, NewEvent
 from server import event_types
+from server.workflows import digest
 
 from .event_builders import (
     STORABLE_TEXT,
@@ -34,13 +35,15 @@ ARGUMENTS: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"order": 7}
 
 
 @dataclass
-class Call:
-    """A call as it stands. `seen`: its proposed arguments."""
+class DrawnCall:
+    """A call so far. `seen`: its proposed arguments."""
 
     name: str
     seen: dict[str, Any]
     asks: bool
     client: bool
+    approvers: int = 1
+    approved: tuple[str, ...] = ()
     status: str = "proposed"
 
     @property
@@ -50,33 +53,33 @@ class Call:
 
 
 @dataclass
-class Life:
-    """One generation as it stands."""
+class DrawnGeneration:
+    """One generation so far."""
 
     name: str
     status: str = "queued"
     attempt: int = 0
-    calls: list[Call] = field(default_factory=list)
+    calls: list[DrawnCall] = field(default_factory=list)
 
 
-Step = Callable[[st.DrawFn, Life], list[NewEvent]]
+Step = Callable[[st.DrawFn, DrawnGeneration], list[NewEvent]]
 
 
-def _start(draw: st.DrawFn, life: Life) -> list[NewEvent]:
-    life.status, life.attempt = "running", life.attempt + 1
-    return [started(life.name, life.attempt)]
+def _start(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
+    drawn.status, drawn.attempt = "running", drawn.attempt + 1
+    return [started(drawn.name, drawn.attempt)]
 
 
-def _interrupt(draw: st.DrawFn, life: Life) -> list[NewEvent]:
-    life.status = "queued"
+def _interrupt(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
+    drawn.status = "queued"
     reason = draw(st.sampled_from(["server_stopped", "worker_lost"]))
-    return [event_types.generation_interrupted(life.name, life.attempt, reason)]
+    return [event_types.generation_interrupted(drawn.name, drawn.attempt, reason)]
 
 
-def _stream(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+def _stream(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
     deltas = draw(st.lists(STORABLE_TEXT, min_size=1, max_size=5))
     kinds = draw(st.lists(st.sampled_from("ttra"), min_size=len(deltas), max_size=len(deltas)))
-    return [_said(life.name, kind, delta) for kind, delta in zip(kinds, deltas, strict=True)]
+    return [_said(drawn.name, kind, delta) for kind, delta in zip(kinds, deltas, strict=True)]
 
 
 def _said(name: str, kind: str, delta: str) -> NewEvent:
@@ -89,69 +92,95 @@ def _said(name: str, kind: str, delta: str) -> NewEvent:
     )
 
 
-def _end(draw: st.DrawFn, life: Life) -> list[NewEvent]:
-    ends = (completed, failed, cancelled) if life.status == "running" else (failed, cancelled)
-    life.status = "ended"
-    return [draw(st.sampled_from(ends))(life.name)]
+def _end(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
+    ends = (completed, failed, cancelled) if drawn.status == "running" else (failed, cancelled)
+    drawn.status = "ended"
+    return [draw(st.sampled_from(ends))(drawn.name)]
 
 
-def _propose(draw: st.DrawFn, life: Life) -> list[NewEvent]:
-    call = Call(f"call_{life.name}_{len(life.calls)}", draw(ARGUMENTS), draw(st.booleans()), draw(st.booleans()))
-    life.calls.append(call)
-    return [proposed(life.name, call.name, asks=call.asks, arguments=call.seen, client=call.client)]
+def _propose(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
+    name = f"call_{drawn.name}_{len(drawn.calls)}"
+    call = DrawnCall(
+        name, draw(ARGUMENTS), draw(st.booleans()), draw(st.booleans()), draw(st.sampled_from([1, 1, 2, 3]))
+    )
+    drawn.calls.append(call)
+    known = {"asks": call.asks, "arguments": call.seen, "client": call.client, "approvers": call.approvers}
+    return [proposed(drawn.name, call.name, **known)]  # type: ignore[arg-type]
 
 
-def _decide(draw: st.DrawFn, life: Life) -> list[NewEvent]:
-    call = draw(st.sampled_from([call for call in life.calls if call.asks and call.status == "proposed"]))
-    call.status = draw(st.sampled_from(DECISIONS))
+def _decide(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
+    call = draw(st.sampled_from([call for call in drawn.calls if call.asks and call.status == "proposed"]))
+    decision = draw(st.sampled_from(DECISIONS))
+    by = draw(st.sampled_from([one for one in ("Ada", "Bob", "Cem") if one not in call.approved]))
+    if decision != "rejected" and len(call.approved) + 1 < call.approvers:
+        return [_approve(draw, drawn, call, decision, by)]
+    # Whoever modifies the arguments is the first to approve them: not the last of several.
+    call.status = "approved" if decision == "modified" and call.approvers > 1 else decision
     arguments = draw(ARGUMENTS) if call.status == "modified" else None
     reason = draw(st.none() | STORABLE_TEXT)
-    return [decided(life.name, call.name, call.status, seen=call.seen, arguments=arguments, reason=reason)]
+    return [decided(drawn.name, call.name, call.status, seen=call.seen, arguments=arguments, reason=reason, by=by)]
 
 
-def _run_tool(draw: st.DrawFn, life: Life) -> list[NewEvent]:
-    call = draw(st.sampled_from([call for call in life.calls if call.may_start]))
+def _approve(draw: st.DrawFn, drawn: DrawnGeneration, call: DrawnCall, decision: str, by: str) -> NewEvent:
+    seen, wanted = call.seen, draw(ARGUMENTS) if decision == "modified" else call.seen
+    call.approved = (*call.approved, by) if digest(wanted) == digest(seen) else (by,)
+    call.seen = wanted
+    return event_types.tool_approval(
+        drawn.name,
+        call.name,
+        proposed_digest=digest(seen),
+        arguments_digest=digest(wanted),
+        remaining=call.approvers - len(call.approved),
+        by=by,
+        arguments=wanted if wanted != seen else None,
+    )
+
+
+def _run_tool(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
+    call = draw(st.sampled_from([call for call in drawn.calls if call.may_start]))
     call.status = "started"
-    return [event_types.tool_started(life.name, call.name)]
+    return [event_types.tool_started(drawn.name, call.name)]
 
 
-def _finish(draw: st.DrawFn, life: Life) -> list[NewEvent]:
-    call = draw(st.sampled_from(_finishable(life)))
+def _finish(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
+    call = draw(st.sampled_from(_finishable(drawn)))
     call.status = "finished"
     fault = {"error": {"code": "tool_failed", "message": draw(STORABLE_TEXT)}}
-    return [tool_ended(life.name, call.name, draw(st.just(fault) | JSON.map(lambda value: {"result": value})))]
+    return [tool_ended(drawn.name, call.name, draw(st.just(fault) | JSON.map(lambda value: {"result": value})))]
 
 
-def _finishable(life: Life) -> list[Call]:
-    return [call for call in life.calls if call.status == "started" and (call.client or life.status == "running")]
+def _finishable(drawn: DrawnGeneration) -> list[DrawnCall]:
+    return [
+        call for call in drawn.calls if call.status == "started" and (call.client or drawn.status == "running")
+    ]
 
 
-def _steer(draw: st.DrawFn, life: Life) -> list[NewEvent]:
-    return [event_types.steering_changed(life.name, draw(st.sampled_from(["a", "b"])), draw(JSON), "anonymous")]
+def _steer(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
+    return [event_types.steering_changed(drawn.name, draw(st.sampled_from(["a", "b"])), draw(JSON), "anonymous")]
 
 
-def _report(draw: st.DrawFn, life: Life) -> list[NewEvent]:
+def _report(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
     shown = (
-        event_types.progress(life.name, 3, 9, "pages", draw(st.sampled_from([None, "é"]))),
-        event_types.step_finished(life.name, "step x 1", draw(JSON)),
-        event_types.result(life.name, draw(JSON)),
+        event_types.progress(drawn.name, 3, 9, "pages", draw(st.sampled_from([None, "é"]))),
+        event_types.step_finished(drawn.name, "step x 1", draw(JSON)),
+        event_types.result(drawn.name, draw(JSON)),
     )
     return [draw(st.sampled_from(shown))]
 
 
-def _possible_steps(life: Life) -> list[Step]:
-    if life.status == "ended":
+def _possible_steps(drawn: DrawnGeneration) -> list[Step]:
+    if drawn.status == "ended":
         return []
     steps: list[Step] = [_start, _interrupt, _steer]
-    if life.status == "running":
+    if drawn.status == "running":
         steps += [_stream, _stream, _stream, _propose, _propose, _report, _end]
-    elif life.attempt == 0:
+    elif drawn.attempt == 0:
         steps += [_start, _end]
-    if any(call.asks and call.status == "proposed" for call in life.calls):
+    if any(call.asks and call.status == "proposed" for call in drawn.calls):
         steps += [_decide, _decide]
-    if life.status == "running" and any(call.may_start for call in life.calls):
+    if drawn.status == "running" and any(call.may_start for call in drawn.calls):
         steps += [_run_tool, _run_tool]
-    if _finishable(life):
+    if _finishable(drawn):
         steps += [_finish, _finish]
     return steps
 
@@ -176,20 +205,24 @@ def _unrelated(draw: st.DrawFn, number: int) -> list[NewEvent]:
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Event]:
-    """A whole log, from its first event."""
+    """A whole log from its first event."""
     metadata = draw(st.none() | st.dictionaries(STORABLE_TEXT, STORABLE_TEXT, max_size=2))
-    news = [event_types.conversation_started(draw(st.none() | STORABLE_TEXT), metadata)]
-    lives: list[Life] = []
+    tenant = draw(st.sampled_from(["default", "acme"]))
+    news = [event_types.conversation_started(draw(st.none() | STORABLE_TEXT), metadata, tenant)]
+    lives: list[DrawnGeneration] = []
     for _ in range(draw(st.sampled_from([0, 4, 12, 30]))):
-        choices: list[Life | str] = ["unrelated", *(life for life in lives if life.status != "ended")] * 2
+        choices: list[DrawnGeneration | str] = [
+            "unrelated",
+            *(drawn for drawn in lives if drawn.status != "ended"),
+        ] * 2
         if len(lives) < len(GENERATIONS):
             choices.append("ask")
         choice = draw(st.sampled_from(choices))
         if choice == "unrelated":
             news += _unrelated(draw, len(news))
-        elif isinstance(choice, Life):
+        elif isinstance(choice, DrawnGeneration):
             news += draw(st.sampled_from(_possible_steps(choice)))(draw, choice)
         else:
-            lives.append(Life(GENERATIONS[len(lives)]))
+            lives.append(DrawnGeneration(GENERATIONS[len(lives)]))
             news.append(requested(lives[-1].name))
     return rows(news)

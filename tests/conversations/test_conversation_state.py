@@ -1,4 +1,4 @@
-"""What a state answers about itself, and that its stored form has a name of its own."""
+"""Questions that a conversation state answers, its immutability, and the name of its stored form."""
 
 import msgspec
 import pytest
@@ -14,17 +14,17 @@ from .event_builders import cancelled, completed, proposed, requested, rows, sai
 OPEN = event_types.conversation_started(None, None)
 
 
-def state(*news: NewEvent) -> Conversation:
-    """After these."""
+def state_after(*news: NewEvent) -> Conversation:
+    """The state after these events."""
     return fold(Conversation("conv_1"), rows([OPEN, *news]))
 
 
-def test_those_that_have_not_ended_in_the_order_of_their_requests() -> None:
+def test_open_generations_in_request_order() -> None:
     news = [requested(name) for name in ("gen_C", "gen_A", "gen_B", "gen_D")]
-    found = state(*news, started("gen_A"), cancelled("gen_A"), started("gen_D"), completed("gen_D"))
+    found = state_after(*news, started("gen_A"), cancelled("gen_A"), started("gen_D"), completed("gen_D"))
     assert [one.id for one in found.open] == ["gen_C", "gen_B"]
     assert [one.id for one in found.generations if one.ended] == ["gen_A", "gen_D"]
-    assert state().open == ()
+    assert state_after().open == ()
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_those_that_have_not_ended_in_the_order_of_their_requests() -> None:
         (9, 4, ["m1"], ["gen_A"]),
     ],
 )
-def test_a_limit_or_a_bound_of_zero_is_taken_at_its_word(
+def test_newest_with_limits_and_bounds_of_zero(
     limit: int, before: int | None, messages: list[str], generations: list[str]
 ) -> None:
-    found = state(said("m1", "a"), requested("gen_A"), said("m2", "b"), requested("gen_B"))
+    found = state_after(said("m1", "a"), requested("gen_A"), said("m2", "b"), requested("gen_B"))
     assert [one.id for one in found.newest_messages(limit, before)] == messages
     assert [one.id for one in found.newest_generations(limit, before)] == generations
 
 
-def test_finding_a_call() -> None:
-    (found,) = state(requested("gen_A"), started("gen_A"), proposed("gen_A", "call_1")).generations
+def test_find_call() -> None:
+    (found,) = state_after(requested("gen_A"), started("gen_A"), proposed("gen_A", "call_1")).generations
     call = found.call("call_1")
     assert call is not None
     assert call.name == "refund"
@@ -59,20 +59,22 @@ def test_finding_a_call() -> None:
 SHAPE = (
     "id conversation status model parameters requested_position position created_at workflow input tools on_crash "
     "if_running ephemeral text tokens progress tool_calls steering result attempt worker started_at finished_at "
-    "finish_reason usage ttft_ms error retryable reason reasoning refusal losses"
+    "finish_reason usage ttft_ms error retryable reason reasoning refusal losses by budget"
 )
 
 
-def test_the_stored_form_has_the_number_of_its_fields() -> None:
-    """Whoever changes the fields gives `FORM` another number and then mends this: old folds read as new ones
-    would be wrong without a word."""
-    assert FORM == "conversation.3"
+def test_form_changes_with_the_fields() -> None:
+    """Whoever changes the fields gives `FORM` a new number and updates this test.
+
+    An old snapshot read as a new one would be silently wrong.
+    """
+    assert FORM == "conversation.4"
     assert " ".join(field.encode_name for field in msgspec.structs.fields(Generation)) == SHAPE
 
 
 @pytest.mark.parametrize("kind", [Conversation, Generation])
-def test_a_state_does_not_change(kind: type[msgspec.Struct]) -> None:
-    (found,) = state(requested("gen_A")).generations
-    frozen = found if kind is Generation else state()
+def test_states_are_frozen(kind: type[msgspec.Struct]) -> None:
+    (found,) = state_after(requested("gen_A")).generations
+    frozen = found if kind is Generation else state_after()
     with pytest.raises(AttributeError, match="immutable"):
         setattr(frozen, "id", "x")  # noqa: B010  # mypy refuses it too

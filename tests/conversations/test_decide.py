@@ -1,4 +1,4 @@
-"""The decisions: every command on every state, and the facts that come of it."""
+"""Decisions on commands: every command in every state of a generation, and the events that it produces."""
 
 import json
 from itertools import count
@@ -37,7 +37,7 @@ BUSY = {Status.QUEUED, Status.RUNNING, Status.WAITING}
 ASK = RequestGeneration("gen_B", {"tokens": 2}, "anonymous", model="demo")
 
 
-def state(status: Status | None) -> Conversation:
+def state_with(status: Status | None) -> Conversation:
     """A conversation whose generation `gen_A` has this status."""
     found = fold(Conversation("conv_1"), rows([event_types.conversation_started(None, None), *WAYS[status]]))
     assert [generation.status for generation in found.generations] == ([status] if status else [])
@@ -49,7 +49,7 @@ def fields(new: NewEvent) -> tuple[str, str | None, dict[str, Any]]:
     return new.type, new.tag, json.loads(new.data)
 
 
-def test_there_is_a_way_to_every_status() -> None:
+def test_table_covers_every_status() -> None:
     assert set(WAYS) == {None, *Status}
 
 
@@ -59,39 +59,41 @@ def test_there_is_a_way_to_every_status() -> None:
         (StartConversation(None, None), {}),
         (StartConversation("Tea", {"a": [1]}), {"title": "Tea", "metadata": {"a": [1]}}),
         (StartConversation("", {}), {"title": "", "metadata": {}}),
+        (StartConversation(None, None, "default"), {}),
+        (StartConversation(None, None, "acme"), {"tenant": "acme"}),
     ],
 )
-def test_a_conversation_starts(command: StartConversation, data: dict[str, Any]) -> None:
-    """What was given empty is there; what was not given is not."""
-    (new,) = decide.start_conversation(command)
+def test_start_conversation(command: StartConversation, data: dict[str, Any]) -> None:
+    """Fields that were given empty are in the event; those not given are not."""
+    (new,) = decide.decide_start(command)
     assert fields(new) == ("conversation.started", None, data)
 
 
 @pytest.mark.parametrize("author", [None, "Ada"])
-def test_a_message_always_stands(author: str | None) -> None:
-    """It asks for no state at all, so it stands in every one."""
-    (new,) = decide.post_message(PostMessage("msg_1", "user", "hi", author, "anonymous"))
+def test_post_message_is_always_accepted(author: str | None) -> None:
+    """The decision takes no state at all."""
+    (new,) = decide.decide_message(PostMessage("msg_1", "user", "hi", author, "anonymous"))
     named = {} if author is None else {"author": author}
     data = {"message": "msg_1", "role": "user", "content": "hi", "by": "anonymous", **named}
     assert fields(new) == ("message.posted", None, data)
 
 
 @pytest.mark.parametrize("status", list(WAYS))
-def test_a_request_on_every_state(status: Status | None) -> None:
+def test_request_in_every_state(status: Status | None) -> None:
     if status in BUSY:
         with pytest.raises(Problem) as caught:
-            decide.request_generation(state(status), ASK)
+            decide.decide_request(state_with(status), ASK)
         assert (caught.value.status, caught.value.code) == (409, "generation_running")
         assert caught.value.extra == {"generation": "gen_A"}
         assert f"gen_A of this conversation is still {status}" in caught.value.detail
         assert caught.value.retry_after is None
         return
-    (new,) = decide.request_generation(state(status), ASK)
+    (new,) = decide.decide_request(state_with(status), ASK)
     data = {"model": "demo", "parameters": {"tokens": 2}, "by": "anonymous"}
     assert fields(new) == ("generation.requested", "gen_B", data)
 
 
-def test_an_older_generation_that_runs_is_seen_too() -> None:
+def test_older_running_generation_refuses_a_request() -> None:
     """Not only the newest one counts."""
     news = [
         event_types.conversation_started(None, None),
@@ -100,14 +102,14 @@ def test_an_older_generation_that_runs_is_seen_too() -> None:
         cancelled("gen_C"),
     ]
     with pytest.raises(Problem, match="gen_A"):
-        decide.request_generation(fold(Conversation("conv_1"), rows(news)), ASK)
+        decide.decide_request(fold(Conversation("conv_1"), rows(news)), ASK)
 
 
-def test_the_input_is_said_before_the_request() -> None:
+def test_input_messages_come_before_the_request() -> None:
     numbers = count(1)
     said_first = (NewMessage("system", "be kind"), NewMessage("user", "hi"))
     command = RequestGeneration("gen_B", {}, "anonymous", model="demo", input=said_first)
-    news = decide.request_generation(state(None), command, lambda prefix: f"{prefix}_{next(numbers)}")
+    news = decide.decide_request(state_with(None), command, lambda prefix: f"{prefix}_{next(numbers)}")
     assert [fields(new)[0] for new in news] == ["message.posted", "message.posted", "generation.requested"]
     assert [fields(new)[2] for new in news[:2]] == [
         {"message": "msg_1", "role": "system", "content": "be kind", "by": "anonymous"},
@@ -115,10 +117,10 @@ def test_the_input_is_said_before_the_request() -> None:
     ]
 
 
-def test_messages_get_ids_of_their_own() -> None:
+def test_messages_get_unique_ids() -> None:
     said_twice = (NewMessage("user", "hi"), NewMessage("user", "hi"))
     command = RequestGeneration("gen_B", {}, "anonymous", model="demo", input=said_twice)
-    news = decide.request_generation(state(None), command)
+    news = decide.decide_request(state_with(None), command)
     names = {fields(new)[2]["message"] for new in news[:2]}
     assert len(names) == 2
     assert all(ids.is_valid_id(name, "msg") for name in names)
@@ -126,14 +128,14 @@ def test_messages_get_ids_of_their_own() -> None:
 
 @pytest.mark.parametrize("status", list(WAYS))
 @pytest.mark.parametrize("reason", [None, "enough"])
-def test_a_cancellation_on_every_state(status: Status | None, reason: str | None) -> None:
+def test_cancel_in_every_state(status: Status | None, reason: str | None) -> None:
     command = CancelGeneration("gen_A", reason, "anonymous")
     if status is None:
         with pytest.raises(Problem) as caught:
-            decide.cancel_generation(state(status), command)
+            decide.decide_cancel(state_with(status), command)
         assert (caught.value.status, caught.value.code) == (404, "not_found")
         return
-    news = decide.cancel_generation(state(status), command)
+    news = decide.decide_cancel(state_with(status), command)
     if status in BUSY:
         told = {} if reason is None else {"reason": reason}
         assert [fields(new) for new in news] == [("generation.cancelled", "gen_A", {"by": "anonymous", **told})]
@@ -142,19 +144,19 @@ def test_a_cancellation_on_every_state(status: Status | None, reason: str | None
 
 
 @pytest.mark.parametrize("status", list(WAYS))
-def test_what_is_decided_can_be_folded(status: Status | None) -> None:
-    """Every decision's events are possible in the state they were decided on."""
-    before = state(status)
+def test_decided_events_can_be_folded(status: Status | None) -> None:
+    """In the state that they were decided on."""
+    before = state_with(status)
     for news in (
-        decide.post_message(PostMessage("msg_1", "user", "hi", None, "anonymous")),
-        decide.cancel_generation(before, CancelGeneration("gen_A", None, "anonymous")) if status else (),
-        () if status in BUSY else decide.request_generation(before, ASK),
+        decide.decide_message(PostMessage("msg_1", "user", "hi", None, "anonymous")),
+        decide.decide_cancel(before, CancelGeneration("gen_A", None, "anonymous")) if status else (),
+        () if status in BUSY else decide.decide_request(before, ASK),
     ):
         after = fold(before, rows(news, before.position))
         assert after.position == before.position + len(news)
 
 
-def test_saying_something_takes_nothing_from_the_rest() -> None:
-    before = state(Status.RUNNING)
+def test_post_message_leaves_other_fields_alone() -> None:
+    before = state_with(Status.RUNNING)
     after = fold(before, rows([said("msg_1", "wait")], before.position))
     assert after.generations == before.generations

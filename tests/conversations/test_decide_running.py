@@ -1,4 +1,6 @@
-"""What people tell a generation that runs: every command on every state, and why it is refused."""
+"""Commands to a running generation, in every state: decisions, client results and steering, and why they
+are refused.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ from eventstore import Event, NewEvent
 from server import event_types
 from server.conversations.command_types import DecideCall, FinishCall, SteerGeneration
 from server.conversations.conversation_state import Conversation, ToolCall
-from server.conversations.decide import decide_call, finish_call, steer_generation
+from server.conversations.decide import decide_on_call, decide_result, decide_steering
 from server.conversations.fold import fold
 from server.conversations.state_machine import Status
 from server.problem import Problem
@@ -45,7 +47,7 @@ REQUESTED = event_types.generation_requested(
 STARTED = event_types.tool_started(G, "call_1")
 
 
-class Dials(BaseModel):
+class SteeringParameters(BaseModel):
     strictness: int = Field(5, ge=0, le=10)
     tone: str = "kind"
 
@@ -53,11 +55,11 @@ class Dials(BaseModel):
 async def _work(run: Any) -> None: ...
 
 
-WORKFLOW = Workflow("w", _work, steering=Dials)
+WORKFLOW = Workflow("w", _work, steering=SteeringParameters)
 
 
-def state(*news: NewEvent) -> Conversation:
-    """A conversation whose generation has started, and then these."""
+def state_after(*news: NewEvent) -> Conversation:
+    """A conversation whose generation has started, after these events."""
     opening = (event_types.conversation_started(None, None), REQUESTED, started(G))
     return fold(Conversation("conv_1"), rows([*opening, *news]))
 
@@ -68,25 +70,25 @@ def fields(news: tuple[NewEvent, ...]) -> tuple[str, str | None, dict[str, Any]]
     return new.type, new.tag, msgspec.json.decode(new.data)
 
 
-def fits(call: ToolCall, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Whatever it is."""
+def accept_any(call: ToolCall, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Accepts any arguments."""
     return dict(arguments)
 
 
-def decision(decision: str = "approved", **more: Any) -> DecideCall:
-    """Somebody's who saw the arguments as they are."""
+def decision_command(decision_command: str = "approved", **more: Any) -> DecideCall:
+    """A decision of a person who saw the arguments as they are."""
     known: dict[str, Any] = {"proposed_digest": digest(ARGUMENTS), "arguments": None, "reason": None, **more}
     return DecideCall(
         known.pop("generation", G),
         known.pop("call", "call_1"),
-        decision,  # type: ignore[arg-type]
+        decision_command,  # type: ignore[arg-type]
         by=known.pop("by", "Ada"),
         **known,
     )
 
 
-def refused(caught: pytest.ExceptionInfo[Problem]) -> tuple[int, str]:
-    """Status and code."""
+def refusal_of(caught: pytest.ExceptionInfo[Problem]) -> tuple[int, str]:
+    """Status and code of the Problem."""
     return caught.value.status, caught.value.code
 
 
@@ -100,16 +102,16 @@ ASKED = proposed(G, asks=True, expires_at=NOW)
 @pytest.mark.parametrize(
     ("command", "arguments", "more"),
     [
-        (decision(), ARGUMENTS, {}),
-        (decision(reason="fine"), ARGUMENTS, {"reason": "fine"}),
-        (decision("rejected", reason="no"), ARGUMENTS, {"reason": "no"}),
-        (decision("modified", arguments=OTHER), OTHER, {}),
-        (decision("modified", arguments={}), {}, {}),
+        (decision_command(), ARGUMENTS, {}),
+        (decision_command(reason="fine"), ARGUMENTS, {"reason": "fine"}),
+        (decision_command("rejected", reason="no"), ARGUMENTS, {"reason": "no"}),
+        (decision_command("modified", arguments=OTHER), OTHER, {}),
+        (decision_command("modified", arguments={}), {}, {}),
     ],
 )
-def test_a_decision(command: DecideCall, arguments: dict[str, Any], more: dict[str, Any]) -> None:
-    """It names what was seen, and what will run."""
-    news = decide_call(state(ASKED), command, NOW - timedelta(microseconds=1), fits)
+def test_decision(command: DecideCall, arguments: dict[str, Any], more: dict[str, Any]) -> None:
+    """Its event names the arguments that were seen and those that will run."""
+    news = decide_on_call(state_after(ASKED), command, NOW - timedelta(microseconds=1), accept_any)
     expected = {
         "call": "call_1",
         "decision": command.decision,
@@ -120,7 +122,7 @@ def test_a_decision(command: DecideCall, arguments: dict[str, Any], more: dict[s
         **more,
     }
     assert fields(news) == ("tool.decided", G, expected)
-    after = fold(state(ASKED), rows(news, state(ASKED).position)).generation(G)
+    after = fold(state_after(ASKED), rows(news, state_after(ASKED).position)).generation(G)
     assert after is not None
     assert after.status is Status.RUNNING
 
@@ -128,80 +130,92 @@ def test_a_decision(command: DecideCall, arguments: dict[str, Any], more: dict[s
 @pytest.mark.parametrize(
     ("news", "command", "expected", "extra"),
     [
-        ([ASKED], decision(generation="gen_B"), (404, "not_found"), {}),
-        ([ASKED], decision(call="call_2"), (404, "not_found"), {}),
-        *(([ASKED, end], decision(), (409, "generation_ended"), {"generation": G}) for end in ENDS),
-        ([proposed(G)], decision(), (409, "no_decision_needed"), {}),
-        ([ASKED, decided(G)], decision(), (409, "already_decided"), {"decision": "approved"}),
+        ([ASKED], decision_command(generation="gen_B"), (404, "not_found"), {}),
+        ([ASKED], decision_command(call="call_2"), (404, "not_found"), {}),
+        *(([ASKED, end], decision_command(), (409, "generation_ended"), {"generation": G}) for end in ENDS),
+        ([proposed(G)], decision_command(), (409, "no_decision_needed"), {}),
+        ([ASKED, decided(G)], decision_command(), (409, "already_decided"), {"decision": "approved"}),
         (
             [ASKED, decided(G, decision="rejected", reason="expired", by="tokentape")],
-            decision(),
+            decision_command(),
             (409, "already_decided"),
             {"decision": "rejected"},
         ),
-        ([ASKED, decided(G), STARTED], decision(), (409, "already_decided"), {"decision": "approved"}),
+        ([ASKED, decided(G), STARTED], decision_command(), (409, "already_decided"), {"decision": "approved"}),
         (
             [ASKED],
-            decision(proposed_digest=digest(OTHER)),
+            decision_command(proposed_digest=digest(OTHER)),
             (409, "digest_mismatch"),
             {"arguments_digest": digest(ARGUMENTS)},
         ),
         (
             [ASKED],
-            decision("modified", arguments=OTHER, proposed_digest=digest(OTHER)),
+            decision_command("modified", arguments=OTHER, proposed_digest=digest(OTHER)),
             (409, "digest_mismatch"),
             {"arguments_digest": digest(ARGUMENTS)},
         ),
-        ([ASKED], decision("modified"), (422, "invalid_request"), {"field": "arguments"}),
-        ([ASKED], decision("approved", arguments=ARGUMENTS), (422, "invalid_request"), {"field": "arguments"}),
-        ([ASKED], decision("rejected", arguments=OTHER), (422, "invalid_request"), {"field": "arguments"}),
+        ([ASKED], decision_command("modified"), (422, "invalid_request"), {"field": "arguments"}),
         (
             [ASKED],
-            decision("modified", arguments={"order": math.inf}),
+            decision_command("approved", arguments=ARGUMENTS),
+            (422, "invalid_request"),
+            {"field": "arguments"},
+        ),
+        ([ASKED], decision_command("rejected", arguments=OTHER), (422, "invalid_request"), {"field": "arguments"}),
+        (
+            [ASKED],
+            decision_command("modified", arguments={"order": math.inf}),
             (422, "invalid_arguments"),
             {"field": "arguments"},
         ),
     ],
 )
-def test_a_decision_that_is_refused(
+def test_refused_decision(
     news: list[NewEvent], command: DecideCall, expected: tuple[int, str], extra: dict[str, Any]
 ) -> None:
     with pytest.raises(Problem) as caught:
-        decide_call(state(*news), command, NOW - timedelta(seconds=1), fits)
-    assert refused(caught) == expected
+        decide_on_call(state_after(*news), command, NOW - timedelta(seconds=1), accept_any)
+    assert refusal_of(caught) == expected
     assert caught.value.extra == extra
 
 
 @pytest.mark.parametrize("late", [0, 1, 1e6])
-def test_a_decision_after_its_time(late: float) -> None:
-    """From the very moment on; without one there is no such moment."""
+def test_decision_after_the_expiry(late: float) -> None:
+    """From that very moment on; a call without an expiry has no such moment."""
     with pytest.raises(Problem) as caught:
-        decide_call(state(ASKED), decision(), NOW + timedelta(seconds=late), fits)
-    assert refused(caught) == (409, "decision_expired")
-    assert decide_call(state(proposed(G, asks=True)), decision(), NOW + timedelta(days=9_000), fits)
+        decide_on_call(state_after(ASKED), decision_command(), NOW + timedelta(seconds=late), accept_any)
+    assert refusal_of(caught) == (409, "decision_expired")
+    assert decide_on_call(
+        state_after(proposed(G, asks=True)), decision_command(), NOW + timedelta(days=9_000), accept_any
+    )
 
 
-def test_who_was_faster_is_named() -> None:
+def test_second_decision_names_the_first_decider() -> None:
     news = (ASKED, decided(G, decision="rejected", reason="too much", by="Bob"))
     with pytest.raises(Problem, match=r"was rejected already, by Bob: too much\.$"):
-        decide_call(state(*news), decision(), NOW - timedelta(seconds=1), fits)
+        decide_on_call(state_after(*news), decision_command(), NOW - timedelta(seconds=1), accept_any)
 
 
-def test_only_new_arguments_are_held_against_the_tool() -> None:
-    """The proposed ones were, when they were proposed; a bad digest is told before bad arguments."""
+def test_only_modified_arguments_are_checked() -> None:
+    """The proposed ones were checked when proposed; a wrong digest is reported before wrong arguments."""
     checked: list[tuple[str, Any]] = []
 
     def check(call: ToolCall, arguments: Mapping[str, Any]) -> dict[str, Any]:
         checked.append((call.name, arguments))
         raise Problem(422, "invalid_arguments", "order: too large")
 
-    decide_call(state(ASKED), decision(), moment(1), check)
-    decide_call(state(ASKED), decision("rejected"), moment(1), check)
+    decide_on_call(state_after(ASKED), decision_command(), moment(1), check)
+    decide_on_call(state_after(ASKED), decision_command("rejected"), moment(1), check)
     with pytest.raises(Problem, match="digest"):
-        decide_call(state(ASKED), decision("modified", arguments=OTHER, proposed_digest="x"), moment(1), check)
+        decide_on_call(
+            state_after(ASKED),
+            decision_command("modified", arguments=OTHER, proposed_digest="x"),
+            moment(1),
+            check,
+        )
     assert checked == []
     with pytest.raises(Problem, match="too large"):
-        decide_call(state(ASKED), decision("modified", arguments=OTHER), moment(1), check)
+        decide_on_call(state_after(ASKED), decision_command("modified", arguments=OTHER), moment(1), check)
     assert checked == [("refund", OTHER)]
 
 
@@ -212,8 +226,8 @@ CLIENTS = proposed(G, client=True)
 
 
 @pytest.mark.parametrize("outcome", [OUTCOME, {"result": None}, {"error": {"code": "c", "message": "m"}}])
-def test_a_clients_result(outcome: dict[str, Any]) -> None:
-    news = finish_call(state(CLIENTS, STARTED), FinishCall(G, "call_1", outcome, "Ada"))
+def test_client_result(outcome: dict[str, Any]) -> None:
+    news = decide_result(state_after(CLIENTS, STARTED), FinishCall(G, "call_1", outcome, "Ada"))
     assert fields(news) == ("tool.finished", G, {"call": "call_1", **outcome, "by": "Ada"})
 
 
@@ -230,10 +244,10 @@ def test_a_clients_result(outcome: dict[str, Any]) -> None:
         ([CLIENTS, STARTED, tool_ended(G)], (409, "already_finished")),
     ],
 )
-def test_a_result_that_is_refused(news: list[NewEvent], expected: tuple[int, str]) -> None:
+def test_refused_client_result(news: list[NewEvent], expected: tuple[int, str]) -> None:
     with pytest.raises(Problem) as caught:
-        finish_call(state(*news), FinishCall(G, "call_1", OUTCOME, "Ada"))
-    assert refused(caught) == expected
+        decide_result(state_after(*news), FinishCall(G, "call_1", OUTCOME, "Ada"))
+    assert refusal_of(caught) == expected
 
 
 # -- steering
@@ -241,7 +255,7 @@ def test_a_result_that_is_refused(news: list[NewEvent], expected: tuple[int, str
 
 @pytest.mark.parametrize(("name", "value"), [("strictness", 0), ("strictness", 10), ("tone", "")])
 def test_steering(name: str, value: Any) -> None:
-    news = steer_generation(state(), SteerGeneration(G, name, value, "Ada"), WORKFLOW)
+    news = decide_steering(state_after(), SteerGeneration(G, name, value, "Ada"), WORKFLOW)
     assert fields(news) == ("steering.changed", G, {"name": name, "value": value, "by": "Ada"})
 
 
@@ -254,29 +268,29 @@ def test_steering(name: str, value: Any) -> None:
         ("speed", 1, "unknown_parameter", "name"),
     ],
 )
-def test_steering_that_is_refused(name: str, value: Any, code: str, field: str) -> None:
+def test_refused_steering(name: str, value: Any, code: str, field: str) -> None:
     with pytest.raises(Problem) as caught:
-        steer_generation(state(), SteerGeneration(G, name, value, "Ada"), WORKFLOW)
-    assert refused(caught) == (422, code)
+        decide_steering(state_after(), SteerGeneration(G, name, value, "Ada"), WORKFLOW)
+    assert refusal_of(caught) == (422, code)
     assert caught.value.extra == {"field": field}
 
 
-def test_what_cannot_be_steered() -> None:
+def test_steering_of_runs_without_parameters() -> None:
     command = SteerGeneration(G, "strictness", 1, "Ada")
     with pytest.raises(Problem, match="the workflow w") as caught:
-        steer_generation(state(), command, None)
-    assert refused(caught) == (422, "not_steerable")
+        decide_steering(state_after(), command, None)
+    assert refusal_of(caught) == (422, "not_steerable")
     plain = event_types.generation_requested(G, model="demo", parameters={}, by="anonymous")
     model = fold(Conversation("c"), rows([event_types.conversation_started(None, None), plain]))
     with pytest.raises(Problem, match="a model's answer") as caught:
-        steer_generation(model, command, WORKFLOW)
-    assert refused(caught) == (422, "not_steerable")
+        decide_steering(model, command, WORKFLOW)
+    assert refusal_of(caught) == (422, "not_steerable")
     with pytest.raises(Problem) as caught:
-        steer_generation(state(cancelled(G)), command, WORKFLOW)
-    assert refused(caught) == (409, "generation_ended")
+        decide_steering(state_after(cancelled(G)), command, WORKFLOW)
+    assert refusal_of(caught) == (409, "generation_ended")
     with pytest.raises(Problem) as caught:
-        steer_generation(state(), SteerGeneration("gen_B", "strictness", 1, "Ada"), WORKFLOW)
-    assert refused(caught) == (404, "not_found")
+        decide_steering(state_after(), SteerGeneration("gen_B", "strictness", 1, "Ada"), WORKFLOW)
+    assert refusal_of(caught) == (404, "not_found")
 
 
 # -- on any log
@@ -284,8 +298,8 @@ def test_what_cannot_be_steered() -> None:
 
 @no_deadline
 @given(log=logs(), data=st.data())
-def test_a_decision_is_refused_or_its_event_can_be_folded(log: list[Event], data: st.DataObject) -> None:
-    """On any state of any call the command is refused, or its event can be folded and leaves what it says."""
+def test_decision_in_any_state_is_refused_or_can_be_folded(log: list[Event], data: st.DataObject) -> None:
+    """In any state of any call; a folded event leaves what it says."""
     before = fold(Conversation("conv_1"), log)
     calls = [(found, call) for found in before.generations for call in found.tool_calls]
     if not calls:
@@ -295,13 +309,13 @@ def test_a_decision_is_refused_or_its_event_can_be_folded(log: list[Event], data
     how = data.draw(st.sampled_from(["approved", "rejected", "modified"]))
     arguments = OTHER if how == "modified" else None
     commands: list[Callable[[], tuple[NewEvent, ...]]] = [
-        lambda: decide_call(
+        lambda: decide_on_call(
             before,
-            decision(how, generation=found.id, call=call.call, proposed_digest=seen, arguments=arguments),
+            decision_command(how, generation=found.id, call=call.call, proposed_digest=seen, arguments=arguments),
             NOW,
-            fits,
+            accept_any,
         ),
-        lambda: finish_call(before, FinishCall(found.id, call.call, OUTCOME, "Ada")),
+        lambda: decide_result(before, FinishCall(found.id, call.call, OUTCOME, "Ada")),
     ]
     for number, act in enumerate(commands):
         try:
@@ -312,7 +326,12 @@ def test_a_decision_is_refused_or_its_event_can_be_folded(log: list[Event], data
         now = after.call(call.call)
         assert now is not None
         if number == 0:
-            assert (now.decision, seen) == (how, call.proposed_digest)
+            assert seen == call.proposed_digest
+            if news[0].type == "tool.approval":
+                assert (now.decision, now.approvals[-1]) == (None, "Ada")
+            else:
+                agreed_change = how == "approved" and call.modified_from is not None
+                assert now.decision == ("modified" if agreed_change else how)
             assert now.arguments == (OTHER if how == "modified" else call.arguments)
             assert now.arguments_digest == digest(now.arguments)
         else:

@@ -1,4 +1,4 @@
-"""The tables of a generation's life and of a call's, every pair of them, against ones written by hand here."""
+"""The transition tables of a generation and of a tool call: every pair, against tables written by hand here."""
 
 from itertools import product
 
@@ -25,9 +25,11 @@ ALLOWED = {
     (Q, EventType.GENERATION_INTERRUPTED): Q,
     (Q, EventType.GENERATION_FAILED): FAILED,
     (Q, EventType.GENERATION_CANCELLED): CANCELLED,
+    (Q, EventType.TOOL_APPROVAL): Q,
     (Q, EventType.TOOL_DECIDED): Q,
     (Q, EventType.TOOL_FINISHED): Q,
     (Q, EventType.STEERING_CHANGED): Q,
+    (Q, EventType.BUDGET_RAISED): Q,
     **{
         (status, event): after
         for status in (R, W)
@@ -39,10 +41,13 @@ ALLOWED = {
             EventType.TOOL_ARGUMENTS: R,
             EventType.STEP_FINISHED: R,
             EventType.TOOL_PROPOSED: R,
+            EventType.TOOL_APPROVAL: R,
             EventType.TOOL_DECIDED: R,
             EventType.TOOL_STARTED: R,
             EventType.TOOL_FINISHED: R,
             EventType.STEERING_CHANGED: R,
+            EventType.BUDGET_REACHED: R,
+            EventType.BUDGET_RAISED: R,
             EventType.PROGRESS: R,
             EventType.RESULT: R,
             EventType.GENERATION_COMPLETED: DONE,
@@ -55,8 +60,8 @@ ALLOWED = {
 
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize(("status", "event"), list(product(Status, EventType)))
-def test_every_pair(status: Status, event: EventType, waits: bool) -> None:
-    """Where the table leads, or one error that names both; who runs while a call waits is waiting."""
+def test_every_generation_transition(status: Status, event: EventType, waits: bool) -> None:
+    """To where the table leads, or an error that names both; a run whose call waits is waiting."""
     after = ALLOWED.get((status, event))
     if after is not None:
         assert next_status(status, event, waits=waits) is (W if waits and after is R else after)
@@ -65,25 +70,25 @@ def test_every_pair(status: Status, event: EventType, waits: bool) -> None:
         next_status(status, event, waits=waits)
 
 
-def test_no_state_is_forgotten() -> None:
+def test_table_has_every_state() -> None:
     assert set(TRANSITIONS) == set(Status)
     assert set(CALL_TRANSITIONS) == set(CallStatus)
 
 
-def test_the_ended_states_have_no_way_out_and_the_others_have() -> None:
+def test_only_ended_states_have_no_transitions() -> None:
     assert {DONE, FAILED, CANCELLED} == ENDED
     assert all(not TRANSITIONS[status] for status in ENDED)
     assert all(TRANSITIONS[status] for status in Status if status not in ENDED)
 
 
-def test_exactly_the_terminal_events_lead_into_an_end() -> None:
+def test_only_terminal_events_end_a_generation() -> None:
     into_an_end = {event for moves in TRANSITIONS.values() for event, after in moves.items() if after in ENDED}
     elsewhere = {event for moves in TRANSITIONS.values() for event, after in moves.items() if after not in ENDED}
     assert into_an_end == TERMINAL
     assert not elsewhere & TERMINAL
 
 
-def test_every_state_can_be_reached_from_the_first() -> None:
+def test_every_state_is_reachable() -> None:
     reached, fresh = {Q}, {Q}
     while fresh:
         fresh = {
@@ -107,8 +112,8 @@ CALLS = {
 
 
 @pytest.mark.parametrize(("status", "after"), list(product(CallStatus, CallStatus)))
-def test_every_pair_of_a_call(status: CallStatus, after: CallStatus) -> None:
-    """A rejected call is over, a started one never starts again, nothing is decided twice."""
+def test_every_call_transition(status: CallStatus, after: CallStatus) -> None:
+    """A rejected call is over, a started one never starts again, and nothing is decided twice."""
     if after.value in CALLS[status]:
         assert next_call_status(status, after) is after
         return

@@ -1,4 +1,4 @@
-"""A call's life, event by event: every event on every state of it, and what each leaves behind."""
+"""The fold of one tool call: every event in every state of it, and what each leaves."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -22,20 +22,21 @@ STARTED = event_types.tool_started(G, "call_1")
 FAULT = {"code": "tool_failed", "message": "It broke."}
 
 
-def after(*news: NewEvent) -> ToolCalls:
-    """The calls after these, at positions 1, 2, 3 …"""
+def calls_after(*news: NewEvent) -> ToolCalls:
+    """The calls after these events, at positions 1, 2, 3 and so on."""
     found: ToolCalls = ()
     for position, new in enumerate(news, 1):
         found = fold_tool_calls(found, EventType(new.type), msgspec.json.decode(new.data), position)
     return found
 
 
-def only(*news: NewEvent) -> ToolCall:
-    """The one call after these."""
-    (call,) = after(*news)
+def only_call(*news: NewEvent) -> ToolCall:
+    """The one call after these events."""
+    (call,) = calls_after(*news)
     return call
 
 
+BY = ("anonymous",)
 ASKED, FREE = proposed(G, asks=True), proposed(G)
 PROPOSED = ToolCall(
     call="call_1",
@@ -49,6 +50,35 @@ PROPOSED = ToolCall(
     position=1,
     step="answer/1",
 )
+
+
+def approval(
+    arguments: dict[str, Any] | None = None, *, seen: dict[str, Any] = ARGUMENTS, by: str = "Ada"
+) -> NewEvent:
+    """An approval by a person who saw these arguments. `arguments`: those that the person wants instead."""
+    return event_types.tool_approval(
+        G,
+        "call_1",
+        proposed_digest=digest(seen),
+        arguments_digest=digest(seen if arguments is None else arguments),
+        remaining=1,
+        by=by,
+        arguments=arguments,
+    )
+
+
+MODIFIED: dict[str, Any] = {
+    "arguments": OTHER,
+    "arguments_digest": digest(OTHER),
+    "proposed_digest": digest(OTHER),
+    "modified_from": digest(ARGUMENTS),
+}
+TOO_FEW: dict[str, Any] = {
+    "status": CallStatus.REJECTED,
+    "decision": "rejected",
+    "by": "Ada",
+    "reason": "2 people have to approve it, and 1 did",
+}
 
 
 def changed(**more: Any) -> ToolCall:
@@ -67,7 +97,7 @@ def changed(**more: Any) -> ToolCall:
         ),
         (
             [ASKED, decided(G)],
-            changed(status=CallStatus.APPROVED, decision="approved", by="anonymous", position=2),
+            changed(status=CallStatus.APPROVED, decision="approved", by="anonymous", approvals=BY, position=2),
         ),
         (
             [ASKED, decided(G, decision="rejected", reason="no", by="Ada")],
@@ -81,13 +111,14 @@ def changed(**more: Any) -> ToolCall:
                 by="anonymous",
                 arguments=OTHER,
                 arguments_digest=digest(OTHER),
+                approvals=BY,
                 position=2,
             ),
         ),
         ([FREE, STARTED], changed(needs_approval=False, status=CallStatus.STARTED, position=2)),
         (
             [ASKED, decided(G), STARTED],
-            changed(status=CallStatus.STARTED, decision="approved", by="anonymous", position=3),
+            changed(status=CallStatus.STARTED, decision="approved", by="anonymous", approvals=BY, position=3),
         ),
         (
             [FREE, STARTED, tool_ended(G, outcome={"result": [1]})],
@@ -99,19 +130,96 @@ def changed(**more: Any) -> ToolCall:
         ),
     ],
 )
-def test_what_each_event_leaves_behind(news: list[NewEvent], expected: ToolCall) -> None:
-    assert only(*news) == expected
+def test_call_after_each_event(news: list[NewEvent], expected: ToolCall) -> None:
+    assert only_call(*news) == expected
+
+
+TWO = proposed(G, asks=True, approvers=2)
+
+
+@pytest.mark.parametrize(
+    ("news", "expected"),
+    [
+        ([TWO], {}),
+        ([TWO, approval(by="Ada")], {"approvals": ("Ada",), "position": 2}),
+        ([TWO, approval(by="Ada"), approval(by="Ada")], {"approvals": ("Ada",), "position": 3}),
+        (
+            [TWO, approval(by="Ada"), decided(G, by="Bob")],
+            {
+                "status": CallStatus.APPROVED,
+                "decision": "approved",
+                "by": "Bob",
+                "approvals": ("Ada", "Bob"),
+                "position": 3,
+            },
+        ),
+        (
+            [TWO, approval(by="Ada"), decided(G, decision="rejected", by="Bob", reason="no")],
+            {
+                "status": CallStatus.REJECTED,
+                "decision": "rejected",
+                "by": "Bob",
+                "reason": "no",
+                "approvals": ("Ada",),
+                "position": 3,
+            },
+        ),
+        ([TWO, approval(by="Ada"), approval(OTHER, by="Bob")], {**MODIFIED, "approvals": ("Bob",), "position": 3}),
+        (
+            [TWO, approval(OTHER, by="Bob"), approval(seen=OTHER, by="Ada")],
+            {**MODIFIED, "approvals": ("Bob", "Ada"), "position": 3},
+        ),
+        (
+            [TWO, approval(OTHER, by="Bob"), approval(ARGUMENTS, seen=OTHER, by="Ada")],
+            {"modified_from": digest(ARGUMENTS), "approvals": ("Ada",), "position": 3},
+        ),
+        # An older server knows nothing of the rule: what it lets one person decide does not run.
+        ([TWO, decided(G, by="Ada")], {**TOO_FEW, "approvals": ("Ada",), "position": 2}),
+        ([TWO, approval(by="Ada"), decided(G, by="Ada")], {**TOO_FEW, "approvals": ("Ada",), "position": 3}),
+        (
+            [TWO, approval(by="Ada"), decided(G, by="Bob", decision="modified", arguments=OTHER)],
+            {
+                **TOO_FEW,
+                "by": "Bob",
+                "approvals": ("Bob",),
+                "arguments": OTHER,
+                "arguments_digest": digest(OTHER),
+                "position": 3,
+            },
+        ),
+    ],
+)
+def test_call_after_several_approvals(news: list[NewEvent], expected: dict[str, Any]) -> None:
+    assert only_call(*news) == changed(approvers=2, **expected)
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        [TWO, approval(seen=OTHER)],
+        [TWO, approval(OTHER), approval()],
+        [TWO, approval(), decided(G, by="Bob"), approval()],
+        [TWO, decided(G, decision="rejected"), approval()],
+        [FREE, approval()],
+        [approval()],
+    ],
+)
+def test_invalid_approvals_raise(news: list[NewEvent]) -> None:
+    with pytest.raises(InvalidTransition):
+        calls_after(*news)
 
 
 def test_only_an_undecided_call_waits() -> None:
-    assert only(ASKED).waits
-    assert not only(FREE).waits
+    assert only_call(ASKED).waits
+    assert not only_call(FREE).waits
     for decision in ("approved", "rejected", "modified"):
-        assert not only(ASKED, decided(G, decision=decision)).waits
+        assert not only_call(ASKED, decided(G, decision=decision)).waits
 
 
-def test_other_calls_are_left_alone() -> None:
-    first, second = after(proposed(G, "call_1", asks=True), proposed(G, "call_2", asks=True), decided(G, "call_2"))
+def test_other_calls_are_unchanged() -> None:
+    first, second = calls_after(
+        proposed(G, "call_1", asks=True), proposed(G, "call_2", asks=True), decided(G, "call_2")
+    )
     assert (first.status, second.status) == ("proposed", "approved")
 
 
@@ -119,27 +227,27 @@ def test_other_calls_are_left_alone() -> None:
     "kind", [EventType.TOKEN, EventType.STEP_FINISHED, EventType.PROGRESS, EventType.GENERATION_STARTED]
 )
 def test_other_events_change_nothing(kind: EventType) -> None:
-    before = after(ASKED)
+    before = calls_after(ASKED)
     assert fold_tool_calls(before, kind, {}, 2) is before
 
 
 @pytest.mark.parametrize("new", [decided(G), STARTED, tool_ended(G)])
-def test_what_was_never_proposed(new: NewEvent) -> None:
+def test_event_of_an_unknown_call_raises(new: NewEvent) -> None:
     with pytest.raises(InvalidTransition, match="call_1, which was never proposed"):
-        after(new)
+        calls_after(new)
     with pytest.raises(InvalidTransition, match="call_1, which was never proposed"):
-        after(proposed(G, "call_2"), new)
+        calls_after(proposed(G, "call_2"), new)
 
 
-def test_a_decision_made_of_other_arguments() -> None:
-    """However it came into the log: nothing is run by it."""
+def test_decision_on_other_arguments_raises() -> None:
+    """However it came into the log, no tool runs by it."""
     with pytest.raises(InvalidTransition, match="made of other arguments"):
-        after(ASKED, decided(G, seen=OTHER))
+        calls_after(ASKED, decided(G, seen=OTHER))
 
 
-def test_a_start_before_the_decision() -> None:
+def test_start_before_the_decision_raises() -> None:
     with pytest.raises(InvalidTransition, match="before anybody decided"):
-        after(ASKED, STARTED)
+        calls_after(ASKED, STARTED)
 
 
 WAYS = {
@@ -162,10 +270,10 @@ WAYS = {
         (tool_ended(G), {"proposed", "approved", "modified", "started"}),
     ],
 )
-def test_every_event_on_every_state(status: CallStatus, new: NewEvent, from_: set[str]) -> None:
-    assert only(*WAYS[status]).status is status
+def test_every_event_in_every_state(status: CallStatus, new: NewEvent, from_: set[str]) -> None:
+    assert only_call(*WAYS[status]).status is status
     if status.value in from_:
-        assert only(*WAYS[status], new).status is not status
+        assert only_call(*WAYS[status], new).status is not status
         return
     with pytest.raises(InvalidTransition):
-        after(*WAYS[status], new)
+        calls_after(*WAYS[status], new)

@@ -1,1 +1,1 @@
-"""Tests of the generation room: the pure table, fold and decisions, and the runs a supervisor owns."""
+"""Tests of server/generations: the supervisor, a run's writes and reads of the log, and its failures."""

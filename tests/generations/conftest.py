@@ -1,4 +1,4 @@
-"""Log lines of these tests are caught: nobody reads them, and a crash's is dear to format."""
+"""Captures the log lines of these tests: formatting a traceback to the terminal is slow."""
 
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -10,6 +10,6 @@ from structlog.testing import capture_logs
 
 @pytest.fixture(autouse=True)
 def lines() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What was logged so far."""
+    """The lines logged so far."""
     with capture_logs([merge_contextvars]) as lines:
         yield lines

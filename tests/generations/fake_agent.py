@@ -1,4 +1,6 @@
-"""A model that calls tools by a script: which turn is due it reads from the prompt, as a real one would."""
+"""A fake model that calls tools by a script. It finds the turn that is due from the prompt, as a real model
+would.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,9 +16,9 @@ USAGE = {"input_tokens": 1, "output_tokens": 2}
 
 @dataclass(frozen=True)
 class Say:
-    """One turn: what is said, and the calls that are wanted behind it, (name, arguments as text) each.
+    """One turn.
 
-    `finish`: how it ends, where that is not simply well.
+    The text, then the calls as (name, arguments as text). `finish` says how it ends, if not normally.
     """
 
     steps: Sequence[Step] = (("ok",),)
@@ -25,9 +27,9 @@ class Say:
 
 
 class FakeAgent(FakeUpstream):
-    """Its turns one after the other, since the last user's message; the last one again, should more be asked for.
+    """Takes its turns one after the other since the last user message, and repeats the last one.
 
-    `asked` are the prompts, `open_now` the answers that are open.
+    `asked` are the prompts, `open_now` the number of open answers.
     """
 
     def __init__(self, *turns: Say, closing: float = 0) -> None:

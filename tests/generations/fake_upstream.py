@@ -1,7 +1,7 @@
-"""An upstream that follows a script: batches of text, pauses, failures; and counts what is open.
+"""A fake provider that follows a script of text batches, pauses and failures, and counts its open answers.
 
-It fulfils the protocols of `server.providers.types` and sees what a provider would see: when it is opened, and
-that it is closed.
+It implements the protocols of `server.providers.interface`, and sees what a provider would see: when an
+answer is opened, and that it is closed.
 """
 
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -80,7 +80,7 @@ class _FakeAnswer:
 
 
 class FakeUpstreams(ProviderRegistry):
-    """The real ones, and `fakes` by their names."""
+    """The real providers, and `fakes` by their names."""
 
     def __init__(self, **fakes: Provider) -> None:
         super().__init__()

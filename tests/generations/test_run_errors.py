@@ -1,4 +1,4 @@
-"""How a run's failure is told: which fault of a group counts, and in which words."""
+"""How the failure of a run is reported: which error of an exception group counts, and with which message."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -23,7 +23,7 @@ from server.providers import BadParameters, UpstreamError
 from server.workflows import ToolError
 from tests.conversations.event_builders import rows
 
-from .owning import fields
+from .run_owner import fields
 
 FENCED, AWAY, BROKEN = Fenced("s", "w", "epoch"), StoreUnavailable("away"), ValueError("broken")
 
@@ -38,17 +38,17 @@ FENCED, AWAY, BROKEN = Fenced("s", "w", "epoch"), StoreUnavailable("away"), Valu
         (BaseExceptionGroup("", [SystemExit(1), AWAY]), AWAY),
     ],
 )
-def test_the_one_that_counts(error: BaseException, counts: BaseException) -> None:
-    """The store's before all others: with it gone, nothing else can be told."""
+def test_root_fault_of_a_group(error: BaseException, counts: BaseException) -> None:
+    """A store error comes before all others: without the store nothing else can be recorded."""
     assert root_fault(error) is counts
 
 
-def test_any_refusal_of_the_store_counts_before_the_apps_own() -> None:
+def test_store_refusal_comes_before_app_errors() -> None:
     refusal = KeyReused("s")
     assert root_fault(ExceptionGroup("", [BROKEN, refusal])) is refusal
 
 
-async def test_what_has_to_go_on_upwards(autojump_clock: trio.testing.MockClock) -> None:
+async def test_cancellation_and_interrupt_are_raised_again(autojump_clock: trio.testing.MockClock) -> None:
     caught: list[BaseException] = []
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -76,7 +76,7 @@ async def test_what_has_to_go_on_upwards(autojump_clock: trio.testing.MockClock)
         (RunFailed("x", "é" * 9_000), "x", "é" * MAX_MESSAGE, False),
     ],
 )
-def test_what_is_told(
+def test_terminal_failure_of_each_error(
     error: UpstreamError | BadParameters | RunFailed, code: str, message: str, retryable: bool
 ) -> None:
     named, new = terminal_failure("gen_1", error)
@@ -124,8 +124,10 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
-def test_no_word_of_an_exception_is_told(error: BaseException, lines: list[MutableMapping[str, Any]]) -> None:
-    """A reference stands for it, under which the server's own log has all of it."""
+def test_exception_message_is_never_in_the_event(
+    error: BaseException, lines: list[MutableMapping[str, Any]]
+) -> None:
+    """The event has a reference, under which the server's own log holds the exception."""
     failure = failure_from("tool_failed", "The tool failed.", root_fault(error), error, tool="refund")
     assert failure["code"] == "tool_failed"
     assert ids.is_valid_id(failure["reference"], "ref")
@@ -147,7 +149,7 @@ def test_no_word_of_an_exception_is_told(error: BaseException, lines: list[Mutab
         (RunFailed("too_many_turns", "Too many."), "Too many."),
     ],
 )
-def test_words_that_are_meant_to_be_told(
+def test_messages_of_app_errors_are_in_the_event(
     error: Exception, words: str, lines: list[MutableMapping[str, Any]]
 ) -> None:
     assert failure_from("tool_failed", "The tool failed.", root_fault(error), error) == {
@@ -157,8 +159,8 @@ def test_words_that_are_meant_to_be_told(
     assert not lines
 
 
-def test_an_upstreams_detail_is_for_the_servers_log(lines: list[MutableMapping[str, Any]]) -> None:
-    """And found there by the reference."""
+def test_upstream_detail_is_in_the_servers_log_only(lines: list[MutableMapping[str, Any]]) -> None:
+    """It is found there by the reference."""
     _, new = terminal_failure(
         "gen_1", UpstreamError("upstream_unavailable", "It cannot be reached.", detail=SECRET)
     )

@@ -1,4 +1,6 @@
-"""What a run hears: everything in front of what it has written, whoever wrote it, before the write returns."""
+"""A run's view of the log: every event before its own write is processed, whoever wrote it, before the
+write returns.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,15 +16,15 @@ from server.generations import run_log as module
 from server.generations.run_log import FencedWriter, RunLog
 from tests.conversations.event_builders import decided, proposed, started, tool_ended
 
-from .owning import CONVERSATION, GENERATION, REQUESTED, found, owner
-from .wrapped_log import Mute, Slow, events_of
+from .run_owner import CONVERSATION, GENERATION, REQUESTED, found, owner
+from .unreliable_logs import Mute, Slow, events_of
 
 G = GENERATION
 
 
 @asynccontextmanager
-async def run_logs(log: MemoryBackend, view: object = None, patience: float = 30.0) -> AsyncIterator[RunLog]:
-    """A desk whose generation has been requested, and an attempt at it has started."""
+async def open_run_log(log: MemoryBackend, view: object = None, patience: float = 30.0) -> AsyncIterator[RunLog]:
+    """The log view of an attempt whose generation has been requested and started."""
     async with owner(view or log.process(), patience=patience) as here:  # type: ignore[arg-type]
         await here.request()
         writer = FencedWriter(here.store, CONVERSATION, G, 1, REQUESTED)
@@ -31,24 +33,24 @@ async def run_logs(log: MemoryBackend, view: object = None, patience: float = 30
         yield run_log
 
 
-async def other(log: MemoryBackend, *news: NewEvent) -> None:
-    """Another process writes these, one append each."""
+async def append_elsewhere(log: MemoryBackend, *news: NewEvent) -> None:
+    """Another process appends these events one by one."""
     async with EventStore(log.process()).open() as store:
         for new in news:
             await store.append(Append(CONVERSATION, (new,)))
 
 
 def steered(value: int) -> NewEvent:
-    """Somebody has moved a slider."""
+    """A client has changed a parameter."""
     return event_types.steering_changed(G, "a", value, "Ada")
 
 
-async def test_what_others_wrote_is_heard_before_the_write_returns(autojump_clock: MockClock) -> None:
-    """With no hint of it, and from another process."""
+async def test_events_of_others_are_processed_before_the_write_returns(autojump_clock: MockClock) -> None:
+    """From another process, without a notification."""
     log = MemoryBackend()
-    async with run_logs(log, Mute(log.process())) as run_log:
+    async with open_run_log(log, Mute(log.process())) as run_log:
         await run_log.write([proposed(G, "call_1", asks=True), proposed(G, "call_2", asks=True)])
-        await other(
+        await append_elsewhere(
             log, decided(G, "call_2"), steered(7), event_types.message_posted("m", "user", "x", None, "Ada")
         )
         assert (run_log.steering, run_log.call("call_2").status) == ({"a": 0}, "proposed")
@@ -58,26 +60,28 @@ async def test_what_others_wrote_is_heard_before_the_write_returns(autojump_cloc
         assert run_log.position == len(events_of(log, CONVERSATION))
 
 
-async def test_a_thousand_of_them_too(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_pages_of_events_are_processed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "PAGE", 7)
     log = MemoryBackend()
-    async with run_logs(log) as run_log:
-        await other(log, *(steered(number) for number in range(40)))
+    async with open_run_log(log) as run_log:
+        await append_elsewhere(log, *(steered(number) for number in range(40)))
         await run_log.write([event_types.token(G, "x")])
         assert run_log.steering == {"a": 39}
 
 
-async def test_other_generations_are_not_heard(autojump_clock: MockClock) -> None:
+async def test_events_of_other_generations_are_ignored(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    async with run_logs(log) as run_log:
-        await other(log, event_types.steering_changed("gen_2", "a", 9, "Ada"), proposed("gen_2"))
+    async with open_run_log(log) as run_log:
+        await append_elsewhere(log, event_types.steering_changed("gen_2", "a", 9, "Ada"), proposed("gen_2"))
         await run_log.write([event_types.token(G, "x")])
         assert (run_log.steering, run_log.calls) == ({"a": 0}, ())
 
 
-async def test_its_own_events_are_heard_as_others_are(autojump_clock: MockClock) -> None:
+async def test_own_events_are_processed_too(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    async with run_logs(log) as run_log:
+    async with open_run_log(log) as run_log:
         await run_log.write([proposed(G), event_types.step_finished(G, "s", [1])])
         await run_log.write([event_types.tool_started(G, "call_1")])
         await run_log.write([tool_ended(G)])
@@ -87,11 +91,13 @@ async def test_its_own_events_are_heard_as_others_are(autojump_clock: MockClock)
             run_log.call("call_2")
 
 
-async def test_a_later_attempt_finds_the_same(autojump_clock: MockClock) -> None:
+async def test_next_attempt_has_the_same_view(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    async with run_logs(log) as run_log:
+    async with open_run_log(log) as run_log:
         await run_log.write([proposed(G, asks=True), event_types.step_finished(G, "s", None)])
-        await other(log, decided(G, decision="modified", arguments={"order": 8}), steered(3), steered(4))
+        await append_elsewhere(
+            log, decided(G, decision="modified", arguments={"order": 8}), steered(3), steered(4)
+        )
         await run_log.write([event_types.tool_started(G, "call_1")])
         taken = event_types.generation_started(G, 2, "worker-2")
         appended = await run_log.store.append(Append(CONVERSATION, (taken,), writer=Writer(G, 2, 1)))
@@ -102,10 +108,10 @@ async def test_a_later_attempt_finds_the_same(autojump_clock: MockClock) -> None
         assert second.call("call_1").arguments == {"order": 8}
 
 
-async def test_many_wait_at_once_while_others_write(autojump_clock: MockClock) -> None:
-    """Each is woken by what it waits for; nothing is heard twice, by whichever of them it is heard first."""
+async def test_many_tasks_wait_for_different_events(autojump_clock: MockClock) -> None:
+    """Each task is woken by its own condition, and no event is processed twice."""
     log = MemoryBackend()
-    async with run_logs(log, Slow(log.process(), 0.5, only=("append", "read"))) as run_log:
+    async with open_run_log(log, Slow(log.process(), 0.5, only=("append", "read"))) as run_log:
         names = [f"call_{number}" for number in range(5)]
         await run_log.write([proposed(G, name, asks=True) for name in names])
         woken: list[str] = []
@@ -124,21 +130,21 @@ async def test_many_wait_at_once_while_others_write(autojump_clock: MockClock) -
             await wait_all_tasks_blocked()
             nursery.start_soon(talk)
             for name in reversed(names):
-                await other(log, decided(G, name))
+                await append_elsewhere(log, decided(G, name))
                 await trio.sleep(2)
         assert woken == names[::-1]
     assert run_log.position == len(events_of(log, CONVERSATION))
 
 
-async def test_what_is_true_already_is_not_waited_for(autojump_clock: MockClock) -> None:
-    async with run_logs(MemoryBackend()) as run_log:
+async def test_true_condition_does_not_wait(autojump_clock: MockClock) -> None:
+    async with open_run_log(MemoryBackend()) as run_log:
         with trio.fail_after(0):
             await run_log.wait_until(lambda: True)
 
 
-async def test_waiting_without_a_hint(autojump_clock: MockClock) -> None:
+async def test_wait_ends_without_a_notification(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    async with run_logs(log) as run_log, owner(Mute(log.process())) as there:
+    async with open_run_log(log) as run_log, owner(Mute(log.process())) as there:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_log.wait_until, lambda: run_log.steering == {"a": 5})
             await trio.sleep(10)
@@ -146,9 +152,9 @@ async def test_waiting_without_a_hint(autojump_clock: MockClock) -> None:
         assert run_log.steering == {"a": 5}
 
 
-async def test_a_write_that_is_cut_off_is_heard_with_the_next(autojump_clock: MockClock) -> None:
+async def test_cancelled_write_is_processed_with_the_next(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    async with run_logs(log, Slow(log.process(), 1.0)) as run_log:
+    async with open_run_log(log, Slow(log.process(), 1.0)) as run_log:
         with trio.move_on_after(0.75):
             await run_log.write([event_types.step_finished(G, "s", 1)])
         assert run_log.steps == {}
@@ -156,26 +162,26 @@ async def test_a_write_that_is_cut_off_is_heard_with_the_next(autojump_clock: Mo
         assert run_log.steps == {"s": 1}
 
 
-async def test_a_log_that_is_away(autojump_clock: MockClock) -> None:
+async def test_write_fails_when_the_log_is_unavailable(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    async with run_logs(log, patience=3.0) as run_log:
+    async with open_run_log(log, patience=3.0) as run_log:
         log.available = False
         with pytest.raises(StoreUnavailable):
             await run_log.write([event_types.token(G, "x")])
 
 
-async def test_the_clock_is_the_logs(autojump_clock: MockClock) -> None:
+async def test_clock_is_the_logs_clock(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    async with run_logs(log) as run_log:
+    async with open_run_log(log) as run_log:
         await trio.sleep(1_000)
         assert await run_log.clock() == log.now()
 
 
-async def test_a_write_that_stands_is_no_failure(autojump_clock: MockClock) -> None:
-    """The log goes away between its append and the reading of what lies in front of it: that is waited for."""
+async def test_outage_after_the_append_is_waited_out(autojump_clock: MockClock) -> None:
+    """The log goes away between the append and the reading of the events before it."""
     log = MemoryBackend()
-    async with run_logs(log, patience=3.0) as run_log:
-        await other(log, steered(7))
+    async with open_run_log(log, patience=3.0) as run_log:
+        await append_elsewhere(log, steered(7))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_log.write, [event_types.step_finished(G, "s", 1)])
             while log.streams[CONVERSATION].events[-1].type != "step.finished":
@@ -188,12 +194,12 @@ async def test_a_write_that_stands_is_no_failure(autojump_clock: MockClock) -> N
     assert [event.type for event in events_of(log, CONVERSATION)].count("step.finished") == 1
 
 
-async def test_one_that_is_cut_off_behind_its_append_is_not_written_twice(autojump_clock: MockClock) -> None:
-    """The same events again are the same write; and other ones hear of it all the same."""
+async def test_write_cancelled_after_its_append_is_not_repeated(autojump_clock: MockClock) -> None:
+    """Writing the same events again is the same append; another write still processes them."""
     log = MemoryBackend()
     for again in (True, False):
-        async with run_logs(log, patience=3.0) as run_log:
-            await other(log, steered(7))
+        async with open_run_log(log, patience=3.0) as run_log:
+            await append_elsewhere(log, steered(7))
             step = [event_types.step_finished(G, "s", 1)]
             with trio.move_on_after(10):
                 async with trio.open_nursery() as nursery:
@@ -208,9 +214,9 @@ async def test_one_that_is_cut_off_behind_its_append_is_not_written_twice(autoju
         log.streams.clear()
 
 
-async def test_waiting_and_the_clock_outlast_an_outage(autojump_clock: MockClock) -> None:
+async def test_wait_and_clock_survive_an_outage(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    async with run_logs(log, patience=3.0) as run_log:
+    async with open_run_log(log, patience=3.0) as run_log:
         await run_log.write([proposed(G, asks=True)])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_log.wait_until, lambda: not run_log.call("call_1").waits)
@@ -221,7 +227,7 @@ async def test_waiting_and_the_clock_outlast_an_outage(autojump_clock: MockClock
             run_log.store.wakeups.wake_all()  # as when the connection for hints comes back, or goes
             await trio.sleep(1_000)
             log.available = True
-            await other(log, decided(G, "call_1"))
+            await append_elsewhere(log, decided(G, "call_1"))
         assert run_log.call("call_1").status == "approved"
         assert not run_log.stats.only_waits
 
@@ -235,12 +241,12 @@ async def test_waiting_and_the_clock_outlast_an_outage(autojump_clock: MockClock
     ],
     ids=lambda event: event.type if isinstance(event, NewEvent) else event,
 )
-async def test_an_attempt_that_reads_of_its_own_end_waits_no_longer(
+async def test_wait_ends_when_another_process_took_over(
     event: NewEvent, reason: str, autojump_clock: MockClock
 ) -> None:
-    """1. It waits for a decision. 2. Another process ends the generation, or starts its next attempt."""
+    """1. The attempt waits for a decision. 2. Another process ends the generation, or starts its next attempt."""
     log = MemoryBackend()
-    async with run_logs(log) as run_log:
+    async with open_run_log(log) as run_log:
         await run_log.write([proposed(G, asks=True)])
 
         async def wait() -> None:
@@ -252,18 +258,18 @@ async def test_an_attempt_that_reads_of_its_own_end_waits_no_longer(
             nursery.start_soon(wait)
             await wait_all_tasks_blocked()
             waiting = run_log.stats.waiting_tasks
-            await other(log, event)
+            await append_elsewhere(log, event)
         assert (waiting, run_log.stats.waiting_tasks) == (1, 0)
         await wait()  # nor does it begin to wait again
 
 
-async def test_the_start_of_its_own_attempt_ends_no_wait(autojump_clock: MockClock) -> None:
+async def test_start_of_the_own_attempt_does_not_end_the_wait(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    async with run_logs(log) as first:
+    async with open_run_log(log) as first:
         await first.write([proposed(G, asks=True)])
         taken = event_types.generation_started(G, 2, "worker-2")
         appended = await first.store.append(Append(CONVERSATION, (taken,), writer=Writer(G, 2, 1)))
         second = RunLog(FencedWriter(first.store, CONVERSATION, G, 2, appended.last), found(), number=2)
         await second.catch_up(appended.last)
-        await other(log, decided(G))
+        await append_elsewhere(log, decided(G))
         await second.wait_until(lambda: not second.call("call_1").waits)

@@ -1,7 +1,7 @@
-"""A run that is ended from outside, at every quarter of a second of a life in which each stage takes one.
+"""A run that is stopped or cancelled at every quarter of a second of a life in which each stage takes one second.
 
-Whoever ends it, and whenever: when that returns the upstream is closed, the log holds exactly one end, and
-nothing of that generation ever comes after it.
+Whoever ends it, and whenever: when the call returns the upstream is closed, the log holds exactly one
+terminal event, and no event of the generation comes after it.
 """
 
 from collections.abc import AsyncIterator
@@ -15,8 +15,8 @@ from eventstore.memory_backend import MemoryBackend
 from server.providers import Answer, Prompt
 
 from .fake_upstream import FOREVER, FakeUpstream, Step
-from .owning import Owner, fields, owner, run_of, the_end, told, types
-from .wrapped_log import Mute, Slow
+from .run_owner import Owner, fields, owner, run_of, the_end, told, types
+from .unreliable_logs import Mute, Slow
 
 LIFE = 8.0
 """start, open, wait, append, wait, append, close, end: one second each."""
@@ -25,13 +25,13 @@ MOMENTS = [0.0, *(quarter / 4 + 0.125 for quarter in range(round(LIFE * 4) + 2))
 
 
 def upstream_of_seconds() -> FakeUpstream:
-    """An upstream each of whose stages takes one second."""
+    """A fake upstream each of whose stages takes one second."""
     return FakeUpstream(1.0, ("a",), 1.0, ("b", "c"), opening=1.0, closing=1.0)
 
 
 @asynccontextmanager
 async def running(log: MemoryBackend, upstream: FakeUpstream, moment: float) -> AsyncIterator[Owner]:
-    """A process whose run has gone on for `moment` seconds; 0 is before its task has run at all."""
+    """A process whose run has gone on for `moment` seconds; at 0 its task has not run yet."""
     async with owner(Slow(log.process(), 1.0)) as here:
         await here.request()
         here.supervisor.start(run_of(upstream))
@@ -40,7 +40,7 @@ async def running(log: MemoryBackend, upstream: FakeUpstream, moment: float) -> 
         yield here
 
 
-async def test_the_life_is_as_long_as_it_says(autojump_clock: MockClock) -> None:
+async def test_life_constant_is_the_length_of_a_run(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), upstream_of_seconds()
     async with running(log, upstream, LIFE - 0.1) as here:
         assert here.supervisor.runs
@@ -48,8 +48,8 @@ async def test_the_life_is_as_long_as_it_says(autojump_clock: MockClock) -> None
         assert not here.supervisor.runs
 
 
-async def quiet_after(log: MemoryBackend, upstream: FakeUpstream) -> None:
-    """Nothing comes any more, nothing is open."""
+async def assert_quiet(log: MemoryBackend, upstream: FakeUpstream) -> None:
+    """No more events come, and no answer is open."""
     before = told(log)
     the_end(before)
     await trio.sleep(60)
@@ -58,13 +58,13 @@ async def quiet_after(log: MemoryBackend, upstream: FakeUpstream) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_the_server_is_stopped(moment: float, autojump_clock: MockClock) -> None:
+async def test_server_stop_at_any_moment(moment: float, autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), upstream_of_seconds()
     async with running(log, upstream, moment) as here:
         await here.supervisor.finish(0)
         assert upstream.open_now == 0
         assert here.supervisor.runs == {}
-        await quiet_after(log, upstream)
+        await assert_quiet(log, upstream)
     end = the_end(told(log))
     if end.type == "generation.failed":
         assert fields(end)["error"]["code"] == "server_stopped"
@@ -75,21 +75,23 @@ async def test_the_server_is_stopped(moment: float, autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_it_is_cancelled_here(moment: float, autojump_clock: MockClock) -> None:
+async def test_cancel_by_the_owner_at_any_moment(moment: float, autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), upstream_of_seconds()
     async with running(log, upstream, moment) as here:
         ended_by_us = await here.cancel()
         await here.supervisor.stop("gen_1")
         assert upstream.open_now == 0
-        await quiet_after(log, upstream)
+        await assert_quiet(log, upstream)
     end = the_end(told(log))
     assert end.type == ("generation.cancelled" if ended_by_us else "generation.completed")
 
 
 @pytest.mark.parametrize("mute", [False, True])
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_it_is_cancelled_by_another_process(moment: float, mute: bool, autojump_clock: MockClock) -> None:
-    """Also one from which no notification arrives: the owner looks by itself, and releases the writer."""
+async def test_cancel_by_another_process_at_any_moment(
+    moment: float, mute: bool, autojump_clock: MockClock
+) -> None:
+    """Also by one whose notifications are lost: the owner finds out by itself, and releases the writer."""
     log, upstream = MemoryBackend(), upstream_of_seconds()
     async with running(log, upstream, moment) as here:
         view = log.process()
@@ -98,14 +100,14 @@ async def test_it_is_cancelled_by_another_process(moment: float, mute: bool, aut
             with trio.fail_after(5):  # what a cancellation waits for the owner
                 await there.released()
             assert upstream.open_now == 0
-            await quiet_after(log, upstream)
+            await assert_quiet(log, upstream)
         assert here.supervisor.runs == {}
     end = the_end(told(log))
     assert end.type == ("generation.cancelled" if ended_by_it else "generation.completed")
 
 
-async def test_a_cancelled_run_stops_reading_at_once(autojump_clock: MockClock) -> None:
-    """Without the wait for its next token: the watch hears of it."""
+async def test_cancelled_run_does_not_wait_for_its_next_token(autojump_clock: MockClock) -> None:
+    """The watch task learns of the cancellation."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with owner(log.process()) as here, owner(log.process()) as there:
         await here.request()
@@ -118,8 +120,8 @@ async def test_a_cancelled_run_stops_reading_at_once(autojump_clock: MockClock) 
         assert upstream.open_now == 0
 
 
-async def test_a_run_that_finds_out_by_itself_is_released_too(autojump_clock: MockClock) -> None:
-    """No notification arrives, and its next token tells it before the watch has looked."""
+async def test_run_fenced_at_its_next_token_is_released(autojump_clock: MockClock) -> None:
+    """The notification is lost, and its next append is refused before the watch task has looked."""
     script: list[Step] = [0.01, ("a",)]
     log, upstream = MemoryBackend(), FakeUpstream(*script * 3_000)
     async with owner(log.process()) as here, owner(Mute(log.process())) as there:
@@ -133,9 +135,9 @@ async def test_a_run_that_finds_out_by_itself_is_released_too(autojump_clock: Mo
             await there.released()
 
 
-async def test_what_breaks_while_it_is_stopped_breaks_alone(autojump_clock: MockClock) -> None:
-    """An upstream's own tasks may fail just as they are cancelled: that run ends, the others go on."""
-    log, upstream, other = MemoryBackend(), Torn(FOREVER), FakeUpstream(10.0, ("b",))
+async def test_error_during_the_stop_ends_only_that_run(autojump_clock: MockClock) -> None:
+    """An upstream's own task fails as it is cancelled."""
+    log, upstream, other = MemoryBackend(), FailingWhenCancelled(FOREVER), FakeUpstream(10.0, ("b",))
     async with owner(log.process()) as here:
         await here.request("gen_1", "conv_1")
         await here.request("gen_2", "conv_2")
@@ -150,8 +152,8 @@ async def test_what_breaks_while_it_is_stopped_breaks_alone(autojump_clock: Mock
     assert the_end(told(log, "gen_2", "conv_2")).type == "generation.completed"
 
 
-class Torn(FakeUpstream):
-    """Its answer has a task beside it, which fails when it is cancelled."""
+class FailingWhenCancelled(FakeUpstream):
+    """Its answer has a second task that fails when it is cancelled."""
 
     @asynccontextmanager
     async def open(self, prompt: Prompt) -> AsyncIterator[Answer]:
@@ -166,7 +168,7 @@ class Torn(FakeUpstream):
             raise ValueError("broken while closing")
 
 
-async def test_runs_get_their_time_to_end_by_themselves(autojump_clock: MockClock) -> None:
+async def test_stop_waits_for_a_run_that_ends_in_time(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), upstream_of_seconds()
     async with running(log, upstream, 1) as here:
         start = trio.current_time()
@@ -175,8 +177,8 @@ async def test_runs_get_their_time_to_end_by_themselves(autojump_clock: MockCloc
     assert types(log)[-1] == "generation.completed"
 
 
-async def test_one_that_starts_when_all_were_told_to_end(autojump_clock: MockClock) -> None:
-    """Its request was on its way to the log when the server stopped: it is not left for a sweep to find."""
+async def test_run_started_during_the_stop_is_ended(autojump_clock: MockClock) -> None:
+    """Its request was on its way to the log when the server stopped: it is not left as an orphan."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with owner(log.process()) as here:
         await here.supervisor.finish(5)
@@ -189,8 +191,8 @@ async def test_one_that_starts_when_all_were_told_to_end(autojump_clock: MockClo
     assert fields(the_end(told(log)))["error"]["code"] == "server_stopped"
 
 
-async def test_and_no_more_than_that(autojump_clock: MockClock) -> None:
-    """The long and the short one: each ends as it can within the bound."""
+async def test_stop_ends_long_runs_at_its_bound(autojump_clock: MockClock) -> None:
+    """The short run completes, the long one is ended."""
     log, long, short = MemoryBackend(), FakeUpstream(("a",), FOREVER), FakeUpstream(2.0, ("b",))
     async with owner(log.process()) as here:
         await here.request("gen_1", "conv_1")
@@ -204,23 +206,25 @@ async def test_and_no_more_than_that(autojump_clock: MockClock) -> None:
     assert the_end(told(log, "gen_2", "conv_2")).type == "generation.completed"
 
 
-class Stubborn(FakeUpstream):
-    """Takes its time to close, and lets nobody hurry it."""
+class SlowClosingUpstream(FakeUpstream):
+    """Takes long to close, and is shielded from cancellation."""
 
     def __init__(self) -> None:
         super().__init__(("a",), FOREVER, closing=20.0)
 
 
 @pytest.mark.parametrize("stubborn", ["first", "last"])
-async def test_one_that_will_not_end_holds_up_no_other(stubborn: str, autojump_clock: MockClock) -> None:
-    """Others that are cancelled at another process are stopped, and said to be, within moments."""
+async def test_slow_closing_run_does_not_delay_the_stop_of_others(
+    stubborn: str, autojump_clock: MockClock
+) -> None:
+    """The others are cancelled through another process, and stopped within moments."""
     log = MemoryBackend()
     names = [("gen_1", "conv_1"), ("gen_2", "conv_2"), ("gen_3", "conv_3")]
     slow = names[0 if stubborn == "first" else -1]
     async with owner(log.process()) as here, owner(log.process()) as there:
         for name in names:
             await here.request(*name)
-            upstream = Stubborn() if name == slow else FakeUpstream(("a",), FOREVER)
+            upstream = SlowClosingUpstream() if name == slow else FakeUpstream(("a",), FOREVER)
             here.supervisor.start(run_of(upstream, *name))
         await trio.sleep(1)
         for name in names:

@@ -1,4 +1,6 @@
-"""Runs whose log is away, or is written by somebody else: each still ends once, and never speaks after that."""
+"""Runs whose log is unavailable or written by another process: each ends once, and writes nothing after its
+end.
+"""
 
 from collections.abc import Sequence
 
@@ -14,21 +16,21 @@ from server.event_types import TERMINAL
 from server.generations.executors import FIRST_EPOCH
 
 from .fake_upstream import FOREVER, FakeUpstream
-from .owning import CONVERSATION, GENERATION, deltas, fields, owner, run_of, the_end, told, types
-from .wrapped_log import Forgetful, Wrapped
+from .run_owner import CONVERSATION, GENERATION, deltas, fields, owner, run_of, the_end, told, types
+from .unreliable_logs import Forgetful, Wrapped
 
 PATIENCE = 5.0
 
 
 @pytest.mark.parametrize("away_at", [0.0, 0.5, 1.5, 2.5, 3.5])
 @pytest.mark.parametrize("away_for", [PATIENCE + 1, 3 * PATIENCE, 1000.0])
-async def test_a_log_that_is_away_for_too_long_fails_the_run(
+async def test_long_outage_fails_a_streaming_run(
     away_at: float, away_for: float, autojump_clock: MockClock
 ) -> None:
-    """The end waits for the log to come back, however long that takes; the upstream is not kept for it.
+    """The terminal event waits for the log.
 
-    One that had not asked its upstream yet loses nothing by waiting, and one whose own last word was on its way by
-    then has only to send it again.
+    The upstream is closed meanwhile. A run that has not asked its upstream yet only waits, and one whose
+    terminal event was on its way sends it again.
     """
     log, upstream = MemoryBackend(), FakeUpstream(1.0, ("a",), 1.0, ("b",), 1.0, ("c",), 1.0)
     async with owner(log.process(), patience=PATIENCE) as here:
@@ -55,7 +57,7 @@ async def test_a_log_that_is_away_for_too_long_fails_the_run(
 
 
 @pytest.mark.parametrize("away_at", [0.0, 0.5, 1.5, 2.5, 3.5])
-async def test_a_log_that_comes_back_in_time_costs_nothing(away_at: float, autojump_clock: MockClock) -> None:
+async def test_short_outage_loses_nothing(away_at: float, autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(1.0, ("a",), 1.0, ("b",), 1.0, ("c",), 1.0)
     async with owner(log.process(), patience=PATIENCE) as here:
         await here.request()
@@ -70,8 +72,8 @@ async def test_a_log_that_comes_back_in_time_costs_nothing(away_at: float, autoj
     assert the_end(told(log)).type == "generation.completed"
 
 
-async def test_a_stop_does_not_wait_for_a_log_that_is_away(autojump_clock: MockClock) -> None:
-    """The run is left open in the log, for another process to find as one whose worker is lost."""
+async def test_stop_does_not_wait_for_the_log(autojump_clock: MockClock) -> None:
+    """The run stays open in the log, for another process to recover."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with owner(log.process(), patience=PATIENCE) as here:
         await here.request()
@@ -87,7 +89,7 @@ async def test_a_stop_does_not_wait_for_a_log_that_is_away(autojump_clock: MockC
     assert types(log) == ["generation.started", "token"]
 
 
-async def test_a_stop_reaches_a_run_that_waits_for_the_log_to_end_in(autojump_clock: MockClock) -> None:
+async def test_stop_ends_a_run_that_waits_to_write_its_end(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(("a",), 1.0, ("b",))
     async with owner(log.process(), patience=PATIENCE) as here:
         await here.request()
@@ -103,9 +105,7 @@ async def test_a_stop_reaches_a_run_that_waits_for_the_log_to_end_in(autojump_cl
 
 @pytest.mark.parametrize("lost_at", [0.5, 1.5, 2.5, 3.5])
 @pytest.mark.parametrize("times", [1, 4])
-async def test_an_append_that_is_sent_again_happens_once(
-    lost_at: float, times: int, autojump_clock: MockClock
-) -> None:
+async def test_resent_append_happens_once(lost_at: float, times: int, autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(1.0, ("a",), 1.0, ("b",), 1.0, ("c",), 1.0)
     view = Forgetful(log.process())
     async with owner(view) as here:
@@ -119,8 +119,8 @@ async def test_an_append_that_is_sent_again_happens_once(
 
 
 @pytest.mark.parametrize("epoch", [FIRST_EPOCH, FIRST_EPOCH + 1])
-async def test_one_that_was_ended_elsewhere_ends_without_a_word(epoch: int, autojump_clock: MockClock) -> None:
-    """By a closed door, or by a later attempt that writes now. No watch here: its own append tells it."""
+async def test_run_ended_by_another_process_writes_nothing(epoch: int, autojump_clock: MockClock) -> None:
+    """It was closed, or a later attempt writes now. There is no watch task here: its own append is refused."""
     log, upstream = MemoryBackend(), FakeUpstream(1.0, ("a",), 10.0, ("b",), FOREVER)
     async with owner(log.process(), watch=False) as here, owner(log.process()) as there:
         await here.request()
@@ -141,7 +141,7 @@ async def test_one_that_was_ended_elsewhere_ends_without_a_word(epoch: int, auto
     assert deltas(log) == ["a"]
 
 
-async def test_a_late_end_is_refused(autojump_clock: MockClock) -> None:
+async def test_second_cancel_is_refused(autojump_clock: MockClock) -> None:
     """Whoever ends a generation second hears that somebody was faster."""
     log = MemoryBackend()
     async with owner(log.process()) as here, owner(log.process()) as there:
@@ -152,8 +152,8 @@ async def test_a_late_end_is_refused(autojump_clock: MockClock) -> None:
     the_end(told(log))
 
 
-class Refusing(Wrapped):
-    """A log that takes no terminal event of a stream: by an error that is the same the next time."""
+class RefusingBackend(Wrapped):
+    """A log that refuses every terminal event of a stream."""
 
     def __init__(self, inside: Backend, error: StoreError) -> None:
         super().__init__(inside)
@@ -170,12 +170,12 @@ class Refusing(Wrapped):
 @pytest.mark.parametrize(
     "error", [Erased(CONVERSATION), StoreError("refused")], ids=lambda error: type(error).__name__
 )
-async def test_an_end_that_the_store_refuses_is_not_tried_for_ever(
+async def test_refused_terminal_event_is_tried_twice(
     error: StoreError, lines: list[dict[str, object]], autojump_clock: MockClock
 ) -> None:
-    """Once by the run itself and once as its failure: then it is an orphan, and holds up nobody."""
+    """Once as it is and once as a failure: then the run is an orphan and blocks nothing."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",))
-    view = Refusing(log.process(), error)
+    view = RefusingBackend(log.process(), error)
     async with owner(view) as here:
         await here.request()
         run = run_of(upstream)

@@ -1,4 +1,4 @@
-"""What becomes of a call that a model wants: its proposal, and its end at once where nothing can be run."""
+"""Proposals of tool calls: the `tool.proposed` event, and the immediate end of a call that cannot run."""
 
 from datetime import timedelta
 from typing import Any
@@ -41,17 +41,17 @@ ASKED = ClientTool({"name": "sign", "description": "Signs it.", "expires": 5.0})
 TOOLS: dict[str, AnyTool] = {one.name: one for one in (refund, look_up, book, SHIP, ASKED)}
 
 
-class Nowhere:
-    """All that proposing asks of a desk."""
+class ProposalContext:
+    """The part of a run's log that proposing needs."""
 
     generation = G
     calls: ToolCalls = ()
 
 
-def proposed(name: str, arguments: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The fields of the proposal, and of the end behind it, if there is one."""
+def proposal_fields(name: str, arguments: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The fields of the proposal and of the end after it, if any."""
     wanted = ToolCall("its_1", name, arguments)
-    call, news = propose_call(Nowhere(), "answer/1", wanted, TOOLS, NOW)  # type: ignore[arg-type]
+    call, news = propose_call(ProposalContext(), "answer/1", wanted, TOOLS, NOW)  # type: ignore[arg-type]
     assert ids.is_valid_id(call, "call")
     first, *rest = (msgspec.json.decode(new.data) for new in news)
     assert [new.type for new in news] == ["tool.proposed", "tool.finished"][: len(news)]
@@ -76,11 +76,11 @@ def proposed(name: str, arguments: str) -> tuple[dict[str, Any], dict[str, Any] 
         ("sign", "{}", {}, True, True, 5),
     ],
 )
-def test_one_that_can_be_run(
+def test_runnable_call_is_proposed(
     name: str, arguments: str, shown: dict[str, Any], asks: bool, client: bool, seconds: float | None
 ) -> None:
-    """It asks as its tool's policy says; only what asks expires."""
-    first, end = proposed(name, arguments)
+    """It needs approval as its tool's policy says; only a call that needs approval expires."""
+    first, end = proposal_fields(name, arguments)
     assert end is None
     assert (first["arguments"], first["needs_approval"], first.get("client", False)) == (shown, asks, client)
     expected = expiry(NOW, seconds)
@@ -106,9 +106,11 @@ def test_one_that_can_be_run(
         ("nothing", "{", {}, "invalid_arguments", "no JSON object"),
     ],
 )
-def test_one_that_cannot(name: str, arguments: str, shown: dict[str, Any], code: str, message: str) -> None:
+def test_invalid_call_ends_at_once(
+    name: str, arguments: str, shown: dict[str, Any], code: str, message: str
+) -> None:
     """Nobody is asked to decide on it; the model is told what was wrong."""
-    first, end = proposed(name, arguments)
+    first, end = proposal_fields(name, arguments)
     assert (first["arguments"], first["needs_approval"]) == (shown, False)
     assert "expires_at" not in first
     assert end is not None
@@ -117,17 +119,17 @@ def test_one_that_cannot(name: str, arguments: str, shown: dict[str, Any], code:
     assert len(end["error"]["message"]) < 1_000
 
 
-def test_half_an_emoji_is_repaired_and_shown_so() -> None:
-    """What people decide on is what the tool gets."""
-    first, end = proposed("refund", '{"order": 7, "why": "\\ud83d"}')
+def test_unpaired_surrogate_is_shown_repaired() -> None:
+    """The person decides on the same text that the tool gets."""
+    first, end = proposal_fields("refund", '{"order": 7, "why": "\\ud83d"}')
     assert (first["arguments"], end) == ({"order": 7, "why": "\ufffd"}, None)
     assert "hidden_characters" not in first, "it is seen"
 
 
-def test_both_events_together_are_a_finished_call() -> None:
+def test_proposal_and_end_fold_to_a_finished_call() -> None:
     found: ToolCalls = ()
     wanted = ToolCall("its_1", "nothing", "{}")
-    call, news = propose_call(Nowhere(), "answer/1", wanted, TOOLS, NOW)  # type: ignore[arg-type]
+    call, news = propose_call(ProposalContext(), "answer/1", wanted, TOOLS, NOW)  # type: ignore[arg-type]
     for position, new in enumerate(news, 1):
         found = fold_tool_calls(found, EventType(new.type), msgspec.json.decode(new.data), position)
     assert [one.call for one in found] == [call]
@@ -136,5 +138,5 @@ def test_both_events_together_are_a_finished_call() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "at"), [(None, None), (0.5, NOW + timedelta(milliseconds=500))])
-def test_when_the_time_is_over(seconds: float | None, at: Any) -> None:
+def test_expiry(seconds: float | None, at: Any) -> None:
     assert expiry(NOW, seconds) == at

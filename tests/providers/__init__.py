@@ -1,1 +1,1 @@
-"""Tests of the providers, and the fake provider that other tests start as a process."""
+"""Tests of server/providers, and the fake provider that other tests start as a process."""

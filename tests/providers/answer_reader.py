@@ -1,4 +1,4 @@
-"""Reads a whole answer of a provider in a test, and keeps all that can be seen of it."""
+"""Reads a whole answer of a provider, and keeps everything that can be seen of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ONCE = RetryPolicy(attempts=1)
 
 
 def finish(count: int, reason: str = "stop") -> Finish:
-    """The finish that the fake sends after so many tokens."""
+    """The finish that the fake sends after this number of tokens."""
     return Finish(reason, {"input_tokens": 7, "output_tokens": count})
 
 
@@ -70,7 +70,7 @@ def provider_on(
 
 @dataclass
 class ReadAnswer:
-    """What a reader saw of an answer: the batches in order, then a finish or an error."""
+    """What a reader got of an answer: the batches in order, then a finish or an error."""
 
     batches: list[Sequence[Chunk]] = field(default_factory=list)
     finish: Finish | None = None

@@ -1,4 +1,4 @@
-"""Fixtures of the providers' tests: a fake provider in the test's own process, and a clock that jumps."""
+"""Fixtures of the providers' tests: a fake provider in the test's process, and each provider in turn."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ async def fake(nursery: trio.Nursery) -> FakeProvider:
 
 @pytest.fixture(params=["openai", "anthropic"])
 def provider(request: pytest.FixtureRequest) -> str:
-    """Each provider in turn: what holds for one holds for all."""
+    """Each provider in turn: every test with it runs for both."""
     return str(request.param)

@@ -1,4 +1,4 @@
-"""A proxy on loopback that answers CONNECT, for tests of requests through a tunnel."""
+"""A proxy on loopback that answers CONNECT, for requests through a tunnel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 class ConnectProxy:
-    """A proxy that answers CONNECT and leads every tunnel to the fake. `requests`: the heads of the requests."""
+    """Leads every tunnel to the fake. `requests`: the heads of the requests."""
 
     def __init__(self, fake: FakeProvider, answer: bytes = ESTABLISHED) -> None:
         self.requests: list[str] = []

@@ -1,4 +1,4 @@
-"""Anthropic's request: its body as a pure function, and what arrives at the provider."""
+"""Anthropic's requests: the body as a pure function, and what arrives at the provider."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def blocks(*texts: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text} for text in texts]
 
 
-async def test_the_request(fake: FakeProvider) -> None:
+async def test_request(fake: FakeProvider) -> None:
     await read_answer(provider_on(fake, "anthropic"), prompt("ok-1", "é", temperature=0))
     record = fake.log[0]
     assert record.path == "/v1/messages"
@@ -46,24 +46,24 @@ async def test_the_request(fake: FakeProvider) -> None:
     assert "authorization" not in record.headers
 
 
-async def test_without_a_key_none_is_sent(fake: FakeProvider) -> None:
+async def test_request_without_a_key(fake: FakeProvider) -> None:
     assert (await read_answer(provider_on(fake, "anthropic", key=None), prompt("ok-1"))).error is None
     assert fake.log[0].authorization == "absent"
 
 
-async def test_the_settings_arrive(fake: FakeProvider) -> None:
+async def test_settings_are_in_the_request(fake: FakeProvider) -> None:
     settings = AnthropicSettings(base_url=fake.root_url + "/", version="2030-01-01", max_tokens=7)
     assert (await read_answer(Anthropic(settings), prompt("ok-1"))).error is None
     assert fake.log[0].headers["anthropic-version"] == "2030-01-01"
     assert fake.log[0].body["max_tokens"] == 7
 
 
-async def test_through_the_registry(fake: FakeProvider) -> None:
+async def test_model_resolved_by_the_registry(fake: FakeProvider) -> None:
     found, name = ProviderRegistry(anthropic=AnthropicSettings(base_url=fake.root_url)).resolve("anthropic/ok-3")
     assert (await read_answer(found, prompt(name))).texts == words(3)
 
 
-async def test_bad_parameters_open_nothing(fake: FakeProvider) -> None:
+async def test_bad_parameters_open_no_connection(fake: FakeProvider) -> None:
     asked = prompt("ok-1", system="x")
     with pytest.raises(BadParameters):
         provider_on(fake, "anthropic").check(asked)
@@ -73,7 +73,7 @@ async def test_bad_parameters_open_nothing(fake: FakeProvider) -> None:
     assert fake.accepted == 0
 
 
-def test_the_settings_do_not_show_the_key() -> None:
+def test_repr_of_the_settings_hides_the_key() -> None:
     settings = AnthropicSettings(api_key=SecretStr("hunter2"))
     assert "hunter2" not in repr(settings) + str(settings) + settings.model_dump_json()
 
@@ -105,12 +105,12 @@ def test_the_settings_do_not_show_the_key() -> None:
         ),
     ],
 )
-def test_turns(turns: list[tuple[str, str]], system: str | None, messages: list[Any]) -> None:
+def test_messages_and_system(turns: list[tuple[str, str]], system: str | None, messages: list[Any]) -> None:
     encoded = body(said(*turns))
     assert (encoded.get("system"), encoded["messages"]) == (system, messages)
 
 
-def test_parameters_are_passed_on_and_may_set_max_tokens() -> None:
+def test_parameters_are_passed_on() -> None:
     encoded = body(said(("user", "a"), max_tokens=5, thinking={"type": "enabled", "budget_tokens": 1024}))
     assert encoded["max_tokens"] == 5
     assert encoded["thinking"] == {"type": "enabled", "budget_tokens": 1024}
@@ -134,7 +134,7 @@ def test_parameters_that_would_break_the_stream_are_refused(parameters: dict[str
 
 
 @pytest.mark.parametrize("turns", [[], [("system", "s")], [("user", " ")]])
-def test_a_prompt_of_nothing_is_refused(turns: list[tuple[str, str]]) -> None:
+def test_empty_prompt_is_refused(turns: list[tuple[str, str]]) -> None:
     with pytest.raises(BadParameters) as caught:
         encode_body(said(*turns), 1)
     assert caught.value.field == "input"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from server.providers import ArgumentsDelta, Chunk, Finish, Message, Prompt, Reasoning, UpstreamError
 from server.providers.anthropic import ANTHROPIC_MESSAGES, encode_body
+from server.providers.decoding.answer_accumulator import FINISH_REASONS
 from server.providers.decoding.answer_decoder import AnswerDecoder
-from server.providers.decoding.finish_reasons import FINISH_REASONS
 from server.providers.decoding.redaction import Redactor
 
 from .answer_reader import reasoning_in, texts_in, whole_call
@@ -142,7 +142,7 @@ def test_ends_of_an_answer(end: bytes, finish: Finish) -> None:
     assert (texts, decoder.finish) == (["a"], finish)
 
 
-def test_an_end_without_a_finish_reason_is_a_cut() -> None:
+def test_end_without_a_finish_reason_is_a_cut() -> None:
     texts, decoder = decoded(WIRE.role() + WIRE.content("a"))
     assert (texts, decoder.finish, decoder.failure) == (["a"], None, CUT)
     unsaid = anthropic_event("message_delta", delta={"stop_reason": None})
@@ -187,7 +187,7 @@ def test_unknown_messages_are_counted_and_skipped(data: str) -> None:
         ('{"type": "content_block_stop"}', []),
     ],
 )
-def test_a_missing_field_does_not_lose_the_others(data: str, more: list[str]) -> None:
+def test_missing_field_loses_no_other_field(data: str, more: list[str]) -> None:
     texts, decoder = decoded(WIRE.content("a") + f"data: {data}\n\n".encode() + WIRE.content("b") + END + STOP)
     assert (texts, decoder.finish, decoder.unknown) == (["a", *more, "b"], Finish("stop", None), 0)
 
@@ -208,7 +208,7 @@ def test_a_missing_field_does_not_lose_the_others(data: str, more: list[str]) ->
         ("request_too_large", False),
     ],
 )
-def test_an_error_event(kind: str, retryable: bool) -> None:
+def test_error_event(kind: str, retryable: bool) -> None:
     texts, decoder = decoded(WIRE.content("a") + WIRE.error("no, sk-secret", kind))
     assert texts == ["a"]
     assert decoder.failure is not None
@@ -217,7 +217,7 @@ def test_an_error_event(kind: str, retryable: bool) -> None:
 
 
 @pytest.mark.parametrize("error", ["just words", {"code": {}, "type": []}, None])
-def test_an_error_of_another_shape(error: Any) -> None:
+def test_error_of_another_shape(error: Any) -> None:
     for kind in ({"type": "error"}, {}) if error else ({"type": "error"},):
         _, decoder = decoded(f"data: {json.dumps({**kind, 'error': error})}\n\n".encode())
         assert decoder.failure is not None
@@ -249,7 +249,7 @@ def test_any_cut_of_the_body_gives_the_same_answer(pieces: list[tuple[str, str]]
 
 
 def as_utf16(text: str) -> str:
-    """Python's own decoder as the judge of what is a pair."""
+    """The text as Python's own UTF-16 decoder pairs its surrogates."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").replace("\x00", "\ufffd")
 
 
@@ -263,8 +263,8 @@ def as_utf16(text: str) -> str:
     ],
 )
 @pytest.mark.parametrize("pieces", [('{"q":"a', '"}'), ("", "")])
-def test_a_call_of_which_a_piece_was_lost_is_not_whole(pieces: tuple[str, str], lost: bytes) -> None:
-    """What remains may be valid JSON with other arguments, or without any. A ping is not a piece."""
+def test_call_with_a_lost_piece_is_incomplete(pieces: tuple[str, str], lost: bytes) -> None:
+    """The rest may be valid JSON with other arguments, or none. A ping is no piece."""
     before, after = (block_delta(1, "input_json_delta", partial_json=piece) for piece in pieces)
     body = block_start(1, "tool_use", id="a", name="x", input={}) + before
     for odd, whole in ((lost, False), (anthropic_event("ping"), True)):
@@ -274,7 +274,7 @@ def test_a_call_of_which_a_piece_was_lost_is_not_whole(pieces: tuple[str, str], 
         assert (found.arguments, found.whole) == ("".join(pieces) or "{}", whole)
 
 
-def test_a_call_whose_input_is_no_object_is_not_whole() -> None:
+def test_call_with_a_non_object_input_is_incomplete() -> None:
     call = {"type": "tool_use", "id": "a", "name": "x", "input": '{"q":"a"}'}
     body = anthropic_event("content_block_start", index="1", content_block=call)
     _, decoder = decoded(body + anthropic_event("content_block_stop", index="1") + END + STOP)
@@ -292,7 +292,7 @@ def test_a_call_whose_input_is_no_object_is_not_whole() -> None:
     ],
 )
 def test_hidden_reasoning_starts_the_answer(body: bytes, spoke: bool) -> None:
-    """A retry would be charged again."""
+    """A retry after it would be charged again."""
     _, decoder = decoded(body)
     assert (decoder.started, decoder.failure) == (spoke, CUT)
 
@@ -305,8 +305,8 @@ def test_hidden_reasoning_starts_the_answer(body: bytes, spoke: bool) -> None:
         (("\ud83d", "\ud83d\x00", "\ude00"), "\ufffd\ufffd\ufffd\ufffd"),
     ],
 )
-def test_signed_reasoning_keeps_its_place_however_the_text_was_cut(pieces: tuple[str, ...], text: str) -> None:
-    """If they moved, the provider would regard them as changed and refuse the next request."""
+def test_signed_reasoning_keeps_its_place(pieces: tuple[str, ...], text: str) -> None:
+    """If it moved, the provider would regard it as changed and refuse the next request."""
     body = b""
     for index in (0, 2):
         body += block_start(index, "thinking", thinking=f"t{index}", signature="x")

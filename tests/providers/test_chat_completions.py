@@ -87,7 +87,7 @@ def test_ends_of_an_answer(end: bytes, finish: Finish) -> None:
     assert (texts, decoder.finish) == (["a"], finish)
 
 
-def test_an_end_without_a_finish_reason_is_a_cut() -> None:
+def test_end_without_a_finish_reason_is_a_cut() -> None:
     assert failure(contents("a")[0]) is CUT
     for before in (b"", contents("a")[0], call_begun()):
         error = failure(before + DONE)
@@ -95,7 +95,7 @@ def test_an_end_without_a_finish_reason_is_a_cut() -> None:
         assert "without saying how" in error.message
 
 
-def test_a_single_choice_is_read_whatever_its_index() -> None:
+def test_single_choice_is_read_whatever_its_index() -> None:
     """Some servers count chunks by the index. Of several choices only those with the answer's index are read."""
 
     def of(*choices: tuple[int, str]) -> bytes:
@@ -110,14 +110,14 @@ def test_a_single_choice_is_read_whatever_its_index() -> None:
 @pytest.mark.parametrize(
     "word", ["timeout", "ERROR_TOXIC", "server_error", "failed", "function_call_filter: MALFORMED_FUNCTION_CALL"]
 )
-def test_a_finish_reason_that_means_failure_is_an_error(word: str) -> None:
+def test_failure_finish_reason_is_an_error(word: str) -> None:
     error = failure(contents("a")[0] + sse_event(openai_chunk({}, word)) + DONE)
     assert (error.code, error.retryable) == ("upstream_error", True)
     assert word in error.message
 
 
 @pytest.mark.parametrize("word", ["null", "None", ""])
-def test_a_null_written_as_text_is_no_finish_reason(word: str) -> None:
+def test_null_as_text_is_no_finish_reason(word: str) -> None:
     begun = sse_event(openai_chunk({"content": "a"}, word))
     assert failure(begun) is CUT
     assert "late" in failure(begun + sse_event(b'{"error": {"message": "late"}}')).message
@@ -126,7 +126,7 @@ def test_a_null_written_as_text_is_no_finish_reason(word: str) -> None:
 
 
 def test_hidden_reasoning_starts_the_answer() -> None:
-    """A retry would be charged again."""
+    """A retry after it would be charged again."""
     _, decoder = decoded(
         sse_event(openai_chunk({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}))
     )
@@ -150,7 +150,7 @@ def call_begun() -> bytes:
         b"x" * (1 << 21),
     ],
 )
-def test_a_malformed_chunk_fails_the_answer_after_the_text_before_it(data: bytes) -> None:
+def test_malformed_chunk_fails_after_the_text_before_it(data: bytes) -> None:
     texts, decoder = decoded(contents("a")[0] + sse_event(data) + contents("never")[0])
     assert texts == ["a"]
     assert decoder.failure is not None
@@ -188,14 +188,14 @@ def test_unknown_messages_are_counted_and_skipped(data: bytes, unknown: int) -> 
         assert decoder.unknown == unknown + more
 
 
-def test_the_known_parts_of_a_chunk_with_an_odd_part_are_kept() -> None:
+def test_known_fields_of_an_odd_chunk_are_kept() -> None:
     choices = b'[{"delta": "x", "finish_reason": "length"}, 3]'
     odd = b'{"choices": %b, "usage": {"prompt_tokens": 1, "completion_tokens": 2}}' % choices
     _, decoder = decoded(sse_event(odd) + DONE)
     assert decoder.finish == Finish("length", {"input_tokens": 1, "output_tokens": 2})
 
 
-def test_a_quoted_chunk_shows_neither_the_key_nor_characters_that_the_log_refuses() -> None:
+def test_quoted_chunk_is_redacted_and_storable() -> None:
     error = failure(sse_event(b'{"echo": "sk-secret \\ud83d", "\x00": \xed\xa0\xbd}'))
     assert "sk-secret" not in error.message
     assert "[key]" in error.message
@@ -216,7 +216,7 @@ def test_a_quoted_chunk_shows_neither_the_key_nor_characters_that_the_log_refuse
         ([1], "[1]", True),
     ],
 )
-def test_an_error_object(error: Any, message: str, retryable: bool) -> None:
+def test_error_object(error: Any, message: str, retryable: bool) -> None:
     texts, decoder = decoded(contents("a")[0] + sse_event(json.dumps({"error": error}).encode()))
     assert texts == ["a"]
     assert decoder.failure is not None
@@ -226,7 +226,7 @@ def test_an_error_object(error: Any, message: str, retryable: bool) -> None:
 
 
 @pytest.mark.parametrize("end", [STOP, STOP + DONE, DONE, b"", sse_event(b"{junk")])
-def test_half_an_emoji_at_the_end_is_one_more_text(end: bytes) -> None:
+def test_surrogate_half_at_the_end_is_replaced(end: bytes) -> None:
     texts, decoder = decoded(b"".join(contents("a", "\ud83d")) + end)
     assert texts == ["a", "", "\ufffd"]
     assert decoder.repaired == 1
@@ -261,7 +261,7 @@ def test_any_cut_of_the_body_gives_the_same_texts(chunks: list[str], cuts: list[
         assert (again, other.finish, other.repaired) == (texts, decoder.finish, decoder.repaired)
 
 
-def test_the_body() -> None:
+def test_request_body() -> None:
     body = json.loads(encode_body(prompt("gpt-x", "hé", temperature=0.5, n=1, tool_choice={"a": None})))
     assert body == {
         "model": "gpt-x",
@@ -296,8 +296,8 @@ def test_parameters_that_would_break_the_stream_are_refused(parameters: dict[str
     assert caught.value.message in str(caught.value)
 
 
-def test_a_prompt_of_nothing_is_refused() -> None:
-    """A provider would say 400 after the client was told 202."""
+def test_empty_prompt_is_refused() -> None:
+    """Otherwise the provider would answer 400 after our client was told 202."""
     with pytest.raises(BadParameters) as caught:
         encode_body(replace(prompt("gpt-x"), messages=()))
     assert caught.value.field == "input"

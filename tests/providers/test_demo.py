@@ -1,4 +1,4 @@
-"""The demo under virtual time: its text, its pace, its parameters."""
+"""The demo provider in virtual time: its text, its rate, its parameters."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from server.providers.demo import PACED_BATCH, UNPACED_BATCH, Demo, story, whole
 from .answer_reader import ReadAnswer, prompt, read_answer, texts_in
 
 
-async def told(**parameters: Any) -> ReadAnswer:
+async def read_demo(**parameters: Any) -> ReadAnswer:
     return await read_answer(Demo(), prompt("demo", "two words", "three more words", **parameters))
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 300))
-def test_fewer_tokens_are_the_prefix_of_more(seed: int, count: int) -> None:
+def test_short_answer_is_a_prefix_of_a_long_one(seed: int, count: int) -> None:
     whole = list(islice(story(seed), 300))
     assert list(islice(story(seed), count)) == whole[:count]
     text = "".join(whole)
@@ -37,24 +37,24 @@ def test_fewer_tokens_are_the_prefix_of_more(seed: int, count: int) -> None:
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 300))
-def test_an_answer_ends_with_its_sentence(seed: int, count: int) -> None:
+def test_answer_ends_with_a_whole_sentence(seed: int, count: int) -> None:
     """At any length it has exactly `count` tokens, and it equals the story up to its last sentences."""
-    told = list(whole_story(seed, count))
-    assert len(told) == count
-    assert told[-1][-1] in ".”"
+    read_demo = list(whole_story(seed, count))
+    assert len(read_demo) == count
+    assert read_demo[-1][-1] in ".”"
     assert all(
-        chunk.strip() and chunk.endswith((" ", "\n\n")) and not chunk.startswith(" ") for chunk in told[:-1]
+        chunk.strip() and chunk.endswith((" ", "\n\n")) and not chunk.startswith(" ") for chunk in read_demo[:-1]
     )
     longest = 20
-    assert told[: max(0, count - longest)] == list(islice(story(seed), max(0, count - longest)))
-    assert told == list(whole_story(seed, count))
+    assert read_demo[: max(0, count - longest)] == list(islice(story(seed), max(0, count - longest)))
+    assert read_demo == list(whole_story(seed, count))
 
 
 def digest(count: int) -> str:
     return hashlib.sha256("".join(islice(story(1), count)).encode()).hexdigest()
 
 
-def test_the_story_is_the_same_in_another_process_and_does_not_disturb_the_global_rng() -> None:
+def test_text_is_the_same_in_another_process() -> None:
     state = random.getstate()
     code = "import sys; from tests.providers.test_demo import digest; sys.stdout.write(digest(5000))"
     code = code.replace("tests.providers.test_demo", __name__)
@@ -64,12 +64,12 @@ def test_the_story_is_the_same_in_another_process_and_does_not_disturb_the_globa
     assert random.getstate() == state
 
 
-def test_the_story_never_changes() -> None:
-    """A fixed text, so that a change of the words or of Python is noticed: replays are compared with it."""
+def test_text_is_fixed() -> None:
+    """Replays are compared with it, so a change of the words or of Python must be noticed."""
     assert "".join(islice(story(1), 13)) == FIRST_WORDS
 
 
-def test_paragraphs_come_occasionally() -> None:
+def test_paragraphs_and_seeds() -> None:
     text = "".join(islice(story(1), 5000))
     assert 50 < text.count("\n\n") < 200
     assert story(2) is not story(2)
@@ -78,7 +78,7 @@ def test_paragraphs_come_occasionally() -> None:
 
 async def test_defaults(autojump_clock: MockClock) -> None:
     start = trio.current_time()
-    seen = await told()
+    seen = await read_demo()
     assert trio.current_time() - start == pytest.approx(199 / 50)
     assert seen.texts == list(whole_story(1, 200))
     assert seen.finish == Finish("stop", {"input_tokens": 5, "output_tokens": 200})
@@ -86,18 +86,18 @@ async def test_defaults(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.5, 3, 49.9, 10_000])
-async def test_each_token_comes_when_it_is_due(autojump_clock: MockClock, rate: float) -> None:
+async def test_tokens_come_at_the_rate(autojump_clock: MockClock, rate: float) -> None:
     async with Demo().open(prompt("demo", tokens=500, rate=rate)) as answer:
         start = trio.current_time()
-        told = 0
+        read_demo = 0
         while batch := await answer.receive():
             elapsed = trio.current_time() - start
-            assert elapsed == pytest.approx((told + len(batch) - 1) / rate)  # no drift
-            told += len(batch)
-    assert told == 500
+            assert elapsed == pytest.approx((read_demo + len(batch) - 1) / rate)  # no drift
+            read_demo += len(batch)
+    assert read_demo == 500
 
 
-async def test_a_late_reader_gets_all_that_is_due_at_once(autojump_clock: MockClock) -> None:
+async def test_late_reader_gets_all_due_tokens_at_once(autojump_clock: MockClock) -> None:
     async with Demo().open(prompt("demo", tokens=5000, rate=100)) as answer:
         assert len(await answer.receive()) == 1
         await trio.sleep(1.005)
@@ -107,7 +107,7 @@ async def test_a_late_reader_gets_all_that_is_due_at_once(autojump_clock: MockCl
         assert len(await answer.receive()) == PACED_BATCH
 
 
-async def test_rate_0_is_as_fast_as_it_goes_and_lets_others_run(nursery: trio.Nursery) -> None:
+async def test_rate_0_is_unlimited_and_yields_to_other_tasks(nursery: trio.Nursery) -> None:
     turns = 0
 
     async def other() -> None:
@@ -117,7 +117,7 @@ async def test_rate_0_is_as_fast_as_it_goes_and_lets_others_run(nursery: trio.Nu
             await trio.lowlevel.checkpoint()
 
     nursery.start_soon(other)
-    seen = await told(tokens=1000, rate=0, seed=7)
+    seen = await read_demo(tokens=1000, rate=0, seed=7)
     assert seen.texts == list(whole_story(7, 1000))
     assert {len(batch) for batch in seen.batches[:-1]} == {UNPACED_BATCH}
     assert turns >= len(seen.batches)
@@ -126,9 +126,7 @@ async def test_rate_0_is_as_fast_as_it_goes_and_lets_others_run(nursery: trio.Nu
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 2000), st.floats(0.001, 10_000), st.lists(st.floats(0, 10), min_size=1))
-def test_the_number_of_tokens_is_exact_at_any_rate_for_any_reader(
-    count: int, rate: float, naps: list[float]
-) -> None:
+def test_number_of_tokens_is_exact(count: int, rate: float, naps: list[float]) -> None:
     async def main() -> None:
         texts: list[str] = []
         async with Demo().open(prompt("demo", tokens=count, rate=rate)) as answer:

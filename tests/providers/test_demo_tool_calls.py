@@ -1,4 +1,4 @@
-"""The demo as an agent: its turns, its calls, and the calls that it refuses."""
+"""The demo provider with tools: its turns, its calls, and the parameters that it refuses."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def agent(calls: Any = CALLS, **parameters: Any) -> Prompt:
     return replace(prompt("demo", "two words", calls=calls, **{"rate": 0, **parameters}), tools=TOOLS)
 
 
-def after(asked: Prompt, seen: ReadAnswer, *more: Message) -> Prompt:
-    """The prompt of the next turn: the answer with its calls, and a result of one word for each."""
+def next_prompt(asked: Prompt, seen: ReadAnswer, *more: Message) -> Prompt:
+    """The prompt of the next turn: the answer with its calls, and a one-word result for each."""
     assert seen.finish is not None
     calls = seen.finish.tool_calls
     turn = (Message("assistant", "", calls), *(Message("tool", "done", call=call.id) for call in calls))
     return replace(asked, messages=(*asked.messages, *turn, *more))
 
 
-async def test_it_calls_one_after_the_other_and_then_tells_its_story() -> None:
+async def test_demo_calls_one_tool_a_turn_and_then_answers() -> None:
     asked = agent(tokens=30, seed=7)
     first = await read_answer(Demo(), asked)
     said = aside(7, 0)
@@ -43,19 +43,19 @@ async def test_it_calls_one_after_the_other_and_then_tells_its_story() -> None:
     assert first.finish == Finish("tool_calls", usage, (ToolCall("demo_0", "weather", WEATHER),))
     assert (await read_answer(Demo(), asked)) == first
 
-    asked = after(asked, first)
+    asked = next_prompt(asked, first)
     second = await read_answer(Demo(), asked)
     assert second.texts == aside(7, 1)
     assert second.finish is not None
     assert second.finish.tool_calls == (ToolCall("demo_1", "now", "{}"),)
 
-    third = await read_answer(Demo(), after(asked, second))
+    third = await read_answer(Demo(), next_prompt(asked, second))
     assert third.texts == list(whole_story(7, 30))
     assert third.finish == Finish("stop", {"input_tokens": 4, "output_tokens": 30})
 
 
-async def turns(asked: Prompt) -> list[tuple[str, str]]:
-    """All calls until the story, as (id, name)."""
+async def all_calls(asked: Prompt) -> list[tuple[str, str]]:
+    """All calls before the final text, as (id, name)."""
     made: list[tuple[str, str]] = []
     while True:
         seen = await read_answer(Demo(), asked)
@@ -63,37 +63,37 @@ async def turns(asked: Prompt) -> list[tuple[str, str]]:
         if not seen.finish.tool_calls:
             return made
         made += [(call.id, call.name) for call in seen.finish.tool_calls]
-        asked = after(asked, seen)
+        asked = next_prompt(asked, seen)
 
 
-async def test_a_users_message_begins_anew_with_other_ids() -> None:
+async def test_user_message_restarts_the_calls_with_other_ids() -> None:
     asked = agent()
-    asked = after(asked, await read_answer(Demo(), asked), Message("user", "again"))
-    assert await turns(asked) == [("demo_1", "weather"), ("demo_2", "now")]
+    asked = next_prompt(asked, await read_answer(Demo(), asked), Message("user", "again"))
+    assert await all_calls(asked) == [("demo_1", "weather"), ("demo_2", "now")]
 
 
 @pytest.mark.parametrize("role", ["system", "tool", "assistant"])
-async def test_no_other_message_begins_anew(role: str) -> None:
+async def test_other_messages_do_not_restart_the_calls(role: str) -> None:
     asked = agent()
-    asked = after(asked, await read_answer(Demo(), asked), Message(role, "hm"))
-    assert await turns(asked) == [("demo_1", "now")]
+    asked = next_prompt(asked, await read_answer(Demo(), asked), Message(role, "hm"))
+    assert await all_calls(asked) == [("demo_1", "now")]
 
 
-async def test_a_turn_of_several_calls_counts_as_one_turn() -> None:
+async def test_turn_with_several_calls_is_one_turn() -> None:
     pair = (ToolCall("x", "now", "{}"), ToolCall("y", "now", "{}"))
     results = tuple(Message("tool", "r", call=call.id) for call in pair)
     asked = agent()
     asked = replace(asked, messages=(*asked.messages, Message("assistant", "", pair), *results))
-    assert await turns(asked) == [("demo_2", "now")]
-    assert await turns(replace(asked, parameters={**asked.parameters, "calls": []})) == []
+    assert await all_calls(asked) == [("demo_2", "now")]
+    assert await all_calls(replace(asked, parameters={**asked.parameters, "calls": []})) == []
 
 
-async def test_without_a_user_all_turns_count() -> None:
+async def test_turns_without_a_user_message_all_count() -> None:
     asked = replace(agent(), messages=(Message("assistant", "", (ToolCall("x", "now", "{}"),)),))
-    assert await turns(asked) == [("demo_1", "now")]
+    assert await all_calls(asked) == [("demo_1", "now")]
 
 
-async def test_the_sentence_comes_at_the_rate(autojump_clock: MockClock) -> None:
+async def test_sentence_comes_at_the_rate(autojump_clock: MockClock) -> None:
     start = trio.current_time()
     seen = await read_answer(Demo(), agent(rate=4))
     assert [len(batch) for batch in seen.batches] == [1] * len(aside(1, 0))
@@ -110,8 +110,8 @@ def test_sentences_are_short_and_whole(seed: int, number: int) -> None:
     assert not any(slot in "".join(said) for slot in ("ADJ", "THING", "PERSON", "PLACE"))
 
 
-def test_the_sentences_never_change() -> None:
-    """A fixed text: a restarted run must produce the same in every version of Python."""
+def test_sentences_are_fixed() -> None:
+    """A restarted run must produce the same in every version of Python."""
     assert "".join(aside(1, 0)) == "That is not in the kettle; the clerk goes to ask. "
     assert "".join(aside(1, 1)) == "Before it goes on, the postmistress wants to be sure. "
 
@@ -155,7 +155,7 @@ async def test_bad_calls_name_the_field(calls: Any, field: str, says: str) -> No
             pytest.fail("opened")
 
 
-def test_a_request_without_tools_can_call_none() -> None:
+def test_calls_without_tools_are_refused() -> None:
     with pytest.raises(BadParameters, match="has no tools"):
         Demo().check(prompt("demo", calls=[call()]))
     Demo().check(prompt("demo", calls=[]))

@@ -1,4 +1,6 @@
-"""Every dialect sample decoded: its answer however the bytes are cut, and the fields that go back to it."""
+"""Every dialect sample decoded: its answer however the bytes are cut, and the fields carried back in the
+next request.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,26 @@ SERVERS = {
     *("mistral", "gemini", "groq", "lmstudio", "dashscope", "koboldcpp", "anthropic"),
 }
 REASON = re.compile(rb'"(?:finish|stop)_reason":\s?"[^"]+"')
+LINE_END = re.compile(rb"\r?\n")
 BACK = [name for name in NAMES if "second" in dialect(name).expected]
 
 
-def test_every_server_is_there() -> None:
+every_cut = pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.soak)], ids=["sample", "all"])
+
+
+def cuts(body: bytes, step: int) -> list[int]:
+    """Each `step`th place to cut an answer at, and all places around line ends and the reason for its end."""
+    marks = [match.end() for mark in (REASON, LINE_END) for match in mark.finditer(body)]
+    around = {mark + offset for mark in marks for offset in (-2, -1, 0, 1)}
+    return sorted(at for at in around | {*range(0, len(body), step)} if 0 <= at < len(body))
+
+
+def test_every_server_has_samples() -> None:
     assert {name.split("-")[0] for name in NAMES} >= SERVERS
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_answer_of_each_file(name: str) -> None:
+def test_answer_of_each_sample(name: str) -> None:
     file = dialect(name)
     seen = file.decoded(file.body)
     assert list(seen.chunks) == [chunk(told) for told in file.expected["chunks"]]
@@ -38,22 +51,24 @@ def test_the_answer_of_each_file(name: str) -> None:
     assert seen.unknown == file.expected.get("unknown", 0)
 
 
+@every_cut
 @pytest.mark.parametrize("name", NAMES)
-def test_any_cut_into_two_changes_nothing(name: str) -> None:
+def test_any_two_pieces_give_the_same_answer(name: str, step: int) -> None:
     file = dialect(name)
     whole = file.decoded(file.body)
     assert file.decoded(*(bytes([byte]) for byte in file.body)) == whole
-    for at in range(1, len(file.body)):
+    for at in cuts(file.body, step):
         assert file.decoded(file.body[:at], file.body[at:]) == whole, at
 
 
+@every_cut
 @pytest.mark.parametrize("name", NAMES)
-def test_an_answer_that_breaks_off_is_never_complete(name: str) -> None:
-    """It is once the provider's word for its end has come, and then with all of its text."""
+def test_truncated_answer_is_incomplete(name: str, step: int) -> None:
+    """It is complete only once the provider said that it ended, and then with all of its text."""
     file = dialect(name)
     whole = file.decoded(file.body)
     words = [match.end() for match in REASON.finditer(file.body)]
-    for at in range(len(file.body)):
+    for at in cuts(file.body, step):
         seen = file.decoded(file.body[:at], complete=at % 2 == 0)
         if seen.finish is None:
             assert seen.failure is not None, at
@@ -70,7 +85,7 @@ def test_an_answer_that_breaks_off_is_never_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BACK)
-def test_the_fields_that_go_back_to_the_server(name: str) -> None:
+def test_carried_fields_of_each_sample(name: str) -> None:
     file = dialect(name)
     seen = file.decoded(file.body)
     assert seen.finish is not None
@@ -78,7 +93,7 @@ def test_the_fields_that_go_back_to_the_server(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BACK)
-def test_numbers_go_back_with_every_digit(name: str) -> None:
+def test_carried_numbers_keep_every_digit(name: str) -> None:
     file = dialect(name)
     seen = file.decoded(file.body)
     assert seen.finish is not None

@@ -1,4 +1,4 @@
-"""DialectSample samples over a connection: the number of requests, and the second request after tool calls."""
+"""The dialect samples over a connection: the number of requests, and the second request after tool calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def asked(name: str, *more: Message) -> Prompt:
     return replace(PROMPT, model=f"dialect-{name}", messages=(*PROMPT.messages, *more))
 
 
-async def test_every_file_gives_the_same_answer_over_a_connection(fake: FakeProvider) -> None:
+async def test_served_sample_gives_the_same_answer(fake: FakeProvider) -> None:
     for name in NAMES:
         expected = dialect(name).expected
         provider = provider_of(fake, name)
@@ -70,7 +70,7 @@ async def test_every_file_gives_the_same_answer_over_a_connection(fake: FakeProv
         ("anthropic-invalid", 1),
     ],
 )
-async def test_how_many_requests_a_failed_file_costs(
+async def test_number_of_requests_of_a_failing_sample(
     fake: FakeProvider, clock: MockClock, name: str, requests: int
 ) -> None:
     seen = await read_answer(provider_of(fake, name, RetryPolicy()), asked(name))
@@ -79,8 +79,8 @@ async def test_how_many_requests_a_failed_file_costs(
 
 
 @pytest.mark.parametrize("name", BACK)
-async def test_the_second_turn_brings_back_what_the_first_one_sent(fake: FakeProvider, name: str) -> None:
-    """The fake answers 400 to any other request. What is carried has gone through the log's JSON."""
+async def test_second_turn_carries_the_fields_back(fake: FakeProvider, name: str) -> None:
+    """The fake answers 400 to any other request. The carried fields have passed through the log's JSON."""
     first = await read_answer(provider_of(fake, name), asked(name))
     assert first.finish is not None
     carried: Any = json.loads(json.dumps([first.finish.carry, *(call.carry for call in first.finish.tool_calls)]))
@@ -98,8 +98,8 @@ async def test_the_second_turn_brings_back_what_the_first_one_sent(fake: FakePro
     assert refused.error is not None, "the fake is not strict"
 
 
-async def test_without_tools_nothing_is_carried(fake: FakeProvider) -> None:
-    """Without tools there is no second request: reasoning is told and forgotten."""
+async def test_answer_without_tools_carries_nothing(fake: FakeProvider) -> None:
+    """There is no second request, so reasoning is shown and forgotten."""
     for name in ("deepseek-tools", "anthropic-thinking"):
         seen = await read_answer(provider_of(fake, name), replace(asked(name), tools=()))
         assert seen.finish is not None
@@ -114,7 +114,7 @@ async def test_without_tools_nothing_is_carried(fake: FakeProvider) -> None:
 
 
 @pytest.mark.parametrize("model", ["ok-3-0.002", "head-after-500"])
-async def test_a_model_may_reason_for_minutes_without_text(
+async def test_model_may_reason_for_minutes_without_text(
     fake: FakeProvider, provider: str, clock: MockClock, model: str
 ) -> None:
     start = trio.current_time()

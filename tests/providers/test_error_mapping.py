@@ -27,7 +27,7 @@ from server.providers.decoding.error_mapping import (
     stream_error,
 )
 from server.providers.decoding.redaction import Redactor, error_message
-from server.providers.errors import CODES, UpstreamError
+from server.providers.interface import CODES, UpstreamError
 
 NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
 KEY = "sk-0123456789"
@@ -61,7 +61,7 @@ def refused(status: int, body: bytes = b"", **headers: str) -> UpstreamError:
         (599, "upstream_unavailable", True),
     ],
 )
-def test_codes(status: int, code: str, retryable: bool) -> None:
+def test_code_of_each_status(status: int, code: str, retryable: bool) -> None:
     error = refused(status)
     assert (error.code, error.retryable) == (code, retryable)
     assert str(status) in error.message
@@ -77,12 +77,12 @@ def test_codes(status: int, code: str, retryable: bool) -> None:
         b"too many; see /billing",
     ],
 )
-def test_a_temporary_limit_is_retryable_though_its_message_mentions_billing(body: bytes) -> None:
+def test_rate_limit_that_mentions_billing_is_retryable(body: bytes) -> None:
     error = refused(429, body, retry_after="3")
     assert (error.code, error.retryable) == ("upstream_rate_limited", True)
 
 
-def test_every_code_is_in_the_table() -> None:
+def test_unknown_code_raises() -> None:
     with pytest.raises(KeyError):
         UpstreamError("upstream_surprise", "?")
     assert UpstreamError("upstream_cut", "x").retryable is CODES["upstream_cut"].retryable
@@ -96,12 +96,12 @@ def test_every_code_is_in_the_table() -> None:
         b'{"error": {"type": "billing_error", "message": "no money"}}',
     ],
 )
-def test_an_empty_account_is_not_retryable(body: bytes) -> None:
+def test_empty_account_is_not_retryable(body: bytes) -> None:
     error = refused(429, body, retry_after="3")
     assert (error.code, error.retryable, error.retry_after) == ("upstream_rate_limited", False, 3)
 
 
-def test_the_target_of_a_redirect_is_only_in_the_servers_own_log() -> None:
+def test_redirect_target_is_in_the_servers_log_only() -> None:
     error = refused(308, location="https://else.example/v1")
     assert "https://else.example/v1" in error.detail
     assert "else.example" not in error.message
@@ -152,16 +152,16 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
         ([1], "[1]"),
     ],
 )
-def test_where_a_message_is_found(body: object, text: str) -> None:
+def test_message_of_each_error_shape(body: object, text: str) -> None:
     assert error_message(json.dumps(body).encode()) == text
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"error": {"mess', b"\xff", b"[" * 100_000, b""])
-def test_a_body_of_another_shape_is_quoted_as_it_is(body: bytes) -> None:
+def test_body_of_another_shape_is_quoted(body: bytes) -> None:
     assert error_message(body) == body.decode(errors="replace")
 
 
-def test_a_message_is_redacted_to_one_safe_line() -> None:
+def test_message_is_redacted_to_one_line() -> None:
     redact = Redactor(KEY)
     assert redact(f"a\r\n\x00{KEY} \ud83d\x1b[31m {KEY}") == "a [key] \ufffd [31m [key]"
     assert redact("x" * 600) == "x" * 499 + "…"
@@ -181,7 +181,7 @@ def test_a_message_is_redacted_to_one_safe_line() -> None:
         ("http://llm.corp:8000/v1 is not mysquid.example", "http://[host]/v1 is not mysquid.example"),
     ],
 )
-def test_readers_see_no_address_of_the_operators_network(words: str, shown: str) -> None:
+def test_internal_addresses_are_redacted(words: str, shown: str) -> None:
     redact = Redactor(KEY, hosts=["squid.internal", "llm.corp", ""])
     assert redact(words) == shown
     assert redact.for_server_log(f"{words} {KEY}") == f"{words} [key]"
@@ -197,7 +197,7 @@ def test_readers_see_no_address_of_the_operators_network(words: str, shown: str)
         (b"<html><body><", "<html><body><"),
     ],
 )
-def test_only_the_visible_text_of_a_page_is_quoted(page: bytes, text: str) -> None:
+def test_only_visible_text_of_a_web_page_is_quoted(page: bytes, text: str) -> None:
     assert Redactor()(error_message(page)) == text
 
 
@@ -248,12 +248,12 @@ def test_values_that_are_no_error(value: object) -> None:
         ([1], True, "upstream_error", True),
     ],
 )
-def test_the_code_of_an_error_object(error: object, whole: bool, code: str, retryable: bool) -> None:
+def test_code_of_each_error_object(error: object, whole: bool, code: str, retryable: bool) -> None:
     told = stream_error(error, Redactor(KEY), whole=whole)
     assert (told.code, told.retryable, told.detail) == (code, retryable, "")
 
 
-def test_details_hidden_from_readers_are_in_the_servers_own_log() -> None:
+def test_redacted_details_are_in_the_servers_log() -> None:
     error = {"error": {"message": f"no answer from 10.0.0.5:8080 with {KEY}"}}
     answers = [refused(502, json.dumps(error).encode()), stream_error(error, Redactor(KEY))]
     assert [answer.detail for answer in answers] == ["no answer from 10.0.0.5:8080 with [key]"] * 2
@@ -305,7 +305,7 @@ UNAVAILABLE, TIMEOUT, MALFORMED, CUT = (
         (ReadTimeout(600.0, detail="w"), "upstream_stalled", "the provider sent nothing for 600 s", True, True),
     ],
 )
-def test_the_code_and_message_of_each_failed_request(
+def test_code_and_message_of_each_failed_request(
     error: HttpClientError, code: str, message: str, retryable: bool, stall: bool
 ) -> None:
     told = request_error(error)
@@ -314,9 +314,9 @@ def test_the_code_and_message_of_each_failed_request(
     assert told.retry_after is None
 
 
-def test_every_http_client_error_is_in_the_table() -> None:
-    """Every class of failure is in the table above."""
-    marks = test_the_code_and_message_of_each_failed_request.pytestmark  # type: ignore[attr-defined]
+def test_table_covers_every_http_client_error() -> None:
+    """Every error class of the HTTP client is in the table above."""
+    marks = test_code_and_message_of_each_failed_request.pytestmark  # type: ignore[attr-defined]
     tabled = {type(case[0]) for case in marks[0].args[1]}
     waiting, found = list(HttpClientError.__subclasses__()), set()
     while waiting:

@@ -54,7 +54,7 @@ async def get(port: int, path: str) -> list[Any]:
     return [json.loads(line) for line in (await trio.to_thread.run_sync(read)).splitlines()]
 
 
-async def test_the_fake_as_a_process() -> None:
+async def test_fake_as_a_process() -> None:
     async with fake_process("--key", "other-key", "--script", "ok-3") as port:
         asked = OpenAI(OpenAISettings.model_validate({"base_url": f"http://127.0.0.1:{port}/v1", "api_key": "k"}))
         assert (await read_answer(asked, prompt("some-model"))).texts == words(3)
@@ -79,7 +79,7 @@ async def test_the_fake_as_a_process() -> None:
 
 
 @pytest.mark.parametrize("model", ["status-500-then-ok", "drop-then-ok"])
-async def test_first_and_second_request_are_counted_per_body(fake: FakeProvider, model: str) -> None:
+async def test_repeated_requests_are_counted_per_body(fake: FakeProvider, model: str) -> None:
     asked = OpenAI(OpenAISettings.model_validate({"base_url": fake.base_url, "retry": {"attempts": 1}}))
     for _ in range(2):
         for text in ("a", "b"):
@@ -88,7 +88,7 @@ async def test_first_and_second_request_are_counted_per_body(fake: FakeProvider,
             assert (await read_answer(asked, prompt(model, text))).texts == words(3)
 
 
-async def test_rates(fake: FakeProvider, clock: MockClock) -> None:
+async def test_token_rate(fake: FakeProvider, clock: MockClock) -> None:
     start = trio.current_time()
     assert (await read_answer(OpenAI(OpenAISettings(base_url=fake.base_url)), prompt("ok-20-10"))).texts == words(
         20

@@ -112,7 +112,7 @@ async def test_time_limits(
 
 
 @pytest.mark.parametrize("model", ["no-done", "no-usage"])
-async def test_an_end_without_usage(fake: FakeProvider, provider: str, model: str) -> None:
+async def test_answer_without_usage(fake: FakeProvider, provider: str, model: str) -> None:
     seen = await read_answer(provider_on(fake, provider), prompt(model))
     assert seen.texts == words(10)
     # Anthropic tells the input, and a first count of the output, at the start.
@@ -126,7 +126,7 @@ async def test_reasoning_comes_before_the_text(fake: FakeProvider, provider: str
     assert seen.finish == finish(3)
 
 
-async def test_tool_calls_are_put_together(fake: FakeProvider, provider: str) -> None:
+async def test_tool_calls_are_assembled(fake: FakeProvider, provider: str) -> None:
     seen = await read_answer(provider_on(fake, provider), prompt("tools"))
     calls = (whole_call(provider, "call_a", "search", '{"q": "😀"}'), whole_call(provider, "call_b", "now", "{}"))
     assert (seen.texts, seen.repaired) == (["t0 "], 0)
@@ -138,7 +138,7 @@ async def test_tool_calls_are_put_together(fake: FakeProvider, provider: str) ->
     assert seen.finish == replace(finish(1, "tool_calls"), tool_calls=calls)
 
 
-async def test_a_further_receive_repeats_the_error_or_the_end(fake: FakeProvider, provider: str) -> None:
+async def test_receive_after_the_end_repeats_it(fake: FakeProvider, provider: str) -> None:
     for model in ("cut-after-1", "status-400", "malformed-after-1"):
         async with provider_on(fake, provider).open(prompt(model)) as answer:
             errors: list[str] = []
@@ -154,7 +154,7 @@ async def test_a_further_receive_repeats_the_error_or_the_end(fake: FakeProvider
         assert await answer.receive() == ()
 
 
-async def test_all_that_has_arrived_comes_in_one_receive(fake: FakeProvider, provider: str) -> None:
+async def test_receive_returns_everything_that_arrived(fake: FakeProvider, provider: str) -> None:
     seen = await read_answer(provider_on(fake, provider), prompt("length"))
     assert seen.batches == [words(10)]
     seen = await read_answer(provider_on(fake, provider), prompt("packed"))

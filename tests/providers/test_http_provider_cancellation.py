@@ -18,7 +18,7 @@ from .fake_provider import FakeProvider
 
 
 async def read(fake: FakeProvider, model: str, batches: int, ready: trio.Event) -> None:
-    """Reads so many batches, says so, and goes on for ever."""
+    """Reads this number of batches, sets `ready`, and reads on for ever."""
     async with provider_on(fake, retry=RetryPolicy()).open(prompt(model)) as answer:
         for _ in range(batches):
             assert await answer.receive()
@@ -38,7 +38,7 @@ async def read(fake: FakeProvider, model: str, batches: int, ready: trio.Event) 
         ("ok-3", 0, 3, False),  # after the end, the context still open
     ],
 )
-async def test_a_cancelled_reader_closes_its_connection(
+async def test_cancelled_reader_closes_its_connection(
     fake: FakeProvider, model: str, batches: int, tokens: int, by_client: bool
 ) -> None:
     ready = trio.Event()
@@ -53,7 +53,7 @@ async def test_a_cancelled_reader_closes_its_connection(
     assert fake.log[0].tokens_sent == tokens
 
 
-async def test_leaving_early_without_cancellation_closes_too(fake: FakeProvider) -> None:
+async def test_leaving_the_context_early_closes_the_connection(fake: FakeProvider) -> None:
     async with provider_on(fake).open(prompt("stall-after-5")) as answer:
         await answer.receive()
         assert fake.open == 1
@@ -62,8 +62,8 @@ async def test_leaving_early_without_cancellation_closes_too(fake: FakeProvider)
     assert fake.log[0].closed_by_client
 
 
-async def test_when_the_context_is_left_the_socket_is_closed_already(nursery: trio.Nursery) -> None:
-    """Not "soon": a peer that looks right then, with no turn of the scheduler in between, finds the end."""
+async def test_socket_is_closed_when_the_context_is_left(nursery: trio.Nursery) -> None:
+    """A peer that reads right then, with no pass of the scheduler in between, finds the end."""
     found = trio.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -94,7 +94,7 @@ async def test_when_the_context_is_left_the_socket_is_closed_already(nursery: tr
         peers[0].close()
 
 
-async def test_opening_alone_does_not_connect(fake: FakeProvider) -> None:
+async def test_open_does_not_connect(fake: FakeProvider) -> None:
     async with provider_on(fake).open(prompt("ok-1")):
         await wait_all_tasks_blocked()
     assert fake.accepted == 0
@@ -102,7 +102,7 @@ async def test_opening_alone_does_not_connect(fake: FakeProvider) -> None:
 
 @pytest.mark.parametrize("model", ["status-500", "drop-then-ok", "ok-3", "cut-after-1", "empty-content"])
 @pytest.mark.parametrize("stage", [*range(1, 17), 20, 25, 30])
-async def test_cancelled_at_any_checkpoint_nothing_is_left(
+async def test_cancellation_at_any_checkpoint_leaves_no_connection(
     fake: FakeProvider, clock: MockClock, model: str, stage: int
 ) -> None:
     """The reader is cancelled at its n-th checkpoint: in refusals, waits, second attempts and ends."""
@@ -118,7 +118,7 @@ async def test_cancelled_at_any_checkpoint_nothing_is_left(
         await fake.until(lambda: fake.open == 0)
 
 
-async def test_many_at_once_leave_nothing(fake: FakeProvider) -> None:
+async def test_many_cancelled_readers_leave_no_connection(fake: FakeProvider) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(50):
             nursery.start_soon(read, fake, "stall-after-5", 1, trio.Event())

@@ -26,9 +26,7 @@ from .fake_provider import FakeProvider
 from .fake_wire_formats import CHUNKED, END, OpenAIFormat, framed, words
 
 
-async def test_one_connection_serves_one_answer_after_another(
-    fake: FakeProvider, nursery: trio.Nursery, provider: str
-) -> None:
+async def test_connection_is_reused(fake: FakeProvider, nursery: trio.Nursery, provider: str) -> None:
     client = provider_on(fake, provider)
     await nursery.start(client.pool.run)
     for count in (3, 0, 20, 1):
@@ -39,7 +37,7 @@ async def test_one_connection_serves_one_answer_after_another(
     assert [record.closed_by_client for record in fake.log] == [False] * 4
 
 
-async def test_without_a_running_pool_no_connection_is_kept(fake: FakeProvider) -> None:
+async def test_no_connection_is_kept_without_a_running_pool(fake: FakeProvider) -> None:
     client = provider_on(fake)
     for _ in range(2):
         assert (await read_answer(client, prompt("ok-3"))).texts == words(3)
@@ -48,9 +46,7 @@ async def test_without_a_running_pool_no_connection_is_kept(fake: FakeProvider) 
     assert fake.log[0].headers["connection"] == "close"
 
 
-async def test_concurrent_answers_have_their_own_connections_and_few_stay_idle(
-    fake: FakeProvider, nursery: trio.Nursery
-) -> None:
+async def test_idle_connections_are_bounded(fake: FakeProvider, nursery: trio.Nursery) -> None:
     client = provider_on(fake)
     await nursery.start(client.pool.run)
     many = MAX_IDLE + 4
@@ -77,7 +73,7 @@ async def echoes(client: object, text: str) -> None:
     assert got == text
 
 
-async def test_bytes_after_the_answer_are_read_and_dropped(nursery: trio.Nursery) -> None:
+async def test_bytes_after_the_answer_are_dropped(nursery: trio.Nursery) -> None:
     server = sending(
         CHUNKED + framed(OpenAIFormat().finish("stop") + b"data: [DONE]\n\n"),
         framed(b": bye\n\n"),
@@ -91,9 +87,7 @@ async def test_bytes_after_the_answer_are_read_and_dropped(nursery: trio.Nursery
     assert len(client.pool) == 1
 
 
-async def test_concurrent_answers_on_reused_connections_never_mix(
-    fake: FakeProvider, nursery: trio.Nursery
-) -> None:
+async def test_answers_on_reused_connections_never_mix(fake: FakeProvider, nursery: trio.Nursery) -> None:
     client = provider_on(fake)
     await nursery.start(client.pool.run)
 
@@ -114,7 +108,7 @@ async def test_concurrent_answers_on_reused_connections_never_mix(
 @pytest.mark.parametrize(
     "model", ["cut-after-3", "malformed-after-3", "error-object", "status-500", "until-close", "length", "html"]
 )
-async def test_a_connection_is_closed_unless_its_response_was_read_to_the_end(
+async def test_connection_with_an_unread_response_is_closed(
     fake: FakeProvider, nursery: trio.Nursery, model: str
 ) -> None:
     client = provider_on(fake)
@@ -128,7 +122,7 @@ async def test_a_connection_is_closed_unless_its_response_was_read_to_the_end(
     assert fake.accepted == 2
 
 
-async def test_the_wait_for_the_end_of_the_body_is_short(
+async def test_wait_for_the_end_of_the_body_is_short(
     fake: FakeProvider, nursery: trio.Nursery, clock: MockClock
 ) -> None:
     client = provider_on(fake)
@@ -141,7 +135,7 @@ async def test_the_wait_for_the_end_of_the_body_is_short(
         await fake.until(lambda: fake.open == 0)
 
 
-async def test_leaving_early_or_cancelled_closes_the_connection(fake: FakeProvider, nursery: trio.Nursery) -> None:
+async def test_unfinished_answer_closes_its_connection(fake: FakeProvider, nursery: trio.Nursery) -> None:
     client = provider_on(fake)
     await nursery.start(client.pool.run)
     await read_answer(client, prompt("ok-1"))
@@ -153,7 +147,7 @@ async def test_leaving_early_or_cancelled_closes_the_connection(fake: FakeProvid
     assert len(client.pool) == 0
 
 
-async def test_an_idle_connection_is_closed_after_its_time_limit(
+async def test_idle_connection_is_closed_after_its_time_limit(
     fake: FakeProvider, nursery: trio.Nursery, clock: MockClock
 ) -> None:
     client = provider_on(fake)
@@ -166,7 +160,7 @@ async def test_an_idle_connection_is_closed_after_its_time_limit(
     assert len(client.pool) == 0
 
 
-async def test_when_the_pool_ends_the_idle_ones_are_closed_and_no_more_are_kept(fake: FakeProvider) -> None:
+async def test_end_of_the_pool_closes_idle_connections(fake: FakeProvider) -> None:
     registry = ProviderRegistry(
         openai=OpenAISettings(base_url=fake.base_url),
         anthropic=AnthropicSettings(base_url=fake.root_url, api_key=SecretStr("k")),
@@ -188,7 +182,7 @@ async def test_when_the_pool_ends_the_idle_ones_are_closed_and_no_more_are_kept(
         await fake.until(lambda: fake.open == 0)
 
 
-async def test_a_pool_that_ended_before_the_context_was_left_keeps_nothing(fake: FakeProvider) -> None:
+async def test_ended_pool_keeps_no_connection(fake: FakeProvider) -> None:
     client = provider_on(fake)
     async with trio.open_nursery() as nursery:
         await nursery.start(client.pool.run)
@@ -204,13 +198,13 @@ async def test_a_pool_that_ended_before_the_context_was_left_keeps_nothing(fake:
         await fake.until(lambda: fake.open == 0)
 
 
-async def test_a_registry_without_http_providers_has_nothing_to_run() -> None:
+async def test_registry_without_http_providers_has_nothing_to_run() -> None:
     await ProviderRegistry().run()
 
 
 @pytest.mark.parametrize("model", ["ok-3", "cut-after-1", "status-500"])
 @pytest.mark.parametrize("stage", [*range(1, 15), 20])
-async def test_cancelled_at_any_checkpoint_of_a_second_answer_nothing_is_left(
+async def test_cancellation_on_a_reused_connection_leaves_nothing(
     fake: FakeProvider, clock: MockClock, stage: int, model: str
 ) -> None:
     async with trio.open_nursery() as nursery:

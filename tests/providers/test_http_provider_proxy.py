@@ -60,7 +60,7 @@ async def test_https_uses_a_tunnel_and_only_the_proxy_sees_its_password(
         await tunnel.server.idle.wait()
 
 
-async def test_a_tunnel_is_used_again(secure: FakeProvider, nursery: trio.Nursery) -> None:
+async def test_tunnel_is_reused(secure: FakeProvider, nursery: trio.Nursery) -> None:
     tunnel = ConnectProxy(secure)
     client = proxied(secure, await tunnel.listen(nursery))
     await nursery.start(client.pool.run)
@@ -115,7 +115,7 @@ async def test_answers_of_a_proxy_to_connect(
     assert "hunter2" not in "".join(shown)
 
 
-async def test_the_password_is_redacted_where_a_proxy_repeats_it(nursery: trio.Nursery) -> None:
+async def test_password_repeated_by_the_proxy_is_redacted(nursery: trio.Nursery) -> None:
     body = b"hunter2 and bWU6aHVudGVyMg== are wrong"
     address = await sending(b"HTTP/1.1 407 No\r\nContent-Length: %d\r\n\r\n" % len(body) + body).listen(nursery)
     client = OpenAI(settings("http://provider.example/v1", f"http://me:hunter2@127.0.0.1:{address.port}"))
@@ -125,7 +125,7 @@ async def test_the_password_is_redacted_where_a_proxy_repeats_it(nursery: trio.N
     assert error.message.endswith("407: [key] and [key] are wrong")
 
 
-async def test_the_tunnel_is_part_of_connecting_and_has_its_limit(nursery: trio.Nursery, clock: MockClock) -> None:
+async def test_tunnel_counts_towards_the_connect_timeout(nursery: trio.Nursery, clock: MockClock) -> None:
     address = await sending(then=until_closed).listen(nursery)
     start = trio.current_time()
     proxy = f"http://127.0.0.1:{address.port}"
@@ -136,13 +136,13 @@ async def test_the_tunnel_is_part_of_connecting_and_has_its_limit(nursery: trio.
 
 
 @pytest.mark.parametrize("proxy", ["socks5://me:hunter2@p", "https://hunter2@p", "http://me:hunter2@p/x"])
-def test_a_bad_setting_is_refused_without_being_shown(proxy: str) -> None:
+def test_bad_proxy_is_refused_without_being_shown(proxy: str) -> None:
     with pytest.raises(ValidationError) as caught:
         settings("https://provider.example/v1", proxy)
     assert "hunter2" not in str(caught.value)
 
 
-def test_an_empty_one_is_none_and_a_good_one_is_not_shown() -> None:
+def test_empty_proxy_is_none_and_a_good_one_is_not_shown() -> None:
     assert settings("https://provider.example", "").proxy is None
     assert settings("https://provider.example", "").route() is None
     good = settings("https://provider.example", "http://me:hunter2@p")
@@ -150,7 +150,7 @@ def test_an_empty_one_is_none_and_a_good_one_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("stage", range(1, 17))
-async def test_cancelled_at_any_checkpoint_no_socket_is_left(
+async def test_cancellation_at_any_checkpoint_leaves_no_socket(
     secure: FakeProvider, nursery: trio.Nursery, stage: int
 ) -> None:
     tunnel = ConnectProxy(secure)

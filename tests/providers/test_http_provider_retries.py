@@ -29,7 +29,7 @@ from .fake_wire_formats import words
         ("stall-then-ok", 2),
     ],
 )
-async def test_a_temporary_failure_is_retried_with_the_same_request(
+async def test_temporary_failure_is_retried_with_the_same_request(
     fake: FakeProvider, clock: MockClock, model: str, requests: int
 ) -> None:
     seen = await read_answer(provider_on(fake, retry=RetryPolicy()), prompt(model))
@@ -64,7 +64,7 @@ async def test_a_temporary_failure_is_retried_with_the_same_request(
         ("status-429-after-60", 4),  # it did not
     ],
 )
-async def test_how_many_requests_a_failure_costs(
+async def test_number_of_requests_of_each_failure(
     fake: FakeProvider, clock: MockClock, model: str, requests: int
 ) -> None:
     start = trio.current_time()
@@ -74,13 +74,13 @@ async def test_how_many_requests_a_failure_costs(
     assert trio.current_time() - start < RetryPolicy().budget + 2 * Timeouts().idle
 
 
-async def test_retry_after_is_kept(fake: FakeProvider, clock: MockClock) -> None:
+async def test_retry_after_is_respected(fake: FakeProvider, clock: MockClock) -> None:
     start = trio.current_time()
     await read_answer(provider_on(fake, retry=RetryPolicy(attempts=3)), prompt("status-429"))
     assert 2 <= trio.current_time() - start <= 3.1
 
 
-async def test_a_refused_connection_is_tried_again(clock: MockClock) -> None:
+async def test_refused_connection_is_retried(clock: MockClock) -> None:
     closed = await FakeProvider.listen()
     settings = OpenAISettings(base_url=closed.base_url)
     async with trio.open_nursery() as nursery:
@@ -93,7 +93,7 @@ async def test_a_refused_connection_is_tried_again(clock: MockClock) -> None:
     assert 0.5 * 3.5 <= trio.current_time() - start <= 3.5
 
 
-async def test_a_server_that_comes_up_late_is_found(
+async def test_server_that_starts_late_is_found(
     fake: FakeProvider, nursery: trio.Nursery, clock: MockClock
 ) -> None:
     first = await FakeProvider.listen()

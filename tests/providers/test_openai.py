@@ -16,7 +16,7 @@ from .fake_provider import FakeProvider
 from .fake_wire_formats import words
 
 
-async def test_the_request(fake: FakeProvider) -> None:
+async def test_request(fake: FakeProvider) -> None:
     await read_answer(provider_on(fake), prompt("ok-1", "é", temperature=0))
     record = fake.log[0]
     assert record.path == "/v1/chat/completions"
@@ -33,18 +33,18 @@ async def test_the_request(fake: FakeProvider) -> None:
     assert record.headers["host"] == f"127.0.0.1:{fake.port}"
 
 
-async def test_without_a_key_none_is_sent(fake: FakeProvider) -> None:
+async def test_request_without_a_key(fake: FakeProvider) -> None:
     assert (await read_answer(provider_on(fake, key=None), prompt("ok-1"))).error is None
     assert fake.log[0].authorization == "absent"
 
 
-async def test_the_messages_arrive_as_they_were(fake: FakeProvider) -> None:
+async def test_messages_arrive_unchanged(fake: FakeProvider) -> None:
     seen = await read_answer(provider_on(fake), prompt("echo-history", "a", "😀"))
     sent = [{"role": "user", "content": "a"}, {"role": "user", "content": "😀"}]
     assert json.loads("".join(seen.texts)) == sent
 
 
-async def test_bad_parameters_open_nothing(fake: FakeProvider) -> None:
+async def test_bad_parameters_open_no_connection(fake: FakeProvider) -> None:
     asked = prompt("ok-1", stream=False)
     with pytest.raises(BadParameters):
         provider_on(fake).check(asked)
@@ -55,17 +55,17 @@ async def test_bad_parameters_open_nothing(fake: FakeProvider) -> None:
     assert fake.accepted == 0
 
 
-async def test_through_the_registry(fake: FakeProvider) -> None:
+async def test_model_resolved_by_the_registry(fake: FakeProvider) -> None:
     found, name = ProviderRegistry(openai=OpenAISettings(base_url=fake.base_url)).resolve("openai/ok-3")
     assert (await read_answer(found, prompt(name))).texts == words(3)
 
 
-def test_the_settings_do_not_show_it() -> None:
+def test_repr_of_the_settings_hides_the_key() -> None:
     settings = OpenAISettings(api_key=SecretStr("hunter2"))
     assert "hunter2" not in repr(settings) + str(settings) + settings.model_dump_json()
 
 
-def test_a_prompt_is_not_changed() -> None:
+def test_prompt_is_not_changed() -> None:
     asked = prompt("ok-1", temperature=1)
     before = replace(asked)
     OpenAI(OpenAISettings()).check(asked)

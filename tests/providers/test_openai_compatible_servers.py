@@ -55,7 +55,7 @@ def sent(dialect: str, *messages: Message, **parameters: Any) -> dict[str, Any]:
         ("::1", "generic"),
     ],
 )
-def test_the_dialect_of_a_host(host: str, dialect: str) -> None:
+def test_dialect_of_each_host(host: str, dialect: str) -> None:
     assert dialect_of(host) == dialect
 
 
@@ -67,7 +67,7 @@ def test_no_host_is_in_two_rows_and_only_known_ones_are_public() -> None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_every_row_shapes_the_request(dialect: str) -> None:
+def test_request_body_of_each_dialect(dialect: str) -> None:
     quirks = DIALECTS[dialect]
     body = sent(dialect)
     turn, result = body["messages"][1:]
@@ -100,7 +100,7 @@ def test_every_row_shapes_the_request(dialect: str) -> None:
         (({"openai": {"id": "a"}}, {"openai": {"id": "a"}}), ("call_0", "call_1")),  # could not be told apart
     ],
 )
-def test_the_providers_own_ids_go_back(carries: tuple[Any, ...], ids: tuple[str, ...]) -> None:
+def test_call_ids_of_the_provider_are_carried_back(carries: tuple[Any, ...], ids: tuple[str, ...]) -> None:
     calls = tuple(ToolCall(f"call_{n}", "look", "{}", carry) for n, carry in enumerate(carries))
     results = [Message("tool", "r", call=call.id) for call in calls]
     turn, *told = sent("generic", Message("user", "u"), Message("assistant", "", calls), *results)["messages"][1:]
@@ -108,7 +108,7 @@ def test_the_providers_own_ids_go_back(carries: tuple[Any, ...], ids: tuple[str,
     assert tuple(result["tool_call_id"] for result in told) == ids
 
 
-def test_short_ids_are_derived_from_other_ids_and_stable() -> None:
+def test_derived_short_ids_are_stable() -> None:
     one, other = (replace(CALL, id=id, carry=None) for id in ("call_1", "call_2"))
     turn = Message("assistant", "", (one, other))
     results = [Message("tool", "r", call=call.id) for call in (one, other)]
@@ -127,7 +127,7 @@ def test_short_ids_are_derived_from_other_ids_and_stable() -> None:
         ({"stream_options": {"include_obfuscation": False}}, {"include_obfuscation": False}),
     ],
 )
-def test_a_client_may_set_stream_options_or_leave_them_out(given: dict[str, Any], expected: Any) -> None:
+def test_stream_options_of_the_client(given: dict[str, Any], expected: Any) -> None:
     assert sent("generic", **given).get("stream_options") == expected
 
 
@@ -149,7 +149,7 @@ def history(*more: Message) -> tuple[Message, ...]:
         ("long_ids", {}),
     ],
 )
-async def test_a_refused_field_is_left_out_once_and_that_is_remembered(
+async def test_refused_field_is_left_out_from_then_on(
     fake: FakeProvider, field: str, parameters: dict[str, Any]
 ) -> None:
     asked = provider_on(fake, retry=ONCE)
@@ -166,7 +166,7 @@ async def test_a_refused_field_is_left_out_once_and_that_is_remembered(
     assert fake.log[-1].body == same
 
 
-async def test_an_unknown_role_is_sent_as_system(fake: FakeProvider) -> None:
+async def test_unknown_role_is_sent_as_system(fake: FakeProvider) -> None:
     settings = OpenAISettings(base_url=fake.base_url, dialect="litellm", retry=ONCE)
     asked = OpenAI(settings)
     for requests in (2, 3):
@@ -184,7 +184,7 @@ async def test_an_unknown_role_is_sent_as_system(fake: FakeProvider) -> None:
         ("status-422", {}),
     ],
 )
-async def test_a_refusal_of_the_clients_own_values_is_not_retried(
+async def test_refused_client_value_is_not_retried(
     fake: FakeProvider, model: str, parameters: dict[str, Any]
 ) -> None:
     seen = await read_answer(provider_on(fake, retry=RetryPolicy()), Prompt(model, history(), parameters))
@@ -193,7 +193,7 @@ async def test_a_refusal_of_the_clients_own_values_is_not_retried(
     assert len(fake.log) == 1
 
 
-def test_a_limit_that_is_too_high_is_not_renamed() -> None:
+def test_too_high_token_limit_is_not_renamed() -> None:
     learned = LearnedQuirks(Quirks())
     asked = Prompt("m", TURN, {"max_tokens": 10**9})
     request = OpenAI(OpenAISettings())._encode_request(asked)
@@ -202,7 +202,7 @@ def test_a_limit_that_is_too_high_is_not_renamed() -> None:
     assert learned.for_model("m") == Quirks()
 
 
-def test_a_refusal_that_names_both_limits_is_retried_once() -> None:
+def test_refusal_that_names_both_limits_is_retried_once() -> None:
     """The message of vLLM for a value that is too high."""
     said = b"'max_tokens' or 'max_completion_tokens' is too large: 100000. The context length is 8192 tokens."
     asked = OpenAI(OpenAISettings(base_url="http://127.0.0.1/v1"))
@@ -210,7 +210,7 @@ def test_a_refusal_that_names_both_limits_is_retried_once() -> None:
     assert [request.revise(400, said) for _ in range(3)] == [True, False, False]
 
 
-def test_the_memory_of_learned_quirks_is_bounded() -> None:
+def test_number_of_remembered_refused_fields_is_bounded() -> None:
     learned = LearnedQuirks(Quirks())
     other = Quirks(asks_usage=False)
     for number in range(MAX_MODELS + 1):
@@ -221,7 +221,7 @@ def test_the_memory_of_learned_quirks_is_bounded() -> None:
 # Azure
 
 
-async def test_azures_classic_address_and_its_header(fake: FakeProvider) -> None:
+async def test_azure_url_and_key_header(fake: FakeProvider) -> None:
     url = f"{fake.root_url}/openai/deployments/gpt?api-version=2024-10-21"
     settings = OpenAISettings(base_url=url, api_key=SecretStr("k"), dialect="azure")
     assert (await read_answer(OpenAI(settings), prompt("ok-1"))).error is None

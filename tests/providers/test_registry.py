@@ -14,7 +14,7 @@ from server.providers.http_provider import ProviderSettings
 from server.providers.openai import OpenAI
 
 
-def test_demo_is_always_there() -> None:
+def test_demo_is_always_available() -> None:
     provider, name = ProviderRegistry().resolve("demo")
     assert isinstance(provider, Demo)
     assert name == "demo"
@@ -25,7 +25,7 @@ BOTH = ProviderRegistry(openai=OpenAISettings(api_key=SecretStr("k")), anthropic
 
 @pytest.mark.parametrize("name", ["gpt-x", "meta/llama-3:8b", "openai/x", "anthropic/x"])
 @pytest.mark.parametrize(("prefix", "kind"), [("openai", OpenAI), ("anthropic", Anthropic)])
-def test_a_prefix_is_taken_off_once(prefix: str, kind: type, name: str) -> None:
+def test_prefix_is_removed_once(prefix: str, kind: type, name: str) -> None:
     provider, rest = BOTH.resolve(f"{prefix}/{name}")
     assert isinstance(provider, kind)
     assert rest == name
@@ -35,13 +35,13 @@ NAMES = ["", "gpt-x", "demo/x", "openai", "openai/", "anthropic/", "nobody/x", "
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_model_lists_what_there_is(name: str) -> None:
+def test_unknown_model_lists_the_available_ones(name: str) -> None:
     with pytest.raises(UnknownModel, match=r"available: demo, openai/<name>, anthropic/<name>$") as caught:
         BOTH.resolve(name)
     assert len(str(caught.value)) < 200
 
 
-def test_an_unknown_model_says_how_to_configure_its_provider() -> None:
+def test_unknown_model_explains_how_to_configure_its_provider() -> None:
     both = (
         r"available: demo; not configured: openai/.*OPENAI_API_KEY.*OPENAI_BASE_URL.*anthropic/.*ANTHROPIC_API_KEY"
     )
@@ -77,7 +77,7 @@ def test_bad_settings_are_refused_without_being_shown(
 
 
 @pytest.mark.parametrize(("given", "key"), [(None, None), ("", None), (" \n", None), (" sk-1\n", "sk-1")])
-def test_a_key_is_trimmed_and_an_empty_one_is_none(given: str | None, key: str | None) -> None:
+def test_key_is_trimmed_and_an_empty_one_is_none(given: str | None, key: str | None) -> None:
     settings = OpenAISettings.model_validate({"api_key": given})
     assert (settings.api_key and settings.api_key.get_secret_value()) == key
     assert "sk-1" not in repr(settings)
@@ -86,7 +86,7 @@ def test_a_key_is_trimmed_and_an_empty_one_is_none(given: str | None, key: str |
 @pytest.mark.parametrize(
     "settings", [{"version": ""}, {"version": "hunter2 x"}, {"version": "hunter2\n"}, {"max_tokens": 0}]
 )
-def test_bad_settings_of_anthropic(settings: dict[str, Any]) -> None:
+def test_bad_anthropic_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:
         AnthropicSettings.model_validate(settings)
     assert "hunter2" not in str(caught.value)

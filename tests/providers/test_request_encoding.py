@@ -35,7 +35,7 @@ def said(role: str, *calls: ToolCall) -> Message:
         (said("assistant", A), False),
     ],
 )
-def test_tool_results(message: Message, whether: bool) -> None:
+def test_which_messages_are_tool_results(message: Message, whether: bool) -> None:
     assert is_tool_result(message) is whether
 
 
@@ -84,7 +84,7 @@ def test_results_follow_their_calls(given: list[Message], order: list[list[int]]
         ('{"q": ' + "[" * 100_000 + "]" * 100_000 + "}", "{}"),
     ],
 )
-def test_arguments_that_are_no_object_are_sent_as_an_empty_one(arguments: str, sent: str | None) -> None:
+def test_non_object_arguments_are_sent_as_an_empty_object(arguments: str, sent: str | None) -> None:
     call = ToolCall("a", "x", arguments)
     assert sent_arguments(call) == (arguments if sent is None else sent)
     asked = Prompt("m", (Message("assistant", "", (call,)), result("a")), {})
@@ -93,7 +93,7 @@ def test_arguments_that_are_no_object_are_sent_as_an_empty_one(arguments: str, s
 
 
 @given(st.text(max_size=30) | st.dictionaries(st.text(), st.integers() | st.text()).map(json.dumps))
-def test_no_arguments_whatever_raise(arguments: str) -> None:
+def test_any_arguments_can_be_encoded(arguments: str) -> None:
     assert isinstance(json.loads(sent_arguments(ToolCall("a", "x", arguments))), dict)
 
 
@@ -156,5 +156,5 @@ CALLS = {
         ({"messages": [USER], "tools": [], "max_tokens": 1}, "empty"),
     ],
 )
-def test_the_validation_of_requests_is_strict(body: dict[str, Any], says: str) -> None:
+def test_request_validation_is_strict(body: dict[str, Any], says: str) -> None:
     assert says in (reason_to_refuse(body) or "")

@@ -27,7 +27,7 @@ def failed(code: str = "upstream_unavailable", **more: float) -> UpstreamError:
     return UpstreamError(code, "x", retry_after=more.get("retry_after"))
 
 
-def test_waits_double_up_to_the_longest_within_their_jitter() -> None:
+def test_waits_double_up_to_the_longest_with_jitter() -> None:
     policy = RetryPolicy(attempts=8)
     low, high = (RetryDelays(policy, rng, 0) for rng in (Low(), High()))
     assert [high.next_delay(failed(), 0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 8, 8, None]
@@ -35,14 +35,14 @@ def test_waits_double_up_to_the_longest_within_their_jitter() -> None:
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_only_what_is_retryable_is_retried(code: str) -> None:
+def test_only_retryable_errors_are_retried(code: str) -> None:
     assert (RetryDelays(RetryPolicy(), Random(1), 0).next_delay(failed(code), 0) is not None) is CODES[
         code
     ].retryable
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [(0, 0, 0.5), (20, 20, 20.5), (30, 30, 30.5)])
-def test_a_wait_that_was_asked_for_is_kept_and_never_shortened(asked: float, least: float, most: float) -> None:
+def test_retry_after_is_never_shortened(asked: float, least: float, most: float) -> None:
     for rng, wait in ((Low(), least), (High(), most)):
         assert RetryDelays(RetryPolicy(), rng, 0).next_delay(failed(retry_after=asked), 0) == wait
 
@@ -52,22 +52,22 @@ def stalled(code: str = "upstream_stalled") -> UpstreamError:
 
 
 @pytest.mark.parametrize("then", [stalled(), stalled("upstream_timeout"), failed()])
-def test_after_a_stall_one_more_attempt_is_made_at_most(then: UpstreamError) -> None:
-    """Also when the budget is over, as it is after minutes of silence."""
+def test_one_more_attempt_after_a_stall(then: UpstreamError) -> None:
+    """Also when the budget is used up, as it is after minutes of silence."""
     delays = RetryDelays(RetryPolicy(), High(), 0)
     assert delays.next_delay(failed(), 1) == 0.5
     assert delays.next_delay(stalled(), 601) == 0.5
     assert delays.next_delay(then, 1201) is None
 
 
-async def test_a_revised_request_is_sent_at_once_and_costs_no_attempt() -> None:
-    attempts = [Scripted(RequestRevised()), Scripted(RequestRevised()), Scripted(["a"])]
+async def test_revised_request_is_sent_at_once_and_is_no_attempt() -> None:
+    attempts = [ScriptedAttempt(RequestRevised()), ScriptedAttempt(RequestRevised()), ScriptedAttempt(["a"])]
     answer = RetriedAnswer(dialling(*attempts), RetryPolicy(attempts=1), High(), sleep=trio.sleep_forever)  # type: ignore[arg-type]
     assert await answer.receive() == ["a"]
     assert [attempt.closed for attempt in attempts] == [True, True, False]
 
 
-def test_a_wait_over_the_cap_fails_at_once() -> None:
+def test_wait_above_the_cap_fails_at_once() -> None:
     assert RetryDelays(RetryPolicy(), Random(1), 0).next_delay(failed(retry_after=30.1), 0) is None
 
 
@@ -77,7 +77,7 @@ def test_no_wait_ends_after_the_budget() -> None:
     assert delays.next_delay(failed(), 1099.1) is None
 
 
-class Scripted:
+class ScriptedAttempt:
     """An attempt that gives these in turn: batches, errors, and a finish when they are used up."""
 
     repaired = 0
@@ -105,15 +105,19 @@ class Scripted:
         await trio.lowlevel.checkpoint()
 
 
-def dialling(*attempts: Scripted) -> Callable[[], Scripted]:
+def dialling(*attempts: ScriptedAttempt) -> Callable[[], ScriptedAttempt]:
     waiting = list(attempts)
     return lambda: waiting.pop(0)
 
 
-async def test_failures_before_the_first_token_are_retried_and_each_attempt_is_closed(
+async def test_each_failed_attempt_is_closed_before_the_next(
     autojump_clock: MockClock,
 ) -> None:
-    attempts = [Scripted(failed()), Scripted(failed("upstream_stalled")), Scripted(["a"], ["b"])]
+    attempts = [
+        ScriptedAttempt(failed()),
+        ScriptedAttempt(failed("upstream_stalled")),
+        ScriptedAttempt(["a"], ["b"]),
+    ]
     answer = RetriedAnswer(dialling(*attempts), RetryPolicy(), High())
     start = trio.current_time()
     assert await answer.receive() == ["a"]
@@ -128,22 +132,27 @@ async def test_failures_before_the_first_token_are_retried_and_each_attempt_is_c
 
 @pytest.mark.parametrize("first", [["a"], [""], [Reasoning("a")], [ArgumentsDelta(0, "", "{")]])
 async def test_nothing_is_retried_after_the_first_chunk(first: list[Chunk]) -> None:
-    answer = RetriedAnswer(dialling(Scripted(first, failed())), RetryPolicy(), High())
+    answer = RetriedAnswer(dialling(ScriptedAttempt(first, failed())), RetryPolicy(), High())
     assert await answer.receive() == first
     with pytest.raises(UpstreamError):
         await answer.receive()
 
 
-async def test_nothing_is_retried_after_a_piece_that_is_no_chunk_yet() -> None:
-    """The name of a call, half an emoji: it was heard, and is paid for."""
-    answer = RetriedAnswer(dialling(Scripted(failed(), spoke=True)), RetryPolicy(), High())
+async def test_nothing_is_retried_after_an_incomplete_chunk() -> None:
+    """The name of a call or half an emoji was generated and is charged."""
+    answer = RetriedAnswer(dialling(ScriptedAttempt(failed(), spoke=True)), RetryPolicy(), High())
     with pytest.raises(UpstreamError):
         await answer.receive()
 
 
-async def test_the_last_error_is_raised_when_the_attempts_are_used_up(autojump_clock: MockClock) -> None:
+async def test_last_error_is_raised_after_the_last_attempt(autojump_clock: MockClock) -> None:
     last = failed("upstream_timeout")
-    attempts = [Scripted(failed()), Scripted(failed()), Scripted(failed()), Scripted(last, last)]
+    attempts = [
+        ScriptedAttempt(failed()),
+        ScriptedAttempt(failed()),
+        ScriptedAttempt(failed()),
+        ScriptedAttempt(last, last),
+    ]
     answer = RetriedAnswer(dialling(*attempts), RetryPolicy(), High())
     for _ in range(2):  # and so it stays
         with pytest.raises(UpstreamError) as caught:
@@ -151,7 +160,7 @@ async def test_the_last_error_is_raised_when_the_attempts_are_used_up(autojump_c
         assert caught.value is last
 
 
-async def test_the_clock_and_the_sleep_are_injectable() -> None:
+async def test_clock_and_sleep_are_injected() -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -159,15 +168,15 @@ async def test_the_clock_and_the_sleep_are_injectable() -> None:
         await trio.lowlevel.checkpoint()
 
     times = iter([0.0, 10.0, 299.9])
-    attempts = dialling(Scripted(failed()), Scripted(failed()))
+    attempts = dialling(ScriptedAttempt(failed()), ScriptedAttempt(failed()))
     answer = RetriedAnswer(attempts, RetryPolicy(), High(), clock=lambda: next(times), sleep=sleep)
     with pytest.raises(UpstreamError):
         await answer.receive()
     assert slept == [0.5]
 
 
-async def test_cancelled_while_it_waits_the_failed_attempt_is_closed_already(nursery: trio.Nursery) -> None:
-    attempt = Scripted(failed())
+async def test_failed_attempt_is_closed_before_the_wait(nursery: trio.Nursery) -> None:
+    attempt = ScriptedAttempt(failed())
     answer = RetriedAnswer(dialling(attempt), RetryPolicy(), High())
     nursery.start_soon(answer.receive)
     await wait_all_tasks_blocked()

@@ -65,7 +65,7 @@ def calls_of(found: ToolCallAssembler) -> list[ToolCall]:
         ([(0, "a", "x", "{}"), (0, "b", "", "{}")], [("a", "x", "{}{}")]),
     ],
 )
-def test_the_call_of_a_piece(pieces: list[Piece], calls: list[tuple[str, str, str]]) -> None:
+def test_pieces_are_assigned_to_calls(pieces: list[Piece], calls: list[tuple[str, str, str]]) -> None:
     found = ToolCallAssembler()
     for piece in pieces:
         found.add(*piece)
@@ -73,7 +73,7 @@ def test_the_call_of_a_piece(pieces: list[Piece], calls: list[tuple[str, str, st
     assert calls_of(found) == [ToolCall(*call) for call in calls]
 
 
-def test_more_arguments_are_only_for_a_call_that_began() -> None:
+def test_arguments_need_a_call_that_began() -> None:
     found = ToolCallAssembler()
     found.add(1, "a", "x", "", default="{}")
     assert calls_of(found) == [ToolCall("a", "x", "", whole=False)]  # nobody knows what it would have been
@@ -174,7 +174,7 @@ def test_details_of_usage(told: dict[str, Any], usage: dict[str, int]) -> None:
     assert decoder.finish == Finish("stop", {"input_tokens": 7, "output_tokens": 5, **usage})
 
 
-def test_kept_texts_are_repaired_and_counted() -> None:
+def test_carried_texts_are_repaired_and_counted() -> None:
     half = {"id": "\x00", "function": {"name": "\ud83d", "arguments": "\ud83d"}}
     other = {"index": 0, "function": {"arguments": "\ude00"}}
     body = (
@@ -191,8 +191,8 @@ def test_kept_texts_are_repaired_and_counted() -> None:
     assert decoder.repaired == 4
 
 
-def test_calls_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One without a word takes memory, too."""
+def test_number_of_calls_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call without any text takes memory, too."""
     monkeypatch.setattr(answer_accumulator, "MAX_CALLS", 3)
     body = b"".join(call(index=index) for index in range(4))
     assert "more than 3 tool calls" in failure(body + STOP + DONE).message
@@ -215,8 +215,8 @@ LOST = [
 
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("before", [BEGUN, BEGUN.replace(b'{\\"q\\":\\"a', b"")])
-def test_a_call_of_which_a_piece_was_lost_is_not_whole(before: bytes, lost: bytes) -> None:
-    """What remains may be valid JSON with other arguments, or without any."""
+def test_call_with_a_lost_piece_is_incomplete(before: bytes, lost: bytes) -> None:
+    """The rest may be valid JSON with other arguments, or none."""
     after = call(index=0, function={"arguments": '"}' if before is BEGUN else ""})
     for odd, whole in ((lost, False), (sse_event(b'{"type": "ping"}'), True)):
         _, decoder = decoded(before + odd + after + STOP + DONE)
@@ -226,7 +226,7 @@ def test_a_call_of_which_a_piece_was_lost_is_not_whole(before: bytes, lost: byte
 
 
 @pytest.mark.parametrize("piece", [delta(refusal="12345"), call(index=0, id="12345")])
-def test_what_is_kept_until_the_end_is_bounded(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_kept_until_the_end_are_bounded(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer_accumulator, "MAX_KEPT", 14)
     _, decoder = decoded(piece * 2 + STOP + DONE)
     assert decoder.finish is not None
@@ -242,7 +242,7 @@ def test_what_is_kept_until_the_end_is_bounded(piece: bytes, monkeypatch: pytest
         (call(index=0, function={"name": "x", "arguments": '{"q":"?"}'}).replace(b"?", b"\xff"), False),
     ],
 )
-def test_a_call_that_had_to_be_repaired_is_not_what_the_model_wrote(piece: bytes, whole: bool) -> None:
+def test_repaired_call_is_incomplete(piece: bytes, whole: bool) -> None:
     _, decoder = decoded(piece + STOP + DONE)
     assert decoder.finish is not None
     assert [one.whole for one in decoder.finish.tool_calls] == [whole]
@@ -274,10 +274,10 @@ KINDS = [
 PIECES = st.lists(st.dictionaries(NAME, ANY_JSON, max_size=6) | ANY_JSON, max_size=5)
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings().max_examples * 2)
 @given(PIECES, st.sampled_from(KINDS), st.sampled_from([CHAT_COMPLETIONS, ANTHROPIC_MESSAGES]))
-def test_no_json_value_breaks_a_decoder(pieces: list[Any], kind: str, wire: Any) -> None:
-    """It is counted, or read, or fails the answer in an orderly way; what is kept may enter the log."""
+def test_any_json_value_is_handled(pieces: list[Any], kind: str, wire: Any) -> None:
+    """It is counted, read, or fails the answer with an error; what is kept can be stored in the log."""
     decoder: AnswerDecoder[Any] = AnswerDecoder(wire, Redactor("sk"), collect_carry=True)
     for piece in pieces:
         told = {"type": kind, **piece} if isinstance(piece, dict) else piece
@@ -302,7 +302,7 @@ def test_no_json_value_breaks_a_decoder(pieces: list[Any], kind: str, wire: Any)
         b'{"choices": [{"delta": "\\ud83d"}]}',
     ],
 )
-def test_an_unpaired_surrogate_as_a_key_or_instead_of_an_object_breaks_nothing(data: bytes, wire: Any) -> None:
+def test_unpaired_surrogates_are_handled(data: bytes, wire: Any) -> None:
     """The conversion to a chunk cannot encode it; the message is skipped or read without it."""
     decoder: AnswerDecoder[Any] = AnswerDecoder(wire, Redactor("sk"))
     assert decoder.feed(sse_event(data)) == []
@@ -313,7 +313,7 @@ def test_an_unpaired_surrogate_as_a_key_or_instead_of_an_object_breaks_nothing(d
 @pytest.mark.parametrize(
     "place", ["error", "usage", "extra_content", "reasoning_details", "content_block", "message"]
 )
-def test_deep_nesting_breaks_nothing(place: str, wire: Any) -> None:
+def test_deep_nesting_is_handled(place: str, wire: Any) -> None:
     for depth in (40, 400, 900, 100_000):
         nested = "[" * depth + "]" * depth
         for data in (f'{{"{place}": {nested}}}', f'{{"choices": [{{"delta": {{"{place}": {nested}}}}}]}}'):

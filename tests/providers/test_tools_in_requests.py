@@ -1,4 +1,4 @@
-"""Tools in requests: the exact bodies in both formats, and an agent's two requests against the fake."""
+"""Tools in requests: the exact bodies in both wire formats, and the two requests of an agent."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_messages_with_tool_calls(turns: list[Message], openai: list[Any], messa
     assert json.loads(anthropic.encode_body(asked, 1))["messages"] == [USER, *messages]
 
 
-def test_a_posted_tool_message_is_sent_as_a_users() -> None:
+def test_posted_tool_message_is_sent_as_a_user_message() -> None:
     asked = Prompt("m", (Message("assistant", "a"), result(None, "t"), Message("user", "u")), {})
     assert json.loads(chat_completions.encode_body(asked))["messages"] == [
         {"role": "assistant", "content": "a"},
@@ -137,7 +137,7 @@ def test_a_posted_tool_message_is_sent_as_a_users() -> None:
     ]
 
 
-def test_the_tools_and_the_parameters_beside_them() -> None:
+def test_tools_and_parameters() -> None:
     asked = replace(prompt("m", "u", tool_choice="auto", parallel_tool_calls=False), tools=(WEATHER, NOW))
     assert json.loads(chat_completions.encode_body(asked)) == {
         "model": "m",
@@ -168,26 +168,26 @@ def test_the_tools_and_the_parameters_beside_them() -> None:
     }
 
 
-def test_without_tools_none_are_sent() -> None:
-    """An empty list would be refused (400)."""
+def test_no_tools_are_left_out() -> None:
+    """Providers refuse an empty list with a 400."""
     assert "tools" not in json.loads(chat_completions.encode_body(prompt("m")))
     assert "tools" not in json.loads(anthropic.encode_body(prompt("m"), 1))
 
 
 @pytest.mark.parametrize("tools", [[], [{"type": "function"}], None])
-async def test_tools_are_no_parameter(fake: FakeProvider, provider: str, tools: Any) -> None:
+async def test_tools_as_a_parameter_are_refused(fake: FakeProvider, provider: str, tools: Any) -> None:
     with pytest.raises(BadParameters, match="beside `parameters`") as caught:
         provider_on(fake, provider).check(prompt("m", tools=tools))
     assert caught.value.field == "parameters.tools"
 
 
 @pytest.mark.parametrize("name", ["a", "get_weather-2", "x" * 64])
-def test_names_that_every_provider_takes(name: str) -> None:
+def test_valid_tool_names(name: str) -> None:
     assert re.fullmatch(TOOL_NAME, name)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a.b", "a b", "é", "a\n"])
-def test_names_that_some_provider_refuses(name: str) -> None:
+def test_invalid_tool_names(name: str) -> None:
     assert not re.fullmatch(TOOL_NAME, name)
 
 
@@ -208,9 +208,7 @@ async def test_two_turns_of_an_agent(fake: FakeProvider, provider: str) -> None:
     assert fake.log[0].body["tools"] == fake.log[1].body["tools"]
 
 
-async def test_a_call_without_its_result_is_refused_as_real_providers_do(
-    fake: FakeProvider, provider: str
-) -> None:
+async def test_call_without_its_result_is_refused(fake: FakeProvider, provider: str) -> None:
     asked = prompt("agent")
     asked = replace(asked, messages=(*asked.messages, Message("assistant", "", (CALL_B,))))
     seen = await read_answer(provider_on(fake, provider), asked)

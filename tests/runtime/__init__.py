@@ -1,1 +1,1 @@
-"""Tests of what a process does while it serves, on the in-memory log and under virtual time."""
+"""Tests of server/runtime and of runs as a process drives them, on the in-memory log and in virtual time."""

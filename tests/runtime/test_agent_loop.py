@@ -1,4 +1,4 @@
-"""Turns of a model that calls tools: several of them, over restarts, and how many there may be."""
+"""The agent loop: several turns of a model that calls tools, its limits, and restarts at any moment."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from server.generations import agent_loop as module
 from server.providers import UpstreamError
 from server.workflows import tool
 from tests.generations.fake_agent import FakeAgent, Say
-from tests.generations.owning import fields, the_end
-from tests.generations.wrapped_log import Slow
+from tests.generations.run_owner import fields, the_end
+from tests.generations.unreliable_logs import Slow
 
-from .playing import decide, ended, events, kinds, play, snapshot, started
-from .world import app, of, process, say
+from .run_commands import decide, ended, events, kinds, play, snapshot, started
+from .runtime_process import app, of, process, say
 
 
 @tool(approval="never")
@@ -46,8 +46,8 @@ THREE = (
 )
 
 
-async def test_several_turns(autojump_clock: MockClock) -> None:
-    """Each is told all that was said and done before it."""
+async def test_each_turn_gets_everything_before_it(autojump_clock: MockClock) -> None:
+    """The prompt of each turn holds all earlier text, calls and results."""
     log, agent = MemoryBackend(), FakeAgent(*THREE)
     async with process(log.process(), agent, registry=REGISTRY) as here:
         run = await play(here, model="fake", tools=TOOLS, said="hi", temperature=0)
@@ -65,8 +65,8 @@ async def test_several_turns(autojump_clock: MockClock) -> None:
     assert [call.step for call in found.tool_calls] == ["answer/1", "answer/1", "answer/2"]
 
 
-async def test_a_turns_end_and_its_calls_are_one_append(autojump_clock: MockClock) -> None:
-    """A process that dies cannot leave one without the other: the turn would be paid for twice, or calls lost."""
+async def test_step_end_and_its_calls_are_one_append(autojump_clock: MockClock) -> None:
+    """Were they two appends, a process dying between them would lose the calls, or pay for the turn twice."""
     log, agent = MemoryBackend(), FakeAgent(*THREE)
     async with process(log.process(), agent, registry=REGISTRY) as here:
         run = await play(here, model="fake", tools=TOOLS)
@@ -77,8 +77,8 @@ async def test_a_turns_end_and_its_calls_are_one_append(autojump_clock: MockCloc
 
 
 @pytest.mark.parametrize("moment", [number / 4 + 0.1 for number in range(44)])
-async def test_restarted_at_any_moment(moment: float, autojump_clock: MockClock) -> None:
-    """Every stage takes its time. What it comes to is the same, and no finished turn is asked for again."""
+async def test_restart_at_any_moment_gives_the_same_result(moment: float, autojump_clock: MockClock) -> None:
+    """Whatever stage the process dies in, the result is the same, and no finished turn is requested again."""
     slow = [Say((1.0, *say.steps), say.calls) for say in THREE]
     log, agent = MemoryBackend(), FakeAgent(*slow)
     async with process(log.process(), agent, registry=REGISTRY):
@@ -99,8 +99,8 @@ async def test_restarted_at_any_moment(moment: float, autojump_clock: MockClock)
     assert found.usage == {"input_tokens": 3, "output_tokens": 6}
 
 
-async def test_restarted_while_it_waits(autojump_clock: MockClock) -> None:
-    """In the first turn and in the second; the text is said again, once."""
+async def test_restart_while_a_call_waits_for_approval(autojump_clock: MockClock) -> None:
+    """The process dies in the first and in the second turn; the text already paid for is written again, once."""
     agent = FakeAgent(Say((("one ",),), [("sure", "{}")]), Say((("two ",),), [("sure", "{}")]), Say((("three",),)))
     log = MemoryBackend()
     async with process(log.process()) as other:
@@ -120,8 +120,9 @@ async def test_restarted_while_it_waits(autojump_clock: MockClock) -> None:
     assert (len(agent.asked), found.attempt) == (3, 3)
 
 
-async def test_what_was_said_before_its_turn_counts_and_later_words_do_not(autojump_clock: MockClock) -> None:
-    """The prompt of a turn is that of the request and of the turns before it."""
+async def test_prompt_ignores_messages_posted_after_the_request(autojump_clock: MockClock) -> None:
+    """The prompt of a turn holds the conversation up to the request and the earlier turns, and
+    no later message."""
     agent = FakeAgent(Say((("one ",),), [("sure", "{}")]), Say((("two",),)))
     log = MemoryBackend()
     async with process(log.process(), agent, registry=REGISTRY) as here:
@@ -133,7 +134,7 @@ async def test_what_was_said_before_its_turn_counts_and_later_words_do_not(autoj
     assert [one.content for one in agent.asked[1].messages] == ["hi", "one ", "yes"]
 
 
-async def test_too_many_turns(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_run_fails_after_max_rounds(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ROUNDS", 3)
     log, agent = MemoryBackend(), FakeAgent(Say((("again ",),), [adding(1, 1)]))
     async with process(log.process(), agent, registry=REGISTRY) as here:
@@ -146,8 +147,8 @@ async def test_too_many_turns(autojump_clock: MockClock, monkeypatch: pytest.Mon
     assert found.text == "again again again "
 
 
-async def test_too_many_calls_at_once(autojump_clock: MockClock) -> None:
-    """They are refused before any is proposed; the most are not."""
+async def test_run_fails_above_max_calls_in_one_answer(autojump_clock: MockClock) -> None:
+    """MAX_CALLS calls in one answer run; one more, and none is even proposed."""
     for count, code in ((module.MAX_CALLS, None), (module.MAX_CALLS + 1, "too_many_calls")):
         log, agent = (
             MemoryBackend(),
@@ -160,7 +161,7 @@ async def test_too_many_calls_at_once(autojump_clock: MockClock) -> None:
         assert len(found.tool_calls) == (count if code is None else 0)
 
 
-async def test_an_upstream_that_fails_in_a_later_turn(autojump_clock: MockClock) -> None:
+async def test_upstream_error_in_a_later_turn_keeps_the_text(autojump_clock: MockClock) -> None:
     broken = Say((("two",), UpstreamError("upstream_cut", "cut")))
     log, agent = MemoryBackend(), FakeAgent(THREE[0], broken)
     async with process(log.process(), agent, registry=REGISTRY) as here:
@@ -171,8 +172,8 @@ async def test_an_upstream_that_fails_in_a_later_turn(autojump_clock: MockClock)
     assert found.text == "one two"
 
 
-async def test_a_tools_process_that_is_fenced_off_in_mid_call(autojump_clock: MockClock) -> None:
-    """Two tools at once find out together: the run ends quietly, as any that was overtaken."""
+async def test_run_ends_quietly_when_fenced_during_two_tool_calls(autojump_clock: MockClock) -> None:
+    """Both tool tasks find out at once that another process has taken the run over: no error is logged twice."""
     log = MemoryBackend()
     agent = FakeAgent(Say((("so ",),), [("slow", "{}"), ("slow", "{}")]), Say((("done",),)))
 
@@ -182,20 +183,20 @@ async def test_a_tools_process_that_is_fenced_off_in_mid_call(autojump_clock: Mo
         await trio.sleep(20)
 
     registry = app(slow)
-    async with process(log.process(), agent, registry=registry) as ghost:
-        run = await play(ghost, model="fake", tools=("slow",))
-        await started(ghost, run, text="so ")
-        hear = log.living.pop(ghost.store.owner)
+    async with process(log.process(), agent, registry=registry) as old_process:
+        run = await play(old_process, model="fake", tools=("slow",))
+        await started(old_process, run, text="so ")
+        hear = log.living.pop(old_process.store.owner)
         async with process(log.process(), agent, registry=registry) as here:
             found = await ended(here, run)
-        log.living[ghost.store.owner] = hear
-        assert ghost.supervisor.runs == {}
-        assert ghost.supervisor.metrics.failures.counts["fake", "internal_error"] == 0
+        log.living[old_process.store.owner] = hear
+        assert old_process.supervisor.runs == {}
+        assert old_process.supervisor.metrics.failures.counts["fake", "internal_error"] == 0
     assert (found.status, found.attempt, found.text) == ("completed", 2, "so done")
 
 
-async def test_a_call_that_was_never_wanted_costs_no_look_at_the_clock(autojump_clock: MockClock) -> None:
-    """One answer without calls is one turn, asked for once."""
+async def test_answer_without_calls_is_one_turn(autojump_clock: MockClock) -> None:
+    """An answer without tool calls is one turn, requested from the model once."""
     log, agent = MemoryBackend(), FakeAgent(Say((("hi", " there"),)))
     async with process(log.process(), agent, registry=REGISTRY) as here:
         run = await play(here, model="fake", tools=TOOLS)

@@ -1,5 +1,6 @@
-"""Agents against servers that refuse a second turn which does not bring back what they sent in the first: all the
-way from a file of bytes through the log to the wire again."""
+"""Agents against servers that refuse a second turn which does not carry back what they sent in the first: from the
+bytes of a sample through the log to the wire again.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,18 +14,18 @@ from server.providers import Answer, AnthropicSettings, OpenAISettings, Prompt, 
 from server.providers.anthropic import Anthropic
 from server.providers.openai import OpenAI
 from server.workflows import Tool, tool
-from tests.generations.owning import fields
+from tests.generations.run_owner import fields
 from tests.providers.dialect_samples import NAMES, dialect
 from tests.providers.fake_provider import FakeProvider
 
-from .playing import ended, events, play
-from .world import app, process
+from .run_commands import ended, events, play
+from .runtime_process import app, process
 
 BACK = [name for name in NAMES if "second" in dialect(name).expected]
 
 
-class Named:
-    """An upstream that is asked for one model, whatever the client called it."""
+class FixedModelProvider:
+    """A provider that always requests one model, whatever name the client used."""
 
     def __init__(self, inner: Provider, model: str) -> None:
         self._inner = inner
@@ -62,13 +63,13 @@ TOOLS: tuple[Tool, ...] = (look, now, pay)
 
 def server_of(fake: FakeProvider, name: str) -> Provider:
     if dialect(name).wire == "anthropic":
-        return Named(Anthropic(AnthropicSettings(base_url=fake.root_url)), f"dialect-{name}")
+        return FixedModelProvider(Anthropic(AnthropicSettings(base_url=fake.root_url)), f"dialect-{name}")
     known = str(dialect(name).expected["dialect"])
-    return Named(OpenAI(OpenAISettings(base_url=fake.base_url, dialect=known)), f"dialect-{name}")
+    return FixedModelProvider(OpenAI(OpenAISettings(base_url=fake.base_url, dialect=known)), f"dialect-{name}")
 
 
 @pytest.mark.parametrize("name", BACK)
-async def test_an_agent_has_its_second_turn(name: str, nursery: trio.Nursery) -> None:
+async def test_server_accepts_the_second_turn(name: str, nursery: trio.Nursery) -> None:
     fake = await FakeProvider.listen()
     nursery.start_soon(fake.serve)
     log = MemoryBackend()

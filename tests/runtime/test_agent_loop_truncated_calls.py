@@ -1,4 +1,6 @@
-"""Calls of an answer that was cut, or that are not whole themselves: none runs, and none with other arguments."""
+"""Tool calls of an answer that was cut off, or whose arguments are incomplete: none runs, and none with guessed
+arguments.
+"""
 
 from typing import Any
 
@@ -10,9 +12,9 @@ from server.providers import ArgumentsDelta, Finish, ToolCall
 from server.workflows import Tool, tool
 from tests.generations.fake_agent import USAGE, FakeAgent, Say
 
-from .playing import ended, events, play
-from .tooling import told
-from .world import app, process
+from .run_commands import ended, events, play
+from .runtime_process import app, process
+from .tool_examples import told
 
 RAN: list[Any] = []
 
@@ -59,10 +61,13 @@ def nothing_ran() -> None:
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 @pytest.mark.parametrize("wiping", TOOLS, ids=["bare", "defaulted", "unasked", "unasked_defaulted", "client"])
 @pytest.mark.parametrize("reason", CUT)
-async def test_no_call_of_a_cut_answer_runs(
+async def test_no_call_of_a_truncated_answer_runs(
     reason: str, wiping: Tool | dict[str, str], arguments: str, autojump_clock: MockClock
 ) -> None:
-    """Nobody is asked either, and the generation ends with the reason. Each call has its end in the log."""
+    """No person is asked either.
+
+    The generation ends with the finish reason, and each call has its end in the log.
+    """
     calls = (ToolCall("a", "wipe", '{"folder": "/tmp"}'), ToolCall("b", "wipe", arguments))
     pieces = [ArgumentsDelta(1, "wipe", arguments)] if arguments else []
     agent = FakeAgent(Say([["so "], pieces] if pieces else [["so "]], finish=Finish(reason, USAGE, calls)))
@@ -84,10 +89,10 @@ async def test_no_call_of_a_cut_answer_runs(
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 @pytest.mark.parametrize("wiping", [unasked, unasked_defaulted])
 @pytest.mark.parametrize("reason", ["tool_calls", "stop"])
-async def test_a_call_that_is_not_whole_does_not_run_and_the_model_is_told(
+async def test_incomplete_call_fails_and_the_model_is_told(
     reason: str, wiping: Tool, arguments: str, autojump_clock: MockClock
 ) -> None:
-    """The others of the answer do run: the provider said that it ended well."""
+    """The other calls of the answer run, for the provider said that the answer ended normally."""
     calls = (ToolCall("a", "wipe", '{"folder": "/tmp"}'), ToolCall("b", "wipe", arguments, whole=False))
     agent = FakeAgent(Say(finish=Finish(reason, USAGE, calls)), Say([["done"]]))
     async with process(MemoryBackend().process(), agent, registry=app(wiping)) as here:
@@ -102,10 +107,10 @@ async def test_a_call_that_is_not_whole_does_not_run_and_the_model_is_told(
 
 
 @pytest.mark.parametrize(("wiping", "ran"), [(unasked, []), (unasked_defaulted, ["/"])])
-async def test_no_arguments_of_a_call_that_was_closed_are_an_empty_object(
+async def test_complete_call_without_arguments_gets_an_empty_object(
     wiping: Tool, ran: list[str], autojump_clock: MockClock
 ) -> None:
-    """As models write them of tools that take none. Defaults are the tool's, and shown."""
+    """Models write no arguments for tools that take none; the tool's defaults apply, and are shown."""
     agent = FakeAgent(Say(finish=Finish("tool_calls", USAGE, (ToolCall("a", "wipe", ""),))), Say([["done"]]))
     async with process(MemoryBackend().process(), agent, registry=app(wiping)) as here:
         run = await play(here, model="fake", tools=("wipe",))

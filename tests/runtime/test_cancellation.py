@@ -1,4 +1,4 @@
-"""Cancelling, as a client asks for it: from any process, as often as it likes, and what it is told."""
+"""Cancelling a generation through any process, any number of times, and what the client is told."""
 
 import pytest
 import trio
@@ -12,16 +12,18 @@ from server.ids import new_id
 from server.problem import Problem
 from server.runtime.command_handlers import CANCEL_SECONDS
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
-from tests.generations.owning import the_end
-from tests.generations.wrapped_log import Mute, Slow, events_of
+from tests.generations.run_owner import the_end
+from tests.generations.unreliable_logs import Mute, Slow, events_of
 
-from .world import ask, cancel, key, of, process, start, thought_dead
+from .runtime_process import ask, cancel, key, of, process, start, thought_dead
 
 
 @pytest.mark.parametrize("here", [True, False])
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.5, 2.5])
-async def test_when_it_returns_the_upstream_is_closed(here: bool, at: float, autojump_clock: MockClock) -> None:
-    """Whichever process it is asked of, and whether the upstream is opening, talking or silent."""
+async def test_cancel_returns_after_the_upstream_is_closed(
+    here: bool, at: float, autojump_clock: MockClock
+) -> None:
+    """Whichever process is asked, and whether the upstream is connecting, streaming or silent."""
     log, upstream = MemoryBackend(), FakeUpstream(1.0, ("a",), FOREVER, opening=1.0, closing=0.5)
     async with process(log.process(), upstream) as owner, process(log.process()) as other:
         run = await ask(owner)
@@ -35,8 +37,8 @@ async def test_when_it_returns_the_upstream_is_closed(here: bool, at: float, aut
     the_end(of(log, *run))
 
 
-async def test_it_is_idempotent(autojump_clock: MockClock) -> None:
-    """With the same key, with another, without one, by both processes, one after the other and all at once."""
+async def test_repeated_cancel_is_one_cancellation(autojump_clock: MockClock) -> None:
+    """With the same key, another or none, through both processes, one after the other and all at once."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with process(log.process(), upstream) as here, process(log.process()) as there:
         run = await ask(here)
@@ -56,7 +58,7 @@ async def test_it_is_idempotent(autojump_clock: MockClock) -> None:
     the_end(of(log, *run))
 
 
-async def test_a_key_that_belongs_to_another_body(autojump_clock: MockClock) -> None:
+async def test_cancel_with_a_key_of_another_body_is_refused(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with process(log.process(), upstream) as here:
         run = await ask(here)
@@ -66,7 +68,7 @@ async def test_a_key_that_belongs_to_another_body(autojump_clock: MockClock) -> 
         assert caught.value.code == "key_reused"
 
 
-async def test_what_has_ended_stays_as_it_is(autojump_clock: MockClock) -> None:
+async def test_cancel_changes_nothing_of_an_ended_generation(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(("a",))
     async with process(log.process(), upstream) as here, process(log.process()) as there:
         run = await ask(here)
@@ -78,7 +80,7 @@ async def test_what_has_ended_stays_as_it_is(autojump_clock: MockClock) -> None:
     assert the_end(before).type == "generation.completed"
 
 
-async def test_what_is_not_there(autojump_clock: MockClock) -> None:
+async def test_cancel_of_an_unknown_generation_is_not_found(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process()) as here:
         conversation = await start(here)
@@ -89,8 +91,11 @@ async def test_what_is_not_there(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-async def test_a_slow_goodbye_is_waited_for_and_then_told(lost: bool, autojump_clock: MockClock) -> None:
-    """Closing takes longer than the wait: not closed, says the answer. Of a lost owner nothing is open."""
+async def test_cancel_reports_an_upstream_that_closes_too_slowly(lost: bool, autojump_clock: MockClock) -> None:
+    """Closing takes longer than the wait.
+
+    The answer says that it is not closed. A lost owner holds nothing open.
+    """
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER, closing=2.5 * CANCEL_SECONDS)
     async with process(log.process(), upstream) as owner, process(log.process()) as other:
         run = await ask(owner)
@@ -113,8 +118,8 @@ async def test_a_slow_goodbye_is_waited_for_and_then_told(lost: bool, autojump_c
 
 
 @pytest.mark.parametrize("pause", [number / 4 for number in range(10)])
-async def test_a_run_that_has_not_begun(pause: float, autojump_clock: MockClock) -> None:
-    """Asked of another process, between the commit of the request and its owner's knowing of it, say."""
+async def test_cancel_before_the_run_begins(pause: float, autojump_clock: MockClock) -> None:
+    """Another process is asked, for example between the commit of the request and the owner learning of it."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with process(Slow(log.process(), 2.0), upstream) as owner, process(Mute(log.process())) as other:
         conversation = await start(other)
@@ -135,8 +140,8 @@ async def test_a_run_that_has_not_begun(pause: float, autojump_clock: MockClock)
 
 
 @pytest.mark.parametrize("owner_first", [True, False])
-async def test_a_request_nobody_runs(owner_first: bool, autojump_clock: MockClock) -> None:
-    """Its owner lives and does not know of it: nothing is open, and the owner says so, also unasked."""
+async def test_cancel_of_a_request_that_no_process_runs(owner_first: bool, autojump_clock: MockClock) -> None:
+    """The owner lives but does not know of the request: it answers that nothing is open, asked or not."""
     log = MemoryBackend()
     async with process(log.process()) as owner, process(Mute(log.process())) as other:
         conversation = await start(owner)
@@ -148,8 +153,8 @@ async def test_a_request_nobody_runs(owner_first: bool, autojump_clock: MockCloc
     assert the_end(of(log, conversation, generation)).type == "generation.cancelled"
 
 
-async def test_both_cancel_and_the_hint_is_lost(autojump_clock: MockClock) -> None:
-    """The other process was faster, and the owner learns it only by asking for the same."""
+async def test_cancel_through_two_processes_without_a_notification(autojump_clock: MockClock) -> None:
+    """The other process cancels first, and the owner learns of it only when it is asked to cancel, too."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with process(log.process(), upstream) as owner, process(Mute(log.process())) as other:
         run = await ask(owner)

@@ -1,4 +1,8 @@
-"""Conversations and messages: what is appended, what is refused, and what the same key gives again."""
+"""Commands that start conversations and append messages: what is appended, refused, and answered again for the
+same key.
+"""
+
+from dataclasses import replace
 
 import pytest
 import trio
@@ -9,13 +13,13 @@ from eventstore.memory_backend import MemoryBackend
 from server.conversations.command_types import StartConversation
 from server.ids import new_id
 from server.problem import Problem
-from tests.generations.owning import the_end
-from tests.generations.wrapped_log import events_of
+from tests.generations.run_owner import the_end
+from tests.generations.unreliable_logs import events_of
 
-from .world import ask, key, of, process, refused, say
+from .runtime_process import ask, asking, key, of, process, refused, say
 
 
-async def test_a_conversation_with_its_first_event(autojump_clock: MockClock) -> None:
+async def test_starting_a_conversation_appends_its_first_event(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process()) as here:
         done = await here.commands.start_conversation(StartConversation("Tea", {"a": 1}), None)
@@ -27,8 +31,30 @@ async def test_a_conversation_with_its_first_event(autojump_clock: MockClock) ->
     assert log.streams[done.stream].category == "conversation"
 
 
-async def test_the_same_key_again_is_the_same_answer(autojump_clock: MockClock) -> None:
-    """In the same process and in another one; with another body it is refused."""
+@pytest.mark.parametrize(
+    ("tenant", "category"),
+    [("default", "conversation"), ("acme", "conversation:acme"), ("a-b_c", "conversation:a-b_c")],
+)
+async def test_conversation_is_listed_for_its_tenant_alone(
+    tenant: str, category: str, autojump_clock: MockClock
+) -> None:
+    """Whether started by itself or with a generation."""
+    log = MemoryBackend()
+    async with process(log.process()) as here:
+        started = await here.commands.start_conversation(StartConversation(None, None, tenant), None)
+        own = await here.commands.request_generation(None, replace(asking(), tenant=tenant), None)
+        # The tenant of a conversation that is there stays, whoever asks in it.
+        await here.commands.request_generation(started.stream, replace(asking(), tenant="other"), None)
+        await here.commands.request_generation(None, replace(asking(), tenant=tenant, ephemeral=True), None)
+        for name in (started.stream, own.stream):
+            assert (await here.conversation(name)).tenant == tenant
+            assert log.streams[name].category == category
+        listed = await here.store.list_streams(category, None, 10)
+        assert [row.name for row in listed] == [own.stream, started.stream]
+
+
+async def test_repeated_key_gets_the_same_answer(autojump_clock: MockClock) -> None:
+    """In the same process and in another; with another body the key is refused."""
     log = MemoryBackend()
     async with process(log.process()) as here, process(log.process()) as there:
         first = await here.commands.start_conversation(StartConversation("T", None), key("k"))
@@ -59,7 +85,7 @@ async def test_the_same_key_again_is_the_same_answer(autojump_clock: MockClock) 
 @pytest.mark.parametrize(
     "name", ["conv_01K9ZV3R8QJ4M5N6P7S8T9VWXY", "conv_1", "", "gen_01K9ZV3R8QJ4M5N6P7S8T9VWXY", "conv\0"]
 )
-async def test_nothing_is_appended_to_what_does_not_exist(name: str, autojump_clock: MockClock) -> None:
+async def test_commands_for_an_unknown_conversation_are_not_found(name: str, autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process()) as here:
         for act in (lambda: say(here, name, "hi"), lambda: ask(here, name), lambda: here.conversation(name)):
@@ -80,8 +106,8 @@ async def test_nothing_is_appended_to_what_does_not_exist(name: str, autojump_cl
     assert log.streams == {}
 
 
-async def test_the_title_of_a_conversation_whose_first_event_is_gone(autojump_clock: MockClock) -> None:
-    """It is in the fold, if one is stored or at hand."""
+async def test_title_outlives_the_first_event(autojump_clock: MockClock) -> None:
+    """After a trim, the title comes from the fold that is stored or cached."""
     log = MemoryBackend()
     async with process(log.process()) as here:
         done = await here.commands.start_conversation(StartConversation("Tea", None), None)

@@ -1,4 +1,4 @@
-"""A decision that is sent again, comes in an outage, or past the server: it acts once, or not at all."""
+"""A decision that is sent again, sent during an outage, or written past the server, acts once or not at all."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from eventstore import Append, Appended, StoreUnavailable
 from eventstore.memory_backend import MemoryBackend
 from server.problem import Problem
 from tests.conversations.event_builders import decided
-from tests.generations.wrapped_log import Slow
+from tests.generations.unreliable_logs import Slow
 
-from .playing import calls, decide, ended, kinds, play, snapshot, started
-from .tooling import ORDER, Till, wants
-from .world import app, cancel, key, process, refused
+from .run_commands import calls, decide, ended, kinds, play, snapshot, started
+from .runtime_process import app, cancel, key, process, refused
+from .tool_examples import ORDER, RefundTool, wants
 
 
 @pytest.mark.parametrize("delay", [number / 8 for number in range(20)])
-async def test_a_decision_sent_twice_acts_once(delay: float, autojump_clock: MockClock) -> None:
-    """With one key, by two processes, however the two overlap: both are told the same."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till(seconds=0.5)
+async def test_decision_sent_twice_acts_once(delay: float, autojump_clock: MockClock) -> None:
+    """With one key, through two processes, however the two overlap: both clients get the same answer."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool(seconds=0.5)
     every = ("append", "read", "find_key")
     async with (
-        process(Slow(log.process(), 0.5, only=every), agent, registry=app(till.tool)) as here,
+        process(Slow(log.process(), 0.5, only=every), agent, registry=app(refund_tool.tool)) as here,
         process(Slow(log.process(), 0.5, only=every)) as there,
     ):
         run = await play(here, model="fake", tools=("refund",))
@@ -45,14 +45,14 @@ async def test_a_decision_sent_twice_acts_once(delay: float, autojump_clock: Moc
         with pytest.raises(Problem) as caught:
             await decide(there, run, "rejected", call=call.call, key=key("k", b"other"))
         assert refused(caught) == (422, "key_reused")
-    assert till.done == [7]
+    assert refund_tool.done == [7]
     assert kinds(log, run).count("tool.decided") == 1
 
 
-async def test_a_decision_nobody_made_is_not_in_the_way(autojump_clock: MockClock) -> None:
-    """The log is away just then; the same command is sent again, and stands."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till(expires=None)
-    async with process(log.process(), agent, registry=app(till.tool), patience=5.0) as here:
+async def test_decision_lost_in_an_outage_can_be_sent_again(autojump_clock: MockClock) -> None:
+    """The log was unavailable for the first one; the same command sent again succeeds."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool(expires=None)
+    async with process(log.process(), agent, registry=app(refund_tool.tool), patience=5.0) as here:
         run = await play(here, model="fake", tools=("refund",))
         await started(here, run, text="so ", waiting=1)
         (call,) = calls(log, run)
@@ -64,25 +64,28 @@ async def test_a_decision_nobody_made_is_not_in_the_way(autojump_clock: MockCloc
         log.available = True
         await decide(here, run, "approved", call=call.call, key=key("k"))
         await ended(here, run)
-    assert till.done == [7]
+    assert refund_tool.done == [7]
 
 
-async def test_a_forged_decision_runs_nothing(autojump_clock: MockClock) -> None:
-    """Somebody writes past the server, of arguments that were not proposed: the run ends there."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till()
-    async with process(log.process(), agent, registry=app(till.tool)) as here:
+async def test_forged_decision_ends_the_run_without_the_tool(autojump_clock: MockClock) -> None:
+    """Somebody writes a decision past the server, with arguments that were not proposed."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool()
+    async with process(log.process(), agent, registry=app(refund_tool.tool)) as here:
         run = await play(here, model="fake", tools=("refund",))
         await started(here, run, text="so ", waiting=1)
         (call,) = calls(log, run)
         forged = decided(run[1], call.call, seen={"order": 8})
         await here.store.append(Append(run[0], (forged,), during=run[1]))
         await trio.sleep(10)
-    assert till.done == []
+    assert refund_tool.done == []
 
 
-async def test_a_cancelled_run_runs_nothing(autojump_clock: MockClock) -> None:
-    log, agent, till = MemoryBackend(), wants(ORDER), Till()
-    async with process(log.process(), agent, registry=app(till.tool)) as here, process(log.process()) as there:
+async def test_tool_of_a_cancelled_run_never_runs(autojump_clock: MockClock) -> None:
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool()
+    async with (
+        process(log.process(), agent, registry=app(refund_tool.tool)) as here,
+        process(log.process()) as there,
+    ):
         run = await play(here, model="fake", tools=("refund",))
         await started(here, run, text="so ", waiting=1)
         (call,) = calls(log, run)
@@ -92,4 +95,4 @@ async def test_a_cancelled_run_runs_nothing(autojump_clock: MockClock) -> None:
         assert refused(caught) == (409, "generation_ended")
         await trio.sleep(10)
         assert here.supervisor.runs == {}
-    assert till.done == []
+    assert refund_tool.done == []

@@ -1,4 +1,6 @@
-"""What people tell a run, as any client does: told to whom, by which key, and what becomes of it meanwhile."""
+"""Commands to a running generation: steering, decisions and client results, through any process and as the run
+ends.
+"""
 
 from collections.abc import Sequence
 
@@ -16,14 +18,14 @@ from server.problem import Problem
 from server.runtime.conversation_service import ConversationService
 from server.workflows import Workflow, tool
 from tests.generations.fake_agent import FakeAgent, Say
-from tests.generations.owning import fields
-from tests.generations.wrapped_log import Forgetful, Slow, Wrapped
+from tests.generations.run_owner import fields
+from tests.generations.unreliable_logs import Forgetful, Slow, Wrapped
 
-from .playing import calls, decide, ended, events, finish, kinds, play, started, steer
-from .world import app, cancel, key, process, refused
+from .run_commands import calls, decide, ended, events, finish, kinds, play, started, steer
+from .runtime_process import app, cancel, key, process, refused
 
 
-class Dials(BaseModel):
+class SteeringParameters(BaseModel):
     strictness: int = Field(5, ge=0, le=10)
 
 
@@ -35,11 +37,11 @@ async def _grade(run: Run) -> int:
     return value
 
 
-GRADE = app(Workflow("w", _grade, steering=Dials))
+GRADE = app(Workflow("w", _grade, steering=SteeringParameters))
 
 
-async def test_steering_from_anywhere(autojump_clock: MockClock) -> None:
-    """Also by a process that has the workflow and does not run it; each at its position, in one order."""
+async def test_steering_through_any_process_has_one_order(autojump_clock: MockClock) -> None:
+    """Also through a process that has loaded the workflow and does not run it; each change has its position."""
     log = MemoryBackend()
     async with process(log.process(), registry=GRADE) as here, process(log.process(), registry=GRADE) as there:
         run = await play(here)
@@ -51,7 +53,7 @@ async def test_steering_from_anywhere(autojump_clock: MockClock) -> None:
     assert (found.result, found.steering) == (7, {"strictness": 7})
 
 
-async def test_steering_that_is_refused(autojump_clock: MockClock) -> None:
+async def test_invalid_steering_is_refused(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), registry=GRADE) as here, process(log.process()) as bare:
         run = await play(here)
@@ -77,7 +79,7 @@ async def test_steering_that_is_refused(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("delay", [number / 8 for number in range(16)])
-async def test_one_key_is_one_change(delay: float, autojump_clock: MockClock) -> None:
+async def test_steering_with_one_key_acts_once(delay: float, autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     every = ("append", "read", "find_key")
     async with (
@@ -104,7 +106,7 @@ async def test_one_key_is_one_change(delay: float, autojump_clock: MockClock) ->
     assert len(events(log, run, "steering.changed")) == 1
 
 
-async def test_a_command_whose_answer_is_lost_acts_once(autojump_clock: MockClock) -> None:
+async def test_command_with_a_lost_answer_acts_once(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     view = Forgetful(log.process())
     async with process(log.process(), registry=GRADE) as here, process(view, registry=GRADE) as there:
@@ -115,14 +117,14 @@ async def test_a_command_whose_answer_is_lost_acts_once(autojump_clock: MockCloc
     assert len(events(log, run, "steering.changed")) == 2
 
 
-async def test_a_run_that_ends_while_it_is_steered(autojump_clock: MockClock) -> None:
-    """At any moment around its end: taken before it, or refused; never behind it."""
+async def test_steering_never_lands_after_the_end_of_the_run(autojump_clock: MockClock) -> None:
+    """Sent at any moment around the end: the change is accepted before it, or refused."""
 
     async def short(run: Run) -> None:
         await trio.sleep(2)
 
     for moment in range(16):
-        log, registry = MemoryBackend(), app(Workflow("w", short, steering=Dials))
+        log, registry = MemoryBackend(), app(Workflow("w", short, steering=SteeringParameters))
         async with (
             process(Slow(log.process(), 1.0), registry=registry) as here,
             process(Slow(log.process(), 1.0, only=("append", "read")), registry=registry) as there,
@@ -141,7 +143,7 @@ async def test_a_run_that_ends_while_it_is_steered(autojump_clock: MockClock) ->
         assert len(events(log, run, "steering.changed")) == (not code)
 
 
-async def test_only_what_waits_for_a_client_is_finished_by_one(autojump_clock: MockClock) -> None:
+async def test_client_can_only_finish_its_own_calls(autojump_clock: MockClock) -> None:
     @tool(approval="never")
     async def slow() -> None:
         """Takes its time."""
@@ -159,8 +161,8 @@ async def test_only_what_waits_for_a_client_is_finished_by_one(autojump_clock: M
     assert fields(events(log, run, "tool.finished")[0]) == {"call": calls(log, run)[0].call, "result": None}
 
 
-async def test_new_arguments_of_a_question_are_the_persons_own(autojump_clock: MockClock) -> None:
-    """Though a tool has the name of the question: no schema stands over what people say."""
+async def test_modified_arguments_of_a_question_have_no_schema(autojump_clock: MockClock) -> None:
+    """Not even where a tool has the same name as the workflow's question."""
 
     @tool
     async def refund(order: int) -> None:
@@ -177,8 +179,8 @@ async def test_new_arguments_of_a_question_are_the_persons_own(autojump_clock: M
         assert (await ended(here, run)).result == {"note": ["anything"]}
 
 
-async def test_a_decision_is_heard_by_whoever_drives_the_run(autojump_clock: MockClock) -> None:
-    """Two people, two processes, many questions at once: each hears its own answer."""
+async def test_each_question_gets_its_own_decision(autojump_clock: MockClock) -> None:
+    """Two people decide through two processes on many questions at once."""
 
     async def work(run: Run) -> dict[str, str]:
         answers: dict[str, str] = {}
@@ -207,8 +209,8 @@ async def test_a_decision_is_heard_by_whoever_drives_the_run(autojump_clock: Moc
     assert found.result == {f"{n}": "approved" if n % 3 else "rejected" for n in range(20)}
 
 
-class Contrary(Wrapped):
-    """A log that takes nothing that is told to a run: somebody else was always faster, and cannot be seen."""
+class AlwaysConflicting(Wrapped):
+    """A log that refuses every append to a run with a conflict, as if another writer were always first."""
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Outcome | StoreError]:
         if any(append.during is not None for append in batch):
@@ -216,11 +218,11 @@ class Contrary(Wrapped):
         return await super().append(batch)
 
 
-async def test_what_never_gets_through_is_given_up(autojump_clock: MockClock) -> None:
+async def test_command_gives_up_after_endless_conflicts(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with (
         process(log.process(), registry=GRADE) as here,
-        process(Contrary(log.process()), registry=GRADE) as odd,
+        process(AlwaysConflicting(log.process()), registry=GRADE) as odd,
     ):
         run = await play(here)
         with pytest.raises(Problem) as caught:

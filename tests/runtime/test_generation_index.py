@@ -1,4 +1,6 @@
-"""Where a generation stands, and whether it has ended: right at every position, and mostly without a fold."""
+"""The index of generations: where each one stands and whether it has ended, right at every position and mostly
+without a fold.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -11,22 +13,22 @@ from eventstore import Append, EventStore, Key, Place, StoreUnavailable, Writer
 from eventstore.backend import Backend
 from eventstore.memory_backend import MemoryBackend
 from server import event_types
-from server.conversations import key_scopes
+from server.conversations import idempotency_keys
 from server.event_types import TERMINAL
 from server.ids import new_id
 from server.problem import Problem
 from server.runtime.generation_index import GenerationIndex
 from tests.conversations.event_builders import cancelled, completed, requested, said, started
-from tests.generations.wrapped_log import Wrapped, events_of
+from tests.generations.unreliable_logs import Wrapped, events_of
 
-from .world import ask, process
+from .runtime_process import ask, process
 
 T = TypeVar("T")
 CONVERSATION, FIRST, SECOND = new_id("conv"), new_id("gen"), new_id("gen")
 
 
-class Counting(Wrapped):
-    """Notes which calls were made for readers."""
+class CountingBackend(Wrapped):
+    """Counts the calls that were made for readers."""
 
     def __init__(self, inside: Backend) -> None:
         super().__init__(inside)
@@ -38,12 +40,12 @@ class Counting(Wrapped):
         return await super().around(name, call)
 
 
-async def tell(log: MemoryBackend, *, by_whom: str = "itself") -> None:
-    """Two answers one after the other, and a message behind each; then a third that has not ended."""
+async def append_three_generations(log: MemoryBackend, *, by_whom: str = "itself") -> None:
+    """Appends two answers with a message after each, and a third that has not ended."""
     async with EventStore(log.process()).open() as store:
         await store.append(Append(CONVERSATION, (event_types.conversation_started(None, None), said("m1", "hi"))))
         for name, end in ((FIRST, completed(FIRST)), (SECOND, cancelled(SECOND))):
-            claim = (Key(key_scopes.GENERATION, name),)
+            claim = (Key(idempotency_keys.GENERATION, name),)
             await store.append(Append(CONVERSATION, (requested(name),), writer=Writer(name, 1, 1), keys=claim))
             told = (started(name), *(event_types.token(name, text) for text in "abc"))
             await store.append(Append(CONVERSATION, told, writer=Writer(name, 1, 2)))
@@ -54,8 +56,8 @@ async def tell(log: MemoryBackend, *, by_whom: str = "itself") -> None:
             await store.append(Append(CONVERSATION, (said("m2", "and?"), said("m3", "hm"))))
 
 
-def truth(log: MemoryBackend, generation: str, position: int) -> bool:
-    """Whether its end stands there or before, as the log has it."""
+def has_ended(log: MemoryBackend, generation: str, position: int) -> bool:
+    """Whether the log has the end of the generation at or before the position."""
     return any(
         event.tag == generation and event.type in TERMINAL and event.position <= position
         for event in events_of(log, CONVERSATION)
@@ -64,9 +66,9 @@ def truth(log: MemoryBackend, generation: str, position: int) -> bool:
 
 @pytest.mark.parametrize("by_whom", ["itself", "somebody else"])
 @pytest.mark.parametrize("warm", ["cold", "warm", "known end"])
-async def test_whether_it_has_ended_at_every_position(autojump_clock: MockClock, warm: str, by_whom: str) -> None:
+async def test_ended_is_right_at_every_position(autojump_clock: MockClock, warm: str, by_whom: str) -> None:
     log = MemoryBackend()
-    await tell(log, by_whom=by_whom)
+    await append_three_generations(log, by_whom=by_whom)
     head = log.streams[CONVERSATION].head
     for position in range(1, head + 1):
         async with process(log.process()) as here:
@@ -75,16 +77,19 @@ async def test_whether_it_has_ended_at_every_position(autojump_clock: MockClock,
                     await here.look(name)
                 if warm == "known end":
                     assert here.ended_at(name) is not None
-                assert await here.ended_by(name, position) == truth(log, name, position)
+                assert await here.ended_by(name, position) == has_ended(log, name, position)
                 end = here.ended_at(name)
-                assert end is None or (truth(log, name, end) and not truth(log, name, end - 1))
+                assert end is None or (has_ended(log, name, end) and not has_ended(log, name, end - 1))
 
 
-async def test_a_reader_who_comes_back_costs_no_fold(autojump_clock: MockClock) -> None:
-    """At its own events, the terminal one among them, one look at that event tells; an open one's writer tells."""
+async def test_resuming_reader_needs_no_fold(autojump_clock: MockClock) -> None:
+    """At the generation's own events, the terminal one included, one look at that event tells.
+
+    For an open one its writer tells.
+    """
     log = MemoryBackend()
-    await tell(log)
-    view = Counting(log.process())
+    await append_three_generations(log)
+    view = CountingBackend(log.process())
     async with process(view) as here:
         for event in events_of(log, CONVERSATION):
             if event.tag == FIRST:
@@ -98,25 +103,25 @@ async def test_a_reader_who_comes_back_costs_no_fold(autojump_clock: MockClock) 
         assert view.calls == []
 
 
-async def test_a_running_one_is_asked_of_its_writer(autojump_clock: MockClock) -> None:
+async def test_running_generation_is_found_by_its_writer(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    await tell(log)
+    await append_three_generations(log)
     third = new_id("gen")
     async with EventStore(log.process()).open() as store:
-        claim = (Key(key_scopes.GENERATION, third),)
+        claim = (Key(idempotency_keys.GENERATION, third),)
         await store.append(Append(CONVERSATION, (requested(third),), writer=Writer(third, 1, 1), keys=claim))
         await store.append(Append(CONVERSATION, (started(third),), writer=Writer(third, 1, 2)))
         await store.append(Append(CONVERSATION, (said("m4", "a person's"),)))
-        view = Counting(log.process())
+        view = CountingBackend(log.process())
         async with process(view) as here:
             assert not await here.ended_by(third, log.streams[CONVERSATION].head)
             assert view.calls == ["find_key", "read", "writer"]
 
 
-async def test_many_ask_at_once_and_it_is_looked_up_once(autojump_clock: MockClock) -> None:
+async def test_concurrent_lookups_share_one_query(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    await tell(log)
-    view = Counting(log.process())
+    await append_three_generations(log)
+    view = CountingBackend(log.process())
     found: list[Place] = []
     async with process(view) as here:
 
@@ -130,9 +135,9 @@ async def test_many_ask_at_once_and_it_is_looked_up_once(autojump_clock: MockClo
     assert found == [Place(CONVERSATION, 3, 3, found[0].digest)] * 500
 
 
-async def test_an_unknown_one_is_asked_for_by_each(autojump_clock: MockClock) -> None:
-    """It may have come since: "unknown" is never said of a look that was made before the asking."""
-    view = Counting(MemoryBackend().process())
+async def test_unknown_generation_is_looked_up_every_time(autojump_clock: MockClock) -> None:
+    """It may have begun since: "unknown" is never the answer of a lookup made before the question."""
+    view = CountingBackend(MemoryBackend().process())
     async with process(view) as here:
         for _ in range(3):
             with pytest.raises(Problem, match="generation"):
@@ -141,7 +146,7 @@ async def test_an_unknown_one_is_asked_for_by_each(autojump_clock: MockClock) ->
         assert len(here.generations) == 0
 
 
-async def test_those_used_last_are_remembered(autojump_clock: MockClock) -> None:
+async def test_index_keeps_the_most_recently_used(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process()) as here:
         runs = [(await ask(here))[1] for _ in range(4)]
@@ -164,8 +169,8 @@ async def test_those_used_last_are_remembered(autojump_clock: MockClock) -> None
             await places.find(runs[1])
 
 
-async def test_an_outage_is_waited_out_once_by_all_together(autojump_clock: MockClock) -> None:
-    """Not by one after the other, each for as long as its patience."""
+async def test_concurrent_lookups_wait_out_an_outage_together(autojump_clock: MockClock) -> None:
+    """Not one after the other, each for its full time limit."""
     log = MemoryBackend()
     async with process(log.process(), patience=10) as here:
         conversation, generation = await ask(here)

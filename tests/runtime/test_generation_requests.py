@@ -1,4 +1,4 @@
-"""Requests for answers, one at a time and several at once: which one runs, and what the others are told."""
+"""Requests for answers, one at a time and several at once: which one runs, and what the other clients are told."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,13 @@ from server.problem import Problem
 from server.providers import Message
 from server.runtime.conversation_service import ConversationService
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
-from tests.generations.owning import the_end
-from tests.generations.wrapped_log import Slow, Wrapped, events_of
+from tests.generations.run_owner import the_end
+from tests.generations.unreliable_logs import Slow, Wrapped, events_of
 
-from .world import ask, asking, folded, key, of, process, refused, say, start
+from .runtime_process import ask, asking, folded, key, of, process, refused, say, start
 
 
-async def test_a_request_in_a_conversation_of_its_own(autojump_clock: MockClock) -> None:
+async def test_request_starts_its_own_conversation(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(("a", "b"))
     async with process(log.process(), upstream) as here:
         command = asking("hi", "there", temperature=0)
@@ -39,10 +39,10 @@ async def test_a_request_in_a_conversation_of_its_own(autojump_clock: MockClock)
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("latency", [0.0, 0.1])
-async def test_many_requests_at_once_are_one_run(
+async def test_one_of_many_concurrent_requests_runs(
     processes: int, latency: float, autojump_clock: MockClock
 ) -> None:
-    """The others are told that one runs; which one it is, they may hear from the log."""
+    """The other clients are told that a generation is running; its id they may learn from the log."""
     log, upstream = MemoryBackend(), FakeUpstream(10.0, ("a",))
     every = ("append", "read", "find_key")
     async with (
@@ -71,8 +71,8 @@ async def test_many_requests_at_once_are_one_run(
 
 
 @pytest.mark.parametrize("delay", [number / 10 for number in range(16)])
-async def test_one_key_sent_twice_at_once_is_one_answer(delay: float, autojump_clock: MockClock) -> None:
-    """However the two overlap: neither hears that "one" is running, for that one is its own."""
+async def test_concurrent_requests_with_one_key_get_one_answer(delay: float, autojump_clock: MockClock) -> None:
+    """However the two overlap: neither is told that "a generation is running", for that one is its own."""
     log, upstream = MemoryBackend(), FakeUpstream(10.0, ("a",))
     every = ("append", "read", "find_key")
     async with (
@@ -94,8 +94,8 @@ async def test_one_key_sent_twice_at_once_is_one_answer(delay: float, autojump_c
     assert upstream.opened == 1
 
 
-async def test_what_was_said_while_it_was_decided_is_in_the_prompt(autojump_clock: MockClock) -> None:
-    """The prompt is the conversation as it stands before the request, not as it was first looked at."""
+async def test_prompt_holds_a_message_posted_during_the_request(autojump_clock: MockClock) -> None:
+    """The prompt is the conversation just before the request event, not as the handler first read it."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",))
     async with (
         process(Slow(log.process(), 1.0), upstream) as here,
@@ -116,8 +116,8 @@ async def test_what_was_said_while_it_was_decided_is_in_the_prompt(autojump_cloc
     ]
 
 
-class Crowded(Wrapped):
-    """Somebody always speaks just before a request arrives."""
+class CrowdedBackend(Wrapped):
+    """A log in which a message always arrives just before the request."""
 
     def __init__(self, log: MemoryBackend) -> None:
         super().__init__(log.process())
@@ -132,10 +132,10 @@ class Crowded(Wrapped):
         return await super().append(batch)
 
 
-async def test_a_conversation_that_never_stands_still(autojump_clock: MockClock) -> None:
-    """The request is given up, and may be sent again."""
+async def test_request_gives_up_when_messages_always_come_first(autojump_clock: MockClock) -> None:
+    """The client may send the request again."""
     log = MemoryBackend()
-    view = Crowded(log)
+    view = CrowdedBackend(log)
     async with process(view) as here:
         conversation = await start(here)
         view.crowd = True
@@ -155,10 +155,10 @@ async def test_a_conversation_that_never_stands_still(autojump_clock: MockClock)
         ("demo", {"tokens": 0}, "invalid_parameters", "parameters.tokens"),
     ],
 )
-async def test_a_request_that_no_upstream_takes(
+async def test_request_for_an_unknown_model_or_parameter_appends_nothing(
     model: str, parameters: dict[str, int], code: str, field: str | None, autojump_clock: MockClock
 ) -> None:
-    """Nothing is appended, not even the conversation."""
+    """Not even the conversation is started."""
     log = MemoryBackend()
     async with process(log.process()) as here:
         with pytest.raises(Problem) as caught:
@@ -168,8 +168,8 @@ async def test_a_request_that_no_upstream_takes(
     assert log.streams == {}
 
 
-async def test_while_it_drains_nothing_new_is_begun(autojump_clock: MockClock) -> None:
-    """What was begun is answered as before, and messages and cancellations go on."""
+async def test_draining_server_refuses_new_requests(autojump_clock: MockClock) -> None:
+    """Repeats of earlier requests, messages and cancellations are answered as before."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with process(log.process(), upstream) as here:
         conversation, generation = await ask(here, None, key("k"))
@@ -186,7 +186,7 @@ async def test_while_it_drains_nothing_new_is_begun(autojump_clock: MockClock) -
     the_end(of(log, conversation, generation))
 
 
-async def test_a_full_server_says_so(autojump_clock: MockClock) -> None:
+async def test_full_server_refuses_with_overloaded(autojump_clock: MockClock) -> None:
     """And takes more when one has ended."""
     log, upstream = MemoryBackend(), FakeUpstream(10.0, ("a",))
     async with process(log.process(), upstream, max_runs=2) as here:
@@ -204,8 +204,8 @@ async def test_a_full_server_says_so(autojump_clock: MockClock) -> None:
     assert folded(log, first[0]).generations[0].text == "a"
 
 
-async def test_a_full_server_counts_those_on_their_way(autojump_clock: MockClock) -> None:
-    """Ten come at once for three places, while the log is slow to take their requests."""
+async def test_requests_being_appended_count_as_running(autojump_clock: MockClock) -> None:
+    """Ten requests come at once for three places, while the log is slow to append them."""
     log, upstream = MemoryBackend(), FakeUpstream(FOREVER)
     async with process(Slow(log.process(), 1.0), upstream, max_runs=3) as here:
         answers: list[str] = []

@@ -1,7 +1,7 @@
-"""Requests that are cut somewhere between their append and their run: each still comes to an end in the log.
+"""Requests that are cut off between their append and their run: each still comes to an end in the log.
 
-The asker may go at any moment, the log's answer may be lost, the log may be away: whatever was appended either
-runs or is ended, and nothing is said twice.
+The client may disconnect at any moment, the log's answer may be lost, the log may be unavailable. What was
+appended either runs or is ended, and no text is written twice.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from eventstore.memory_backend import MemoryBackend
 from eventstore.model import Slice
 from server.event_types import EventType
 from tests.generations.fake_upstream import FakeUpstream
-from tests.generations.owning import fields, the_end
-from tests.generations.wrapped_log import Forgetful, Slow
+from tests.generations.run_owner import fields, the_end
+from tests.generations.unreliable_logs import Forgetful, Slow
 
-from .cutting import CancelAfter
-from .world import ask, key, of, process, start
+from .runtime_process import ask, key, of, process, start
+from .step_cancellation import CancelAfter
 
 
 @pytest.mark.parametrize("name", [None, "k"])
 @pytest.mark.parametrize("alone", [True, False])
-async def test_the_asker_may_go_at_any_step(name: str | None, alone: bool, autojump_clock: MockClock) -> None:
-    """Whatever was appended by then runs to its end, as if the asker had stayed."""
+async def test_client_may_disconnect_at_any_step(name: str | None, alone: bool, autojump_clock: MockClock) -> None:
+    """What was appended by then runs to its end, as if the client had stayed."""
     ends: list[int] = []
     steps, answered = 0, False
     while not answered:
@@ -60,10 +60,10 @@ async def test_the_asker_may_go_at_any_step(name: str | None, alone: bool, autoj
 @pytest.mark.parametrize("name", [None, "k"])
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_request_whose_answer_is_lost_runs_once(
+async def test_request_with_a_lost_append_answer_runs_once(
     name: str | None, alone: bool, times: int, autojump_clock: MockClock
 ) -> None:
-    """It is sent again, and found to be there: that it was repeated does not mean that somebody else runs it."""
+    """The server appends again and finds the request there: that does not mean that another process runs it."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",))
     view = Forgetful(log.process())
     async with process(view, upstream) as here:
@@ -76,8 +76,8 @@ async def test_a_request_whose_answer_is_lost_runs_once(
     assert len(log.streams) == 1
 
 
-class Halved(Forgetful):
-    """Forgetful, and once it has forgotten something it cannot be read either."""
+class ForgetfulThenUnreadable(Forgetful):
+    """A Forgetful log that cannot be read any more after it lost an answer."""
 
     async def read(self, queries: Sequence[ReadQuery]) -> Sequence[Slice | StoreError | None]:
         if self.forgot:
@@ -85,10 +85,10 @@ class Halved(Forgetful):
         return await super().read(queries)
 
 
-async def test_a_request_that_may_be_ours_and_may_not_is_not_run(autojump_clock: MockClock) -> None:
-    """Sent twice, it stands, by whom cannot be read: rather none than two. The sweep ends it."""
+async def test_request_of_unknown_author_is_not_run(autojump_clock: MockClock) -> None:
+    """Appended twice, and unreadable since: the server rather runs none than two. Orphan recovery ends it."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",))
-    view = Halved(log.process())
+    view = ForgetfulThenUnreadable(log.process())
     async with process(view, upstream, patience=3.0) as here:
         conversation = await start(here)
         view.losing = 1
@@ -101,8 +101,8 @@ async def test_a_request_that_may_be_ours_and_may_not_is_not_run(autojump_clock:
     assert fields(the_end(of(log, conversation, generation.id)))["error"]["code"] == "store_unavailable"
 
 
-async def test_a_request_whose_answer_takes_long_is_not_given_up(autojump_clock: MockClock) -> None:
-    """It stands in the log for five looks of the sweep before its process knows that it does."""
+async def test_slow_append_is_not_taken_for_an_orphan(autojump_clock: MockClock) -> None:
+    """The request stands in the log for five recovery rounds before its process learns that it does."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",))
     async with process(Slow(log.process(), 10.0), upstream) as here:
         run = await ask(here)
@@ -111,8 +111,8 @@ async def test_a_request_whose_answer_takes_long_is_not_given_up(autojump_clock:
     assert the_end(of(log, *run)).type == EventType.GENERATION_COMPLETED
 
 
-async def test_a_request_that_nobody_could_answer_is_ended(autojump_clock: MockClock) -> None:
-    """Every answer is lost until the asker gives up: the request stands, unstarted, and is swept up."""
+async def test_request_that_never_started_is_ended_by_recovery(autojump_clock: MockClock) -> None:
+    """Every answer is lost until the client gives up: the request stands in the log, unstarted."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",))
     view = Forgetful(log.process())
     async with process(view, upstream, patience=3.0) as here:

@@ -1,4 +1,6 @@
-"""What may be asked for: workflows, inputs and tools that are there; else nothing is appended, and why is said."""
+"""Requests for workflows, inputs and tools that do not exist or do not fit: nothing is appended, and the answer
+says why.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +14,9 @@ from server.generations.run_context import Run
 from server.problem import Problem
 from server.workflows import Workflow, tool
 
-from .playing import cause, ended, kinds, play, snapshot, started
-from .tooling import SHIP
-from .world import app, process, refused
+from .run_commands import cause, ended, kinds, play, snapshot, started
+from .runtime_process import app, process, refused
+from .tool_examples import SHIP
 
 
 class Essay(BaseModel):
@@ -51,7 +53,7 @@ TWICE = (SHIP, {**SHIP, "description": "Another one."})
         ),
     ],
 )
-async def test_what_is_refused(
+async def test_refused_request_appends_nothing(
     asked: dict[str, Any], code: str, extra: Mapping[str, Any], autojump_clock: MockClock
 ) -> None:
     log = MemoryBackend()
@@ -64,7 +66,7 @@ async def test_what_is_refused(
     assert log.streams == {}
 
 
-async def test_the_fields_of_an_input_that_does_not_fit_are_named(autojump_clock: MockClock) -> None:
+async def test_invalid_input_names_its_fields(autojump_clock: MockClock) -> None:
     async with process(MemoryBackend().process(), registry=REGISTRY) as here:
         with pytest.raises(Problem, match=r"input\.text") as caught:
             await play(here, input={"text": 3})
@@ -82,15 +84,15 @@ async def test_the_fields_of_an_input_that_does_not_fit_are_named(autojump_clock
         ({"model": "fake", "tools": ("refund",), "on_crash": "fail"}, "fail"),
     ],
 )
-async def test_what_becomes_of_it_after_a_crash(
+async def test_on_crash_default_and_choice(
     asked: dict[str, Any], on_crash: str, autojump_clock: MockClock
 ) -> None:
     async with process(MemoryBackend().process(), registry=REGISTRY) as here:
         assert (await snapshot(here, await play(here, **asked))).on_crash == on_crash
 
 
-async def test_an_input_that_a_newer_workflow_does_not_take(autojump_clock: MockClock) -> None:
-    """The app was changed between two attempts: the run fails, and says so."""
+async def test_run_fails_when_a_newer_workflow_refuses_its_input(autojump_clock: MockClock) -> None:
+    """The app was changed between two attempts."""
     log, newer = MemoryBackend(), app(Workflow("w", _grade, input=int))
     async with process(log.process(), registry=newer) as here:
         async with process(log.process(), registry=REGISTRY) as lost:
@@ -102,7 +104,7 @@ async def test_an_input_that_a_newer_workflow_does_not_take(autojump_clock: Mock
     assert kinds(log, run)[-2:] == ["generation.started", "generation.failed"]
 
 
-async def test_two_tools_of_one_name_in_one_answer(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
+async def test_two_tools_of_one_name_fail_the_run(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
     @tool(name="refund")
     async def other() -> None:
         """Another one."""

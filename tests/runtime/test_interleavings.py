@@ -1,14 +1,17 @@
-"""Two hundred interleavings of everything that can end a run: each ends once, and nothing of it comes after.
+"""Random interleavings of everything that can end a run: each run ends once, and nothing of it comes after
+its end.
 
-Two processes share a log whose calls take random times, there and back, and now and then lose the way: so
-commits are known late, hints overtake commits, appends are sent twice. Meanwhile people speak and cancel on both
-sides, the owner is thought dead, or told to stop, and its runner goes on late. Seeded, in virtual time.
+Two processes share a log whose calls take random times there and back, and sometimes lose the answer. So commits
+are known late, notifications overtake commits, and appends are sent twice. Meanwhile clients post and cancel
+through both processes, and the owner is taken for dead or told to stop while its runner goes on late. Every run is
+seeded and in virtual time.
 """
 
 import random
 from collections import Counter
 
 import msgspec
+import pytest
 import trio
 from trio._core import _run
 from trio.testing import MockClock
@@ -18,18 +21,17 @@ from server.providers import UpstreamError
 from server.runtime.conversation_service import ConversationService
 from server.runtime.orphan_recovery import SUSPECT_SECONDS
 from tests.generations.fake_upstream import FakeUpstream, Step
-from tests.generations.owning import the_end
-from tests.generations.wrapped_log import Jittery, events_of
+from tests.generations.run_owner import the_end
+from tests.generations.unreliable_logs import Jittery, events_of
 
-from .world import ask, cancel, folded, of, process, say, thought_dead
+from .runtime_process import ask, cancel, folded, of, process, say, thought_dead
 
-SEEDS = 200
 SETTLED_SECONDS = 30.0
 """Longer than the sweep, a cancellation and a few lost calls take together."""
 
 
-class World:
-    """One interleaving. `texts` is what the upstream says, were it let."""
+class Interleaving:
+    """One interleaving. `texts` is what the upstream would say undisturbed."""
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
@@ -105,13 +107,14 @@ class World:
         return found.error["code"] if found.error else found.status.value
 
 
-def test_every_interleaving_ends_once() -> None:
+@pytest.mark.parametrize("seeds", [60, pytest.param(1_000, marks=pytest.mark.soak)])
+def test_every_run_ends_exactly_once(seeds: int) -> None:
     ways: Counter[str] = Counter()
-    for seed in range(SEEDS):
-        world = World(seed)
+    for seed in range(seeds):
+        interleaving = Interleaving(seed)
         _run._r.seed(seed)  # trio's order among those that may run; pytest-trio steers it so for Hypothesis
         try:
-            ways[world.judge(trio.run(world.play, clock=MockClock(autojump_threshold=0)))] += 1
+            ways[interleaving.judge(trio.run(interleaving.play, clock=MockClock(autojump_threshold=0)))] += 1
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise

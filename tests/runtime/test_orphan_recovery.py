@@ -1,4 +1,5 @@
-"""The sweep: runs nobody drives are ended, after a while and not before; all others are left alone."""
+"""Orphan recovery ends runs that no process drives, after a while and not before, and leaves
+all other runs alone."""
 
 import json
 
@@ -14,14 +15,14 @@ from server.runtime.conversation_service import ConversationService
 from server.runtime.orphan_recovery import LOOK_SECONDS, OWN_SECONDS, SUSPECT_SECONDS
 from server.runtime.retention import EXPIRY_SECONDS
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
-from tests.generations.owning import the_end
-from tests.generations.wrapped_log import Slow
+from tests.generations.run_owner import the_end
+from tests.generations.unreliable_logs import Slow
 
-from .world import ask, of, process, say, start, thought_dead
+from .runtime_process import ask, of, process, say, start, thought_dead
 
 
-def code(log: MemoryBackend, conversation: str, generation: str) -> str:
-    """How a generation failed."""
+def failure_code(log: MemoryBackend, conversation: str, generation: str) -> str:
+    """The error code that a generation failed with."""
     end = the_end(of(log, conversation, generation))
     assert end.type == "generation.failed"
     data = json.loads(end.data)
@@ -29,20 +30,20 @@ def code(log: MemoryBackend, conversation: str, generation: str) -> str:
     return str(data["error"]["code"])
 
 
-def open_runs(log: MemoryBackend) -> int:
-    """How many generations have no end."""
+def count_open_runs(log: MemoryBackend) -> int:
+    """The number of generations without an end."""
     return sum(not row.closed for stream in log.streams.values() for row in stream.writers.values())
 
 
-async def forget(runtime: ConversationService, generation: str) -> str:
-    """A request whose commit never became known: it stands in the log, and nobody starts it."""
+async def append_unknown_request(runtime: ConversationService, generation: str) -> str:
+    """Appends a request that its process does not learn of, so nobody starts it."""
     conversation = await start(runtime)
     asked = event_types.generation_requested(generation, model="fake", parameters={}, by="anonymous")
     await runtime.store.append(Append(conversation, (asked,), writer=Writer(generation, FIRST_EPOCH, 1)))
     return conversation
 
 
-async def test_a_lost_owners_run_is_ended_after_a_while(autojump_clock: MockClock) -> None:
+async def test_run_of_a_dead_process_is_ended(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with process(log.process()):
         await trio.sleep(LOOK_SECONDS / 2)
@@ -51,37 +52,40 @@ async def test_a_lost_owners_run_is_ended_after_a_while(autojump_clock: MockCloc
             await trio.sleep(10.25 * LOOK_SECONDS)
         # Killed a quarter of a look before the next one, which begins to suspect.
         await trio.sleep(SUSPECT_SECONDS)
-        assert open_runs(log) == 1
+        assert count_open_runs(log) == 1
         await trio.sleep(1.5 * LOOK_SECONDS)
-        assert open_runs(log) == 0
-    assert code(log, conversation, generation) == "worker_lost"
+        assert count_open_runs(log) == 0
+    assert failure_code(log, conversation, generation) == "worker_lost"
 
 
-async def test_a_lost_owners_run_that_never_started(autojump_clock: MockClock) -> None:
+async def test_unstarted_run_of_a_dead_process_is_ended(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process()) as here:
         async with process(log.process()) as lost:
-            conversation = await forget(lost, "gen_1")
+            conversation = await append_unknown_request(lost, "gen_1")
         await trio.sleep(SUSPECT_SECONDS + 2 * LOOK_SECONDS)
-        assert code(log, conversation, "gen_1") == "worker_lost"
+        assert failure_code(log, conversation, "gen_1") == "worker_lost"
         await say(here, conversation, "still there?")
 
 
-async def test_a_run_of_our_own_that_we_do_not_know_of(autojump_clock: MockClock) -> None:
-    """Its append was given up, and stands all the same. What this process left knowingly is seen to at once."""
+async def test_unknown_run_of_the_own_process_is_ended(autojump_clock: MockClock) -> None:
+    """Its append was given up but stands all the same.
+
+    A run that this process left knowingly is recovered at once.
+    """
     log = MemoryBackend()
     async with process(log.process()) as here:
         await trio.sleep(0.5)
-        conversation = await forget(here, "gen_1")
+        conversation = await append_unknown_request(here, "gen_1")
         await trio.sleep(OWN_SECONDS - 2 * LOOK_SECONDS)
-        assert open_runs(log) == 1
+        assert count_open_runs(log) == 1
         await trio.sleep(3 * LOOK_SECONDS)
-        assert open_runs(log) == 0
-        assert code(log, conversation, "gen_1") == "store_unavailable"
+        assert count_open_runs(log) == 0
+        assert failure_code(log, conversation, "gen_1") == "store_unavailable"
 
 
-async def test_a_living_owners_run_is_left_alone(autojump_clock: MockClock) -> None:
-    """Its own, and one that it has not started yet: that is its owner's to end."""
+async def test_run_of_a_living_process_is_left_alone(autojump_clock: MockClock) -> None:
+    """Also one that its owner has not started yet."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), 500.0, ("b",))
     async with process(log.process()), process(log.process(), upstream) as there, process(log.process()):
         conversation, generation = await ask(there)
@@ -90,8 +94,8 @@ async def test_a_living_owners_run_is_left_alone(autojump_clock: MockClock) -> N
         assert len(of(log, conversation, generation)) == 5
 
 
-async def test_a_sign_of_life_that_is_gone_for_a_moment_ends_nothing(autojump_clock: MockClock) -> None:
-    """As when a database is restarted: all locks are free for a moment."""
+async def test_moment_without_liveness_lock_ends_nothing(autojump_clock: MockClock) -> None:
+    """As when a database restarts: all locks are free for a moment."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), 100.0, ("b",))
     async with process(log.process()), process(log.process(), upstream) as there:
         conversation, generation = await ask(there)
@@ -103,8 +107,8 @@ async def test_a_sign_of_life_that_is_gone_for_a_moment_ends_nothing(autojump_cl
     assert the_end(of(log, conversation, generation)).type == "generation.completed"
 
 
-async def test_looks_that_are_not_in_a_row_end_nothing(autojump_clock: MockClock) -> None:
-    """The log was away in between: what was suspected before that is not known any more."""
+async def test_suspicion_starts_over_after_an_outage(autojump_clock: MockClock) -> None:
+    """The log was unavailable between two looks, so the first look no longer counts."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), 100.0, ("b",))
     async with process(log.process(), patience=0.3), process(log.process(), upstream) as there:
         conversation, generation = await ask(there)
@@ -119,20 +123,20 @@ async def test_looks_that_are_not_in_a_row_end_nothing(autojump_clock: MockClock
     assert the_end(of(log, conversation, generation)).type == "generation.completed"
 
 
-async def test_many_sweepers_end_it_once(autojump_clock: MockClock) -> None:
+async def test_three_processes_end_an_orphan_once(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with process(log.process()), process(log.process()), process(log.process()):
         async with process(log.process(), upstream) as lost:
             runs = [await ask(lost) for _ in range(5)]
             await trio.sleep(1)
         await trio.sleep(60)
-    assert [code(log, *run) for run in runs] == ["worker_lost"] * 5
+    assert [failure_code(log, *run) for run in runs] == ["worker_lost"] * 5
 
 
-async def test_one_that_another_process_ended_meanwhile_is_not_put_aside(
+async def test_orphan_ended_by_another_process_is_not_put_aside(
     autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All look at once, and the log takes its time: each finds most of the runs ended when it comes to them."""
+    """All processes look at once on a slow log: each finds most runs already ended."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
 
     def view() -> Slow:
@@ -146,24 +150,24 @@ async def test_one_that_another_process_ended_meanwhile_is_not_put_aside(
         for _ in range(100):
             await trio.sleep(0.1)
             put_aside += sum(here.supervisor.metrics.put_aside for here in (one, two, three))
-    assert [code(log, *run) for run in runs] == ["worker_lost"] * 30
+    assert [failure_code(log, *run) for run in runs] == ["worker_lost"] * 30
     assert put_aside == 0
     assert "put aside" not in capsys.readouterr().err
 
 
-async def test_a_ghost_is_fenced_off(autojump_clock: MockClock) -> None:
-    """Its owner lives after all, and goes on writing: nothing of it comes behind the end."""
+async def test_process_taken_for_dead_cannot_write_after_the_end(autojump_clock: MockClock) -> None:
+    """The owner lives after all and goes on writing: its appends are refused."""
     log, upstream = MemoryBackend(), FakeUpstream(*[("a",)] * 5, 10.0, *[("b",)] * 5)
-    async with process(log.process()), process(log.process(), upstream) as ghost:
-        conversation, generation = await ask(ghost)
+    async with process(log.process()), process(log.process(), upstream) as old_process:
+        conversation, generation = await ask(old_process)
         await trio.sleep(1)
-        with thought_dead(log, ghost):
+        with thought_dead(log, old_process):
             await trio.sleep(60)
     assert upstream.open_now == 0
-    assert code(log, conversation, generation) == "worker_lost"
+    assert failure_code(log, conversation, generation) == "worker_lost"
 
 
-async def test_the_log_may_be_away_while_it_sweeps(autojump_clock: MockClock) -> None:
+async def test_recovery_survives_an_outage(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with process(log.process(), patience=2.0):
         async with process(log.process(), upstream) as lost:
@@ -173,10 +177,10 @@ async def test_the_log_may_be_away_while_it_sweeps(autojump_clock: MockClock) ->
         await trio.sleep(100)
         log.available = True
         await trio.sleep(10)
-        assert code(log, *run) == "worker_lost"
+        assert failure_code(log, *run) == "worker_lost"
 
 
-async def test_old_keys_are_thrown_away(autojump_clock: MockClock) -> None:
+async def test_expired_idempotency_keys_are_deleted(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process()) as here:
         conversation = await start(here)

@@ -1,5 +1,6 @@
-"""One run or webhook that cannot be seen to: it is put aside, and neither ends a process nor hides its
-neighbours."""
+"""An orphaned run or webhook that cannot be recovered is put aside: it ends no process and does not hide the
+others.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,15 +20,15 @@ from server.conversations.state_machine import InvalidTransition
 from server.conversations.stored_state import FORM
 from server.generations.run_context import Run
 from server.runtime.orphan_recovery import LOOK_SECONDS, SUSPECT_SECONDS
-from server.webhooks.retry_schedule import WebhookOptions
+from server.webhooks.delivery import WebhookOptions
 from server.webhooks.webhook_events import stream_of
 from server.workflows import Workflow
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
-from tests.generations.owning import fields, the_end
-from tests.generations.wrapped_log import Wrapped
+from tests.generations.run_owner import fields, the_end
+from tests.generations.unreliable_logs import Wrapped
 
-from .playing import At, ended, kinds, play, started
-from .world import app, of, process
+from .run_commands import At, ended, kinds, play, started
+from .runtime_process import app, of, process
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 HOOKS = WebhookOptions(secret=SecretStr(SECRET), pause=0.1)
@@ -45,8 +46,8 @@ async def _again(run: Run) -> int:
 AGAIN = app(Workflow("w", _again))
 
 
-class Refusing(Wrapped):
-    """A database that does not take what is appended to some streams."""
+class RefusingBackend(Wrapped):
+    """A database that refuses every append to some streams."""
 
     def __init__(self, inside: Any, *streams: str) -> None:
         super().__init__(inside)
@@ -110,8 +111,8 @@ async def _lost(log: MemoryBackend, number: int, **options: Any) -> list[At]:
 
 
 @pytest.mark.parametrize("how", UNREADABLE)
-async def test_a_run_that_cannot_be_folded(how: str, lines: Any, autojump_clock: MockClock) -> None:
-    """By the sweep and by whoever asks for its snapshot. The others are gone on with at once."""
+async def test_run_that_cannot_be_folded_is_put_aside(how: str, lines: Any, autojump_clock: MockClock) -> None:
+    """By recovery and by a request for its snapshot. The other runs are taken over at once."""
     log = MemoryBackend()
     first, broken, last = await _lost(log, 3)
     UNREADABLE[how](log, broken)
@@ -131,8 +132,8 @@ async def test_a_run_that_cannot_be_folded(how: str, lines: Any, autojump_clock:
 
 
 @pytest.mark.parametrize("how", READABLE)
-async def test_one_that_can_be_read_in_another_way(how: str, autojump_clock: MockClock) -> None:
-    """From the events, where a stored snapshot is of no use; and past what only a newer server knows."""
+async def test_run_readable_without_its_snapshot_is_recovered(how: str, autojump_clock: MockClock) -> None:
+    """From the events where a stored snapshot is useless, and past events that only a newer server knows."""
     log = MemoryBackend()
     (run,) = await _lost(log, 1)
     READABLE[how](log, run)
@@ -142,8 +143,8 @@ async def test_one_that_can_be_read_in_another_way(how: str, autojump_clock: Moc
         assert here.supervisor.metrics.put_aside == 0
 
 
-async def test_one_whose_events_are_gone_is_ended(autojump_clock: MockClock) -> None:
-    """Nothing can tell any more, to any process, what it was."""
+async def test_run_whose_events_are_trimmed_is_ended(autojump_clock: MockClock) -> None:
+    """No process can tell any more what it was."""
     log = MemoryBackend()
     broken, other = await _lost(log, 2)
     _trimmed(log, broken)
@@ -154,11 +155,13 @@ async def test_one_whose_events_are_gone_is_ended(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("on_crash", ["restart", "fail"])
-async def test_one_whose_event_is_refused(on_crash: Any, lines: Any, autojump_clock: MockClock) -> None:
-    """Be it taken over or ended; it is tried again, and done when the database takes it."""
+async def test_run_whose_append_is_refused_is_tried_again(
+    on_crash: Any, lines: Any, autojump_clock: MockClock
+) -> None:
+    """Whether it is taken over or ended; it succeeds when the database accepts the append."""
     log = MemoryBackend()
     first, broken, last = await _lost(log, 3, on_crash=on_crash)
-    view = Refusing(log.process(), broken[0])
+    view = RefusingBackend(log.process(), broken[0])
     async with process(view, registry=AGAIN) as here:
         await trio.sleep(SOON)
         for run in (first, last):
@@ -182,13 +185,13 @@ HOOK_BREAKS: dict[str, Break] = {
 
 
 @pytest.mark.parametrize("how", HOOK_BREAKS)
-async def test_a_webhook(how: str, autojump_clock: MockClock) -> None:
-    """The others are driven, and so is a run whose webhook is broken."""
+async def test_broken_webhook_is_put_aside(how: str, autojump_clock: MockClock) -> None:
+    """The other webhooks are delivered, and the run of the broken webhook is recovered."""
     log = MemoryBackend()
     first, broken, last = await _lost(log, 3, webhook=URL)
     hook = stream_of(broken[1])
     HOOK_BREAKS[how](log, (hook, ""))
-    view = Refusing(log.process(), *([hook] if how == "refused" else []))
+    view = RefusingBackend(log.process(), *([hook] if how == "refused" else []))
     async with process(view, registry=AGAIN, webhooks=HOOKS) as here:
         await trio.sleep(SOON)
         for run in (first, last):
@@ -198,7 +201,7 @@ async def test_a_webhook(how: str, autojump_clock: MockClock) -> None:
         assert here.supervisor.metrics.put_aside == (how != "first of another type")
 
 
-async def test_a_server_without_a_secret_leaves_webhooks_alone(autojump_clock: MockClock) -> None:
+async def test_server_without_a_webhook_secret_leaves_webhooks_to_others(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     (run,) = await _lost(log, 1, webhook=URL)
     async with process(log.process(), registry=AGAIN) as here:
@@ -210,8 +213,8 @@ async def test_a_server_without_a_secret_leaves_webhooks_alone(autojump_clock: M
         assert there.webhooks.drives(stream_of(run[1]))
 
 
-async def test_many_orphans_are_taken_a_few_at_a_time(autojump_clock: MockClock) -> None:
-    """And no more than there are places for; the rest when some are free again."""
+async def test_many_orphans_are_taken_over_within_max_runs(autojump_clock: MockClock) -> None:
+    """A process takes only what it has places for, and the rest when places are free again."""
     log = MemoryBackend()
     runs = await _lost(log, 30)
     async with process(log.process(), registry=app(Workflow("w", _slowly)), max_runs=10) as here:
@@ -229,8 +232,8 @@ async def _slowly(run: Run) -> None:
     await trio.sleep(5)
 
 
-async def test_the_sweep_outlives_an_answer_it_does_not_know(lines: Any, autojump_clock: MockClock) -> None:
-    """A fault in the look itself ends no process, and the next look is made."""
+async def test_recovery_survives_an_unexpected_error(lines: Any, autojump_clock: MockClock) -> None:
+    """A bug in one look ends no process, and the next look is made."""
 
     class Odd(Wrapped):
         odd = True

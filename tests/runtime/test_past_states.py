@@ -1,4 +1,6 @@
-"""States in the past: what is at hand, what a look near the last one costs, and that the bound is kept."""
+"""Conversation states in the past: what the cache holds, what a look near the last one costs, and its memory
+bound.
+"""
 
 from collections.abc import Sequence
 
@@ -17,16 +19,16 @@ from server.conversations.stored_state import FORM
 from server.runtime.past_states import MAX_STATES, PastStates
 from server.runtime.state_cache import StateCache
 from tests.conversations.event_builders import requested, rows, said, started
-from tests.generations.wrapped_log import Wrapped
+from tests.generations.unreliable_logs import Wrapped
 
-from .world import folded
+from .runtime_process import folded
 
 C = "conv_1"
 LENGTH = 12_000
 LONG = rows([event_types.conversation_started("T", None), *(said(f"m{n}", "x" * 100) for n in range(400))])
 
 
-class Counting(Wrapped):
+class CountingBackend(Wrapped):
     """Counts the events that were read and the snapshots that were loaded."""
 
     def __init__(self, inside: Backend) -> None:
@@ -43,8 +45,8 @@ class Counting(Wrapped):
         return await super().load_snapshot(stream, name, at_most)
 
 
-async def grow(log: MemoryBackend, length: int = LENGTH) -> None:
-    """A long conversation, with stored snapshots."""
+async def append_long_conversation(log: MemoryBackend, length: int = LENGTH) -> None:
+    """Appends a long conversation with stored snapshots."""
     async with EventStore(log.process()).open() as store, trio.open_nursery() as nursery:
         states = StateCache(store, nursery)
         opening = (
@@ -61,11 +63,11 @@ async def grow(log: MemoryBackend, length: int = LENGTH) -> None:
         await trio.sleep(1)
 
 
-async def test_a_slider_over_the_past_costs_little(autojump_clock: MockClock) -> None:
-    """The first look into a region reads what its stored snapshot lacks; the next ones near it 500 at most."""
+async def test_looks_near_each_other_read_few_events(autojump_clock: MockClock) -> None:
+    """The first look reads from the stored snapshot on; the next looks near it read 500 events at most."""
     log = MemoryBackend()
-    await grow(log)
-    view = Counting(log.process())
+    await append_long_conversation(log)
+    view = CountingBackend(log.process())
     async with EventStore(view).open() as store, trio.open_nursery() as nursery:
         states = StateCache(store, nursery)
         assert await states.at(C, 9_900) == folded(log, C, 9_900)
@@ -83,10 +85,10 @@ async def test_a_slider_over_the_past_costs_little(autojump_clock: MockClock) ->
         assert view.loaded == 1
 
 
-async def test_many_who_look_at_one_position_cost_as_one(autojump_clock: MockClock) -> None:
+async def test_concurrent_looks_at_one_position_read_once(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    await grow(log, 5_000)
-    view = Counting(log.process())
+    await append_long_conversation(log, 5_000)
+    view = CountingBackend(log.process())
     found: list[Conversation] = []
     async with EventStore(view).open() as store, trio.open_nursery() as nursery:
         states = StateCache(store, nursery)
@@ -102,9 +104,9 @@ async def test_many_who_look_at_one_position_cost_as_one(autojump_clock: MockClo
     assert all(one is found[0] for one in found)
 
 
-async def test_who_gives_up_leaves_the_others_their_answer(autojump_clock: MockClock) -> None:
+async def test_cancelled_look_leaves_the_others_their_answer(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    await grow(log, 5_000)
+    await append_long_conversation(log, 5_000)
     async with EventStore(log.process()).open() as store, trio.open_nursery() as nursery:
         states = StateCache(store, nursery)
         found: list[Conversation] = []
@@ -121,11 +123,11 @@ async def test_who_gives_up_leaves_the_others_their_answer(autojump_clock: MockC
         assert len(states._locks) == 0
 
 
-async def test_a_command_is_answered_by_the_state_that_decided(autojump_clock: MockClock) -> None:
-    """Also where a poller has moved on what is kept meanwhile."""
+async def test_command_answer_needs_no_second_read(autojump_clock: MockClock) -> None:
+    """Also when a poller has meanwhile moved the cached state on."""
     log = MemoryBackend()
-    await grow(log, 5_000)
-    view = Counting(log.process())
+    await append_long_conversation(log, 5_000)
+    view = CountingBackend(log.process())
     async with EventStore(view).open() as store, trio.open_nursery() as nursery:
         states = StateCache(store, nursery)
         decided = await states.latest(C)
@@ -139,11 +141,11 @@ async def test_a_command_is_answered_by_the_state_that_decided(autojump_clock: M
         assert (view.events, view.loaded) == (0, 0)
 
 
-async def test_a_command_that_others_came_before(autojump_clock: MockClock) -> None:
-    """What lies between the decision and its events is folded from there on."""
+async def test_command_answer_folds_events_that_came_between(autojump_clock: MockClock) -> None:
+    """The events between the decision and its own append are folded from the deciding state on."""
     log = MemoryBackend()
-    await grow(log, 5_000)
-    view = Counting(log.process())
+    await append_long_conversation(log, 5_000)
+    view = CountingBackend(log.process())
     async with EventStore(view).open() as store, trio.open_nursery() as nursery:
         states = StateCache(store, nursery)
         decided = await states.latest(C)
@@ -159,19 +161,19 @@ async def test_a_command_that_others_came_before(autojump_clock: MockClock) -> N
 
 
 @pytest.fixture
-def along() -> list[Conversation]:
-    """A conversation's states at 0, 1, 2 …, made of each other."""
+def states() -> list[Conversation]:
+    """The states of one conversation at positions 0, 1, 2 and so on, each made from the one before."""
     states = [Conversation(C)]
     for event in LONG:
         states.append(fold(states[-1], [event]))
     return states
 
 
-def test_the_nearest_in_front_is_found(along: list[Conversation]) -> None:
+def test_nearest_earlier_state_is_found(states: list[Conversation]) -> None:
     past = PastStates(10**9)
     assert past.nearest(C, 5) is None
     for position in (10, 3, 20):
-        past.add(along[position])
+        past.add(states[position])
     for position, nearest in ((2, None), (3, 3), (9, 3), (10, 10), (19, 10), (300, 20)):
         found = past.nearest(C, position)
         assert (found.position if found else None) == nearest
@@ -181,20 +183,20 @@ def test_the_nearest_in_front_is_found(along: list[Conversation]) -> None:
     assert past.size == 0
 
 
-def test_states_of_one_history_count_for_what_they_add(along: list[Conversation]) -> None:
+def test_states_of_one_history_share_their_size(states: list[Conversation]) -> None:
     past = PastStates(10**9)
-    for state in along[200:300]:
+    for state in states[200:300]:
         past.add(state)
-    assert past.size < along[299].size + 100 * 2_000
-    for state in along:
+    assert past.size < states[299].size + 100 * 2_000
+    for state in states:
         past.add(state)
     assert len(next(iter(past._groups.values())).states) <= MAX_STATES
 
 
-def test_the_bound_is_kept_and_the_least_used_go(along: list[Conversation]) -> None:
-    past = PastStates(3 * along[400].size + 10_000)
+def test_least_recently_used_history_is_evicted(states: list[Conversation]) -> None:
+    past = PastStates(3 * states[400].size + 10_000)
     for name in "abcd":
         past.add(fold(Conversation(name), LONG))
         past.nearest("a", 10**6)
     assert [past.nearest(name, 10**6) is not None for name in "abcd"] == [True, False, True, True]
-    assert past.size <= 3 * along[400].size + 10_000
+    assert past.size <= 3 * states[400].size + 10_000

@@ -1,4 +1,4 @@
-"""Ephemeral results: erased some time after their end, known to have been there, and nothing else is touched."""
+"""Ephemeral results are erased some time after their end, remain known as erased, and nothing else is touched."""
 
 import pytest
 import trio
@@ -10,14 +10,14 @@ from server.event_types import EPHEMERAL
 from server.generations.run_context import Run
 from server.runtime.retention import ERASE_SECONDS
 from server.workflows import Workflow
-from tests.generations.wrapped_log import events_of
+from tests.generations.unreliable_logs import events_of
 
-from .playing import ended, play, snapshot
-from .world import app, ask, folded, key, process, say
+from .run_commands import ended, play, snapshot
+from .runtime_process import app, ask, folded, key, process, say
 
 
-async def test_an_ephemeral_result_is_erased_in_time(autojump_clock: MockClock) -> None:
-    """By any process, for all of them; the others stay, and so does one that still runs."""
+async def test_ephemeral_result_is_erased(autojump_clock: MockClock) -> None:
+    """By any process, for all processes; other generations stay, and so does one that still runs."""
 
     async def work(run: Run) -> str:
         await trio.sleep(200 if run.input else 1)
@@ -54,8 +54,8 @@ async def test_an_ephemeral_result_is_erased_in_time(autojump_clock: MockClock) 
         assert (await snapshot(there, lasting)).result == "x"
 
 
-async def test_asked_again_with_its_key_it_is_the_erased_one(autojump_clock: MockClock) -> None:
-    """Not made a second time: its key is kept."""
+async def test_repeated_request_names_the_erased_generation(autojump_clock: MockClock) -> None:
+    """Its key is kept, so it is not generated a second time."""
 
     async def work(run: Run) -> str:
         return "x"
@@ -68,7 +68,7 @@ async def test_asked_again_with_its_key_it_is_the_erased_one(autojump_clock: Moc
         assert len(log.streams) == 1
 
 
-async def test_erasing_goes_on_when_the_log_was_away(autojump_clock: MockClock) -> None:
+async def test_erasing_resumes_after_an_outage(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> str:
         return "x"
 

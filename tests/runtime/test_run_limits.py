@@ -1,4 +1,4 @@
-"""MAX_RUNS bounds what works: a run that waits for people, or for its turn, takes no place."""
+"""MAX_RUNS bounds the runs that work: a run that waits for people, or for its turn, takes no place."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,9 +16,9 @@ from server.runtime.conversation_service import ConversationService
 from server.workflows import Workflow
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
 
-from .playing import At, decide, ended, finish, play, started
-from .tooling import ORDER, SHIP, Till, wants
-from .world import app, process, refused
+from .run_commands import At, decide, ended, finish, play, started
+from .runtime_process import app, process, refused
+from .tool_examples import ORDER, SHIP, RefundTool, wants
 
 PLACES = 3
 
@@ -33,7 +33,7 @@ async def work(run: Run) -> None:
 
 
 async def ask_and_work(run: Run) -> None:
-    """Waits for somebody, and does something meanwhile."""
+    """Waits for a person, and works meanwhile."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run.approve, "go on?")
         nursery.start_soon(run.step, "slow", _slow)
@@ -52,8 +52,8 @@ async def _slow() -> None:
 REGISTRY = app(*(Workflow(one.__name__, one) for one in (ask_somebody, work, ask_and_work, ask_and_speak)))
 
 
-async def _full(here: ConversationService) -> bool:
-    """Whether it takes no more."""
+async def _is_full(here: ConversationService) -> bool:
+    """Whether the server refuses another run."""
     with suppress(Problem):
         await play(here, workflow="ask_somebody")
         return False
@@ -64,20 +64,21 @@ async def _full(here: ConversationService) -> bool:
     ("workflow", "waits"),
     [("ask_somebody", True), ("work", False), ("ask_and_work", False), ("ask_and_speak", False)],
 )
-async def test_what_a_workflow_does(workflow: str, waits: bool, autojump_clock: MockClock) -> None:
+async def test_waiting_workflow_takes_no_place(workflow: str, waits: bool, autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), FakeUpstream(FOREVER), max_runs=PLACES, registry=REGISTRY) as here:
         for _ in range(PLACES):
             await play(here, workflow=workflow)
             await trio.sleep(1)
         assert here.supervisor.load == (0 if waits else PLACES)
-        assert await _full(here) is not waits
+        assert await _is_full(here) is not waits
 
 
 @pytest.mark.parametrize("kind", ["approval", "client", "tool", "speaking"])
-async def test_what_a_model_with_tools_does(kind: str, autojump_clock: MockClock) -> None:
-    """It works while it speaks and while its tools run here, and waits for people and for clients."""
-    till = Till(100, approval="always" if kind == "approval" else "never")
+async def test_waiting_agent_takes_no_place(kind: str, autojump_clock: MockClock) -> None:
+    """It takes one while it streams and while its tools run here, and none while it waits for
+    people or clients."""
+    refund_tool = RefundTool(100, approval="always" if kind == "approval" else "never")
     agent: FakeUpstream = wants(ORDER)
     tools: tuple[str | Mapping[str, Any], ...] = ("refund",)
     if kind == "client":
@@ -85,7 +86,7 @@ async def test_what_a_model_with_tools_does(kind: str, autojump_clock: MockClock
     elif kind == "speaking":
         agent = FakeUpstream(("a",), FOREVER)
     log = MemoryBackend()
-    registry = app(till.tool, *REGISTRY.workflows.values())
+    registry = app(refund_tool.tool, *REGISTRY.workflows.values())
     async with process(log.process(), agent, max_runs=PLACES, registry=registry) as here:
         runs: list[At] = []
         for _ in range(PLACES):
@@ -93,7 +94,7 @@ async def test_what_a_model_with_tools_does(kind: str, autojump_clock: MockClock
             await trio.sleep(1)
         waits = kind in ("approval", "client")
         assert here.supervisor.load == (0 if waits else PLACES)
-        assert await _full(here) is not waits
+        assert await _is_full(here) is not waits
         if kind == "approval":
             await decide(here, runs[0], "approved")
             await trio.sleep(1)
@@ -103,7 +104,7 @@ async def test_what_a_model_with_tools_does(kind: str, autojump_clock: MockClock
             assert (await ended(here, runs[0])).status == "completed"
 
 
-async def test_a_queue_takes_one_place(autojump_clock: MockClock) -> None:
+async def test_queued_runs_take_no_place(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), FakeUpstream(("a",)), max_runs=PLACES, registry=REGISTRY) as here:
         first = await play(here, workflow="work")
@@ -115,8 +116,8 @@ async def test_a_queue_takes_one_place(autojump_clock: MockClock) -> None:
         assert len(here.supervisor.runs) == len(behind)
 
 
-async def test_those_that_wait_are_not_without_number(autojump_clock: MockClock) -> None:
-    """Each takes memory."""
+async def test_waiting_runs_are_bounded(autojump_clock: MockClock) -> None:
+    """Each of them takes memory."""
     log = MemoryBackend()
     async with process(log.process(), max_runs=1, registry=REGISTRY) as here:
         for _ in range(1 + MAX_WAITING_RATIO):

@@ -1,4 +1,6 @@
-"""Several requests for one conversation: one after the other, or the newest instead of the others."""
+"""Several requests in one conversation: one after the other (`queue`), or the newest instead of the others
+(`interrupt`).
+"""
 
 from typing import Any
 
@@ -7,25 +9,25 @@ import trio
 from trio.testing import MockClock
 
 from eventstore.memory_backend import MemoryBackend
-from server.conversations.decide import MOST_QUEUED
+from server.conversations.decide import MAX_QUEUED
 from server.generations.run_context import Run
 from server.problem import Problem
 from server.workflows import Workflow
 from tests.generations.fake_upstream import FOREVER, FakeUpstream, Step
-from tests.generations.owning import fields, the_end
-from tests.generations.wrapped_log import Mute, Slow
+from tests.generations.run_owner import fields, the_end
+from tests.generations.unreliable_logs import Mute, Slow
 
-from .playing import At, ended, events, kinds, play, snapshot
-from .world import app, cancel, folded, key, of, process, refused, say, start
+from .run_commands import At, ended, events, kinds, play, snapshot
+from .runtime_process import app, cancel, folded, key, of, process, refused, say, start
 
 
-def spans(log: MemoryBackend, runs: list[At]) -> list[tuple[int, int]]:
-    """From where to where each run was under way."""
+def positions_of_runs(log: MemoryBackend, runs: list[At]) -> list[tuple[int, int]]:
+    """The positions of the first and last event of each run."""
     return [(events(log, run, "generation.started")[0].position, the_end(of(log, *run)).position) for run in runs]
 
 
-async def test_they_run_in_the_order_of_their_requests(autojump_clock: MockClock) -> None:
-    """Asked for at two processes, one of which hears no hint; each sees in its prompt what came before it."""
+async def test_queued_runs_run_in_order(autojump_clock: MockClock) -> None:
+    """Requested at two processes, one without notifications; each run's prompt holds what came before it."""
     log, upstream = MemoryBackend(), FakeUpstream(1.0, ("a",), 1.0)
     async with process(log.process(), upstream) as here, process(Mute(log.process()), upstream) as there:
         conversation = await start(here)
@@ -37,7 +39,7 @@ async def test_they_run_in_the_order_of_their_requests(autojump_clock: MockClock
         await say(here, conversation, "meanwhile")
         for run in runs:
             await ended(there, run)
-    ordered = [place for span in spans(log, runs) for place in span]
+    ordered = [place for span in positions_of_runs(log, runs) for place in span]
     assert ordered == sorted(ordered)
     said = [[one.content for one in prompt.messages] for prompt in upstream.asked]
     assert said == [[], *(["a"] * n + ["meanwhile"] for n in range(1, 6))]
@@ -46,8 +48,8 @@ async def test_they_run_in_the_order_of_their_requests(autojump_clock: MockClock
 STEPS: tuple[Step, ...] = (0.05, ("a",))
 
 
-async def test_many_at_once_are_one_line(autojump_clock: MockClock) -> None:
-    """None is refused, whatever comes in between, tokens of the one that runs for example."""
+async def test_concurrent_requests_form_one_queue(autojump_clock: MockClock) -> None:
+    """None is refused, whatever is appended in between, for example tokens of the running one."""
     log, upstream = MemoryBackend(), FakeUpstream(*STEPS * 20)
     every = ("append", "read")
     async with (
@@ -67,13 +69,13 @@ async def test_many_at_once_are_one_line(autojump_clock: MockClock) -> None:
             await ended(here, run)
     asked = {found.id: found.requested_position for found in folded(log, conversation).generations}
     runs.sort(key=lambda run: asked[run[1]])
-    ordered = [place for span in spans(log, runs) for place in span]
+    ordered = [place for span in positions_of_runs(log, runs) for place in span]
     assert ordered == sorted(ordered)
     assert len(asked) == 8
 
 
-async def test_one_that_waits_can_be_cancelled(autojump_clock: MockClock) -> None:
-    """From any process; those behind it do not wait for it, and it asks no upstream."""
+async def test_queued_run_can_be_cancelled(autojump_clock: MockClock) -> None:
+    """Through any process; the runs behind do not wait for it, and it asks no upstream."""
     log, upstream = MemoryBackend(), FakeUpstream(5.0, ("a",))
     async with process(log.process(), upstream) as here, process(log.process()) as there:
         conversation = await start(here)
@@ -87,7 +89,7 @@ async def test_one_that_waits_can_be_cancelled(autojump_clock: MockClock) -> Non
     assert upstream.opened == 2
 
 
-async def test_who_rejects_is_refused_while_anybody_waits(autojump_clock: MockClock) -> None:
+async def test_reject_is_refused_while_a_run_is_queued(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), FakeUpstream(FOREVER)) as here:
         conversation = await start(here)
@@ -98,21 +100,21 @@ async def test_who_rejects_is_refused_while_anybody_waits(autojump_clock: MockCl
         assert refused(caught) == (409, "generation_running")
 
 
-async def test_the_line_has_an_end(autojump_clock: MockClock) -> None:
+async def test_queue_is_bounded(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), FakeUpstream(FOREVER), max_runs=1_000) as here:
         conversation = await start(here)
-        runs = [await play(here, conversation, model="fake", if_running="queue") for _ in range(MOST_QUEUED)]
+        runs = [await play(here, conversation, model="fake", if_running="queue") for _ in range(MAX_QUEUED)]
         with pytest.raises(Problem) as caught:
             await play(here, conversation, model="fake", if_running="queue")
         assert refused(caught) == (409, "queue_full")
-        assert caught.value.extra == {"limit": MOST_QUEUED}
+        assert caught.value.extra == {"limit": MAX_QUEUED}
         await cancel(here, *runs[50])
         await play(here, conversation, model="fake", if_running="queue")
 
 
-async def test_an_interruption_keeps_what_was_said(autojump_clock: MockClock) -> None:
-    """It cancels the one that runs and all that wait, and goes on from their words."""
+async def test_interrupt_keeps_the_text_so_far(autojump_clock: MockClock) -> None:
+    """It cancels the running and all queued generations, and its prompt holds their text."""
     log, upstream = MemoryBackend(), FakeUpstream(("half",), 10.0, (" whole",))
     async with process(log.process(), upstream) as here, process(log.process(), upstream) as there:
         conversation = await start(here)
@@ -129,7 +131,7 @@ async def test_an_interruption_keeps_what_was_said(autojump_clock: MockClock) ->
     assert upstream.opened == 2, "none of those that waited had a moment"
 
 
-async def test_an_interruption_where_nothing_runs(autojump_clock: MockClock) -> None:
+async def test_interrupt_with_nothing_running(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process()) as here:
         for conversation in (None, await start(here)):
@@ -139,10 +141,8 @@ async def test_an_interruption_where_nothing_runs(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("delay", [number / 4 for number in range(16)])
-async def test_an_interruption_sent_twice_does_not_interrupt_itself(
-    delay: float, autojump_clock: MockClock
-) -> None:
-    """With one key, by two processes, however the two overlap."""
+async def test_interrupt_sent_twice_does_not_interrupt_itself(delay: float, autojump_clock: MockClock) -> None:
+    """With one key, through two processes, however the two overlap."""
     log, upstream = MemoryBackend(), FakeUpstream(30.0, ("a",))
     every = ("append", "read", "find_key")
     async with (
@@ -168,7 +168,7 @@ async def test_an_interruption_sent_twice_does_not_interrupt_itself(
 
 
 @pytest.mark.parametrize("refusal", ["draining", "unknown_model", "invalid_parameters", "webhooks_not_configured"])
-async def test_nobody_is_cancelled_for_a_request_that_is_refused(refusal: str, autojump_clock: MockClock) -> None:
+async def test_refused_interrupt_cancels_nothing(refusal: str, autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), FakeUpstream(("a",), FOREVER)) as here:
         run = await play(here, model="fake")
@@ -185,7 +185,7 @@ async def test_nobody_is_cancelled_for_a_request_that_is_refused(refusal: str, a
         assert (await snapshot(here, run)).status == "running"
 
 
-async def test_a_full_server_interrupts_nobody(autojump_clock: MockClock) -> None:
+async def test_full_server_refuses_an_interrupt(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), FakeUpstream(("a",), FOREVER), max_runs=1) as here:
         run = await play(here, model="fake")
@@ -196,7 +196,7 @@ async def test_a_full_server_interrupts_nobody(autojump_clock: MockClock) -> Non
         assert (await snapshot(here, run)).status == "running"
 
 
-async def test_a_workflow_waits_in_line_too(autojump_clock: MockClock) -> None:
+async def test_workflow_is_queued_too(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> list[str]:
         return [turn.content for turn in await run.context()]
 

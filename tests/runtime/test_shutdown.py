@@ -1,4 +1,6 @@
-"""A command that is under way when its process goes down: its asker is told, as of any refusal that passes."""
+"""A command that is under way when its process stops is answered with a refusal that tells the client to come
+back.
+"""
 
 import pytest
 import trio
@@ -6,13 +8,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from eventstore.memory_backend import MemoryBackend
 from server.problem import Problem
-from tests.generations.wrapped_log import Slow
+from tests.generations.unreliable_logs import Slow
 
-from .world import process, start
+from .runtime_process import process, start
 
 
-async def test_a_command_that_goes_down_with_its_process(autojump_clock: MockClock) -> None:
-    """503 to come back with; no fault of ours that somebody would have to look for."""
+async def test_command_of_a_stopping_process_gets_503(autojump_clock: MockClock) -> None:
+    """A 503 with Retry-After, and no error in the log that somebody would have to look into."""
     problems: list[Problem] = []
 
     async with trio.open_nursery() as askers:

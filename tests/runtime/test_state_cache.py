@@ -1,4 +1,5 @@
-"""Folds at hand: at the head and at every position, cold and warm, they say what the fold of the log says."""
+"""The cache of conversation states gives the same state as a fold of the log, at the head and
+at every position."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -19,15 +20,15 @@ from server.problem import Problem
 from server.runtime import state_cache as module
 from server.runtime.state_cache import StateCache
 from tests.conversations.event_builders import completed, requested, said, started
-from tests.generations.wrapped_log import Slow, Wrapped, events_of
+from tests.generations.unreliable_logs import Slow, Wrapped, events_of
 
-from .world import folded
+from .runtime_process import folded
 
 C = "conv_1"
 
 
-class Counting(Wrapped):
-    """Notes how many events each read brought, and how much else was asked."""
+class CountingBackend(Wrapped):
+    """Notes how many events each read returned, and counts the other calls."""
 
     def __init__(self, inside: Backend) -> None:
         super().__init__(inside)
@@ -50,14 +51,14 @@ class Counting(Wrapped):
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of 7 and snapshots every 10, so that a short log has many of both."""
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of 7 events and a snapshot every 10, so that a short log has many of both."""
     monkeypatch.setattr(module, "PAGE", 7)
     monkeypatch.setattr(module, "STORE_EVERY", 10)
 
 
-async def tell(store: EventStore, count: int, generation: str = "gen_1") -> None:
-    """A conversation with one answer of `count` tokens, one append each."""
+async def append_answer(store: EventStore, count: int, generation: str = "gen_1") -> None:
+    """Appends a conversation with one answer of `count` tokens, one append each."""
     opening = (
         event_types.conversation_started("T", None),
         said("m1", "hi"),
@@ -69,65 +70,63 @@ async def tell(store: EventStore, count: int, generation: str = "gen_1") -> None
         await store.append(Append(C, (event_types.token(generation, f"{number} "),)))
 
 
-async def more(store: EventStore, *texts: str) -> None:
-    """More tokens of it, in one append."""
+async def append_tokens(store: EventStore, *texts: str) -> None:
+    """Appends more tokens of it at once."""
     await store.append(Append(C, tuple(event_types.token("gen_1", text) for text in texts)))
 
 
-async def test_an_unknown_conversation(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+async def test_unknown_conversation_is_not_found(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     async with EventStore(MemoryBackend().process()).open() as store:
         with pytest.raises(Problem) as caught:
             await StateCache(store, nursery).latest(C)
     assert (caught.value.status, caught.value.code) == (404, "not_found")
 
 
-async def test_cold_and_warm(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+async def test_cold_and_warm_cache_equal_the_fold(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
-        folds = StateCache(store, nursery)
-        await tell(store, 20)
-        assert await folds.latest(C) == folded(log, C)
-        await more(store, "x", "y")
-        assert await folds.latest(C) == folded(log, C)
+        states = StateCache(store, nursery)
+        await append_answer(store, 20)
+        assert await states.latest(C) == folded(log, C)
+        await append_tokens(store, "x", "y")
+        assert await states.latest(C) == folded(log, C)
         await store.append(Append(C, (completed("gen_1"),)))
-        assert await folds.latest(C) == folded(log, C)
+        assert await states.latest(C) == folded(log, C)
 
 
-async def test_a_poll_costs_what_is_new_and_asks_the_primary_every_time(
+async def test_poll_reads_only_new_events_and_always_checks_the_head(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    view = Counting(MemoryBackend().process())
+    view = CountingBackend(MemoryBackend().process())
     async with EventStore(view).open() as store:
-        folds = StateCache(store, nursery)
-        await tell(store, 20)
+        states = StateCache(store, nursery)
+        await append_answer(store, 20)
         for _ in range(3):
-            await folds.latest(C)
-        await more(store, "x", "y")
-        await folds.latest(C)
+            await states.latest(C)
+        await append_tokens(store, "x", "y")
+        await states.latest(C)
     assert view.brought == [24, 0, 0]
     assert view.heads_read == 1, "what is new stands in the shared tail"
     assert view.loaded == 1
 
 
-async def test_what_another_process_wrote_is_seen_at_the_next_look(
-    autojump_clock: MockClock, nursery: trio.Nursery
-) -> None:
+async def test_events_of_another_process_are_seen(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     log = MemoryBackend()
     async with EventStore(log.process()).open() as here, EventStore(log.process()).open() as there:
-        await tell(here, 3)
-        folds = StateCache(there, nursery)
-        assert (await folds.latest(C)).position == 7
-        await more(here, "x")
-        assert (await folds.latest(C)).position == 8
+        await append_answer(here, 3)
+        states = StateCache(there, nursery)
+        assert (await states.latest(C)).position == 7
+        await append_tokens(here, "x")
+        assert (await states.latest(C)).position == 8
 
 
-@pytest.mark.usefixtures("small")
-async def test_at_every_position(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """By a process that knows nothing, one that knows the head, and one that was asked for all in any order."""
+@pytest.mark.usefixtures("small_pages")
+async def test_every_position_equals_the_fold(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """In a process that knows nothing, one that knows the head, and one asked for all positions in any order."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         writer = StateCache(store, nursery)
-        await tell(store, 60)
+        await append_answer(store, 60)
         await writer.latest(C)
         await trio.sleep(1)
         assert log.streams[C].snapshots, "snapshots are to be part of this"
@@ -143,25 +142,25 @@ async def test_at_every_position(autojump_clock: MockClock, nursery: trio.Nurser
         assert await warm.latest(C) == folded(log, C)
 
 
-async def test_position_zero_is_before_everything(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+async def test_position_zero_is_the_empty_state(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     async with EventStore(MemoryBackend().process()).open() as store:
-        await tell(store, 3)
+        await append_answer(store, 3)
         assert await StateCache(store, nursery).at(C, 0) == Conversation(C)
 
 
-@pytest.mark.usefixtures("small")
-async def test_many_pollers_at_once_while_the_log_grows(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """Each sees a fold of some head at or behind the one of its asking, and never goes back."""
+@pytest.mark.usefixtures("small_pages")
+async def test_concurrent_pollers_never_go_back(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Each poller sees a state no older than the head at its request."""
     log = MemoryBackend()
     async with EventStore(Slow(log.process(), 0.01, only=("read", "append", "load_snapshot"))).open() as store:
-        folds = StateCache(store, nursery)
-        await tell(store, 1)
+        states = StateCache(store, nursery)
+        await append_answer(store, 1)
 
         async def poll(pause: float) -> None:
             last = 0
             while last < 105:
                 asked_at = log.streams[C].head
-                state = await folds.latest(C)
+                state = await states.latest(C)
                 assert state.position >= max(asked_at, last)
                 assert state == folded(log, C, state.position)
                 last = state.position
@@ -171,42 +170,42 @@ async def test_many_pollers_at_once_while_the_log_grows(autojump_clock: MockCloc
             for number in range(20):
                 pollers.start_soon(poll, 0.003 * number)
             for number in range(50):
-                await more(store, f"{number}a", f"{number}b")
+                await append_tokens(store, f"{number}a", f"{number}b")
                 await trio.sleep(0.002)
 
 
-async def test_what_is_forgotten_is_read_again(
+async def test_evicted_conversation_is_read_again(
     autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More conversations than are kept at hand."""
+    """With more conversations than the cache holds."""
     monkeypatch.setattr(module, "KEPT_BYTES", 10_000)
     log = MemoryBackend()
-    view = Counting(log.process())
+    view = CountingBackend(log.process())
     async with EventStore(view).open() as store:
-        folds = StateCache(store, nursery)
+        states = StateCache(store, nursery)
         names = [f"conv_{number}" for number in range(20)]
         for name in names:
             await store.append(Append(name, (event_types.conversation_started(name, None), said("m", "x"))))
         for name in [*names, *names, names[-1]]:
-            assert await folds.latest(name) == folded(log, name)
+            assert await states.latest(name) == folded(log, name)
     assert view.brought[:20] == [2] * 20
     assert view.brought[-21:] == [2] * 20 + [0]
     assert len(events_of(log, names[0])) == 2
 
 
-async def test_many_readers_of_a_cold_conversation_load_and_fold_it_once(
+async def test_concurrent_readers_fold_a_cold_conversation_once(
     autojump_clock: MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 5,000 events behind a stored snapshot; each reader's own look at the head goes with all the others'."""
+    """5,000 events after a stored snapshot; the head is also asked for once for all readers."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
-        await tell(store, 1)
+        await append_answer(store, 1)
         await StateCache(store, nursery).latest(C)
         state = folded(log, C)
         await store.save_snapshot(C, FORM, Snapshot(state.position, to_stored(state)))
         for _ in range(50):
-            await more(store, *("x" * 100))
-    view = Counting(Slow(log.process(), 0.01, only=("read", "heads", "load_snapshot")))
+            await append_tokens(store, *("x" * 100))
+    view = CountingBackend(Slow(log.process(), 0.01, only=("read", "heads", "load_snapshot")))
     events_folded = 0
     add = ConversationFold.add
 
@@ -235,16 +234,16 @@ async def test_many_readers_of_a_cold_conversation_load_and_fold_it_once(
     assert found[0] == folded(log, C)
 
 
-async def test_readers_far_behind_catch_up_once(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """Of a state that was kept when another process wrote much."""
+async def test_concurrent_readers_catch_up_once(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """The cached state is old, and another process has written much since."""
     log = MemoryBackend()
-    view = Counting(Slow(log.process(), 0.01, only=("read", "heads", "load_snapshot")))
+    view = CountingBackend(Slow(log.process(), 0.01, only=("read", "heads", "load_snapshot")))
     async with EventStore(log.process()).open() as there, EventStore(view).open() as here:
-        await tell(there, 1)
+        await append_answer(there, 1)
         states = StateCache(here, nursery)
         await states.latest(C)
         for _ in range(50):
-            await more(there, *("x" * 100))
+            await append_tokens(there, *("x" * 100))
         view.brought.clear()
         async with trio.open_nursery() as readers:
             for _ in range(500):
@@ -254,14 +253,14 @@ async def test_readers_far_behind_catch_up_once(autojump_clock: MockClock, nurse
 
 
 @pytest.mark.parametrize("there", [True, False])
-async def test_who_gives_up_leaves_the_others_their_answer(
+async def test_cancelled_reader_leaves_the_others_their_answer(
     autojump_clock: MockClock, nursery: trio.Nursery, there: bool
 ) -> None:
-    """The one that loads for all is cancelled in the middle: the next one does it."""
+    """The reader that loads for all is cancelled half way: the next one loads."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         if there:
-            await tell(store, 50)
+            await append_answer(store, 50)
     async with EventStore(Slow(log.process(), 1.0, only=("read", "load_snapshot"))).open() as store:
         states = StateCache(store, nursery)
         results: list[Conversation | Problem] = []
@@ -281,10 +280,10 @@ async def test_who_gives_up_leaves_the_others_their_answer(
         assert len(states._locks) == 0
 
 
-async def test_unknown_is_never_said_of_a_look_before_the_asking(
+async def test_not_found_never_comes_from_an_earlier_lookup(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    """Who waits while another one looks in vain looks itself: the conversation may have begun meanwhile."""
+    """A reader that joined a lookup which found nothing looks again: the conversation may have begun since."""
     log = MemoryBackend()
     async with EventStore(Slow(log.process(), 1.0, only=("read", "load_snapshot"))).open() as store:
         states = StateCache(store, nursery)
@@ -302,16 +301,14 @@ async def test_unknown_is_never_said_of_a_look_before_the_asking(
             await trio.sleep(2.5)  # it has looked, and found nothing
             readers.start_soon(late)
             async with EventStore(log.process()).open() as other:
-                await tell(other, 1)
+                await append_answer(other, 1)
         assert found == [folded(log, C)]
 
 
-async def test_the_state_comes_back_as_it_is_while_nothing_is_new(
-    autojump_clock: MockClock, nursery: trio.Nursery
-) -> None:
+async def test_unchanged_state_is_the_same_object(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
-        await tell(store, 3)
+        await append_answer(store, 3)
         states = StateCache(store, nursery)
         first = await states.latest(C)
         assert await states.latest(C) is first

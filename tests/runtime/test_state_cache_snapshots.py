@@ -1,4 +1,6 @@
-"""Stored folds: how often, off whose way, and what they are good for once the events are gone."""
+"""Stored states (snapshots): how often they are stored, that no reader waits for it, and how they serve a trimmed
+log.
+"""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -14,16 +16,16 @@ from server.conversations.fold import fold
 from server.conversations.stored_state import FORM, OLDER_FORMS, from_stored
 from server.runtime.state_cache import STORE_EVERY, StateCache
 from tests.conversations.event_builders import requested, started
-from tests.generations.wrapped_log import Slow, events_of
+from tests.generations.unreliable_logs import Slow, events_of
 
-from .world import folded
+from .runtime_process import folded
 
 C = "conv_1"
 OPENING = (event_types.conversation_started("T", None), requested("gen_1"), started("gen_1"))
 
 
 def tokens(count: int) -> tuple[NewEvent, ...]:
-    """So many of them."""
+    """This number of token events."""
     return tuple(event_types.token("gen_1", f"{number} ") for number in range(count))
 
 
@@ -32,17 +34,17 @@ def stored(log: MemoryBackend) -> list[int]:
     return sorted(log.streams[C].snapshots.get(FORM, {}))
 
 
-async def grow(store: EventStore, folds: StateCache, to: int, step: int) -> None:
-    """The log to a length, with a look after each step."""
+async def grow(store: EventStore, states: StateCache, to: int, step: int) -> None:
+    """Appends up to a length, with a look after each step."""
     await store.append(Append(C, (*OPENING, *tokens(step - len(OPENING)))))
     for _ in range(to // step - 1):
-        await folds.latest(C)
+        await states.latest(C)
         await store.append(Append(C, tokens(step)))
-    await folds.latest(C)
+    await states.latest(C)
 
 
-async def test_the_spacing_of_snapshots(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """Every 500 events, or up to an eighth of the log once that is more; all processes at the same positions."""
+async def test_snapshot_spacing(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """Every 500 events, or an eighth of the log once that is more; all processes use the same positions."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         await grow(store, StateCache(store, nursery), 17_990, 70)
@@ -60,7 +62,7 @@ async def test_the_spacing_of_snapshots(autojump_clock: MockClock, nursery: trio
             assert from_stored(snapshot.data) == folded(log, C, position)
 
 
-async def test_a_short_conversation_stores_none(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+async def test_short_conversation_stores_no_snapshot(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         await grow(store, StateCache(store, nursery), STORE_EVERY - 1, STORE_EVERY - 1)
@@ -68,8 +70,8 @@ async def test_a_short_conversation_stores_none(autojump_clock: MockClock, nurse
     assert stored(log) == []
 
 
-async def test_a_new_process_goes_on_from_the_stored_one(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """And does not store at once again what is stored."""
+async def test_new_process_starts_from_the_snapshot(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """It does not store the same snapshot again."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         await grow(store, StateCache(store, nursery), 600, 100)
@@ -88,7 +90,7 @@ async def test_a_new_process_goes_on_from_the_stored_one(autojump_clock: MockClo
     assert stored(log) == [500, 1000]
 
 
-async def test_no_reader_waits_for_the_storing(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+async def test_readers_do_not_wait_for_storing(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     log = MemoryBackend()
     view = Slow(log.process(), 20.0, only=("save_snapshot",))
     async with EventStore(view).open() as store:
@@ -100,26 +102,24 @@ async def test_no_reader_waits_for_the_storing(autojump_clock: MockClock, nurser
     assert stored(log) == [500]
 
 
-async def test_what_cannot_be_stored_is_no_readers_trouble(
-    autojump_clock: MockClock, nursery: trio.Nursery
-) -> None:
+async def test_failed_storing_does_not_fail_readers(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     log = MemoryBackend()
     view = Slow(log.process(), 1.0, only=("save_snapshot",))
     async with EventStore(view).open() as store:
-        folds = StateCache(store, nursery)
-        await grow(store, folds, 500, 500)
+        states = StateCache(store, nursery)
+        await grow(store, states, 500, 500)
         log.available = False
         await trio.sleep(100)
         log.available = True
         assert stored(log) == []
         await store.append(Append(C, tokens(600)))
-        assert await folds.latest(C) == folded(log, C)
+        assert await states.latest(C) == folded(log, C)
         await trio.sleep(2)
     assert stored(log) == [1_000], "the next one is"
 
 
-async def test_another_form_is_not_read(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """What an older server stored under another name."""
+async def test_snapshot_of_an_unknown_form_is_ignored(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """An older server stored it under another name."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         await store.append(Append(C, OPENING))
@@ -137,10 +137,10 @@ OLD = (
 
 
 @pytest.mark.parametrize("form", OLDER_FORMS)
-async def test_an_older_form_is_read_where_its_events_are_gone(
+async def test_older_snapshot_is_used_only_when_its_events_are_trimmed(
     form: str, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    """As long as they are there they are folded: that version knew less of them. Then its state is all."""
+    """While the events are there they are folded, for the older version understood less of them."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         await store.append(Append(C, (*OPENING, *tokens(7))))
@@ -157,10 +157,10 @@ async def test_an_older_form_is_read_where_its_events_are_gone(
 
 
 @pytest.mark.parametrize("data", ['{"id":7}', '{"id":"conv_1","position":2,"generations":[{}]}', "[]"])
-async def test_one_that_cannot_be_read_is_left(
+async def test_unreadable_snapshot_is_ignored(
     data: str, autojump_clock: MockClock, nursery: trio.Nursery, lines: list[MutableMapping[str, Any]]
 ) -> None:
-    """The events tell the same, at the head and before it; the log says so."""
+    """The events give the same state, at the head and before it; a log line names the snapshot."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         await store.append(Append(C, (*OPENING, *tokens(7))))
@@ -170,10 +170,8 @@ async def test_one_that_cannot_be_read_is_left(
     assert {line["event"] for line in lines} == {"stored snapshot not readable"}
 
 
-async def test_a_trimmed_log_is_served_from_the_stored_fold(
-    autojump_clock: MockClock, nursery: trio.Nursery
-) -> None:
-    """At the head and at every position from the stored one on; before it there is nothing to tell."""
+async def test_trimmed_log_is_served_from_the_snapshot(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """At the head and at every position from the snapshot on; earlier positions are gone."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         await grow(store, StateCache(store, nursery), 520, 130)
@@ -189,9 +187,7 @@ async def test_a_trimmed_log_is_served_from_the_stored_fold(
                 await StateCache(store, nursery).at(C, position)
 
 
-async def test_without_a_stored_fold_a_trimmed_log_is_gone(
-    autojump_clock: MockClock, nursery: trio.Nursery
-) -> None:
+async def test_trimmed_log_without_a_snapshot_is_gone(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     log = MemoryBackend()
     async with EventStore(log.process()).open() as store:
         await store.append(Append(C, (*OPENING, *tokens(20))))
@@ -204,8 +200,10 @@ async def test_without_a_stored_fold_a_trimmed_log_is_gone(
         assert await warm.latest(C) == whole
 
 
-async def test_a_process_that_slept_through_a_trim(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """What it kept ends before what is left of the log, but another process has stored a fold since."""
+async def test_process_whose_cached_state_is_before_the_trim(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """Its cached state ends before the retained events, but another process has stored a snapshot since."""
     log = MemoryBackend()
     async with EventStore(log.process()).open() as here, EventStore(log.process()).open() as there:
         awake, asleep = StateCache(here, nursery), StateCache(there, nursery)

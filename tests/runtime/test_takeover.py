@@ -1,4 +1,4 @@
-"""Lost runs: which are gone on with, by whom, how often, and which are ended."""
+"""Takeover of lost runs: which runs another process goes on with, how often, and which are ended instead."""
 
 import pytest
 import trio
@@ -6,17 +6,18 @@ from trio.testing import MockClock
 
 from eventstore import OpenWriter
 from eventstore.memory_backend import MemoryBackend
-from server.conversations.conversation_state import MOST_ATTEMPTS
+from server.conversations.conversation_state import MAX_ATTEMPTS
 from server.generations.run_context import Run
 from server.providers import UpstreamError
-from server.runtime.orphan_recovery import LOOK_SECONDS, SUSPECT_SECONDS, UNKNOWN_SECONDS
+from server.runtime import orphan_recovery
+from server.runtime.orphan_recovery import LOOK_SECONDS, SUSPECT_SECONDS
 from server.workflows import Workflow, tool
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
-from tests.generations.owning import fields, the_end
-from tests.generations.wrapped_log import Slow
+from tests.generations.run_owner import fields, the_end
+from tests.generations.unreliable_logs import Slow
 
-from .playing import At, ended, events, kinds, play, snapshot, started
-from .world import app, cancel, of, process
+from .run_commands import At, ended, events, kinds, play, snapshot, started
+from .runtime_process import app, cancel, of, process
 
 
 async def _linger(run: Run) -> int:
@@ -34,17 +35,27 @@ async def _at_last(run: Run) -> int:
 
 LINGER = app(Workflow("w", _linger), Workflow("frail", _linger, on_crash="fail"))
 AT_LAST = app(Workflow("w", _at_last))
+UNKNOWN_SECONDS = 120.0
 
 
-def code(log: MemoryBackend, run: At) -> str:
-    """How it failed."""
+@pytest.fixture
+def _workflow_known_within_two_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives a process that knows the workflow two minutes to come, not an hour.
+
+    It is looked for twice a second.
+    """
+    monkeypatch.setattr(orphan_recovery, "UNKNOWN_SECONDS", UNKNOWN_SECONDS)
+
+
+def failure_code(log: MemoryBackend, run: At) -> str:
+    """The error code that the run failed with."""
     end = fields(the_end(of(log, *run)))
     assert end["retryable"] is True
     return str(end["error"]["code"])
 
 
-async def test_a_lost_workflow_is_gone_on_with(autojump_clock: MockClock) -> None:
-    """After a while, not before; the log says who was lost, and who goes on."""
+async def test_lost_workflow_is_taken_over(autojump_clock: MockClock) -> None:
+    """After the suspicion time and not before; the log names the lost worker and the new one."""
     log = MemoryBackend()
     async with process(log.process(), registry=AT_LAST) as here:
         async with process(log.process(), registry=AT_LAST) as lost:
@@ -66,7 +77,7 @@ async def test_a_lost_workflow_is_gone_on_with(autojump_clock: MockClock) -> Non
     assert (writer.epoch, writer.closed, writer.released) == (2, True, True)
 
 
-async def test_one_that_was_handed_over_says_so_once(autojump_clock: MockClock) -> None:
+async def test_handed_over_run_is_interrupted_once(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), registry=AT_LAST) as here:
         async with process(log.process(), registry=AT_LAST) as lost:
@@ -78,8 +89,8 @@ async def test_one_that_was_handed_over_says_so_once(autojump_clock: MockClock) 
     assert fields(interrupted) == {"attempt": 1, "reason": "server_stopped"}
 
 
-async def test_one_that_may_not_go_on_is_ended(autojump_clock: MockClock) -> None:
-    """By its own declaration, by the request's word, and a model's plain answer."""
+async def test_run_with_on_crash_fail_is_ended(autojump_clock: MockClock) -> None:
+    """By its workflow's declaration, by the request, or because it is a plain answer."""
     log = MemoryBackend()
     async with process(log.process(), registry=LINGER) as here:
         async with process(log.process(), FakeUpstream(("a",), FOREVER), registry=LINGER) as lost:
@@ -92,11 +103,11 @@ async def test_one_that_may_not_go_on_is_ended(autojump_clock: MockClock) -> Non
         await trio.sleep(SUSPECT_SECONDS + 2 * LOOK_SECONDS)
         assert here.supervisor.metrics.taken_over == 0
         assert here.supervisor.metrics.lost_runs == 3
-    assert [code(log, run) for run in runs] == ["worker_lost"] * 3
+    assert [failure_code(log, run) for run in runs] == ["worker_lost"] * 3
 
 
-async def test_a_models_answer_may_be_asked_to_restart(autojump_clock: MockClock) -> None:
-    """It is asked for anew, and speaks anew."""
+async def test_plain_answer_with_on_crash_restart_is_requested_again(autojump_clock: MockClock) -> None:
+    """Its text starts anew."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",), 100.0, ("b",))
     async with process(log.process(), upstream) as here:
         async with process(log.process(), upstream) as lost:
@@ -108,7 +119,7 @@ async def test_a_models_answer_may_be_asked_to_restart(autojump_clock: MockClock
 
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("latency", [0.0, 0.7])
-async def test_many_would_go_on_and_one_does(processes: int, latency: float, autojump_clock: MockClock) -> None:
+async def test_one_of_many_processes_takes_over(processes: int, latency: float, autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
@@ -133,8 +144,8 @@ async def test_many_would_go_on_and_one_does(processes: int, latency: float, aut
     assert the_end(of(log, *run)).type == "generation.completed"
 
 
-async def test_two_stores_at_the_very_same_time(autojump_clock: MockClock) -> None:
-    """Both have found it, neither has heard of the other: one is told that it has it."""
+async def test_concurrent_takeovers_have_one_winner(autojump_clock: MockClock) -> None:
+    """Two stores have found the run, and neither knows of the other."""
     log = MemoryBackend()
     async with process(log.process(), registry=AT_LAST) as lost:
         run = await play(lost)
@@ -161,8 +172,8 @@ async def test_two_stores_at_the_very_same_time(autojump_clock: MockClock) -> No
     assert kinds(log, run).count("generation.started") == 2
 
 
-async def test_one_that_ended_meanwhile_is_nobodys(autojump_clock: MockClock) -> None:
-    """It was cancelled between the look and the taking; the sweep is not put out by it."""
+async def test_run_that_ended_before_the_takeover_is_left(autojump_clock: MockClock) -> None:
+    """It was cancelled between the look and the takeover; recovery goes on."""
     log = MemoryBackend()
     async with process(log.process(), registry=AT_LAST) as lost:
         run = await play(lost)
@@ -177,9 +188,9 @@ async def test_one_that_ended_meanwhile_is_nobodys(autojump_clock: MockClock) ->
     assert the_end(of(log, *run)).type == "generation.cancelled"
 
 
-async def test_a_run_that_takes_its_process_down_is_not_gone_on_with_for_ever(autojump_clock: MockClock) -> None:
+async def test_run_that_kills_its_process_is_ended_after_max_attempts(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
-    for attempt in range(1, MOST_ATTEMPTS + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         async with process(log.process(), registry=LINGER) as lost:
             if attempt == 1:
                 run = await play(lost)
@@ -187,12 +198,13 @@ async def test_a_run_that_takes_its_process_down_is_not_gone_on_with_for_ever(au
     async with process(log.process(), registry=LINGER) as here:
         found = await ended(here, run)
         assert here.supervisor.metrics.lost_runs == 1
-    assert found.attempt == MOST_ATTEMPTS
-    assert code(log, run) == "worker_lost"
+    assert found.attempt == MAX_ATTEMPTS
+    assert failure_code(log, run) == "worker_lost"
 
 
-async def test_one_whose_workflow_is_not_loaded_is_left_for_another_process(autojump_clock: MockClock) -> None:
-    """Half of the processes are of a newer app, say."""
+@pytest.mark.usefixtures("_workflow_known_within_two_minutes")
+async def test_run_of_an_unloaded_workflow_is_left_to_others(autojump_clock: MockClock) -> None:
+    """As when half of the processes run a newer version of the app."""
     log = MemoryBackend()
     async with process(log.process()):
         async with process(log.process(), registry=AT_LAST) as lost:
@@ -203,8 +215,9 @@ async def test_one_whose_workflow_is_not_loaded_is_left_for_another_process(auto
             assert (await ended(here, run)).result == 2
 
 
-async def test_and_ended_when_none_has_come(autojump_clock: MockClock) -> None:
-    """A workflow, and a model's answer that wants a tool nobody has."""
+@pytest.mark.usefixtures("_workflow_known_within_two_minutes")
+async def test_run_of_an_unloaded_workflow_is_ended_in_the_end(autojump_clock: MockClock) -> None:
+    """A workflow, and a model's answer that needs a tool which no process has."""
 
     @tool
     async def refund() -> None:
@@ -218,11 +231,11 @@ async def test_and_ended_when_none_has_come(autojump_clock: MockClock) -> None:
         await trio.sleep(UNKNOWN_SECONDS - 5)
         assert [kinds(log, run)[-1] for run in runs] == ["token", "generation.started"]
         await trio.sleep(10)
-    assert [code(log, run) for run in runs] == ["worker_lost"] * 2
+    assert [failure_code(log, run) for run in runs] == ["worker_lost"] * 2
 
 
-async def test_a_lost_one_that_has_not_begun(autojump_clock: MockClock) -> None:
-    """It waited behind another one: both are gone on with, in their order, though the second is a plain answer."""
+async def test_lost_queued_run_is_taken_over_in_order(autojump_clock: MockClock) -> None:
+    """It waited behind another run: both go on in order, though the second is a plain answer."""
     log, upstream = MemoryBackend(), FakeUpstream(("a",))
     async with process(log.process(), upstream, registry=AT_LAST) as here:
         async with process(log.process(), upstream, registry=AT_LAST) as lost:
@@ -239,7 +252,7 @@ async def test_a_lost_one_that_has_not_begun(autojump_clock: MockClock) -> None:
     assert fields(interrupted) == {"attempt": 0, "reason": "worker_lost"}
 
 
-async def test_one_that_waits_is_handed_over_without_a_word(autojump_clock: MockClock) -> None:
+async def test_queued_run_is_handed_over_without_an_event(autojump_clock: MockClock) -> None:
     log, upstream = MemoryBackend(), FakeUpstream(("a",), FOREVER)
     async with process(log.process(), FakeUpstream(("b",))) as here:
         async with process(log.process(), upstream) as lost:
@@ -251,11 +264,11 @@ async def test_one_that_waits_is_handed_over_without_a_word(autojump_clock: Mock
             meters = lost.supervisor.metrics.providers["fake"].runs
             assert (meters["failed"].count, meters["interrupted"].count) == (1, 1)
         found = await ended(here, second)
-    assert code(log, first) == "server_stopped"
+    assert failure_code(log, first) == "server_stopped"
     assert (found.status, found.text) == ("completed", "b")
 
 
-async def test_a_later_attempt_may_fail_by_itself(autojump_clock: MockClock) -> None:
+async def test_second_attempt_can_fail_with_its_own_error(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> None:
         await run.token("x")
         if run.attempt == 1:
@@ -271,8 +284,8 @@ async def test_a_later_attempt_may_fail_by_itself(autojump_clock: MockClock) -> 
     assert found.error == {"code": "upstream_cut", "message": "cut"}
 
 
-async def test_one_that_is_cancelled_before_its_taker_knows_that_it_has_it(autojump_clock: MockClock) -> None:
-    """Whoever cancels is told that nothing is open once that is so, and not before the attempt has begun."""
+async def test_cancel_during_a_takeover(autojump_clock: MockClock) -> None:
+    """The client is told that nothing is open only once that is true, and not before the attempt has begun."""
     log, upstream = MemoryBackend(), FakeUpstream(FOREVER)
     async with process(log.process()) as other, process(Slow(log.process(), 6.0), upstream):
         async with process(log.process(), FakeUpstream(("a",), FOREVER)) as lost:

@@ -1,4 +1,5 @@
-"""How often a run may change its process: as often as servers are restarted. What counts are deaths in vain."""
+"""How often a run may change its process: with every deploy. Only attempts that achieved
+nothing count as losses."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -8,15 +9,15 @@ import trio
 from trio.testing import MockClock
 
 from eventstore.memory_backend import MemoryBackend
-from server.conversations.conversation_state import MOST_ATTEMPTS
+from server.conversations.conversation_state import MAX_ATTEMPTS
 from server.generations.run_context import Run
 from server.workflows import Workflow
 from tests.generations.fake_upstream import FakeUpstream
-from tests.generations.owning import fields, the_end
+from tests.generations.run_owner import fields, the_end
 
-from .playing import At, decide, ended, events, play, snapshot, started
-from .tooling import ORDER, Till, wants
-from .world import app, of, process
+from .run_commands import At, decide, ended, events, play, snapshot, started
+from .runtime_process import app, of, process
+from .tool_examples import ORDER, RefundTool, wants
 
 HAND_OVERS = 50
 
@@ -31,17 +32,17 @@ async def _linger(run: Run) -> None:
 
 
 async def _kinds_of_waiting(run: Run) -> str:
-    """Asks, does what was agreed on, asks again."""
+    """Asks a person, does a step, and asks again."""
     await run.approve("first?", expires=None)
     await run.step("pay", lambda: 1)
     return (await run.approve("second?", expires=None)).decision
 
 
 @pytest.mark.parametrize("kind", ["workflow", "agent", "queued"])
-async def test_a_run_that_waits_survives_any_number_of_deploys(kind: str, autojump_clock: MockClock) -> None:
+async def test_waiting_run_survives_any_number_of_deploys(kind: str, autojump_clock: MockClock) -> None:
     """Each process is told to stop, and the next one takes its runs over."""
-    log, till = MemoryBackend(), Till(approval="always", expires=None)
-    registry = app(Workflow("w", _ask_somebody), till.tool)
+    log, refund_tool = MemoryBackend(), RefundTool(approval="always", expires=None)
+    registry = app(Workflow("w", _ask_somebody), refund_tool.tool)
     agent = wants(ORDER) if kind == "agent" else FakeUpstream(("done",))
     for number in range(HAND_OVERS):
         async with process(log.process(), agent, registry=registry) as here:
@@ -59,13 +60,13 @@ async def test_a_run_that_waits_survives_any_number_of_deploys(kind: str, autoju
         found = await ended(here, run)
     assert found.status == "completed"
     assert found.attempt == (1 if kind == "queued" else HAND_OVERS + 1)
-    assert till.done == ([7] if kind == "agent" else [])
+    assert refund_tool.done == ([7] if kind == "agent" else [])
     reasons = {fields(event)["reason"] for event in events(log, first, "generation.interrupted")}
     assert reasons == {"server_stopped"}
 
 
 async def _lose(log: MemoryBackend, registry: Any, times: int, then: Callable[[Any, At], Awaitable[None]]) -> At:
-    """A run whose process dies so many times; `then` is done in each before its death."""
+    """Runs a workflow whose process dies `times` times; `then` acts on the run before each death."""
     run: At | None = None
     for _ in range(times):
         async with process(log.process(), registry=registry) as lost:
@@ -76,8 +77,8 @@ async def _lose(log: MemoryBackend, registry: Any, times: int, then: Callable[[A
     return run
 
 
-async def test_deaths_with_something_done_in_between_do_not_add_up(autojump_clock: MockClock) -> None:
-    """A step, a decision, a tool's end: what was done is not done again, so the attempts were not in vain."""
+async def test_crashes_with_progress_in_between_do_not_add_up(autojump_clock: MockClock) -> None:
+    """A finished step, decision or tool is not done again, so the attempt achieved something."""
     log = MemoryBackend()
     registry = app(Workflow("w", _kinds_of_waiting))
     calls = 0
@@ -86,21 +87,21 @@ async def test_deaths_with_something_done_in_between_do_not_add_up(autojump_cloc
         nonlocal calls
         calls += 1
         await started(here, run, attempt=calls, waiting=1)
-        if calls == MOST_ATTEMPTS - 1:
+        if calls == MAX_ATTEMPTS - 1:
             await decide(here, run, "approved")
             await started(here, run, attempt=calls, waiting=1)
 
-    run = await _lose(log, registry, 2 * MOST_ATTEMPTS - 3, then)
+    run = await _lose(log, registry, 2 * MAX_ATTEMPTS - 3, then)
     async with process(log.process(), registry=registry) as here:
-        await started(here, run, attempt=2 * MOST_ATTEMPTS - 2, waiting=1)
-        assert (await snapshot(here, run)).losses == MOST_ATTEMPTS - 1
+        await started(here, run, attempt=2 * MAX_ATTEMPTS - 2, waiting=1)
+        assert (await snapshot(here, run)).losses == MAX_ATTEMPTS - 1
         await decide(here, run, "approved")
         assert (await ended(here, run)).result == "approved"
     assert fields(the_end(of(log, *run)))["finish_reason"] == "stop"
 
 
-async def test_deaths_in_vain_add_up_with_hand_overs_in_between(autojump_clock: MockClock) -> None:
-    """A run that takes its processes down is ended all the same, however many deploys come in between."""
+async def test_crashes_without_progress_add_up_across_hand_overs(autojump_clock: MockClock) -> None:
+    """A run that kills its processes is ended, however many deploys come in between."""
     log = MemoryBackend()
     registry = app(Workflow("w", _linger))
     attempt = 0
@@ -112,16 +113,16 @@ async def test_deaths_in_vain_add_up_with_hand_overs_in_between(autojump_clock: 
         if attempt % 2:
             await here.supervisor.finish(0)
 
-    run = await _lose(log, registry, 2 * MOST_ATTEMPTS, then)
+    run = await _lose(log, registry, 2 * MAX_ATTEMPTS, then)
     async with process(log.process(), registry=registry) as here:
         found = await ended(here, run)
-    assert (found.attempt, found.losses) == (2 * MOST_ATTEMPTS, MOST_ATTEMPTS - 1)
+    assert (found.attempt, found.losses) == (2 * MAX_ATTEMPTS, MAX_ATTEMPTS - 1)
     assert found.error is not None
     assert found.error["code"] == "worker_lost"
 
 
-async def test_a_process_that_stops_takes_nothing(autojump_clock: MockClock) -> None:
-    """It would hand it over in a moment."""
+async def test_stopping_process_takes_no_run_over(autojump_clock: MockClock) -> None:
+    """It would have to hand it over a moment later."""
     log = MemoryBackend()
     registry = app(Workflow("w", _ask_somebody))
     async with process(log.process(), registry=registry) as stopping:

@@ -1,4 +1,4 @@
-"""People who decide late, in another order, with another message in between, or again and again with no."""
+"""Decisions on tool calls that come late, in another order, after another message, or are "no" again and again."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,28 +15,29 @@ from server.providers import Prompt
 from server.workflows import Tool, tool
 from tests.generations.fake_agent import FakeAgent, Say
 
-from .playing import At, calls, decide, ended, kinds, play, snapshot, started
-from .tooling import told
-from .world import app, cancel, key, process, refused, say
+from .run_commands import At, calls, decide, ended, kinds, play, snapshot, started
+from .runtime_process import app, cancel, key, process, refused, say
+from .tool_examples import told
 
 RAN: list[tuple[str, str]] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_ran() -> None:
+def _clear_executions() -> None:
+    """Forgets what the tools of an earlier test did."""
     RAN.clear()
 
 
 @tool(approval="never", idempotent=True)
 async def free(what: str) -> str:
-    """Does it without asking."""
+    """A tool that needs no approval."""
     RAN.append(("free", what))
     return f"did {what}"
 
 
 @tool
 async def ask(what: str) -> str:
-    """Asks, and does it."""
+    """A tool that needs approval."""
     RAN.append(("ask", what))
     return f"did {what}"
 
@@ -57,10 +58,10 @@ def assert_paired(prompts: Sequence[Prompt]) -> None:
 
 
 @pytest.mark.parametrize("if_running", ["reject", "queue", "interrupt"])
-async def test_a_message_instead_of_a_decision(
+async def test_message_posted_instead_of_a_decision(
     if_running: Literal["reject", "queue", "interrupt"], autojump_clock: MockClock
 ) -> None:
-    """The run waits, is ended with its text kept, or goes first; a late decision is refused."""
+    """By `if_running` the run waits on, is ended with its text kept, or goes first; a late decision is refused."""
     log, agent = MemoryBackend(), FakeAgent(Say([["so "]], [call(ask, "a")]), Say([["done"]]))
     async with process(log.process(), agent, registry=REGISTRY) as here:
         run = await play(here, model="fake", tools=NAMES, said="hi")
@@ -91,8 +92,8 @@ async def test_a_message_instead_of_a_decision(
     assert "so" in "".join(message.content for message in agent.asked[-1].messages), "people saw it"
 
 
-async def test_several_calls_decided_in_any_order(autojump_clock: MockClock) -> None:
-    """Two of them with the same arguments: each is decided by its id, and each runs once, over a crash too."""
+async def test_calls_are_decided_in_any_order(autojump_clock: MockClock) -> None:
+    """Two calls have equal arguments: each is decided by its id and runs once, also after a crash."""
     wanted = [call(free, "a"), call(ask, "b"), call(ask, "b"), call(free, "c")]
     log, agent = MemoryBackend(), FakeAgent(Say([["so "]], wanted), Say([["done"]]))
     async with process(log.process()) as other:
@@ -122,25 +123,27 @@ async def test_several_calls_decided_in_any_order(autojump_clock: MockClock) -> 
     assert_paired(agent.asked)
 
 
-class Insisting(FakeAgent):
-    """Makes the next of its calls in each turn, whatever became of the one before; then the last one for ever."""
+class InsistingModel(FakeAgent):
+    """A model that makes the next of its calls in each turn whatever became of the earlier one, and repeats the
+    last.
+    """
 
     def __init__(self, *wanted: tuple[str, str]) -> None:
         super().__init__(*(Say([["so "]], [one]) for one in wanted))
 
 
-async def say_no(here: Any, run: At, times: int, how: str = "rejected") -> None:
+async def reject_calls(here: Any, run: At, times: int, how: str = "rejected") -> None:
     for number in range(times):
         await started(here, run, text="so " * (number + 1), waiting=1)
         await decide(here, run, how, reason="it is too much")
 
 
-async def test_a_call_that_was_rejected_is_not_put_before_a_person_again(autojump_clock: MockClock) -> None:
-    """The model is told the reason, and that it was a person; when it only repeats itself, the run ends."""
-    log, agent = MemoryBackend(), Insisting(call(ask, "a"))
+async def test_rejected_call_is_not_proposed_to_a_person_again(autojump_clock: MockClock) -> None:
+    """The model is told the reason, and that a person gave it; when it only repeats the call, the run ends."""
+    log, agent = MemoryBackend(), InsistingModel(call(ask, "a"))
     async with process(log.process(), agent, registry=REGISTRY) as here:
         run = await play(here, model="fake", tools=NAMES)
-        await say_no(here, run, 1)
+        await reject_calls(here, run, 1)
         found = await ended(here, run)
     assert (found.status, found.retryable) == ("failed", False)
     assert found.error is not None
@@ -155,8 +158,8 @@ async def test_a_call_that_was_rejected_is_not_put_before_a_person_again(autojum
     assert_paired(agent.asked)
 
 
-async def test_another_call_is_put_before_a_person(autojump_clock: MockClock) -> None:
-    """Other arguments, or another tool with these; so is one that nobody decided on in time."""
+async def test_different_call_is_proposed_to_a_person(autojump_clock: MockClock) -> None:
+    """Other arguments, another tool with the same ones, or a call that nobody decided on in time."""
     log = MemoryBackend()
 
     @tool(name="other", expires=50.0)
@@ -168,7 +171,7 @@ async def test_another_call_is_put_before_a_person(autojump_clock: MockClock) ->
     agent = FakeAgent(*(Say([["so "]], [one]) for one in wanted), Say([["done"]]))
     async with process(log.process(), agent, registry=app(ask, other)) as here:
         run = await play(here, model="fake", tools=("ask", "other"))
-        await say_no(here, run, 2)
+        await reject_calls(here, run, 2)
         await started(here, run, text="so so so ", waiting=1)
         await trio.sleep(60)  # its time is over
         await started(here, run, text="so so so so ", waiting=1)
@@ -178,7 +181,7 @@ async def test_another_call_is_put_before_a_person(autojump_clock: MockClock) ->
     assert [one.decision for one in calls(log, run)] == ["rejected", "rejected", "rejected", "approved"]
 
 
-async def test_a_person_may_say_no_in_one_run_and_yes_in_the_next(autojump_clock: MockClock) -> None:
+async def test_rejection_does_not_bind_the_next_run(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     agent = FakeAgent(Say([["so "]], [call(ask, "a")]), Say([["done"]]))
     async with process(log.process(), agent, registry=REGISTRY) as here:

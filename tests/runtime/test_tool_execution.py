@@ -1,4 +1,6 @@
-"""Tool calls of a model, decided on: by whom, in time or too late, once; what runs is what was decided."""
+"""Tool calls of a model and the decisions on them: by whom, in time or too late; what runs is what was decided,
+once.
+"""
 
 from datetime import timedelta
 from typing import Any
@@ -11,24 +13,24 @@ from trio.testing import MockClock
 from eventstore.memory_backend import MemoryBackend
 from server.problem import Problem
 from server.workflows import digest
-from tests.generations.owning import fields, the_end
-from tests.generations.wrapped_log import Mute, Slow
+from tests.generations.run_owner import fields, the_end
+from tests.generations.unreliable_logs import Mute, Slow
 
-from .playing import calls, decide, ended, events, kinds, play, started
-from .tooling import ORDER, Till, told, wants
-from .world import app, of, process, refused
+from .run_commands import calls, decide, ended, events, kinds, play, started
+from .runtime_process import app, of, process, refused
+from .tool_examples import ORDER, RefundTool, told, wants
 
 
-async def test_a_call_that_nobody_has_to_decide_on(autojump_clock: MockClock) -> None:
-    log, agent, till = MemoryBackend(), wants(ORDER), Till(approval="never")
-    async with process(log.process(), agent, registry=app(till.tool)) as here:
+async def test_call_without_approval_runs(autojump_clock: MockClock) -> None:
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool(approval="never")
+    async with process(log.process(), agent, registry=app(refund_tool.tool)) as here:
         run = await play(here, model="fake", tools=("refund",), said="hi")
         found = await ended(here, run)
     assert kinds(log, run) == [
         *("generation.requested", "generation.started", "token", "step.finished"),
         *("tool.proposed", "tool.started", "tool.finished", "token", "step.finished", "generation.completed"),
     ]
-    assert (till.done, found.text) == ([7], "so done")
+    assert (refund_tool.done, found.text) == ([7], "so done")
     assert found.usage == {"input_tokens": 2, "output_tokens": 4}
     assert told(agent) == ["refunded 7"]
     roles = [message.role for message in agent.asked[-1].messages]
@@ -52,19 +54,22 @@ REJECTED = (
         ("rejected", None, [], [REJECTED]),
     ],
 )
-async def test_a_call_that_waits_for_a_person(
+async def test_call_waits_for_a_decision(
     decision: str, arguments: Any, done: list[int], heard: list[str], autojump_clock: MockClock
 ) -> None:
-    """No connection is held meanwhile, and no time counts as a gap between tokens."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till()
-    async with process(log.process(), agent, registry=app(till.tool)) as here, process(log.process()) as there:
+    """The wait holds no upstream connection, and does not count as a gap between tokens."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool()
+    async with (
+        process(log.process(), agent, registry=app(refund_tool.tool)) as here,
+        process(log.process()) as there,
+    ):
         run = await play(here, model="fake", tools=("refund",))
         found = await started(here, run, text="so ", waiting=1)
-        assert (found.status, agent.open_now, till.done) == ("waiting", 0, [])
+        assert (found.status, agent.open_now, refund_tool.done) == ("waiting", 0, [])
         await trio.sleep(1_000)
         await decide(there, run, decision, arguments, reason="too much" if decision == "rejected" else None)
         found = await ended(here, run)
-    assert (till.done, told(agent)) == (done, heard)
+    assert (refund_tool.done, told(agent)) == (done, heard)
     (call,) = calls(log, run)
     assert call.arguments == (arguments or {"order": 7})
     assert call.arguments_digest == digest(call.arguments)
@@ -76,10 +81,10 @@ async def test_a_call_that_waits_for_a_person(
     assert fields(the_end(of(log, *run)))["finish_reason"] == "stop"
 
 
-async def test_nobody_decides_in_time(autojump_clock: MockClock) -> None:
-    """By the database's clock, to the moment; and what comes after that is too late."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till(expires=60.0)
-    async with process(log.process(), agent, registry=app(till.tool)) as here:
+async def test_call_expires_without_a_decision(autojump_clock: MockClock) -> None:
+    """By the database's clock, exactly; a later decision is refused."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool(expires=60.0)
+    async with process(log.process(), agent, registry=app(refund_tool.tool)) as here:
         run = await play(here, model="fake", tools=("refund",))
         await started(here, run, text="so ", waiting=1)
         await ended(here, run)
@@ -91,14 +96,14 @@ async def test_nobody_decides_in_time(autojump_clock: MockClock) -> None:
     (proposal,) = events(log, run, "tool.proposed")
     assert (call.status, call.reason, call.by) == ("rejected", "expired", "tokentape")
     assert event.at - proposal.at == timedelta(seconds=60)
-    assert till.done == []
+    assert refund_tool.done == []
     assert told(agent) == ['{"error":{"code":"expired","message":"expired"}}']
 
 
-async def test_it_is_the_databases_clock_that_counts(autojump_clock: MockClock) -> None:
-    """The run's own clock has gone on, the database's has not: nobody is too late yet."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till(expires=60.0)
-    async with process(log.process(), agent, registry=app(till.tool)) as here:
+async def test_expiry_follows_the_databases_clock(autojump_clock: MockClock) -> None:
+    """The process's clock has passed the expiry, the database's has not: a decision is still accepted."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool(expires=60.0)
+    async with process(log.process(), agent, registry=app(refund_tool.tool)) as here:
         run = await play(here, model="fake", tools=("refund",))
         await started(here, run, text="so ", waiting=1)
         honest = log.now
@@ -107,15 +112,15 @@ async def test_it_is_the_databases_clock_that_counts(autojump_clock: MockClock) 
         assert events(log, run, "tool.decided") == []
         await decide(here, run, "approved")
         await ended(here, run)
-    assert till.done == [7]
+    assert refund_tool.done == [7]
 
 
 @pytest.mark.parametrize("before", [0.75, 0.5, 0.25, 0.0])
-async def test_a_decision_in_the_last_moment(before: float, autojump_clock: MockClock) -> None:
-    """It and the expiry are on their way to the log at once: one of the two stands, and is kept to."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till(expires=60.0)
+async def test_decision_races_with_the_expiry(before: float, autojump_clock: MockClock) -> None:
+    """Both are on their way to the log at once: one of them stands, and the run follows it."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool(expires=60.0)
     async with (
-        process(Slow(log.process(), 1.0), agent, registry=app(till.tool)) as here,
+        process(Slow(log.process(), 1.0), agent, registry=app(refund_tool.tool)) as here,
         process(Mute(Slow(log.process(), 1.0))) as there,
     ):
         run = await play(here, model="fake", tools=("refund",))
@@ -131,17 +136,17 @@ async def test_a_decision_in_the_last_moment(before: float, autojump_clock: Mock
         await ended(here, run)
     (event,) = events(log, run, "tool.decided")
     approved = fields(event)["decision"] == "approved"
-    assert till.done == ([7] if approved else [])
+    assert refund_tool.done == ([7] if approved else [])
     assert refusals == ([] if approved else ["decision_expired" if before == 0.0 else "already_decided"])
 
 
-async def test_many_decide_at_once(autojump_clock: MockClock) -> None:
-    """From two processes, in every way: one is taken, the others hear that they were second."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till()
+async def test_one_of_many_concurrent_decisions_wins(autojump_clock: MockClock) -> None:
+    """Through two processes, with different decisions: the other clients are told that they came second."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool()
     every = ("append", "read", "find_key")
     async with (
-        process(Slow(log.process(), 0.3, only=every), agent, registry=app(till.tool)) as here,
-        process(Slow(log.process(), 0.2, only=every), registry=app(till.tool)) as there,
+        process(Slow(log.process(), 0.3, only=every), agent, registry=app(refund_tool.tool)) as here,
+        process(Slow(log.process(), 0.2, only=every), registry=app(refund_tool.tool)) as there,
     ):
         run = await play(here, model="fake", tools=("refund",))
         await started(here, run, text="so ", waiting=1)
@@ -172,12 +177,12 @@ async def test_many_decide_at_once(autojump_clock: MockClock) -> None:
     (event,) = events(log, run, "tool.decided")
     assert sorted(answers) == [fields(event)["by"], *["already_decided"] * 8]
     wanted = fields(event)["arguments"]["order"]
-    assert till.done == ([] if fields(event)["decision"] == "rejected" else [wanted])
+    assert refund_tool.done == ([] if fields(event)["decision"] == "rejected" else [wanted])
 
 
-async def test_new_arguments_have_to_fit_the_tool(autojump_clock: MockClock) -> None:
-    log, agent, till = MemoryBackend(), wants(ORDER), Till()
-    async with process(log.process(), agent, registry=app(till.tool)) as here:
+async def test_modified_arguments_must_fit_the_tool(autojump_clock: MockClock) -> None:
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool()
+    async with process(log.process(), agent, registry=app(refund_tool.tool)) as here:
         run = await play(here, model="fake", tools=("refund",))
         await started(here, run, text="so ", waiting=1)
         for arguments in ({"order": "8"}, {}, {"order": 8, "x": 1}):
@@ -186,14 +191,14 @@ async def test_new_arguments_have_to_fit_the_tool(autojump_clock: MockClock) -> 
             assert refused(caught) == (422, "invalid_arguments")
         await decide(here, run, "modified", {"order": 9})
         await ended(here, run)
-    assert till.done == [9]
+    assert refund_tool.done == [9]
 
 
-async def test_calls_side_by_side(autojump_clock: MockClock) -> None:
-    """A person may decide on the last one first; the model is told of all, in the order of its calls."""
+async def test_calls_of_one_answer_run_concurrently(autojump_clock: MockClock) -> None:
+    """A person may decide on the last one first; the model gets all results in the order of its calls."""
     agent = wants(*((("refund", f'{{"order": {n}}}')) for n in range(4)), ("nothing", "{}"))
-    log, till = MemoryBackend(), Till(seconds=10.0)
-    async with process(log.process(), agent, registry=app(till.tool)) as here:
+    log, refund_tool = MemoryBackend(), RefundTool(seconds=10.0)
+    async with process(log.process(), agent, registry=app(refund_tool.tool)) as here:
         run = await play(here, model="fake", tools=("refund",))
         await started(here, run, text="so ", waiting=4)
         made = calls(log, run)
@@ -203,7 +208,7 @@ async def test_calls_side_by_side(autojump_clock: MockClock) -> None:
             await trio.sleep(1)
         await ended(here, run)
         assert trio.current_time() - begun < 20, "they ran at once"
-    assert till.done == [3, 2, 0]
+    assert refund_tool.done == [3, 2, 0]
     heard = told(agent)
     assert [heard[n] for n in (0, 2, 3)] == ["refunded 0", "refunded 2", "refunded 3"]
     assert "rejected" in heard[1]

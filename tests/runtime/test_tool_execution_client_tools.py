@@ -1,4 +1,4 @@
-"""A client's tools: run by whoever hears that they are started, finished once, in time."""
+"""Tools that the client runs: it learns of the call by `tool.started`, and sends one result in time."""
 
 import pytest
 import trio
@@ -7,15 +7,15 @@ from trio.testing import MockClock
 from eventstore.memory_backend import MemoryBackend
 from server.generations import tool_execution
 from server.problem import Problem
-from tests.generations.owning import fields
-from tests.generations.wrapped_log import Mute, Slow
+from tests.generations.run_owner import fields
+from tests.generations.unreliable_logs import Mute, Slow
 
-from .playing import calls, ended, events, finish, kinds, play, snapshot
-from .tooling import SHIP, told, wants
-from .world import process
+from .run_commands import calls, ended, events, finish, kinds, play, snapshot
+from .runtime_process import process
+from .tool_examples import SHIP, told, wants
 
 
-async def test_a_client_runs_it(autojump_clock: MockClock) -> None:
+async def test_client_finishes_its_call(autojump_clock: MockClock) -> None:
     log, agent = MemoryBackend(), wants(("ship", '{"to": "Ada"}'))
     async with process(log.process(), agent) as here, process(log.process()) as there:
         run = await play(here, model="fake", tools=(SHIP,))
@@ -30,7 +30,7 @@ async def test_a_client_runs_it(autojump_clock: MockClock) -> None:
     assert fields(events(log, run, "tool.finished")[0])["by"] == "anonymous"
 
 
-async def test_many_clients_finish_it_at_once(autojump_clock: MockClock) -> None:
+async def test_one_of_many_concurrent_results_wins(autojump_clock: MockClock) -> None:
     log, agent = MemoryBackend(), wants(("ship", "{}"))
     every = ("append", "read", "find_key")
     async with (
@@ -62,10 +62,10 @@ async def test_many_clients_finish_it_at_once(autojump_clock: MockClock) -> None
 
 
 @pytest.mark.parametrize("before", [0.25, 0.0, -0.25])
-async def test_a_client_that_takes_too_long(
+async def test_client_result_races_with_the_time_limit(
     before: float, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its result and the end of its time are on their way at once: one of both stands."""
+    """Both are on their way to the log at once: one of them stands."""
     monkeypatch.setattr(tool_execution, "CLIENT_SECONDS", 100.0)
     log, agent = MemoryBackend(), wants(("ship", "{}"))
     async with process(Slow(log.process(), 1.0), agent) as here, process(Mute(Slow(log.process(), 1.0))) as there:
@@ -91,8 +91,8 @@ async def test_a_client_that_takes_too_long(
         assert (call.error is None) is (before > 0)
 
 
-async def test_a_clients_call_over_a_crash(autojump_clock: MockClock) -> None:
-    """It was started, and the client goes on with it: it is not started again, nor given up."""
+async def test_client_call_survives_a_crash(autojump_clock: MockClock) -> None:
+    """The client is still working on it: the call is neither started again nor given up."""
     log, agent = MemoryBackend(), wants(("ship", "{}"))
     async with process(log.process()) as other:
         async with process(log.process(), agent) as lost:

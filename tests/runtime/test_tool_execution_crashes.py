@@ -1,4 +1,6 @@
-"""What a crash leaves of a tool call: decided and not started it runs, started it may not run again."""
+"""Tool calls after a crash: a call that was decided and not started runs; a started one runs again only if
+idempotent.
+"""
 
 from typing import Any
 
@@ -11,16 +13,16 @@ from server.generations.run_context import Run
 from server.problem import Problem
 from server.workflows import Workflow, tool
 
-from .playing import calls, decide, ended, kinds, play, started
-from .tooling import ORDER, Till, told, wants
-from .world import app, process, refused
+from .run_commands import calls, decide, ended, kinds, play, started
+from .runtime_process import app, process, refused
+from .tool_examples import ORDER, RefundTool, told, wants
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
-async def test_a_tool_that_was_running_when_its_process_died(idempotent: bool, autojump_clock: MockClock) -> None:
-    """Nobody knows how far it came: it runs again only where that does no harm."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till(seconds=5.0, idempotent=idempotent)
-    registry = app(till.tool)
+async def test_running_tool_of_a_dead_process(idempotent: bool, autojump_clock: MockClock) -> None:
+    """Nobody knows how far it came: it runs again only if it is declared idempotent."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool(seconds=5.0, idempotent=idempotent)
+    registry = app(refund_tool.tool)
     async with process(log.process(), agent, registry=registry):
         async with process(log.process(), agent, registry=registry) as lost:
             run = await play(lost, model="fake", tools=("refund",))
@@ -29,7 +31,7 @@ async def test_a_tool_that_was_running_when_its_process_died(idempotent: bool, a
             await trio.sleep(1)
         async with process(log.process(), agent, registry=registry) as here:
             found = await ended(here, run)
-    assert till.done == [8] * (2 if idempotent else 1)
+    assert refund_tool.done == [8] * (2 if idempotent else 1)
     assert (found.attempt, found.text, len(agent.asked)) == (2, "so done", 2)
     assert kinds(log, run).count("tool.started") == 1
     (call,) = found.tool_calls
@@ -41,10 +43,10 @@ async def test_a_tool_that_was_running_when_its_process_died(idempotent: bool, a
         assert "outcome_unknown" in told(agent)[0]
 
 
-async def test_one_that_was_decided_and_not_started_runs(autojump_clock: MockClock) -> None:
-    """Decided while no process drove the run at all."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till()
-    registry = app(till.tool)
+async def test_call_decided_but_not_started_runs_after_a_crash(autojump_clock: MockClock) -> None:
+    """The decision came while no process drove the run."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool()
+    registry = app(refund_tool.tool)
     async with process(log.process()) as other:
         async with process(log.process(), agent, registry=registry) as lost:
             run = await play(lost, model="fake", tools=("refund",))
@@ -52,13 +54,13 @@ async def test_one_that_was_decided_and_not_started_runs(autojump_clock: MockClo
         await decide(other, run, "modified", {"order": 9})
         async with process(log.process(), agent, registry=registry) as here:
             await ended(here, run)
-    assert till.done == [9]
+    assert refund_tool.done == [9]
     assert told(agent) == ["refunded 9"]
 
 
-async def test_one_whose_time_was_over_while_nobody_drove_it(autojump_clock: MockClock) -> None:
-    log, agent, till = MemoryBackend(), wants(ORDER), Till(expires=20.0)
-    registry = app(till.tool)
+async def test_call_that_expired_while_no_process_drove_the_run(autojump_clock: MockClock) -> None:
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool(expires=20.0)
+    registry = app(refund_tool.tool)
     async with process(log.process()) as other:
         async with process(log.process(), agent, registry=registry) as lost:
             run = await play(lost, model="fake", tools=("refund",))
@@ -69,38 +71,41 @@ async def test_one_whose_time_was_over_while_nobody_drove_it(autojump_clock: Moc
         assert refused(caught) == (409, "decision_expired")
         async with process(log.process(), agent, registry=registry) as here:
             await ended(here, run)
-    assert till.done == []
+    assert refund_tool.done == []
     assert calls(log, run)[0].reason == "expired"
 
 
-async def test_a_ghost_executes_nothing(autojump_clock: MockClock) -> None:
-    """It was taken for dead while it waited for the decision, and hears it: but its start is refused."""
-    log, agent, till = MemoryBackend(), wants(ORDER), Till()
-    registry = app(till.tool)
-    async with process(log.process(), agent, registry=registry) as ghost:
-        run = await play(ghost, model="fake", tools=("refund",))
-        await started(ghost, run, text="so ", waiting=1)
-        hear = log.living.pop(ghost.store.owner)
+async def test_process_taken_for_dead_executes_nothing(autojump_clock: MockClock) -> None:
+    """It hears the decision that it waited for, but its `tool.started` is refused."""
+    log, agent, refund_tool = MemoryBackend(), wants(ORDER), RefundTool()
+    registry = app(refund_tool.tool)
+    async with process(log.process(), agent, registry=registry) as old_process:
+        run = await play(old_process, model="fake", tools=("refund",))
+        await started(old_process, run, text="so ", waiting=1)
+        hear = log.living.pop(old_process.store.owner)
         async with process(log.process(), agent, registry=registry) as here:
             await started(here, run, text="so ", waiting=1, attempt=2)
             await decide(here, run, "approved")
             await ended(here, run)
-        log.living[ghost.store.owner] = hear
+        log.living[old_process.store.owner] = hear
         await trio.sleep(10)
-        assert ghost.supervisor.runs == {}
-    assert till.done == [7]
+        assert old_process.supervisor.runs == {}
+    assert refund_tool.done == [7]
     assert kinds(log, run).count("tool.started") == 1
 
 
-async def test_a_tool_that_is_gone_when_its_turn_comes(autojump_clock: MockClock) -> None:
-    """Approved, and then another version of the app takes the run over: it is told, and the log stays whole."""
-    till, other_tool = Till(), Till(approval="never")
+async def test_approved_tool_missing_in_the_next_version_fails(autojump_clock: MockClock) -> None:
+    """The tool was approved, then another version of the app takes the run over.
+
+    The model is told, the log stays valid.
+    """
+    refund_tool, other_tool = RefundTool(), RefundTool(approval="never")
 
     async def work(run: Run) -> Any:
-        return (await run.generate("fake", "go", tools=[till.tool] if run.attempt == 1 else [])).text
+        return (await run.generate("fake", "go", tools=[refund_tool.tool] if run.attempt == 1 else [])).text
 
     log, agent = MemoryBackend(), wants(ORDER)
-    before, after = app(Workflow("w", work), till.tool), app(Workflow("w", work), other_tool.tool)
+    before, after = app(Workflow("w", work), refund_tool.tool), app(Workflow("w", work), other_tool.tool)
     async with process(log.process()) as other:
         async with process(log.process(), agent, registry=before) as lost:
             run = await play(lost)
@@ -113,11 +118,14 @@ async def test_a_tool_that_is_gone_when_its_turn_comes(autojump_clock: MockClock
         "code": "unknown_tool",
         "message": "this server has no tool refund any more",
     }
-    assert till.done == []
+    assert refund_tool.done == []
 
 
-async def test_questions_of_a_tool_are_its_own_calls(autojump_clock: MockClock) -> None:
-    """Two calls ask the same; one is over when the process dies: the other never takes its approval."""
+async def test_question_of_a_tool_belongs_to_its_call(autojump_clock: MockClock) -> None:
+    """Two calls ask the same question, and one ends before the process dies.
+
+    The other never takes its approval.
+    """
     log, agent = MemoryBackend(), wants(("pay", '{"n": 1}'), ("pay", '{"n": 2}'))
     paid: list[int] = []
 

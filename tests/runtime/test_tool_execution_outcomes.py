@@ -1,4 +1,4 @@
-"""What a tool comes to: its result, its failure, its time; none of them is the end of the run."""
+"""The outcome of a tool: a result, a failure or a timeout; none of them ends the run."""
 
 import threading
 from collections.abc import Callable
@@ -9,20 +9,20 @@ import trio
 from trio.testing import MockClock
 
 from eventstore.memory_backend import MemoryBackend
-from server.event_types import MOST_EVENT_BYTES, generation_cancelled
+from server.event_types import MAX_EVENT_BYTES, generation_cancelled
 from server.generations.run_context import Run
 from server.generations.tool_execution import MAX_ARGUMENTS
 from server.workflows import Tool, ToolError, tool
-from tests.generations.owning import fields
-from tests.generations.wrapped_log import Slow
+from tests.generations.run_owner import fields
+from tests.generations.unreliable_logs import Slow
 
-from .playing import calls, cause, ended, events, kinds, play, snapshot
-from .tooling import Till, told, wants
-from .world import app, process
+from .run_commands import calls, cause, ended, events, kinds, play, snapshot
+from .runtime_process import app, process
+from .tool_examples import RefundTool, told, wants
 
 
-async def come_to(function: Callable[..., Any], **declared: Any) -> dict[str, Any]:
-    """The outcome of a tool in a run that nobody disturbs, without its call's id."""
+async def tool_outcome(function: Callable[..., Any], **declared: Any) -> dict[str, Any]:
+    """The outcome of the tool in an undisturbed run, without its call's id."""
     log, agent = MemoryBackend(), wants((function.__name__, "{}"))
     made = Tool(function, approval="never", **declared)
     async with process(log.process(), agent, registry=app(made)) as here:
@@ -42,16 +42,16 @@ async def come_to(function: Callable[..., Any], **declared: Any) -> dict[str, An
         (BaseExceptionGroup("all", [SystemExit(3)]), "SystemExit: 3"),
     ],
 )
-async def test_a_tool_that_raises(
+async def test_tool_that_raises_has_failed(
     error: BaseException, logged: str, lines: list[dict[str, Any]], autojump_clock: MockClock
 ) -> None:
-    """The model is told that it failed, and goes on; so does everybody else. Why is in the server's log."""
+    """The model is told only that the tool failed; the traceback is in the server's log."""
 
     async def broken() -> None:
         """Breaks."""
         raise error
 
-    failure = (await come_to(broken))["error"]
+    failure = (await tool_outcome(broken))["error"]
     reference = failure["reference"]
     assert (failure["code"], failure["message"]) == (
         "tool_failed",
@@ -61,52 +61,52 @@ async def test_a_tool_that_raises(
     assert reference in [line.get("reference") for line in lines]
 
 
-async def test_a_tool_that_says_why_it_fails(autojump_clock: MockClock) -> None:
+async def test_tool_error_message_reaches_the_model(autojump_clock: MockClock) -> None:
     async def refuses() -> None:
         """Refuses."""
         raise ToolError("There is no such order.")
 
-    assert await come_to(refuses) == {"error": {"code": "tool_failed", "message": "There is no such order."}}
+    assert await tool_outcome(refuses) == {"error": {"code": "tool_failed", "message": "There is no such order."}}
 
 
-async def test_a_tool_that_takes_too_long(autojump_clock: MockClock) -> None:
+async def test_slow_tool_times_out(autojump_clock: MockClock) -> None:
     async def slow() -> None:
         """Sleeps."""
         await trio.sleep(1_000)
 
-    outcome = await come_to(slow, seconds=2.5)
+    outcome = await tool_outcome(slow, seconds=2.5)
     assert outcome == {"error": {"code": "tool_timeout", "message": "it took longer than 2.5 seconds"}}
 
 
-async def test_a_tool_whose_own_time_is_over_has_failed_by_itself(autojump_clock: MockClock) -> None:
+async def test_tools_own_time_limit_is_not_a_timeout(autojump_clock: MockClock) -> None:
     async def careful() -> str:
         """Gives up by itself."""
         with trio.move_on_after(1):
             await trio.sleep_forever()
         return "gave up"
 
-    assert await come_to(careful, seconds=2.0) == {"result": "gave up"}
+    assert await tool_outcome(careful, seconds=2.0) == {"result": "gave up"}
 
 
 @pytest.mark.parametrize("value", [None, 0, "é", [1, {"a": None}], {"error": "mine"}])
-async def test_what_it_returns(value: Any, autojump_clock: MockClock) -> None:
+async def test_json_result_is_recorded(value: Any, autojump_clock: MockClock) -> None:
     async def give() -> Any:
         """Gives."""
         return value
 
-    assert await come_to(give) == {"result": value}
+    assert await tool_outcome(give) == {"result": value}
 
 
-async def test_what_is_no_json_has_failed(autojump_clock: MockClock) -> None:
+async def test_result_that_is_not_json_is_a_failure(autojump_clock: MockClock) -> None:
     async def give() -> Any:
         """Gives."""
         return object()
 
-    assert (await come_to(give))["error"]["code"] == "tool_failed"
+    assert (await tool_outcome(give))["error"]["code"] == "tool_failed"
 
 
-async def test_a_plain_function_runs_in_a_thread() -> None:
-    """Two at once that wait for each other: neither is in the others' way."""
+async def test_sync_tools_run_in_threads() -> None:
+    """Two of them wait for each other, so neither may block the other."""
     both, seen = threading.Barrier(2, timeout=60), set()
 
     def meet(n: int) -> int:
@@ -125,8 +125,8 @@ async def test_a_plain_function_runs_in_a_thread() -> None:
     assert threading.get_ident() not in seen
 
 
-async def test_a_tool_that_uses_its_run(autojump_clock: MockClock) -> None:
-    """It speaks and reports; what it writes when its time is over costs nothing that comes after it."""
+async def test_tool_writes_tokens_and_progress(autojump_clock: MockClock) -> None:
+    """What it is writing as its time ends does no harm to later writes."""
     log, agent = MemoryBackend(), wants(("talk", "{}"))
 
     @tool(approval="never", seconds=2.25)
@@ -145,8 +145,8 @@ async def test_a_tool_that_uses_its_run(autojump_clock: MockClock) -> None:
     assert found.text.endswith("done")
 
 
-async def test_a_tool_that_finds_its_run_overtaken_tells_nobody(autojump_clock: MockClock) -> None:
-    """What the log refuses its run is no failure of the tool: the run is over, not the tool's call."""
+async def test_tool_of_a_fenced_run_records_no_failure(autojump_clock: MockClock) -> None:
+    """Another process has taken the run over: the refused append ends this run and is no failure of the tool."""
     log, agent = MemoryBackend(), wants(("talk", "{}"))
 
     @tool(approval="never")
@@ -169,28 +169,28 @@ async def test_a_tool_that_finds_its_run_overtaken_tells_nobody(autojump_clock: 
     assert "tool.finished" not in kinds(log, run)
 
 
-async def test_a_result_that_is_too_large_for_an_event(autojump_clock: MockClock) -> None:
-    """It took effect; the model hears that nobody can read what it gave."""
+async def test_too_large_result_is_a_failure(autojump_clock: MockClock) -> None:
+    """The tool took effect; the model is told that its result cannot be read."""
 
     async def dump() -> str:
         """Gives all there is."""
-        return "x" * MOST_EVENT_BYTES
+        return "x" * MAX_EVENT_BYTES
 
-    outcome = await come_to(dump)
+    outcome = await tool_outcome(dump)
     assert outcome["error"]["code"] == "result_too_large"
     assert "the result of dump takes 1,0" in outcome["error"]["message"]
     assert "1,048,576 at most" in outcome["error"]["message"]
 
 
-async def test_arguments_that_are_too_large(autojump_clock: MockClock) -> None:
+async def test_call_with_too_large_arguments_does_not_run(autojump_clock: MockClock) -> None:
     """A model's: nothing runs."""
-    till = Till(approval="never")
+    refund_tool = RefundTool(approval="never")
     log, agent = MemoryBackend(), wants(("refund", '{"order": 7, "why": "' + "\u0001x" * MAX_ARGUMENTS + '"}'))
-    async with process(log.process(), agent, registry=app(till.tool)) as here:
+    async with process(log.process(), agent, registry=app(refund_tool.tool)) as here:
         run = await play(here, model="fake", tools=("refund",))
         assert (await ended(here, run)).status == "completed"
         (call,) = calls(log, run)
     assert call.error is not None
     assert call.error["code"] == "invalid_arguments"
-    assert till.done == []
+    assert refund_tool.done == []
     assert max(len(event.data) for event in events(log, run, "tool.proposed")) < 1_000

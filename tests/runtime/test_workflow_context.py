@@ -1,4 +1,4 @@
-"""What a workflow has around it: models, what people steer, what they say meanwhile."""
+"""What a workflow has through its `Run`: models, the conversation, and parameters that clients steer."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from server.providers import UpstreamError
 from server.workflows import Workflow
 from tests.generations.fake_agent import FakeAgent, Say
 from tests.generations.fake_upstream import FakeUpstream
-from tests.generations.owning import fields, the_end
+from tests.generations.run_owner import fields, the_end
 
-from .playing import cause, ended, outcome, play, snapshot, started, steer
-from .world import app, of, process, say
+from .run_commands import cause, ended, outcome, play, snapshot, started, steer
+from .runtime_process import app, of, process, say
 
 
-async def test_asking_a_model(autojump_clock: MockClock) -> None:
+async def test_generate(autojump_clock: MockClock) -> None:
     agent = FakeAgent(Say((("a", "b"), 1.0, ("c",))))
 
     async def work(run: Run) -> list[Any]:
@@ -43,8 +43,8 @@ async def test_asking_a_model(autojump_clock: MockClock) -> None:
     assert fields(the_end(of(log, *run)))["usage"] == {"input_tokens": 4, "output_tokens": 8}
 
 
-async def test_a_models_answer_is_paid_for_once(autojump_clock: MockClock) -> None:
-    """What it said is said again by the next attempt, and its usage counts in the end."""
+async def test_generate_is_not_repeated_by_the_next_attempt(autojump_clock: MockClock) -> None:
+    """The next attempt writes its text again, and its usage counts once."""
     agent = FakeAgent(Say((("a", "b"),)))
 
     async def work(run: Run) -> str:
@@ -76,7 +76,7 @@ async def test_a_models_answer_is_paid_for_once(autojump_clock: MockClock) -> No
         ("fake", {"tools": ["nothing"]}, "there is no tool 'nothing'"),
     ],
 )
-async def test_asking_for_what_there_is_not(
+async def test_generate_with_an_unknown_model_or_parameter_fails(
     model: str, more: dict[str, Any], told: str, lines: list[dict[str, Any]], autojump_clock: MockClock
 ) -> None:
     async def work(run: Run) -> None:
@@ -87,7 +87,7 @@ async def test_asking_for_what_there_is_not(
     assert told in (cause(lines) if "reference" in error else error["message"])
 
 
-async def test_an_upstreams_failure_can_be_mended(autojump_clock: MockClock) -> None:
+async def test_workflow_can_catch_an_upstream_error(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> str:
         with pytest.raises(UpstreamError):
             await run.generate("fake", "hi")
@@ -100,12 +100,12 @@ async def test_an_upstreams_failure_can_be_mended(autojump_clock: MockClock) -> 
         assert (await snapshot(here, run)).result == "without it"
 
 
-class Dials(BaseModel):
+class SteeringParameters(BaseModel):
     strictness: int = Field(5, ge=0, le=10)
 
 
-async def test_steering_is_seen_at_the_next_token(autojump_clock: MockClock) -> None:
-    """From the position on at which readers see it, by the run too, and by an attempt that follows."""
+async def test_steering_takes_effect_at_the_next_token(autojump_clock: MockClock) -> None:
+    """From the position at which readers see it; the next attempt starts with it, too."""
 
     async def work(run: Run) -> None:
         for _ in range(4):
@@ -115,7 +115,7 @@ async def test_steering_is_seen_at_the_next_token(autojump_clock: MockClock) -> 
             await trio.sleep_forever()
 
     log = MemoryBackend()
-    registry = app(Workflow("w", work, steering=Dials))
+    registry = app(Workflow("w", work, steering=SteeringParameters))
     async with process(log.process()) as other:
         async with process(log.process(), registry=registry) as lost:
             run = await play(lost)
@@ -128,7 +128,7 @@ async def test_steering_is_seen_at_the_next_token(autojump_clock: MockClock) -> 
         assert (await snapshot(other, run)).text == "9 9 9 9 "
 
 
-async def test_what_is_said_while_it_runs_is_context(autojump_clock: MockClock) -> None:
+async def test_context_holds_messages_posted_during_the_run(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> list[list[str]]:
         seen = []
         for _ in range(3):
@@ -149,7 +149,7 @@ async def test_what_is_said_while_it_runs_is_context(autojump_clock: MockClock) 
     assert found.result == [["hello"], ["hello", "wait"], ["hello", "wait", "what?"]]
 
 
-async def test_without_declared_steering_there_is_none(autojump_clock: MockClock) -> None:
+async def test_undeclared_steering_raises(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> Any:
         return run.steering
 

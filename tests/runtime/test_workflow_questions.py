@@ -1,4 +1,4 @@
-"""A workflow's questions to people: what was decided is in the log, and is nobody else's."""
+"""Questions of a workflow to people: each decision is in the log, and belongs to exactly one question."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from eventstore.memory_backend import MemoryBackend
 from server.generations.run_context import Run
 from server.workflows import Workflow
 
-from .playing import calls, decide, ended, kinds, play, snapshot, started
-from .world import app, process
+from .run_commands import calls, decide, ended, kinds, play, snapshot, started
+from .runtime_process import app, process
 
 
-async def test_a_question_and_its_answer(autojump_clock: MockClock) -> None:
+async def test_approve_returns_the_decision(autojump_clock: MockClock) -> None:
     decisions: list[Any] = []
 
     async def work(run: Run) -> None:
@@ -42,8 +42,8 @@ async def test_a_question_and_its_answer(autojump_clock: MockClock) -> None:
     assert found.tool_calls[2].expires_at is None
 
 
-async def test_an_answer_is_taken_from_the_log(autojump_clock: MockClock) -> None:
-    """Given while nobody drove the run, and kept over one that was lost after it; nobody is asked twice."""
+async def test_next_attempt_takes_decisions_from_the_log(autojump_clock: MockClock) -> None:
+    """A decision given while no process drove the run counts, and nobody is asked twice."""
 
     async def work(run: Run) -> str:
         first = await run.approve("one", {"n": 1})
@@ -69,8 +69,8 @@ async def test_an_answer_is_taken_from_the_log(autojump_clock: MockClock) -> Non
     assert kinds(log, run).count("tool.proposed") == 2
 
 
-async def test_questions_side_by_side_are_told_apart_by_what_they_ask(autojump_clock: MockClock) -> None:
-    """In whatever order their tasks come round in a later attempt: the approval of one is never the other's."""
+async def test_concurrent_questions_are_told_apart_by_their_arguments(autojump_clock: MockClock) -> None:
+    """In whatever order their tasks run in a later attempt: the approval of one is never the other's."""
     acted: list[tuple[int, int]] = []
 
     async def ask(run: Run, n: int) -> None:
@@ -103,7 +103,7 @@ async def test_questions_side_by_side_are_told_apart_by_what_they_ask(autojump_c
     assert len(calls(log, run)) == 4
 
 
-async def test_the_same_question_again_is_another_one(autojump_clock: MockClock) -> None:
+async def test_repeated_question_is_asked_again(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> list[str]:
         return [(await run.approve("pay", {"n": 1})).decision for _ in range(2)]
 

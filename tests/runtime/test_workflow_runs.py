@@ -1,4 +1,4 @@
-"""Runs of workflows, as apps write them: what they say and return, and how they fail."""
+"""Runs of workflows as apps write them: what they write and return, and how they fail."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +13,14 @@ from server.generations.run_context import Run
 from server.providers import UpstreamError
 from server.workflows import ToolError, Workflow
 from tests.generations.fake_upstream import FakeUpstream
-from tests.generations.owning import fields, the_end
-from tests.generations.wrapped_log import Slow
+from tests.generations.run_owner import fields, the_end
+from tests.generations.unreliable_logs import Slow
 
-from .playing import Loud, cause, ended, kinds, outcome, play, snapshot
-from .world import app, of, process
+from .run_commands import AppError, cause, ended, kinds, outcome, play, snapshot
+from .runtime_process import app, of, process
 
 
-async def test_what_it_says_and_returns(autojump_clock: MockClock) -> None:
+async def test_tokens_progress_and_result(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> dict[str, int]:
         assert (run.input, run.attempt, run.parameters) == ([1, 2], 1, {"depth": 3})
         await run.token("Hel")
@@ -46,8 +46,8 @@ async def test_what_it_says_and_returns(autojump_clock: MockClock) -> None:
     assert end == {"finish_reason": "stop", "usage": {}, "ttft_ms": 0}
 
 
-async def test_a_cancelled_write_is_not_lost_on_the_next(autojump_clock: MockClock) -> None:
-    """It was under way when its time was over: the log may hold it or not, but what comes next is there."""
+async def test_write_after_a_cancelled_one_is_kept(autojump_clock: MockClock) -> None:
+    """The first write may or may not be in the log; the next one is."""
 
     async def work(run: Run) -> None:
         for number in range(4):
@@ -64,8 +64,8 @@ async def test_a_cancelled_write_is_not_lost_on_the_next(autojump_clock: MockClo
     assert [f"whole {number}" in found.text for number in range(4)] == [True] * 4
 
 
-async def test_a_write_cancelled_on_its_way_is_not_lost_either(autojump_clock: MockClock) -> None:
-    """Nor does it come later than what was written after it."""
+async def test_cancelled_write_in_flight_keeps_its_order(autojump_clock: MockClock) -> None:
+    """It does not come later than what was written after it."""
 
     async def work(run: Run) -> None:
         for number in range(3):
@@ -93,18 +93,18 @@ async def raises(error: BaseException) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("error", "logged"),
     [
-        (Loud("it broke"), "Loud: it broke"),
-        (Loud(), "Loud: "),
+        (AppError("it broke"), "AppError: it broke"),
+        (AppError(), "AppError: "),
         (SystemExit(3), "SystemExit: 3"),
-        (ExceptionGroup("some", [Loud("one"), Loud("two")]), "Loud: one"),
+        (ExceptionGroup("some", [AppError("one"), AppError("two")]), "AppError: one"),
         (BaseExceptionGroup("some", [SystemExit(1)]), "SystemExit: 1"),
-        (ExceptionGroup("some", [ExceptionGroup("inner", [Loud("deep")])]), "Loud: deep"),
+        (ExceptionGroup("some", [ExceptionGroup("inner", [AppError("deep")])]), "AppError: deep"),
     ],
 )
-async def test_one_that_raises(
+async def test_exception_is_logged_and_hidden_from_clients(
     error: BaseException, logged: str, lines: list[dict[str, Any]], autojump_clock: MockClock
 ) -> None:
-    """Its error, with its trace, is in the server's log alone; the reference there is in the conversation's."""
+    """Clients see a reference; the server's log has the traceback under it."""
     failure = (await raises(error))["error"]
     reference = failure["reference"]
     assert (failure["code"], failure["message"]) == (
@@ -125,28 +125,30 @@ async def test_one_that_raises(
         (ToolError("x" * 10_000), "workflow_failed", "x" * 2_000),
     ],
 )
-async def test_one_that_says_why_it_fails(
+async def test_known_errors_reach_clients(
     error: Exception, code: str, message: str, wrap: Callable[[Exception], Exception], autojump_clock: MockClock
 ) -> None:
     assert (await raises(wrap(error)))["error"] == {"code": code, "message": message}
 
 
-async def test_one_whose_own_task_raises(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
+async def test_exception_in_a_child_task_fails_the_run(
+    lines: list[dict[str, Any]], autojump_clock: MockClock
+) -> None:
     async def fail(error: BaseException) -> None:
         raise error
 
     async def work(run: Run) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
-            nursery.start_soon(fail, (run.input == "exit" and SystemExit(2)) or Loud("inside"))
+            nursery.start_soon(fail, (run.input == "exit" and SystemExit(2)) or AppError("inside"))
 
     await outcome(work)
-    assert cause(lines) == "Loud: inside"
+    assert cause(lines) == "AppError: inside"
     await outcome(work, input="exit")
     assert cause(lines) == "SystemExit: 2"
 
 
-async def test_one_whose_task_leaves_as_the_server_stops_harms_nobody(autojump_clock: MockClock) -> None:
+async def test_sys_exit_during_cancellation_does_not_end_the_process(autojump_clock: MockClock) -> None:
     """Its clean-up calls `sys.exit` while it is cancelled: the process and its other runs go on."""
 
     async def work(run: Run) -> None:
@@ -169,7 +171,7 @@ class Sum(BaseModel):
 
 
 @pytest.mark.parametrize("value", [{"total": "3"}, {"x": 1}, 3, None, float("nan"), object()])
-async def test_a_result_that_does_not_fit(value: Any, autojump_clock: MockClock) -> None:
+async def test_result_of_another_type_fails_the_run(value: Any, autojump_clock: MockClock) -> None:
     async def work(run: Run) -> Any:
         return value
 
@@ -178,7 +180,7 @@ async def test_a_result_that_does_not_fit(value: Any, autojump_clock: MockClock)
 
 
 @pytest.mark.parametrize("value", [Sum(total=3), {"total": 3}])
-async def test_a_result_that_does(value: Any, autojump_clock: MockClock) -> None:
+async def test_result_of_the_declared_type(value: Any, autojump_clock: MockClock) -> None:
     async def work(run: Run) -> Any:
         return value
 
@@ -190,7 +192,7 @@ async def test_a_result_that_does(value: Any, autojump_clock: MockClock) -> None
 
 
 @pytest.mark.parametrize("done", [float("nan"), float("inf"), -1])
-async def test_progress_counts_with_numbers(
+async def test_progress_refuses_infinite_and_negative_numbers(
     done: float, lines: list[dict[str, Any]], autojump_clock: MockClock
 ) -> None:
     """JSON has no infinity: readers would get a null where they expect a number."""

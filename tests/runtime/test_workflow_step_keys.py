@@ -1,4 +1,4 @@
-"""A step is done at least once: its function is told by which key whoever it asks can tell a repetition."""
+"""Idempotency keys of workflow steps: a step may run twice, and its key lets the called service notice that."""
 
 import functools
 from collections.abc import Callable
@@ -12,13 +12,16 @@ from eventstore.memory_backend import MemoryBackend
 from server.generations.run_context import Run, idempotency_key, with_key
 from server.workflows import Workflow, tool
 
-from .playing import ended, kinds, play, started
-from .tooling import ORDER, wants
-from .world import app, process
+from .run_commands import ended, kinds, play, started
+from .runtime_process import app, process
+from .tool_examples import ORDER, wants
 
 
-async def test_a_restart_between_the_doing_and_its_record(autojump_clock: MockClock) -> None:
-    """It is done again, with the same key; a step of the same name behind it has another one."""
+async def test_repeated_step_has_the_same_key(autojump_clock: MockClock) -> None:
+    """The process dies after the step ran and before it was recorded.
+
+    Another step of the same name has another key.
+    """
     paid: list[str] = []
 
     async def pay(key: str) -> int:
@@ -90,14 +93,17 @@ class _Callable:
         (dict, {}),
     ],
 )
-def test_who_is_told(do: Callable[..., Any], told: Any) -> None:
-    """Whoever cannot be called without one argument more; a value that a loop has bound is no place for it."""
+def test_key_is_passed_to_functions_that_require_it(do: Callable[..., Any], told: Any) -> None:
+    """Only a function with one more required argument gets the key.
+
+    A parameter with a default is never overwritten.
+    """
     assert with_key(do, "k")() == told
 
 
 @pytest.mark.parametrize("name", ["pay", "Pay 2", "ü", "a/b", "x" * 100, "a\nb", 'say "no"', "%20", "pay é" * 20])
-def test_a_key_may_stand_in_a_header(name: str) -> None:
-    """And is short enough for those who bound it (255 characters, often)."""
+def test_key_fits_into_a_header(name: str) -> None:
+    """And it is short enough for services that allow 255 characters."""
     key = idempotency_key("gen_" + "0" * 26, f"step {name} 1")
     assert key.isascii()
     assert all("!" <= one <= "~" and one not in '",;' for one in key)
@@ -105,12 +111,12 @@ def test_a_key_may_stand_in_a_header(name: str) -> None:
     assert key == idempotency_key("gen_" + "0" * 26, f"step {name} 1")
 
 
-def test_no_two_steps_have_one_key() -> None:
+def test_keys_of_different_steps_differ() -> None:
     names = ["step a 1", "step a 2", "step a%201 1", "step a/1 1", "step a 1 in call_1", "step a.1", "step ä 1"]
     assert len({idempotency_key("gen_1", name) for name in names}) == len(names)
 
 
-async def test_inside_of_a_tool(autojump_clock: MockClock) -> None:
+async def test_key_of_a_step_inside_a_tool_names_the_call(autojump_clock: MockClock) -> None:
     """The call is part of it: each call's steps are its own."""
     keys: list[str] = []
 

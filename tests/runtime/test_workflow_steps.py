@@ -1,4 +1,4 @@
-"""Steps of a workflow: paid for once, whatever becomes of the process."""
+"""Steps of a workflow: recorded once they are done, and not done again by a later attempt."""
 
 import threading
 from collections.abc import Awaitable, Callable
@@ -9,16 +9,16 @@ import trio
 from trio.testing import MockClock
 
 from eventstore.memory_backend import MemoryBackend
-from server.event_types import MOST_EVENT_BYTES, EventTooLarge
+from server.event_types import MAX_EVENT_BYTES, EventTooLarge
 from server.generations.run_context import Run
 from server.workflows import Workflow
 
-from .playing import Loud, cause, ended, kinds, outcome, play, snapshot, started
-from .world import app, process
+from .run_commands import AppError, cause, ended, kinds, outcome, play, snapshot, started
+from .runtime_process import app, process
 
 
-async def test_a_step_is_paid_for_once(autojump_clock: MockClock) -> None:
-    """One name several times, over an attempt that was lost."""
+async def test_finished_step_is_not_repeated(autojump_clock: MockClock) -> None:
+    """Several steps have one name, and one attempt is lost."""
     done: list[str] = []
 
     async def slow() -> str:
@@ -54,8 +54,8 @@ async def test_a_step_is_paid_for_once(autojump_clock: MockClock) -> None:
     assert kinds(log, run).count("step.finished") == 3
 
 
-async def test_a_plain_function_may_block() -> None:
-    """It is run in a thread, so others go on; a plain one that returns an awaitable is waited for here."""
+async def test_sync_step_runs_in_a_thread() -> None:
+    """Other tasks go on meanwhile; a sync function that returns an awaitable is awaited in the event loop."""
     blocked = threading.Event()
 
     def plain() -> int:
@@ -86,17 +86,17 @@ async def test_a_plain_function_may_block() -> None:
     assert plainly != threading.get_ident() == mixed
 
 
-async def test_a_step_that_raises_is_not_recorded(autojump_clock: MockClock) -> None:
+async def test_failed_step_is_not_recorded(autojump_clock: MockClock) -> None:
     tries: list[int] = []
 
     async def flaky() -> int:
         tries.append(1)
         if len(tries) == 1:
-            raise Loud("once")
+            raise AppError("once")
         return len(tries)
 
     async def work(run: Run) -> int:
-        with pytest.raises(Loud):
+        with pytest.raises(AppError):
             await run.step("x", flaky)
         value: int = await run.step("x", flaky)
         return value
@@ -110,7 +110,7 @@ async def test_a_step_that_raises_is_not_recorded(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101])
-async def test_a_steps_name_has_its_bounds(
+async def test_step_name_length_is_bounded(
     name: str, lines: list[dict[str, Any]], autojump_clock: MockClock
 ) -> None:
     async def work(run: Run) -> None:
@@ -120,7 +120,7 @@ async def test_a_steps_name_has_its_bounds(
     assert "1 to 100 characters" in cause(lines)
 
 
-async def test_a_steps_result_has_to_be_json(autojump_clock: MockClock) -> None:
+async def test_step_result_must_be_json(autojump_clock: MockClock) -> None:
     async def thing() -> object:
         return object()
 
@@ -130,7 +130,7 @@ async def test_a_steps_result_has_to_be_json(autojump_clock: MockClock) -> None:
     assert (await outcome(work))["error"]["code"] == "workflow_failed"
 
 
-LARGE = "x" * MOST_EVENT_BYTES
+LARGE = "x" * MAX_EVENT_BYTES
 WAYS: dict[str, Callable[[Run], Awaitable[Any]]] = {
     "the text of run.token": lambda run: run.token(LARGE),
     "run.progress": lambda run: run.progress(1, 2, LARGE),
@@ -140,8 +140,8 @@ WAYS: dict[str, Callable[[Run], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("what", WAYS)
-async def test_an_event_is_bounded(what: str, autojump_clock: MockClock) -> None:
-    """Whatever an app writes: it is told what was too large, by how much, and what to do; nothing is written."""
+async def test_too_large_event_raises(what: str, autojump_clock: MockClock) -> None:
+    """The error tells what was too large, by how much and what to do; nothing is written."""
 
     async def work(run: Run) -> str:
         with pytest.raises(EventTooLarge) as caught:
@@ -159,8 +159,8 @@ async def test_an_event_is_bounded(what: str, autojump_clock: MockClock) -> None
     assert len(kinds(log, run)) == 4
 
 
-@pytest.mark.parametrize(("text", "fits"), [("x" * (MOST_EVENT_BYTES - 12), True), ("é" * 600_000, False)])
-async def test_the_bound_is_in_bytes(text: str, fits: bool, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("text", "fits"), [("x" * (MAX_EVENT_BYTES - 12), True), ("é" * 600_000, False)])
+async def test_event_size_is_counted_in_bytes(text: str, fits: bool, autojump_clock: MockClock) -> None:
     async def work(run: Run) -> bool:
         try:
             await run.token(text)
@@ -174,7 +174,7 @@ async def test_the_bound_is_in_bytes(text: str, fits: bool, autojump_clock: Mock
     assert found.result is fits
 
 
-async def test_a_result_that_is_too_large_ends_the_run(autojump_clock: MockClock) -> None:
+async def test_too_large_result_fails_the_run(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> str:
         return LARGE
 

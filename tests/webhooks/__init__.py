@@ -1,1 +1,1 @@
-"""Webhooks: signed, tried again, recorded, taken over; and never where they must not go."""
+"""Tests of server/webhooks: delivery, retries, takeover by another process, and addresses that are refused."""

@@ -1,4 +1,4 @@
-"""Log lines of these tests are caught, and none may hold what a webhook's URL or its secret holds."""
+"""Captures the log lines of these tests, and fails a test whose lines hold a webhook's URL or secret."""
 
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -7,12 +7,12 @@ import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from .world import PATH_SECRET, SECRET
+from .webhook_process import PATH_SECRET, SECRET
 
 
 @pytest.fixture(autouse=True)
 def lines() -> Iterator[list[MutableMapping[str, Any]]]:
-    """What was logged so far."""
+    """The lines logged so far."""
     with capture_logs([merge_contextvars]) as lines:
         yield lines
     for line in lines:

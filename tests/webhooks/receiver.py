@@ -1,6 +1,6 @@
-"""A receiver of webhooks that answers what a test wants, over real sockets or over memory.
+"""A webhook receiver whose answers a test chooses, over real sockets or in memory.
 
-It reads requests by hand, and keeps each with its head and body, so that a test can verify what was really sent.
+It reads requests by hand and keeps the head and body of each, so that a test can verify what was really sent.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,14 +13,14 @@ import trio
 from standardwebhooks import Webhook
 from trio.testing import memory_stream_pair
 
-from .world import SECRET
+from .webhook_process import SECRET
 
 Answer = Callable[[trio.abc.Stream], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Post:
-    """One request as it came. `at` is trio's time."""
+    """One request as received. `at` is trio's time."""
 
     line: str
     headers: dict[str, str]
@@ -33,7 +33,7 @@ class Post:
 
 
 class Receiver:
-    """`answers` are given in their order, the last of them for ever: statuses, bytes, or what to do."""
+    """Gives `answers` in order and repeats the last: a status, raw bytes, or a function on the stream."""
 
     def __init__(self, *answers: int | bytes | Answer) -> None:
         self._answers = list(answers) or [200]
@@ -125,6 +125,6 @@ async def _some(stream: trio.abc.Stream) -> bytes:
 
 
 async def silence(stream: trio.abc.Stream) -> None:
-    """No answer, until the other side goes."""
+    """Never answers; returns when the client disconnects."""
     while await stream.receive_some(65_536):
         continue

@@ -1,4 +1,4 @@
-"""From a generation's end to the receiver's yes, or the last try: what is sent when, and what the log holds."""
+"""Delivery of a webhook: from the end of the generation to the receiver's success or the last try."""
 
 import json
 from dataclasses import replace
@@ -16,13 +16,13 @@ from eventstore.memory_backend import MemoryBackend
 from server import event_types
 from server.config.web_addresses import PublicUrl
 from server.webhooks import delivery, sender
-from server.webhooks.retry_schedule import SCHEDULE
-from server.wire.event_json import encode
-from tests.generations.wrapped_log import events_of
+from server.webhooks.delivery import SCHEDULE
+from server.wire_formats import encode_event
+from tests.generations.unreliable_logs import events_of
 
-from .posting import nowhere
 from .receiver import Receiver, silence
-from .world import (
+from .webhook_post import nowhere
+from .webhook_process import (
     CONVERSATION,
     GENERATION,
     HOOK,
@@ -31,7 +31,7 @@ from .world import (
     PATH_SECRET,
     PLAIN_URL,
     PUBLIC,
-    Names,
+    FakeResolver,
     process,
     types,
 )
@@ -44,7 +44,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.type)
-async def test_the_end_is_told_signed(end: NewEvent, autojump_clock: MockClock) -> None:
+async def test_delivery_is_signed(end: NewEvent, autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
@@ -65,15 +65,15 @@ async def test_the_end_is_told_signed(end: NewEvent, autojump_clock: MockClock) 
         "generation": GENERATION,
         "conversation": CONVERSATION,
         "position": 4,
-        "event": json.loads(encode(event)),
+        "event": json.loads(encode_event(event)),
         "snapshot": f"/v1/generations/{GENERATION}",
     }
     assert types(log) == ["webhook.requested", "webhook.tried", "webhook.delivered"]
-    assert closed(log)
+    assert is_closed(log)
 
 
-def test_a_receiver_is_given_a_url_that_it_can_fetch() -> None:
-    """It asked for nothing, and so has no address to resolve a path against."""
+def test_body_holds_an_absolute_url() -> None:
+    """The receiver made no request, so it cannot resolve a path."""
     event = Event(4, "generation.completed", datetime(2026, 11, 22, tzinfo=UTC), GENERATION, "{}")
     for url, start in (
         (None, ""),
@@ -84,13 +84,13 @@ def test_a_receiver_is_given_a_url_that_it_can_fetch() -> None:
         assert told["data"]["snapshot"] == f"{start}/v1/generations/{GENERATION}"
 
 
-def closed(log: MemoryBackend, stream: str = HOOK) -> bool:
-    """Whether no sweep will ever find it."""
+def is_closed(log: MemoryBackend, stream: str = HOOK) -> bool:
+    """Whether the webhook's writer is closed, so that no recovery finds it."""
     return log.streams[stream].writers[stream].closed
 
 
-async def test_nothing_is_told_before_the_end(autojump_clock: MockClock) -> None:
-    """Nor is another generation's end this one's."""
+async def test_nothing_is_sent_before_the_end(autojump_clock: MockClock) -> None:
+    """The end of another generation sends nothing either."""
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
@@ -105,8 +105,8 @@ async def test_nothing_is_told_before_the_end(autojump_clock: MockClock) -> None
     assert json.loads(receiver.posts[0].body)["data"]["event"]["usage"] == {"output_tokens": 3}
 
 
-async def test_it_looks_at_a_growing_log_now_and_then_only(autojump_clock: MockClock) -> None:
-    """A task that woke at every token would cost what a reader costs."""
+async def test_growing_log_is_read_at_intervals(autojump_clock: MockClock) -> None:
+    """Waking at every token would cost as much as a reader."""
     log, options = MemoryBackend(), replace(OPTIONS, pause=1.0)
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect, options) as here:
         await here.register()
@@ -120,8 +120,8 @@ async def test_it_looks_at_a_growing_log_now_and_then_only(autojump_clock: MockC
         await here.ended()
 
 
-async def test_tries_and_their_times(autojump_clock: MockClock) -> None:
-    """Standard Webhooks' times, one record each, then no more."""
+async def test_retry_times(autojump_clock: MockClock) -> None:
+    """The times of Standard Webhooks, one record for each try, then no more."""
     log = MemoryBackend()
     answers: list[Any] = [500, 404, 302, silence, b"nonsense\r\n", 503]
     async with Receiver(*answers, 429).in_memory() as receiver, process(log.process(), receiver.connect) as here:
@@ -143,12 +143,12 @@ async def test_tries_and_their_times(autojump_clock: MockClock) -> None:
     assert waited == pytest.approx(expected, abs=1)
     assert types(log)[-2:] == ["webhook.tried", "webhook.gave_up"]
     assert json.loads(events_of(log, HOOK)[-1].data) == {"attempts": 7, "reason": delivery.USED_UP}
-    assert closed(log)
+    assert is_closed(log)
     assert here.webhooks.counter.counts == {("delivered",): 0, ("failed",): 7, ("gave_up",): 1}
 
 
-async def test_all_tries_are_one_message(autojump_clock: MockClock) -> None:
-    """The same id and body, each try with a time and a signature of its own."""
+async def test_tries_share_one_message_id(autojump_clock: MockClock) -> None:
+    """Id and body are the same; each try has its own timestamp and signature."""
     log = MemoryBackend()
     async with Receiver(500, 500, 200).in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
@@ -161,8 +161,8 @@ async def test_all_tries_are_one_message(autojump_clock: MockClock) -> None:
     assert len(here.webhooks) == 0
 
 
-async def test_each_wait_is_a_little_longer_by_chance(autojump_clock: MockClock) -> None:
-    """So that a receiver that was away is not met by all at once."""
+async def test_retries_are_jittered(autojump_clock: MockClock) -> None:
+    """So that a receiver that was down does not get all retries at once."""
     log, options = MemoryBackend(), replace(OPTIONS, schedule=(0.0, 100.0), jitter=0.5)
     async with Receiver(500).in_memory() as receiver, process(log.process(), receiver.connect, options) as here:
         for number in range(30):
@@ -179,7 +179,7 @@ async def test_each_wait_is_a_little_longer_by_chance(autojump_clock: MockClock)
     assert second[-1] - second[0] > 15
 
 
-async def test_gone_ends_it_at_once(autojump_clock: MockClock) -> None:
+async def test_status_410_ends_the_retries(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with Receiver(500, 410).in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
@@ -190,8 +190,8 @@ async def test_gone_ends_it_at_once(autojump_clock: MockClock) -> None:
     assert len(receiver.posts) == 2
 
 
-async def test_a_name_that_leads_to_a_private_address_is_recorded_as_such(autojump_clock: MockClock) -> None:
-    names = Names(hooks_example=[["127.0.0.1"], [PUBLIC]])
+async def test_private_address_behind_a_name_is_recorded(autojump_clock: MockClock) -> None:
+    names = FakeResolver(hooks_example=[["127.0.0.1"], [PUBLIC]])
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register(NAMED_URL)
@@ -202,10 +202,10 @@ async def test_a_name_that_leads_to_a_private_address_is_recorded_as_such(autoju
     assert len(names.asked) == 2
 
 
-async def test_clients_do_not_learn_which_names_the_inside_network_has(
+async def test_internal_and_unknown_names_look_the_same(
     autojump_clock: MockClock,
 ) -> None:
-    """One that leads inside and one that is none: one code, no duration, the same time; our log has the cause."""
+    """Both give one error code, no duration and the same time; the server's log has the cause."""
     shown, causes = [], []
     cases: list[dict[str, list[list[str]]]] = [
         {},
@@ -213,7 +213,7 @@ async def test_clients_do_not_learn_which_names_the_inside_network_has(
         {"hooks_example": [["168.63.129.16"]]},
     ]
     for answers in cases:
-        Names(**answers)
+        FakeResolver(**answers)
         with capture_logs() as lines:
             async with process(MemoryBackend().process(), nowhere) as here:
                 start = trio.current_time()
@@ -230,8 +230,8 @@ async def test_clients_do_not_learn_which_names_the_inside_network_has(
     assert causes == ["name_not_found", "private_address", "private_address"]
 
 
-async def test_an_event_too_large_for_a_body_is_left_out(autojump_clock: MockClock) -> None:
-    """The receiver asks for the snapshot."""
+async def test_too_large_event_is_left_out_of_the_body(autojump_clock: MockClock) -> None:
+    """The receiver fetches the snapshot instead."""
     end = event_types.generation_failed(GENERATION, "upstream_error", "x" * 200_000, retryable=False)
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
@@ -243,7 +243,7 @@ async def test_an_event_too_large_for_a_body_is_left_out(autojump_clock: MockClo
     assert len(receiver.posts[0].body) < 1_000
 
 
-async def test_only_so_many_are_under_way(autojump_clock: MockClock) -> None:
+async def test_concurrent_tries_are_bounded(autojump_clock: MockClock) -> None:
     log, options = MemoryBackend(), replace(OPTIONS, most_at_once=3)
 
     async def slow(stream: trio.abc.Stream) -> None:

@@ -1,4 +1,4 @@
-"""What else may happen on the way: the store away, a log trimmed or erased, a fault of ours. And what is told."""
+"""Webhooks through outages of the store, trimmed and erased logs and internal errors; and what is logged."""
 
 import json
 from typing import Any
@@ -10,10 +10,10 @@ from eventstore import Append, NewEvent
 from eventstore.memory_backend import MemoryBackend
 from server import event_types
 from server.webhooks import delivery
-from tests.generations.wrapped_log import Forgetful
+from tests.generations.unreliable_logs import Forgetful
 
 from .receiver import Receiver
-from .world import (
+from .webhook_process import (
     CONVERSATION,
     GENERATION,
     HOOK,
@@ -32,8 +32,8 @@ ENDS = [
 ]
 
 
-async def test_the_store_may_be_away_at_any_time(autojump_clock: MockClock) -> None:
-    """While the end is waited for, before a try, and before its record: each try is made once all the same."""
+async def test_store_outage_at_any_time_delivers_once(autojump_clock: MockClock) -> None:
+    """While it waits for the end, before a try, and before the record of a try."""
     log = MemoryBackend()
 
     async def then_away(stream: trio.abc.Stream) -> None:
@@ -56,8 +56,8 @@ async def test_the_store_may_be_away_at_any_time(autojump_clock: MockClock) -> N
     assert len(receiver.posts) == 2
 
 
-async def test_an_answer_of_the_store_that_is_lost_doubles_nothing(autojump_clock: MockClock) -> None:
-    """Neither at the registration nor at a record."""
+async def test_lost_store_answers_duplicate_nothing(autojump_clock: MockClock) -> None:
+    """Neither the registration nor a record."""
     log = MemoryBackend()
     forgetful = Forgetful(log.process())
     receiving = Receiver(500, 200)
@@ -73,7 +73,7 @@ async def test_an_answer_of_the_store_that_is_lost_doubles_nothing(autojump_cloc
     assert len(receiver.posts) == 2
 
 
-async def test_a_log_that_was_trimmed_still_holds_the_end(autojump_clock: MockClock) -> None:
+async def test_end_is_found_in_a_trimmed_log(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -87,7 +87,7 @@ async def test_a_log_that_was_trimmed_still_holds_the_end(autojump_clock: MockCl
     assert receiver.posts[0].verified()["data"]["position"] == 53
 
 
-async def test_also_where_the_end_is_all_that_is_left(autojump_clock: MockClock) -> None:
+async def test_end_is_found_where_only_it_is_left(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -99,7 +99,7 @@ async def test_also_where_the_end_is_all_that_is_left(autojump_clock: MockClock)
         assert (await here.ended()).status == "delivered"
 
 
-async def test_an_end_that_was_trimmed_away_is_none_to_wait_for(autojump_clock: MockClock) -> None:
+async def test_trimmed_end_gives_up(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -113,7 +113,7 @@ async def test_an_end_that_was_trimmed_away_is_none_to_wait_for(autojump_clock: 
     assert receiver.posts == []
 
 
-async def test_nor_is_that_of_a_log_that_was_erased(autojump_clock: MockClock) -> None:
+async def test_erased_conversation_gives_up(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -126,8 +126,10 @@ async def test_nor_is_that_of_a_log_that_was_erased(autojump_clock: MockClock) -
     assert (found.status, found.reason) == ("gave_up", delivery.EXPIRED)
 
 
-async def test_a_fault_of_ours_ends_nothing_else(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
-    """The process goes on, and the webhook is left alone for a while: no loop of faults."""
+async def test_internal_error_leaves_other_webhooks_alone(
+    lines: list[dict[str, Any]], autojump_clock: MockClock
+) -> None:
+    """The process goes on, and the broken webhook is left alone for a while."""
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -137,14 +139,14 @@ async def test_a_fault_of_ours_ends_nothing_else(lines: list[dict[str, Any]], au
         here.webhooks.start(GENERATION)
         await trio.sleep(10)
         assert here.webhooks.unattended.keys() == {HOOK}
-        assert await other_ends(here) == "delivered"
+        assert await assert_other_webhook_ends(here) == "delivered"
     assert len(receiver.posts) == 1
     (line,) = [line for line in lines if line["log_level"] == "error"]
     assert (line["event"], line["why"], line["webhook"]) == ("webhook crashed", "KeyError", HOOK)
 
 
-async def other_ends(here: Process) -> str:
-    """Another webhook comes to its end; how."""
+async def assert_other_webhook_ends(here: Process) -> str:
+    """Another webhook is delivered to its end."""
     await here.webhooks.register("gen_2", "conv_2", PLAIN_URL)
     await here.request("gen_2", "conv_2")
     here.webhooks.start("gen_2")
@@ -152,14 +154,14 @@ async def other_ends(here: Process) -> str:
     return (await here.ended("gen_2")).status
 
 
-async def test_lines(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
-    """One a webhook, with its ids. That none holds the URL or the secret is seen to after every test here."""
+async def test_one_log_line_a_webhook(lines: list[dict[str, Any]], autojump_clock: MockClock) -> None:
+    """With its ids. The fixture checks that no line holds the URL or the secret."""
     log = MemoryBackend()
     async with Receiver(500, 410).in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.register()
         await here.end()
         await here.ended()
-        await other_ends(here)
+        await assert_other_webhook_ends(here)
     told = {line["generation"]: line for line in lines}
     assert len(lines) == len(told) == 2
     assert told[GENERATION]["event"] == "webhook given up"
@@ -167,7 +169,7 @@ async def test_lines(lines: list[dict[str, Any]], autojump_clock: MockClock) -> 
     assert (told[GENERATION]["attempts"], told[GENERATION]["why"]) == (2, delivery.GONE)
 
 
-async def test_nothing_that_could_be_printed_holds_the_secrets(autojump_clock: MockClock) -> None:
+async def test_reprs_hold_no_secrets(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process()) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)

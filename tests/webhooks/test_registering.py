@@ -1,4 +1,4 @@
-"""What is taken, what is refused, and what becomes of a webhook whose generation is refused."""
+"""Registering, starting and abandoning a webhook: what is refused, and what is shown before the end."""
 
 import json
 
@@ -10,12 +10,12 @@ from eventstore import StoreUnavailable
 from eventstore.memory_backend import MemoryBackend
 from server.problem import Problem
 from server.webhooks import WebhookOptions
-from server.webhooks.delivery import NEVER_REQUESTED
-from server.webhooks.retry_schedule import SCHEDULE, parse_ports
-from tests.generations.wrapped_log import Forgetful, events_of
+from server.webhooks.delivery import NEVER_REQUESTED, SCHEDULE
+from server.webhooks.target_address import parse_ports
+from tests.generations.unreliable_logs import Forgetful, events_of
 
 from .receiver import Receiver
-from .world import (
+from .webhook_process import (
     CONVERSATION,
     GENERATION,
     HOOK,
@@ -40,7 +40,7 @@ def refused(here: Process, url: str) -> Problem:
     return problem
 
 
-async def test_urls_that_are_taken() -> None:
+async def test_valid_urls_are_accepted() -> None:
     async with process(MemoryBackend().process()) as here:
         for url in (URL, PLAIN_URL, "http://hooks.example", "https://[2606:4700::1]:8443/?q"):
             here.webhooks.check_url(url)
@@ -66,7 +66,7 @@ async def test_urls_that_are_taken() -> None:
         (f"http://169.254.169.254/{PATH_SECRET}", "no public address"),
     ],
 )
-async def test_urls_that_are_not(url: str, why: str) -> None:
+async def test_invalid_urls_are_refused(url: str, why: str) -> None:
     async with process(MemoryBackend().process()) as here:
         problem = refused(here, url)
         assert problem.code == "invalid_webhook"
@@ -76,7 +76,7 @@ async def test_urls_that_are_not(url: str, why: str) -> None:
         assert await here.webhooks.snapshot(GENERATION) is None
 
 
-async def test_private_ones_are_taken_where_they_are_allowed() -> None:
+async def test_private_addresses_are_accepted_where_allowed() -> None:
     options = WebhookOptions(secret=OPTIONS.secret, allow_private=True)
     async with process(MemoryBackend().process(), options=options) as here:
         here.webhooks.check_url("http://127.0.0.1:9/x")
@@ -93,7 +93,7 @@ async def test_private_ones_are_taken_where_they_are_allowed() -> None:
         (WebhookOptions(OPTIONS.secret, True, parse_ports(["443"])), (443,), (25, 80)),
     ],
 )
-async def test_ports(options: WebhookOptions, ports: tuple[int, ...], others: tuple[int, ...]) -> None:
+async def test_allowed_ports(options: WebhookOptions, ports: tuple[int, ...], others: tuple[int, ...]) -> None:
     """The usual ones, unless the operator says otherwise; a refusal names the setting."""
     async with process(MemoryBackend().process(), options=options) as here:
         for port in ports:
@@ -107,7 +107,7 @@ async def test_ports(options: WebhookOptions, ports: tuple[int, ...], others: tu
             assert "to port 443; allowed are 444, 8000-8002 (" in refused(here, "https://hooks.example/").detail
 
 
-async def test_none_is_taken_without_a_secret() -> None:
+async def test_webhooks_without_a_secret_are_refused() -> None:
     async with process(MemoryBackend().process(), options=WebhookOptions()) as here:
         for url in (URL, "nonsense"):
             problem = refused(here, url)
@@ -115,13 +115,13 @@ async def test_none_is_taken_without_a_secret() -> None:
             assert "TOKENTAPE_WEBHOOK_SECRET" in problem.detail
 
 
-def test_the_times_are_standard_webhooks_own() -> None:
+def test_retry_schedule_is_that_of_standard_webhooks() -> None:
     minute, hour = 60, 3600
     assert list(SCHEDULE) == [0, 5, 5 * minute, 30 * minute, 2 * hour, 5 * hour, 10 * hour]
     assert WebhookOptions().timeout == 15
 
 
-async def test_what_is_shown_before_the_end() -> None:
+async def test_snapshot_before_the_end() -> None:
     """Scheme, host and port; the path may hold a secret."""
     async with process(MemoryBackend().process()) as here:
         assert await here.webhooks.snapshot(GENERATION) is None
@@ -131,7 +131,7 @@ async def test_what_is_shown_before_the_end() -> None:
     assert (found.status, found.url, found.reason, found.tries) == ("pending", "https://hooks.example", None, [])
 
 
-async def test_registering_again_does_nothing(autojump_clock: MockClock) -> None:
+async def test_repeated_registration_changes_nothing(autojump_clock: MockClock) -> None:
     """As a request does that is decided again, because the conversation moved in between."""
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
@@ -152,7 +152,7 @@ async def test_registering_again_does_nothing(autojump_clock: MockClock) -> None
     assert len(events_of(log, HOOK)) == 3
 
 
-async def test_who_has_not_registered_it_does_not_start_it(autojump_clock: MockClock) -> None:
+async def test_start_without_registration_does_nothing(autojump_clock: MockClock) -> None:
     """A request that is repeated on another process: the webhook is that of the first."""
     log = MemoryBackend()
     async with (
@@ -176,7 +176,7 @@ async def test_who_has_not_registered_it_does_not_start_it(autojump_clock: MockC
     assert len(receiver.posts) == 1
 
 
-async def test_a_generation_without_one_has_none(autojump_clock: MockClock) -> None:
+async def test_generation_without_a_webhook_has_no_snapshot(autojump_clock: MockClock) -> None:
     async with process(MemoryBackend().process()) as here:
         await here.request()
         here.webhooks.start(GENERATION)
@@ -186,7 +186,7 @@ async def test_a_generation_without_one_has_none(autojump_clock: MockClock) -> N
         assert await here.webhooks.snapshot(GENERATION) is None
 
 
-async def test_an_abandoned_one_is_over(autojump_clock: MockClock) -> None:
+async def test_abandoned_webhook_is_closed(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -202,7 +202,7 @@ async def test_an_abandoned_one_is_over(autojump_clock: MockClock) -> None:
     assert here.webhooks.counter.counts[("gave_up",)] == 1
 
 
-async def test_one_is_not_abandoned_whose_generation_is_there(autojump_clock: MockClock) -> None:
+async def test_webhook_of_a_requested_generation_is_not_abandoned(autojump_clock: MockClock) -> None:
     """Its request's commit became known too late for whoever made it."""
     async with Receiver().in_memory() as receiver, process(MemoryBackend().process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -212,7 +212,7 @@ async def test_one_is_not_abandoned_whose_generation_is_there(autojump_clock: Mo
         assert (await here.ended()).status == "delivered"
 
 
-async def test_abandoning_while_the_store_is_away_is_no_error(autojump_clock: MockClock) -> None:
+async def test_abandoning_during_an_outage_is_no_error(autojump_clock: MockClock) -> None:
     """Whoever does it is about to answer something else. The sweep finds what is left."""
     log = MemoryBackend()
     async with process(log.process(), patience=1.0) as here:
@@ -227,7 +227,7 @@ async def test_abandoning_while_the_store_is_away_is_no_error(autojump_clock: Mo
         assert (await here.ended()).reason == NEVER_REQUESTED
 
 
-async def test_a_registration_nobody_knows_the_outcome_of(autojump_clock: MockClock) -> None:
+async def test_registration_with_an_unknown_outcome(autojump_clock: MockClock) -> None:
     """It is told as such; and what came of it is found, and ended, later."""
     log = MemoryBackend()
     forgetful = Forgetful(log.process())
@@ -242,7 +242,7 @@ async def test_a_registration_nobody_knows_the_outcome_of(autojump_clock: MockCl
         assert (await here.ended()).reason == NEVER_REQUESTED
 
 
-async def test_it_is_no_conversation() -> None:
+async def test_webhook_stream_is_not_a_conversation() -> None:
     """Its URL may hold a secret: nothing that lists or reads conversations comes by it."""
     async with process(MemoryBackend().process()) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)

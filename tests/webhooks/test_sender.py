@@ -1,4 +1,4 @@
-"""One POST: what is sent, what counts as what, and what is refused before a connection is made."""
+"""The sender of one webhook POST: the request, what counts as success, limits on the answer, and errors."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from trio.testing import MockClock, memory_stream_pair
 
 from server.webhooks.sender import ERRORS
 
-from .posting import post
 from .receiver import Answer, Receiver, silence
-from .world import PATH_SECRET
+from .webhook_post import post
+from .webhook_process import PATH_SECRET
 
 
-async def test_what_a_receiver_gets() -> None:
+async def test_request_headers_and_body() -> None:
     async with Receiver().listening() as receiver:
         url = f"http://127.0.0.1:{receiver.port}/a//b?c=%20d"
         outcome = await post(url, allow_private=True)
@@ -46,7 +46,7 @@ async def test_what_a_receiver_gets() -> None:
         (b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 100_000, None, "malformed"),
     ],
 )
-async def test_what_counts_as_what(answer: int | bytes, status: int | None, error: str | None) -> None:
+async def test_outcome_of_each_answer(answer: int | bytes, status: int | None, error: str | None) -> None:
     async with Receiver(answer).listening() as receiver:
         outcome = await post(f"http://127.0.0.1:{receiver.port}/", allow_private=True)
     assert (outcome.status, outcome.error) == (status, error)
@@ -54,7 +54,7 @@ async def test_what_counts_as_what(answer: int | bytes, status: int | None, erro
     assert outcome.gone is (status == 410)
 
 
-async def test_a_receiver_that_answers_before_it_has_heard_all() -> None:
+async def test_answer_before_the_whole_request_counts() -> None:
     """And closes: sending breaks, but it has said something."""
 
     async def connect(host: str, port: int) -> trio.abc.Stream:
@@ -67,7 +67,7 @@ async def test_a_receiver_that_answers_before_it_has_heard_all() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed(status: int) -> None:
+async def test_redirects_are_not_followed(status: int) -> None:
     async with Receiver().listening() as other:
         answer = b"HTTP/1.1 %d Moved\r\nLocation: http://127.0.0.1:%d/\r\nContent-Length: 0\r\n\r\n"
         async with Receiver(answer % (status, other.port)).listening() as receiver:
@@ -77,7 +77,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
     assert other.posts == []
 
 
-async def test_an_endless_body_is_not_read_to_its_end(autojump_clock: MockClock) -> None:
+async def test_endless_answer_body_is_cut(autojump_clock: MockClock) -> None:
     sent = 0
 
     async def endless(stream: trio.abc.Stream) -> None:
@@ -103,13 +103,13 @@ async def slow(stream: trio.abc.Stream) -> None:
 
 
 @pytest.mark.parametrize("answer", [silence, slow])
-async def test_a_slow_receiver(answer: Answer, autojump_clock: MockClock) -> None:
+async def test_slow_receiver_times_out(answer: Answer, autojump_clock: MockClock) -> None:
     async with Receiver(answer).in_memory() as receiver:
         outcome = await post("http://8.8.8.8/", receiver.connect)
         assert (outcome.status, outcome.error, outcome.ms) == (None, "timeout", 15_000)
 
 
-async def test_a_body_that_never_ends_is_no_timeout(autojump_clock: MockClock) -> None:
+async def test_status_counts_when_the_body_hangs(autojump_clock: MockClock) -> None:
     """The status has come."""
 
     async def hang(stream: trio.abc.Stream) -> None:
@@ -121,14 +121,14 @@ async def test_a_body_that_never_ends_is_no_timeout(autojump_clock: MockClock) -
         assert (await post("http://8.8.8.8/", receiver.connect)).delivered
 
 
-async def test_nobody_listens() -> None:
+async def test_refused_connection() -> None:
     async with Receiver().listening() as receiver:
         port = receiver.port
     outcome = await post(f"http://127.0.0.1:{port}/", allow_private=True)
     assert (outcome.status, outcome.error) == (None, "cannot_connect")
 
 
-async def test_a_fault_of_ours_is_an_outcome_too(lines: list[dict[str, object]]) -> None:
+async def test_internal_error_is_an_outcome(lines: list[dict[str, object]]) -> None:
     """And its log line tells where it was, without the error's own words."""
 
     async def broken(host: str, port: int) -> trio.abc.Stream:
@@ -140,14 +140,14 @@ async def test_a_fault_of_ours_is_an_outcome_too(lines: list[dict[str, object]])
     assert (line["why"], str(line["where"]).split(",")[0]) == ("RuntimeError", "broken")
 
 
-def test_every_error_has_a_test() -> None:
+def test_every_error_code_has_a_test() -> None:
     """A new one is not forgotten."""
     files = (Path(__file__), Path(__file__).with_name("test_sender_network.py"))
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     assert {error for error in ERRORS if f'"{error}"' in text} == set(ERRORS)
 
 
-async def test_it_stops_when_it_is_cancelled() -> None:
+async def test_sender_can_be_cancelled() -> None:
     """And the connection is closed with it."""
     async with Receiver(silence).listening() as receiver:
         with trio.CancelScope() as scope:

@@ -1,4 +1,6 @@
-"""Where a POST may go: addresses that are refused, the one that was judged, TLS, no proxy."""
+"""The sender's protection against requests into the private network: addresses, names, ports, TLS and
+proxies.
+"""
 
 import ssl
 
@@ -9,9 +11,9 @@ from trio.testing import MockClock
 
 from server.webhooks.sender import CONNECT_SECONDS, Sender
 
-from .posting import nowhere, post
 from .receiver import Answer, Receiver
-from .world import NAMED_URL, PUBLIC, URL, Names
+from .webhook_post import nowhere, post
+from .webhook_process import NAMED_URL, PUBLIC, URL, FakeResolver
 
 
 @pytest.mark.parametrize(
@@ -45,9 +47,9 @@ async def test_private_addresses_are_refused(host: str) -> None:
         ["2606:4700::1", "fd00::1"],
     ],
 )
-async def test_names_that_lead_to_one_are_refused(places: list[str]) -> None:
+async def test_names_of_private_addresses_are_refused(places: list[str]) -> None:
     """One is enough: who mixes them means harm, or does not know."""
-    names = Names(hooks_example=[places])
+    names = FakeResolver(hooks_example=[places])
     assert (await post(URL, nowhere)).error == "private_address"
     assert names.asked == ["hooks.example"]
 
@@ -57,9 +59,9 @@ async def test_localhost_is_refused() -> None:
     assert (await post("http://localhost/", nowhere)).error == "private_address"
 
 
-async def test_the_connection_goes_to_the_address_that_was_judged(autojump_clock: MockClock) -> None:
+async def test_connection_uses_the_checked_address(autojump_clock: MockClock) -> None:
     """The name leads to a public address when it is judged, and to this machine a moment later."""
-    names = Names(hooks_example=[[PUBLIC], ["127.0.0.1"]])
+    names = FakeResolver(hooks_example=[[PUBLIC], ["127.0.0.1"]])
     async with Receiver().in_memory() as receiver:
         assert (await post(NAMED_URL, receiver.connect)).delivered
         assert receiver.connected == [(PUBLIC, 8080)]
@@ -69,30 +71,30 @@ async def test_the_connection_goes_to_the_address_that_was_judged(autojump_clock
     assert len(receiver.connected) == 1
 
 
-async def test_the_real_way_out_asks_for_no_name_again() -> None:
+async def test_real_connect_resolves_no_name() -> None:
     """Not the test's connection but trio's own, on a name that is this machine's only at first."""
     async with Receiver().listening() as receiver:
-        names = Names(hooks_example=[["127.0.0.1"], ["127.0.0.2"]])
+        names = FakeResolver(hooks_example=[["127.0.0.1"], ["127.0.0.2"]])
         outcome = await post(f"http://hooks.example:{receiver.port}/", allow_private=True)
         assert outcome.delivered
         assert names.asked == ["hooks.example"]
 
 
-async def test_a_port_that_was_allowed_when_the_webhook_was_taken() -> None:
+async def test_port_is_checked_at_every_try() -> None:
     """The setting may have changed since; nothing is asked for a name then."""
-    names = Names(hooks_example=[[PUBLIC]])
+    names = FakeResolver(hooks_example=[[PUBLIC]])
     sender = Sender(allow_private=False, timeout=15.0, ports=(range(443, 444),), connect=nowhere)
     assert (await sender.post(NAMED_URL, {}, b"{}")).error == "port_not_allowed"
     assert names.asked == []
 
 
-async def test_a_name_that_is_none() -> None:
-    Names()
+async def test_unknown_name() -> None:
+    FakeResolver()
     assert (await post(URL, nowhere)).error == "name_not_found"
 
 
-async def test_each_address_is_tried_in_turn(autojump_clock: MockClock) -> None:
-    Names(hooks_example=[["8.8.8.8", "8.8.4.4", PUBLIC]])
+async def test_addresses_are_tried_in_turn(autojump_clock: MockClock) -> None:
+    FakeResolver(hooks_example=[["8.8.8.8", "8.8.4.4", PUBLIC]])
     async with Receiver().in_memory() as receiver:
 
         async def connect(host: str, port: int) -> trio.abc.Stream:
@@ -109,7 +111,7 @@ async def test_each_address_is_tried_in_turn(autojump_clock: MockClock) -> None:
 
 @pytest.fixture
 def authority() -> trustme.CA:
-    """Whom the sender trusts in this test."""
+    """The certificate authority that the sender trusts in this test."""
     return trustme.CA()
 
 
@@ -129,12 +131,12 @@ def secure(authority: trustme.CA, name: str) -> tuple[Answer, ssl.SSLContext]:
 @pytest.mark.parametrize(
     ("name", "status", "error"), [("hooks.example", 200, None), ("other.example", None, "tls_failed")]
 )
-async def test_tls_checks_the_name(
+async def test_tls_checks_the_host_name(
     name: str, status: int | None, error: str | None, authority: trustme.CA
 ) -> None:
     """The name in the URL, though the connection goes to an address."""
     handle, context = secure(authority, name)
-    Names(hooks_example=[["127.0.0.1"]])
+    FakeResolver(hooks_example=[["127.0.0.1"]])
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]
@@ -144,7 +146,7 @@ async def test_tls_checks_the_name(
     assert (outcome.status, outcome.error) == (status, error)
 
 
-async def test_tls_trusts_the_machines_authorities_and_nobody_else(authority: trustme.CA) -> None:
+async def test_tls_trusts_only_the_system_authorities(authority: trustme.CA) -> None:
     handle, _ = secure(authority, "127.0.0.1")
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -1,6 +1,7 @@
-"""A process that is gone leaves its webhooks behind: one other process goes on, where the first one was.
+"""When a process is gone, one other process takes its webhooks over and goes on where it was.
 
-On the in-memory log in virtual time, and on Postgres, where a gone process is known by its free lock.
+On the in-memory log in virtual time, and on Postgres, where the free liveness lock tells that a process is
+gone.
 """
 
 from collections.abc import Callable
@@ -16,21 +17,21 @@ from eventstore.postgres import PostgresBackend, PostgresOptions
 from tests.harness.databases import TestDatabase
 
 from .receiver import Receiver, silence
-from .world import CONVERSATION, GENERATION, HOOK, OPTIONS, PLAIN_URL, Process, found_by, process
+from .webhook_process import CONVERSATION, GENERATION, HOOK, OPTIONS, PLAIN_URL, Process, found_by, process
 
 NewLog = Callable[[], Backend]
 
 
 @pytest.fixture(params=["memory", "postgres"])
 def new_log(request: pytest.FixtureRequest) -> NewLog:
-    """Makes one more process's view of the log of this test."""
+    """Makes a further process's view of the test's log."""
     if request.param == "memory":
         return MemoryBackend().process
     database: TestDatabase = request.getfixturevalue("database")
     return lambda: PostgresBackend(PostgresOptions(database.app_url, database.owner_url))
 
 
-async def test_before_the_generation_has_ended(new_log: NewLog) -> None:
+async def test_takeover_before_the_end(new_log: NewLog) -> None:
     async with Receiver().in_memory() as receiver:
         async with process(new_log(), receiver.connect) as lost:
             await lost.register()
@@ -50,8 +51,8 @@ async def test_before_the_generation_has_ended(new_log: NewLog) -> None:
     assert len(receiver.posts) == 1
 
 
-async def test_after_the_generation_has_ended(new_log: NewLog) -> None:
-    """It died before it had tried at all."""
+async def test_takeover_after_the_end(new_log: NewLog) -> None:
+    """The first process died before its first try."""
     async with Receiver().in_memory() as receiver:
         async with process(new_log(), receiver.connect) as lost:
             await lost.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -64,8 +65,8 @@ async def test_after_the_generation_has_ended(new_log: NewLog) -> None:
     assert got.verified()["type"] == "generation.completed"
 
 
-async def test_between_a_post_and_its_record(new_log: NewLog) -> None:
-    """The receiver hears it twice, with one id by which it can tell."""
+async def test_takeover_between_a_post_and_its_record(new_log: NewLog) -> None:
+    """The receiver gets it twice, and can tell by the id."""
     async with Receiver(silence, 200).in_memory() as receiver:
         async with process(new_log(), receiver.connect) as lost:
             await lost.register()
@@ -79,8 +80,8 @@ async def test_between_a_post_and_its_record(new_log: NewLog) -> None:
     assert receiver.posts[0].body == receiver.posts[1].body
 
 
-async def test_only_one_of_many_goes_on(new_log: NewLog) -> None:
-    """All find it at once, and all claim the same epoch."""
+async def test_one_of_many_takes_over(new_log: NewLog) -> None:
+    """All find the webhook at once and claim the same epoch."""
     async with Receiver().in_memory() as receiver:
         async with process(new_log(), receiver.connect) as lost:
             await lost.register()
@@ -109,19 +110,19 @@ async def test_only_one_of_many_goes_on(new_log: NewLog) -> None:
     assert len(receiver.posts) == 1
 
 
-async def test_a_ghost_is_fenced_off(new_log: NewLog) -> None:
+async def test_process_taken_for_dead_stops_at_its_next_record(new_log: NewLog) -> None:
     """Thought dead, it goes on, and ends without a word at its first record."""
     options = replace(OPTIONS, schedule=(0.0, 0.5, 0.5))
     async with Receiver(500, 500, 200).in_memory() as receiver:
-        async with process(new_log(), receiver.connect, options) as ghost:
-            await ghost.register()
+        async with process(new_log(), receiver.connect, options) as old_process:
+            await old_process.register()
             async with process(new_log(), receiver.connect, options) as here:
-                left = OpenWriter(HOOK, HOOK, 1, ghost.store.owner)
+                left = OpenWriter(HOOK, HOOK, 1, old_process.store.owner)
                 assert await here.webhooks.take_over(left)
                 await here.end()
                 assert (await here.ended()).status == "delivered"
                 with trio.fail_after(20):
-                    while len(ghost.webhooks):
+                    while len(old_process.webhooks):
                         await trio.sleep(0.05)
                 told = await here.told()
     assert told.count("webhook.tried") in (2, 3)

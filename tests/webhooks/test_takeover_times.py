@@ -1,4 +1,4 @@
-"""When a webhook that was taken over is tried next, and what is taken over when. In virtual time."""
+"""When a webhook is taken over, and when its next try is after that. In virtual time."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,15 +11,15 @@ from eventstore.backend import Backend
 from eventstore.memory_backend import MemoryBackend
 from server.webhooks import WebhookOptions
 from server.webhooks.delivery import NEVER_REQUESTED
-from tests.generations.wrapped_log import Forgetful, Slow, events_of
+from tests.generations.unreliable_logs import Forgetful, Slow, events_of
 
 from .receiver import Receiver
-from .world import CONVERSATION, GENERATION, HOOK, OPTIONS, PLAIN_URL, Process, found_by, process
+from .webhook_process import CONVERSATION, GENERATION, HOOK, OPTIONS, PLAIN_URL, Process, found_by, process
 
 NewLog = Callable[[], Backend]
 
 
-async def test_only_one_of_many_gives_it_up(autojump_clock: MockClock) -> None:
+async def test_one_of_many_gives_up_an_unrequested_webhook(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process()) as lost:
         await lost.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -38,8 +38,8 @@ async def test_only_one_of_many_gives_it_up(autojump_clock: MockClock) -> None:
     assert [event.type for event in events_of(log, HOOK)] == ["webhook.requested", "webhook.gave_up"]
 
 
-async def test_a_pending_wait_goes_on_where_it_was(autojump_clock: MockClock) -> None:
-    """By the times in the log: neither from the start, nor at once."""
+async def test_pending_wait_continues(autojump_clock: MockClock) -> None:
+    """By the times in the log: neither from its start, nor at once."""
     log, options = MemoryBackend(), replace(OPTIONS, schedule=(0.0, 100.0, 1_000.0, 500.0))
     async with Receiver(500, 500, 500, 200).in_memory() as receiver:
         async with process(log.process(), receiver.connect, options) as lost:
@@ -56,7 +56,7 @@ async def test_a_pending_wait_goes_on_where_it_was(autojump_clock: MockClock) ->
     assert receiver.posts[3].at - receiver.posts[2].at == pytest.approx(500, abs=2)
 
 
-async def test_a_wait_that_is_over_is_not_waited_for_again(autojump_clock: MockClock) -> None:
+async def test_elapsed_wait_is_not_repeated(autojump_clock: MockClock) -> None:
     log, options = MemoryBackend(), replace(OPTIONS, schedule=(0.0, 100.0))
     async with Receiver(500, 200).in_memory() as receiver:
         async with process(log.process(), receiver.connect, options) as lost:
@@ -73,7 +73,7 @@ async def test_a_wait_that_is_over_is_not_waited_for_again(autojump_clock: MockC
             await here.ended()
 
 
-async def test_the_next_one_may_die_as_well(autojump_clock: MockClock) -> None:
+async def test_repeated_takeovers(autojump_clock: MockClock) -> None:
     log, options = MemoryBackend(), replace(OPTIONS, schedule=(0.0, *[100.0] * 6))
     async with Receiver(500, 500, 500, 500, 200).in_memory() as receiver:
         async with process(log.process(), receiver.connect, options) as first:
@@ -94,8 +94,8 @@ async def test_the_next_one_may_die_as_well(autojump_clock: MockClock) -> None:
     assert waited == pytest.approx([100] * 4, abs=3)
 
 
-async def test_a_shorter_schedule_than_before(autojump_clock: MockClock) -> None:
-    """Settings may change between two processes."""
+async def test_takeover_with_a_shorter_schedule(autojump_clock: MockClock) -> None:
+    """The setting changed between the two processes."""
     log = MemoryBackend()
     async with Receiver(500).in_memory() as receiver:
         async with process(log.process(), receiver.connect, replace(OPTIONS, schedule=(0.0, 1.0, 1e6))) as lost:
@@ -109,8 +109,10 @@ async def test_a_shorter_schedule_than_before(autojump_clock: MockClock) -> None
     assert (found.status, len(found.tries), len(receiver.posts)) == ("gave_up", 2, 2)
 
 
-async def test_a_generation_that_was_never_requested(autojump_clock: MockClock) -> None:
-    """It may still be on its way, so it is given a minute; and as long again as the store may be waited for."""
+async def test_webhook_of_a_missing_request_waits_a_minute(autojump_clock: MockClock) -> None:
+    """The request may still be on its way, so it gets a minute, and as long again as the store may be waited
+    for.
+    """
     log = MemoryBackend()
     async with process(log.process()) as lost:
         await lost.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -128,8 +130,8 @@ async def test_a_generation_that_was_never_requested(autojump_clock: MockClock) 
         assert await here.has_no_open_hook()
 
 
-async def test_one_of_our_own_that_never_got_going(autojump_clock: MockClock) -> None:
-    """Its request's commit became known too late. What was to start it, should it come, changes nothing."""
+async def test_own_unstarted_webhook_is_taken_over(autojump_clock: MockClock) -> None:
+    """The commit of its request became known too late; a late start changes nothing."""
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver, process(log.process(), receiver.connect) as here:
         await here.webhooks.register(GENERATION, CONVERSATION, PLAIN_URL)
@@ -146,8 +148,8 @@ async def test_one_of_our_own_that_never_got_going(autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize("seconds", range(12))
-async def test_one_that_is_started_while_it_is_taken_over(seconds: int, autojump_clock: MockClock) -> None:
-    """At any moment of that, and also where it is taken over twice: one task drives it."""
+async def test_start_during_the_takeover_runs_one_task(seconds: int, autojump_clock: MockClock) -> None:
+    """At any moment of it, and also when it is taken over twice."""
     log = MemoryBackend()
     slow = Slow(log.process(), 2.0, ("append", "read", "find_key"))
     async with Receiver().in_memory() as receiver, process(slow, receiver.connect) as here:
@@ -166,7 +168,7 @@ async def test_one_that_is_started_while_it_is_taken_over(seconds: int, autojump
     assert len(receiver.posts) == 1
 
 
-async def test_without_a_secret_it_is_left_for_who_has_one(autojump_clock: MockClock) -> None:
+async def test_process_without_a_secret_leaves_webhooks(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver:
         async with process(log.process(), receiver.connect) as lost:
@@ -179,8 +181,8 @@ async def test_without_a_secret_it_is_left_for_who_has_one(autojump_clock: MockC
             await here.ended()
 
 
-async def test_a_takeover_whose_answer_is_lost(autojump_clock: MockClock) -> None:
-    """It is told as unavailable; what it has claimed it finds again, as one of its own that nobody drives."""
+async def test_takeover_with_a_lost_answer(autojump_clock: MockClock) -> None:
+    """It is reported as unavailable; the claimed webhook is found again as an own one without a task."""
     log = MemoryBackend()
     async with Receiver().in_memory() as receiver:
         async with process(log.process(), receiver.connect) as lost:

@@ -6,7 +6,7 @@ import pytest
 
 from server.webhooks.target_address import BadTargetUrl, is_private_by_name, is_public, parse_target_url
 
-from .world import PATH_SECRET
+from .webhook_process import PATH_SECRET
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from .world import PATH_SECRET
         ("https://h.example/" + "x" * 1_982, "https://h.example", "/" + "x" * 1_982),
     ],
 )
-def test_what_can_be_one(url: str, origin: str, path: str) -> None:
+def test_valid_urls(url: str, origin: str, path: str) -> None:
     target = parse_target_url(url)
     assert (target.origin, target.path) == (origin, path)
 
@@ -58,12 +58,12 @@ def test_what_can_be_one(url: str, origin: str, path: str) -> None:
         ("https://h.example/" + "x" * 1_983, "2000 characters"),
     ],
 )
-def test_what_cannot(url: str, why: str) -> None:
+def test_invalid_urls(url: str, why: str) -> None:
     with pytest.raises(BadTargetUrl, match=why):
         parse_target_url(url)
 
 
-def test_no_error_and_no_repr_holds_the_path() -> None:
+def test_errors_and_reprs_hold_no_path() -> None:
     for url in (f"ftp://h/{PATH_SECRET}", f"https://h/{PATH_SECRET}#", f"https://{PATH_SECRET}@h/"):
         with pytest.raises(BadTargetUrl) as caught:
             parse_target_url(url)
@@ -78,7 +78,7 @@ def test_no_error_and_no_repr_holds_the_path() -> None:
         *("2606:4700::1", "2a00:1450:4001::1", "::ffff:8.8.8.8", "64:ff9b::808:808"),
     ],
 )
-def test_public(address: str) -> None:
+def test_public_addresses(address: str) -> None:
     assert is_public(address)
 
 
@@ -104,7 +104,7 @@ def test_public(address: str) -> None:
         *("2001::1", "2001:db8::1", "3fff::1", "5f00::1", "100::1", "4000::1"),
     ],
 )
-def test_not_public(address: str) -> None:
+def test_private_addresses(address: str) -> None:
     assert not is_public(address)
 
 
@@ -116,8 +116,11 @@ CLOUDS = [
 
 
 @pytest.mark.parametrize("address", CLOUDS)
-def test_what_a_cloud_answers_itself_is_not_public(address: str) -> None:
-    """Metadata, wire servers, private endpoints, also where their number is a public network's; in every form."""
+def test_cloud_metadata_addresses_are_private(address: str) -> None:
+    """Metadata, wire servers and private endpoints, also where their range is a public network's.
+
+    In every notation.
+    """
     assert not is_public(address)
     assert is_private_by_name(address)
     if ":" not in address:
@@ -131,7 +134,7 @@ def test_what_a_cloud_answers_itself_is_not_public(address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["168.63.129.15", "168.63.129.17", "161.25.255.255", "166.12.0.1", "199.36.153.12"]
 )
-def test_their_neighbours_are(address: str) -> None:
+def test_neighbours_of_cloud_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
 
@@ -144,6 +147,6 @@ def test_their_neighbours_are(address: str) -> None:
         *((one, False) for one in ("127.0.0.1.example", "10.example", "1.2.3.4.5")),
     ],
 )
-def test_by_the_name_alone(host: str, private: bool) -> None:
-    """Also in the old ways of writing an address, which a resolver understands."""
+def test_hosts_private_by_name(host: str, private: bool) -> None:
+    """Also the old notations of an address, which a resolver understands."""
     assert is_private_by_name(host) is private

@@ -1,4 +1,4 @@
-"""`GET /v1/generations/{id}/webhook`: what a client is told, and that neither path nor secret is part of it."""
+"""`GET /v1/generations/{id}/webhook`: what a client is told, without the URL's path or the secret."""
 
 from datetime import datetime
 from typing import cast
@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from eventstore import Place
 from eventstore.memory_backend import MemoryBackend
 from server.config.web_addresses import PublicUrl
-from server.conversations import key_scopes
+from server.conversations import idempotency_keys
 from server.ids import new_id
 from server.problem import not_found
 from server.runtime.conversation_service import ConversationService
@@ -20,38 +20,38 @@ from server.web.edge.quart_adapter import route_endpoints
 from server.web.snapshots.snapshot_endpoint import webhook_endpoints
 
 from .receiver import Receiver, silence
-from .world import CONVERSATION, PATH_SECRET, PLAIN_URL, PUBLIC, SECRET, Process, process
+from .webhook_process import CONVERSATION, PATH_SECRET, PLAIN_URL, PUBLIC, SECRET, Process, process
 
 
-class Looking:
-    """As much of a runtime as the address needs, without models and runs."""
+class WebhookRuntime:
+    """The part of a runtime that the endpoint needs, without models and runs."""
 
     def __init__(self, here: Process) -> None:
         self.webhooks = here.webhooks
         self._store = here.store
 
     async def place(self, generation: str) -> Place:
-        found = await self._store.find_key(key_scopes.GENERATION, generation)
+        found = await self._store.find_key(idempotency_keys.GENERATION, generation)
         if found is None:
             raise not_found("generation")
         return found
 
 
-def app_of(here: Process) -> QuartTrio:
-    """The address, served."""
+def app_with(here: Process) -> QuartTrio:
+    """The endpoint, served."""
     app = QuartTrio(__name__)
     problem_json.install(app, 1_000, PublicUrl())
     app.register_blueprint(
-        route_endpoints("webhook", "GET", webhook_endpoints(cast(ConversationService, Looking(here))))
+        route_endpoints("webhook", "GET", webhook_endpoints(cast(ConversationService, WebhookRuntime(here))))
     )
     return app
 
 
-async def test_each_try_is_told_of(autojump_clock: MockClock) -> None:
+async def test_each_try_is_listed(autojump_clock: MockClock) -> None:
     generation = new_id("gen")
     receiving = Receiver(500, silence, 200)
     async with receiving.in_memory() as receiver, process(MemoryBackend().process(), receiver.connect) as here:
-        client = app_of(here).test_client()
+        client = app_with(here).test_client()
         await here.register(generation=generation)
         address = f"/v1/generations/{generation}/webhook"
         answer = await client.get(address)
@@ -81,22 +81,22 @@ async def test_each_try_is_told_of(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-async def test_unknown_ones(asked: bool) -> None:
-    """A generation that is none, and one that has no webhook."""
+async def test_unknown_webhook_is_not_found(asked: bool) -> None:
+    """A generation that does not exist, and one without a webhook."""
     generation = new_id("gen")
     async with process(MemoryBackend().process()) as here:
         if asked:
             await here.request(generation)
-        answer = await app_of(here).test_client().get(f"/v1/generations/{generation}/webhook")
+        answer = await app_with(here).test_client().get(f"/v1/generations/{generation}/webhook")
         assert answer.status_code == 404
         assert (await answer.get_json())["code"] == "not_found"
 
 
-async def test_one_whose_generation_was_refused_is_nobodys() -> None:
+async def test_webhook_of_a_refused_request_is_not_found() -> None:
     generation = new_id("gen")
     async with process(MemoryBackend().process()) as here:
         await here.webhooks.register(generation, CONVERSATION, PLAIN_URL)
         await here.webhooks.abandon(generation)
         with trio.fail_after(5):
-            answer = await app_of(here).test_client().get(f"/v1/generations/{generation}/webhook")
+            answer = await app_with(here).test_client().get(f"/v1/generations/{generation}/webhook")
         assert answer.status_code == 404

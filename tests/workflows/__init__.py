@@ -1,1 +1,1 @@
-"""Tests of what apps declare."""
+"""Tests of server/workflows: what apps declare as workflows and tools, and the values they pass."""

@@ -1,4 +1,4 @@
-"""An app's folder to start a server in, and an interpreter that forgets afterwards what it imported from there."""
+"""A folder for an app's modules, and an interpreter that afterwards forgets what it imported from there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ App = Callable[[str, str], Path]
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
-    """Writes a file of the app (its path, its text) into the present folder, and returns where it is."""
+    """Writes a file of the app (path, text) into the current folder, and returns its path."""
     here = tmp_path / "app"
     here.mkdir()
     monkeypatch.chdir(here)

@@ -1,4 +1,4 @@
-"""Values of apps made plain JSON: repaired where that is a text's fault, refused where a value would be lost."""
+"""Values of apps converted to plain JSON: texts are repaired, and values that would be lost are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, computed_field
 
 from server.workflows import NotJson, to_jsonable
-from server.workflows.json_values import DEEPEST
+from server.workflows.json_values import MAX_DEPTH
 
 HALVES = st.text(st.sampled_from("ab\x00\ud83d\ude00é😀"), max_size=5)
 FIT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=5)
@@ -95,7 +95,7 @@ class Table(dict[Any, Any]):
         (-(2**63), -(2**63)),
     ],
 )
-def test_table(value: Any, plain: Any) -> None:
+def test_json_of_each_type(value: Any, plain: Any) -> None:
     made = to_jsonable(value)
     assert made == plain
     assert type(made) is type(plain)
@@ -128,15 +128,15 @@ async def unawaited() -> None: ...
         ({"of": {1: circle()}}, "of: a value of the type dict cannot be written as JSON"),
     ],
 )
-def test_what_json_cannot_hold_is_refused_by_its_place(value: Any, said: str) -> None:
+def test_value_that_json_cannot_hold_is_named_by_its_path(value: Any, said: str) -> None:
     with pytest.raises(NotJson, match=f"^{said}"):
         to_jsonable(value)
 
 
 @pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["lists", "objects"])
-def test_the_deepest_that_passes(wrap: Callable[[Any], Any]) -> None:
+def test_nesting_limit(wrap: Callable[[Any], Any]) -> None:
     value: Any = 1
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         value = wrap(value)
     assert to_jsonable(value) == value
     with pytest.raises(NotJson, match="nested deeper than 64 levels"):
@@ -145,7 +145,7 @@ def test_the_deepest_that_passes(wrap: Callable[[Any], Any]) -> None:
 
 @settings(deadline=None)
 @given(JSON)
-def test_plain_json_is_left_as_it_is(value: Any) -> None:
+def test_plain_json_is_unchanged(value: Any) -> None:
     assert json.dumps(to_jsonable(value)) == json.dumps(value)
 
 
@@ -153,7 +153,7 @@ def test_plain_json_is_left_as_it_is(value: Any) -> None:
 @given(
     st.recursive(HALVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(HALVES, inner, max_size=1))
 )
-def test_what_comes_out_can_be_stored_and_stays(value: Any) -> None:
+def test_result_is_storable_and_stable(value: Any) -> None:
     made = to_jsonable(value)
     text = json.dumps(made, ensure_ascii=False)
     text.encode()  # no surrogate is left

@@ -1,4 +1,4 @@
-"""Steering: what a model of parameters may look like, and that no change gets past its bounds."""
+"""Steering parameters: which pydantic models may declare them, and that no change leaves their bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, m
 from server.workflows import BadValue, UnknownParameter, Workflow, workflow
 
 
-class Dials(BaseModel):
+class SteeringParameters(BaseModel):
     low: Annotated[float, Field(ge=0, le=1)] = 0.2
     high: Annotated[float, Field(ge=0, le=1)] = 0.8
     tone: Literal["mild", "harsh"] = "mild"
@@ -23,7 +23,7 @@ class Dials(BaseModel):
     label: Annotated[str, Field(alias="name", max_length=5)] = "x"
 
     @model_validator(mode="after")
-    def in_order(self) -> Dials:
+    def in_order(self) -> SteeringParameters:
         if self.low > self.high:
             raise ValueError("low has to be at most high")
         return self
@@ -45,16 +45,16 @@ def steered_by(model: Any) -> Workflow:
 async def none(run: Any) -> None: ...
 
 
-FLOW = steered_by(Dials)
+FLOW = steered_by(SteeringParameters)
 FIRST = {"low": 0.2, "high": 0.8, "tone": "mild", "until": "2026-01-02", "label": "x"}
 
 
-def test_the_first_values_are_json_by_name() -> None:
+def test_initial_values() -> None:
     first = FLOW.initial_steering()
     assert first == FIRST
     first["low"] = 9
     assert FLOW.initial_steering() == FIRST
-    assert FLOW.steering is Dials
+    assert FLOW.steering is SteeringParameters
     assert json.loads(json.dumps(FIRST)) == FIRST
 
 
@@ -62,10 +62,10 @@ def test_the_first_values_are_json_by_name() -> None:
     ("name", "value"),
     [("low", 0.5), ("low", 0), ("tone", "harsh"), ("until", "2027-01-01"), ("label", "abcde")],
 )
-def test_a_change_is_recorded_as_it_came(name: str, value: Any) -> None:
+def test_valid_change(name: str, value: Any) -> None:
     assert FLOW.steer(FIRST, name, value) is value
     model = FLOW.steering_model({**FIRST, name: value})
-    assert isinstance(model, Dials)
+    assert isinstance(model, SteeringParameters)
     assert model.model_dump(mode="json")[name] == value
 
 
@@ -83,23 +83,23 @@ def test_a_change_is_recorded_as_it_came(name: str, value: Any) -> None:
         ("label", "abcdef", "^label: .*at most 5 characters"),
     ],
 )
-def test_a_change_beyond_the_bounds_names_them(name: str, value: Any, said: str) -> None:
+def test_out_of_bounds_change_names_the_bounds(name: str, value: Any, said: str) -> None:
     with pytest.raises(BadValue, match=said):
         FLOW.steer(FIRST, name, value)
 
 
-def test_a_change_is_judged_beside_the_current_values() -> None:
+def test_change_is_checked_together_with_the_current_values() -> None:
     assert FLOW.steer({**FIRST, "high": 1.0}, "low", 0.9) == 0.9
 
 
 @pytest.mark.parametrize("name", ["Low", "", "name", "model_config", "in_order", "x" * 1000, "é"])
-def test_a_name_that_is_not_declared(name: str) -> None:
+def test_undeclared_parameter(name: str) -> None:
     with pytest.raises(UnknownParameter, match="this workflow has: low, high, tone, until, label") as caught:
         FLOW.steer(FIRST, name, 1)
     assert len(str(caught.value)) < 300
 
 
-def test_a_workflow_without_parameters() -> None:
+def test_workflow_without_parameters() -> None:
     assert none.steering is None
     assert none.initial_steering() == {}
     assert none.steering_model({"low": 1}) is None
@@ -107,10 +107,10 @@ def test_a_workflow_without_parameters() -> None:
         none.steer({}, "low", 1)
 
 
-def test_values_recorded_under_older_code() -> None:
-    """Names that have gone are left out, names that are new begin with their default; bounds hold."""
+def test_values_recorded_by_an_older_version() -> None:
+    """Removed names are left out, new names begin with their default, bounds hold."""
     model = FLOW.steering_model({"low": 0.1, "gone": 3})
-    assert model == Dials(low=0.1)
+    assert model == SteeringParameters(low=0.1)
     assert FLOW.steer({"gone": 3}, "low", 0.1) == 0.1
     assert steered_by(Closed).steering_model({"low": 0.1, "gone": 3}) == Closed(low=0.1)
     with pytest.raises(BadValue, match="tone"):
@@ -134,7 +134,7 @@ def test_no_sequence_of_changes_leaves_the_bounds(changes: list[tuple[str, Any]]
         except (BadValue, UnknownParameter):
             continue
     dials = FLOW.steering_model(current)
-    assert isinstance(dials, Dials)
+    assert isinstance(dials, SteeringParameters)
     assert 0 <= dials.low <= dials.high <= 1
     assert dials.tone in ("mild", "harsh")
     assert set(current) == set(FIRST)
@@ -153,7 +153,7 @@ class OutOfBounds(BaseModel):
     low: Annotated[float, Field(ge=1)] = 0.0
 
 
-class OutOfOrder(Dials):
+class OutOfOrder(SteeringParameters):
     low: float = 0.9
 
 
@@ -190,9 +190,9 @@ class Values(RootModel[list[int]]):
         (Raising, "its defaults break its own bounds: low: nothing is low enough"),
         (Values, "it has to be a pydantic model with fields"),
         (dict, "it has to be a pydantic model with fields"),
-        (Dials(), "it has to be a pydantic model with fields"),
+        (SteeringParameters(), "it has to be a pydantic model with fields"),
     ],
 )
-def test_models_that_cannot_be_steered(model: Any, said: str) -> None:
+def test_invalid_steering_models(model: Any, said: str) -> None:
     with pytest.raises(TypeError, match=f"^the workflow one, steering: {said}"):
         steered_by(model)

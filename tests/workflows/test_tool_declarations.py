@@ -1,4 +1,4 @@
-"""Functions and words that make no tool: refused where they are written, by name."""
+"""Functions and options that cannot be a tool: refused where they are declared, by name."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def fine(amount: int) -> None: ...
         (Address, "@tool belongs on a function"),
     ],
 )
-def test_functions_that_are_no_tools(function: Any, said: str) -> None:
+def test_invalid_functions(function: Any, said: str) -> None:
     if inspect.isfunction(function):
         documented(function)
     with pytest.raises(TypeError, match=f"^{said}"):
@@ -79,7 +79,7 @@ def test_functions_that_are_no_tools(function: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize("doc", [None, "", "  \n "])
-def test_a_tool_needs_a_docstring(doc: str | None) -> None:
+def test_tool_needs_a_docstring(doc: str | None) -> None:
     def silent() -> None: ...
 
     silent.__doc__ = doc
@@ -111,8 +111,16 @@ def test_a_tool_needs_a_docstring(doc: str | None) -> None:
         ({"seconds": -1}, "seconds has to be seconds"),
         ({"seconds": float("inf")}, "seconds has to be seconds"),
         ({"seconds": "5"}, "seconds has to be seconds"),
+        ({"approvers": 0}, "approvers has to be a number of people from 1 to 5, not 0"),
+        ({"approvers": 6}, "approvers has to be a number of people from 1 to 5, not 6"),
+        ({"approvers": True}, "approvers has to be a number of people"),
+        ({"approvers": 2.0}, "approvers has to be a number of people"),
+        ({"approvers": "2"}, "approvers has to be a number of people"),
+        ({"another_person": 1}, "another_person has to be True or False"),
+        ({"approval": "never", "approvers": 2}, 'no meaning with approval="never"'),
+        ({"approval": "never", "another_person": True}, 'no meaning with approval="never"'),
     ],
 )
-def test_declarations_that_make_no_sense(words: dict[str, Any], said: str) -> None:
+def test_invalid_options(words: dict[str, Any], said: str) -> None:
     with pytest.raises(TypeError, match=f"^the tool fine: .*{said}"):
         tool(**words)(documented(fine))

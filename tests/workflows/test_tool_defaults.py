@@ -1,4 +1,4 @@
-"""Defaults among the arguments of a call: filled in where they mean the same, so that who decides sees them."""
+"""Defaults of a tool's parameters: filled into the arguments, so that a person who decides sees them."""
 
 import enum
 from datetime import date
@@ -10,8 +10,8 @@ from pydantic import BaseModel, BeforeValidator
 from server.workflows import BadArguments, ClientTool, InjectedRun, Tool
 
 
-class Run(InjectedRun):
-    """Stands for the one that apps know."""
+class FakeRun(InjectedRun):
+    """Stands for the Run that apps know."""
 
 
 class Kind(enum.StrEnum):
@@ -51,38 +51,38 @@ def with_default(default: Any, kind: Any = Any) -> Tool:
         (with_default(1, Annotated[int, BeforeValidator(lambda value: value + 1)]), {}, 1),
     ],
 )
-def test_each_default_as_it_is_shown_and_as_it_runs(taking: Tool, filled: dict[str, Any], got: Any) -> None:
-    """What a person decides on is all that the function is called with, and nothing runs but what was shown."""
+def test_default_is_shown_and_used(taking: Tool, filled: dict[str, Any], got: Any) -> None:
+    """A person decides on everything that the function is called with, and nothing else runs."""
     assert taking.check({}) == filled
-    assert taking.bind(filled, Run())() == got
-    assert taking.bind(taking.check(filled), Run())() == got
+    assert taking.bind(filled, FakeRun())() == got
+    assert taking.bind(taking.check(filled), FakeRun())() == got
 
 
-def test_a_default_of_the_function_is_not_changed_by_what_is_done_with_the_arguments() -> None:
+def test_changed_arguments_leave_the_default_unchanged() -> None:
     taking = with_default([1], list[int])
     taking.check({})["value"].append(2)
     assert taking.check({}) == {"value": [1]}
 
 
-def test_what_stands_for_a_default_is_no_argument_of_another_value() -> None:
+def test_default_of_another_type_does_not_loosen_the_check() -> None:
     taking = with_default(None, int)
     assert taking.check({"value": 3}) == {"value": 3}
     with pytest.raises(BadArguments):
         taking.check({"value": "3"})
 
 
-def test_defaults_inside_of_an_argument_are_left_to_its_type() -> None:
-    """Pydantic tells a field that was given from one that was not; filled in, each would count as given."""
+def test_defaults_inside_an_argument_are_not_filled_in() -> None:
+    """Pydantic tells fields that were given from those that were not; filled in, each would count as given."""
 
     def take(value: Settings) -> Any:
         """Takes."""
         return value.model_fields_set
 
     assert Tool(take).check({"value": {}}) == {"value": {}}
-    assert Tool(take).bind({"value": {}}, Run())() == set()
+    assert Tool(take).bind({"value": {}}, FakeRun())() == set()
 
 
-def test_the_defaults_that_a_clients_tool_tells() -> None:
+def test_defaults_of_a_client_tool() -> None:
     properties = {
         "a": {"type": "integer", "default": 3},
         "b": {"default": None},

@@ -1,4 +1,4 @@
-"""Tools: what a model is told of a function, which calls fit it, and how they are bound."""
+"""Tools: the schema that a model is given, which arguments fit it, and how a call is bound."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from server.providers import ToolSpec
 from server.workflows import BadArguments, InjectedRun, Tool, tool
 
 
-class Run(InjectedRun):
-    """Stands for the one that apps know."""
+class FakeRun(InjectedRun):
+    """Stands for the Run that apps know."""
 
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Address(BaseModel):
 
 @tool
 async def refund(
-    run: Run,
+    run: FakeRun,
     amount: Annotated[int, Field(ge=1, le=500, description="in cents")],
     day: date,
     *,
@@ -69,7 +69,7 @@ def take(count: int, name: str = "x", flag: str | None = None) -> Any:
 GIVEN: dict[str, Any] = {"amount": 3, "day": "2026-01-02"}
 
 
-def test_what_a_model_is_told() -> None:
+def test_spec() -> None:
     parameters = {
         "$defs": {
             "Address": {
@@ -97,14 +97,14 @@ def test_what_a_model_is_told() -> None:
     )
 
 
-def test_what_is_declared_by_default() -> None:
+def test_default_declaration() -> None:
     assert (ping.client, ping.idempotent, ping.expires, ping.seconds) == (False, False, 3600.0, 300.0)
     assert ping.needs_approval({})
     assert (refund.is_async, ping.is_async) == (True, False)
     assert repr(ping) == "<tool ping>"
 
 
-def test_what_is_declared_otherwise() -> None:
+def test_full_declaration() -> None:
     @tool(name="pay-back_2", approval="never", idempotent=True, expires=None, seconds=7)
     def other(amount: int) -> None:
         """Pays."""
@@ -123,7 +123,7 @@ def test_what_is_declared_otherwise() -> None:
         {**GIVEN, "to": {"street": "Elm", "postcode": "1"}, "kind": "cash", "schema": 2},
     ],
 )
-def test_what_fits_is_handed_back_with_the_defaults_of_what_was_not_given(arguments: dict[str, Any]) -> None:
+def test_valid_arguments_are_returned_with_defaults(arguments: dict[str, Any]) -> None:
     checked = refund.check(arguments)
     assert checked == {"to": None, "kind": "card", "schema": 1.5, **arguments}
     assert checked is not arguments
@@ -146,27 +146,27 @@ def test_what_fits_is_handed_back_with_the_defaults_of_what_was_not_given(argume
         ({"amout": 3}, "amout", "Extra inputs are not permitted"),
     ],
 )
-def test_what_does_not_fit_is_named(change: dict[str, Any], field: str, said: str) -> None:
-    for use in (refund.check, lambda arguments: refund.bind(arguments, Run())):
+def test_invalid_argument_is_named(change: dict[str, Any], field: str, said: str) -> None:
+    for use in (refund.check, lambda arguments: refund.bind(arguments, FakeRun())):
         with pytest.raises(BadArguments, match=f"^{field}: .*{said}") as caught:
             use({**GIVEN, **change})
         assert [one["field"] for one in caught.value.errors] == [field]
         assert said in caught.value.errors[0]["message"]
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_arguments_are_named() -> None:
     with pytest.raises(BadArguments, match=r"^amount: Field required; day: Field required\.$"):
         refund.check({})
 
 
-def test_many_misfits_are_told_in_part() -> None:
+def test_many_errors_are_shortened() -> None:
     with pytest.raises(BadArguments) as caught:
         ping.check({f"x{n}": n for n in range(50)})
     assert len(caught.value.errors) == 20
     assert str(caught.value).count(";") == 4
 
 
-def test_nested_too_deep_or_too_long() -> None:
+def test_too_deep_or_too_long_arguments() -> None:
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
@@ -181,8 +181,8 @@ def test_nested_too_deep_or_too_long() -> None:
         keep.check({"value": 10**5000})
 
 
-async def test_a_bound_call_gets_python_values_its_defaults_and_the_run() -> None:
-    run = Run()
+async def test_bound_call_gets_python_values_defaults_and_the_run() -> None:
+    run = FakeRun()
     bound = refund.bind({**GIVEN, "to": {"street": "Elm"}}, run)
     assert inspect.iscoroutinefunction(bound)
     assert await bound() == {
@@ -195,8 +195,8 @@ async def test_a_bound_call_gets_python_values_its_defaults_and_the_run() -> Non
     }
 
 
-def test_a_plain_function_is_bound_the_same() -> None:
-    bound = ping.bind({}, Run())
+def test_sync_function_is_bound_too() -> None:
+    bound = ping.bind({}, FakeRun())
     assert not inspect.iscoroutinefunction(bound)
     assert bound() == "pong"
 
@@ -205,7 +205,7 @@ def test_a_plain_function_is_bound_the_same() -> None:
 @given(
     st.dictionaries(st.sampled_from(["count", "name", "flag"]), st.none() | st.integers() | st.text(max_size=2))
 )
-def test_a_call_is_bound_exactly_when_it_passes_the_check(arguments: dict[str, Any]) -> None:
+def test_bind_accepts_exactly_what_check_accepts(arguments: dict[str, Any]) -> None:
     fits = (
         type(arguments.get("count")) is int
         and isinstance(arguments.get("name", ""), str)
@@ -215,37 +215,37 @@ def test_a_call_is_bound_exactly_when_it_passes_the_check(arguments: dict[str, A
         with pytest.raises(BadArguments):
             take.check(arguments)
         with pytest.raises(BadArguments):
-            take.bind(arguments, Run())
+            take.bind(arguments, FakeRun())
         return
     given_ = {"name": "x", "flag": None, **arguments}
     assert take.check(arguments) == given_
-    assert take.bind(arguments, Run())() == (given_["count"], given_["name"], given_["flag"])
+    assert take.bind(arguments, FakeRun())() == (given_["count"], given_["name"], given_["flag"])
 
 
-def test_an_app_may_loosen_its_own_types() -> None:
+def test_types_may_convert_values() -> None:
     @tool
     def take(count: Annotated[int, BeforeValidator(int)]) -> Any:
         """Takes."""
         return count
 
     assert take.check({"count": "3"}) == {"count": "3"}
-    assert take.bind({"count": "3"}, Run())() == 3
+    assert take.bind({"count": "3"}, FakeRun())() == 3
 
 
 # Names that a model class would not let an argument have, and the run in other clothes.
-def test_names_and_types_of_all_kinds() -> None:
+def test_unusual_parameter_names() -> None:
     @tool
     def odd(copy: str, model_config: int, _hidden: bool, self: Literal["a"], handle: Typed[int]) -> Any:
         """Takes odd names."""
         return copy, model_config, _hidden, self, handle
 
-    run = Run()
+    run = FakeRun()
     arguments = {"copy": "c", "model_config": 1, "_hidden": True, "self": "a"}
     assert odd.bind(arguments, run)() == ("c", 1, True, "a", run)
     assert list(odd.schema["properties"]) == ["copy", "model_config", "_hidden", "self"]
 
 
-def test_a_default_that_json_cannot_say_is_the_functions_own() -> None:
+def test_default_without_a_json_form_stays_with_the_function() -> None:
     nothing: Any = object()
 
     @tool
@@ -254,11 +254,11 @@ def test_a_default_that_json_cannot_say_is_the_functions_own() -> None:
         return count
 
     assert "default" not in take.schema["properties"]["count"]
-    assert take.bind({}, Run())() is nothing
+    assert take.bind({}, FakeRun())() is nothing
 
 
-def test_a_type_may_be_an_adapter_of_pydantics() -> None:
-    """What tools share with workflows: a type that is judged already is left as it is."""
+def test_type_may_be_a_type_adapter() -> None:
+    """As with workflows, an adapter is used as it is."""
     from server.workflows.tool_arguments import adapter_of
 
     adapter = TypeAdapter(int)

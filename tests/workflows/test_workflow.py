@@ -1,4 +1,4 @@
-"""Workflows: what may be one, which inputs fit, and what becomes of what it returned."""
+"""Workflows: which functions may be one, which inputs fit, and how results become JSON."""
 
 from __future__ import annotations
 
@@ -65,31 +65,31 @@ async def anything(run: Any) -> Any:
     return run
 
 
-def declared(**types: Any) -> Workflow:
+def workflow_with(**types: Any) -> Workflow:
     @workflow("one", **types)
     async def one(run: Any) -> None: ...
 
     return one
 
 
-async def test_what_is_declared() -> None:
+async def test_declaration() -> None:
     assert isinstance(grading, Workflow)
     assert (grading.name, grading.on_crash, grading.steering) == ("grading.v1", "restart", None)
-    assert declared(on_crash="fail").on_crash == "fail"
+    assert workflow_with(on_crash="fail").on_crash == "fail"
     assert await anything.function(3) == 3
     assert repr(grading) == "<workflow grading.v1>"
 
 
-def test_the_input_is_what_the_type_says() -> None:
+def test_input_of_the_declared_type() -> None:
     essay = grading.read_input({"text": "a", "due": "2026-01-02", "pages": [1]})
     assert essay == Essay(text="a", due=date(2026, 1, 2), pages=[1])
-    assert declared(input=list[int]).read_input([1, 2]) == [1, 2]
-    assert declared(input=TypeAdapter(Pair)).read_input({"left": 1, "right": 2}) == Pair(1, 2)
-    assert declared(input=str | None).read_input(None) is None
+    assert workflow_with(input=list[int]).read_input([1, 2]) == [1, 2]
+    assert workflow_with(input=TypeAdapter(Pair)).read_input({"left": 1, "right": 2}) == Pair(1, 2)
+    assert workflow_with(input=str | None).read_input(None) is None
 
 
 @pytest.mark.parametrize("value", [None, True, 3, "x", [1, {"a": None}], {"a": 1}])
-def test_without_a_type_any_json_is_the_input(value: Any) -> None:
+def test_input_without_a_type(value: Any) -> None:
     assert anything.read_input(value) is value
 
 
@@ -107,7 +107,7 @@ def test_without_a_type_any_json_is_the_input(value: Any) -> None:
         ("text", [("", "an object")]),
     ],
 )
-def test_an_input_that_does_not_fit_names_each_field(value: Any, errors: list[tuple[str, str]]) -> None:
+def test_invalid_input_names_each_field(value: Any, errors: list[tuple[str, str]]) -> None:
     with pytest.raises(BadInput) as caught:
         grading.read_input(value)
     found = [(one["field"], one["message"]) for one in caught.value.errors]
@@ -118,21 +118,21 @@ def test_an_input_that_does_not_fit_names_each_field(value: Any, errors: list[tu
     assert str(caught.value).endswith(".")
 
 
-def test_nested_too_deep_for_any_type() -> None:
+def test_too_deep_input() -> None:
     deep: list[Any] = []
     for _ in range(500):  # pydantic's own bound, below Python's
         deep = [deep]
     with pytest.raises(BadInput, match="recursion limit"):
-        declared(input=list[Any]).read_input(deep)
+        workflow_with(input=list[Any]).read_input(deep)
 
 
-OF_ONE_TYPE = [declared(input=TypeAdapter(kind)) for kind in (int, float, bool, str, type(None))]
+OF_ONE_TYPE = [workflow_with(input=TypeAdapter(kind)) for kind in (int, float, bool, str, type(None))]
 
 
 @settings(deadline=None)
 @given(WHOLE | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | st.text() | st.none())
-def test_json_types_are_never_taken_for_each_other(value: Any) -> None:
-    """One type takes a value, or two for whole numbers: an integer is a number too."""
+def test_json_types_are_not_converted(value: Any) -> None:
+    """One type accepts a value, or two for whole numbers: an integer is a number, too."""
     took = []
     for flow in OF_ONE_TYPE:
         try:
@@ -154,7 +154,7 @@ def test_json_types_are_never_taken_for_each_other(value: Any) -> None:
         ({"score": 1, "name": "\ud83d\ude00"}, {"score": 1.0, "called": "😀", "day": "2026-01-02"}),
     ],
 )
-def test_the_result_is_json_of_the_declared_type(value: Any, made: Any) -> None:
+def test_result_of_the_declared_type(value: Any, made: Any) -> None:
     assert grading.make_result(value) == made
     assert json.loads(json.dumps(grading.make_result(value))) == made
 
@@ -163,12 +163,12 @@ def test_the_result_is_json_of_the_declared_type(value: Any, made: Any) -> None:
     ("value", "made"),
     [(None, None), ([Grade(score=1)], [{"score": 1.0, "called": "x", "day": "2026-01-02"}]), ("\x00", "\ufffd")],
 )
-def test_without_a_type_any_json_is_the_result(value: Any, made: Any) -> None:
+def test_result_without_a_type(value: Any, made: Any) -> None:
     assert anything.make_result(value) == made
 
 
-def test_lists_of_models_and_of_what_they_are_made_of() -> None:
-    flow = declared(result=list[Grade])
+def test_list_of_models_and_their_fields() -> None:
+    flow = workflow_with(result=list[Grade])
     made = flow.make_result([Grade(score=1), {"score": 2}])
     assert [one["score"] for one in made] == [1.0, 2.0]
 
@@ -186,13 +186,13 @@ DECLARED = r"it cannot be written as JSON as its type declares\.$"
         (grading, Grade.model_construct(score=float("nan")), "score: nan is no JSON number"),
         (grading, spoilt, DECLARED),
         (grading, object(), "a value of the type object cannot"),
-        (declared(result=Odd), Odd(value=1), DECLARED),
-        (declared(result=Odder), Odder(), DECLARED),
+        (workflow_with(result=Odd), Odd(value=1), DECLARED),
+        (workflow_with(result=Odder), Odder(), DECLARED),
         (anything, object(), "a value of the type object cannot"),
         (anything, [float("inf")], "0: inf is no JSON number"),
     ],
 )
-def test_a_result_that_does_not_fit(flow: Workflow, value: Any, said: str) -> None:
+def test_invalid_result(flow: Workflow, value: Any, said: str) -> None:
     with pytest.raises(BadResult, match=f"^{said}") as caught:
         flow.make_result(value)
     assert caught.value.errors
@@ -219,13 +219,13 @@ class Awaitable:
 
 
 @pytest.mark.parametrize("name", ["", "A", "1a", "a b", "a\n", "a" * 101, "é", "a/b", None, fine])
-def test_names_that_are_none(name: Any) -> None:
+def test_invalid_names(name: Any) -> None:
     with pytest.raises(TypeError, match=r"^the workflow's name .* has to begin with a small letter"):
         workflow(name)(fine)
 
 
 @pytest.mark.parametrize("name", ["a", "a.b-c_9", "a" * 100])
-def test_names_that_are_some(name: str) -> None:
+def test_valid_names(name: str) -> None:
     assert workflow(name)(fine).name == name
 
 
@@ -239,7 +239,7 @@ def test_names_that_are_some(name: str) -> None:
         (two, "has to take one argument"),
     ],
 )
-def test_functions_that_are_no_workflows(function: Any, said: str) -> None:
+def test_invalid_functions(function: Any, said: str) -> None:
     with pytest.raises(TypeError, match=f"^the workflow one {said}"):
         workflow("one")(function)
 
@@ -253,6 +253,6 @@ def test_functions_that_are_no_workflows(function: Any, said: str) -> None:
         ({"on_crash": "continue"}, 'one: on_crash is "restart" or "fail"'),
     ],
 )
-def test_types_that_are_none(types: dict[str, Any], said: str) -> None:
+def test_invalid_types(types: dict[str, Any], said: str) -> None:
     with pytest.raises(TypeError, match=f"^the workflow {said}"):
         workflow("one", **types)(fine)

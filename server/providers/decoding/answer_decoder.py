@@ -17,9 +17,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from server.http_client.sse_parser import SseMessage, SseMessageTooLong, SseParser
-from server.providers.errors import UpstreamError
-from server.providers.types import Chunk, Finish
-from server.unicode_repair import REPLACEMENT, repair_text
+from server.providers.interface import Chunk, Finish, UpstreamError
+from server.unicode_safety import REPLACEMENT, repair_text
 
 from .answer_accumulator import AnswerAccumulator, AnswerFailed, MalformedMessage, UnknownMessage
 from .carried_fields import CarriedFields

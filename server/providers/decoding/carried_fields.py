@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from server.providers.types import Message, ToolCall
-from server.unicode_repair import repair_text
+from server.providers.interface import Message, ToolCall
+from server.unicode_safety import repair_text
 
 __all__ = ["CarriedBlocks", "CarriedFields", "CarriedReasoning", "read_carried", "repair_json_text"]
 

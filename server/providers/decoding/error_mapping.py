@@ -1,4 +1,4 @@
-"""Maps every failure of a request to an `UpstreamError` and a code of `errors.CODES`, the same for every provider.
+"""Maps every failure of a request to an `UpstreamError` and a code of `CODES`, the same for every provider.
 
 Owns the mapping of failed requests, of HTTP status and headers (RFC 9110 sections 10.2.3 and 15), and of error
 objects inside a stream; and the recognition of error objects, for which providers have many shapes. Pure: must not
@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from server.http_client import errors as http
-from server.providers.errors import UpstreamError
+from server.providers.interface import UpstreamError
 
 from .redaction import Redactor, error_message, find_message
 

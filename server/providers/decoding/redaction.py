@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from server.unicode_repair import repair_text
+from server.unicode_safety import repair_text
 
 __all__ = ["Redactor", "error_message", "find_message"]
 

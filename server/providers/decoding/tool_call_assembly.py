@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from server.providers.types import ArgumentsDelta, ToolCall
-from server.unicode_repair import TextRepair, repair_text
+from server.providers.interface import ArgumentsDelta, ToolCall
+from server.unicode_safety import TextRepair, repair_text
 
 __all__ = ["ToolCallAssembler", "index_in"]
 

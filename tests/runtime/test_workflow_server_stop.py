@@ -1,4 +1,4 @@
-"""Workflows of a process that stops: handed over, counted as what they came to."""
+"""Workflows of a process that stops are handed over, and counted by how they ended."""
 
 import pytest
 import trio
@@ -8,15 +8,15 @@ from eventstore.memory_backend import MemoryBackend
 from server.generations.run_context import Run
 from server.workflows import Workflow
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
-from tests.generations.owning import fields, the_end
-from tests.generations.wrapped_log import Slow
+from tests.generations.run_owner import fields, the_end
+from tests.generations.unreliable_logs import Slow
 
-from .playing import ended, kinds, play, snapshot
-from .world import app, of, process
+from .run_commands import ended, kinds, play, snapshot
+from .runtime_process import app, of, process
 
 
-async def test_a_process_that_stops_hands_its_workflows_over(autojump_clock: MockClock) -> None:
-    """Not those that are to fail with it; and not one that has just ended."""
+async def test_stopping_process_hands_its_workflows_over(autojump_clock: MockClock) -> None:
+    """Except workflows that are declared to fail with their process, and one that has just ended."""
 
     async def work(run: Run) -> int:
         if run.attempt == 1:
@@ -47,9 +47,7 @@ async def test_a_process_that_stops_hands_its_workflows_over(autojump_clock: Moc
 
 
 @pytest.mark.parametrize("moment", [number / 8 for number in range(24)])
-async def test_one_that_ends_as_it_is_stopped_counts_as_what_it_came_to(
-    moment: float, autojump_clock: MockClock
-) -> None:
+async def test_workflow_ending_during_the_stop_is_counted_once(moment: float, autojump_clock: MockClock) -> None:
     async def work(run: Run) -> None:
         await run.token("a")
 

@@ -1,10 +1,11 @@
-"""Cancels between two steps of any tasks: every place where something may be cut off can be reached."""
+"""Cancels a scope between two steps of any tasks, so that a test can reach every place where
+code may be cut off."""
 
 import trio
 
 
 class CancelAfter(trio.abc.Instrument):
-    """Cancels `scope` when so many steps of any tasks are done."""
+    """Cancels `scope` after this number of steps of any tasks."""
 
     def __init__(self, steps: int, scope: trio.CancelScope) -> None:
         self._left, self._scope = steps, scope

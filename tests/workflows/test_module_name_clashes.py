@@ -1,4 +1,6 @@
-"""An app whose modules have names of Tokentape's own packages: loaded beside them, or refused with a sentence."""
+"""An app whose modules have names of Tokentape's own packages: loaded beside them, or refused with an
+explanation.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ print(json.dumps(told))
 Loaded = Callable[[str, str], tuple[Path, dict[str, str | list[str]]]]
 
 
-def run(layout: str, place: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_python(layout: str, place: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A process like the installed command: its path begins with PYTHONPATH, and ends with what is installed."""
     app, elsewhere = folder / "app", folder / "elsewhere"
     for file in LAYOUTS[layout]:
@@ -72,15 +74,15 @@ def run(layout: str, place: str, folder: Path, *words: str) -> subprocess.Comple
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    """What the loader says of each name of a layout: one process loads them all, one after the other."""
+def load_layout(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """What the loader says of each module of a layout; one process loads them one after the other."""
     known: dict[tuple[str, str], tuple[Path, dict[str, str | list[str]]]] = {}
 
     def load(layout: str, place: str) -> tuple[Path, dict[str, str | list[str]]]:
         if (layout, place) not in known:
             folder = tmp_path_factory.mktemp("clash")
             names = [name for kind, name, _ in REFUSED if kind == layout]
-            done = run(layout, place, folder, "-c", LOAD, *names, "bot", "shop")
+            done = run_python(layout, place, folder, "-c", LOAD, *names, "bot", "shop")
             assert done.returncode == 0, done.stderr
             known[layout, place] = folder / "app", json.loads(done.stdout)
         return known[layout, place]
@@ -90,8 +92,10 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("layout", "name", "file"), REFUSED)
-def test_a_module_of_such_a_name_is_refused(loaded: Loaded, layout: str, name: str, file: str, place: str) -> None:
-    folder, told = loaded(layout, place)
+def test_module_with_a_package_name_is_refused(
+    load_layout: Loaded, layout: str, name: str, file: str, place: str
+) -> None:
+    folder, told = load_layout(layout, place)
     top = name.partition(".")[0]
     assert told[name] == (
         f"{name} cannot be loaded: {top} is the name of a package of Tokentape's own, and a process has one "
@@ -101,14 +105,14 @@ def test_a_module_of_such_a_name_is_refused(loaded: Loaded, layout: str, name: s
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_other_modules_beside_it_are_loaded(loaded: Loaded, layout: str, place: str) -> None:
+def test_other_modules_beside_it_are_loaded(load_layout: Loaded, layout: str, place: str) -> None:
     """Their `from tokentape import tool` finds Tokentape, not the app's own file."""
-    assert loaded(layout, place)[1]["shop"] == ["refund"]
+    assert load_layout(layout, place)[1]["shop"] == ["refund"]
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_module_that_imports_it_is_told_why_that_fails(loaded: Loaded, place: str) -> None:
-    folder, told = loaded("modules", place)
+def test_import_of_the_clashing_module_explains_the_clash(load_layout: Loaded, place: str) -> None:
+    folder, told = load_layout("modules", place)
     said = told["bot"]
     assert isinstance(said, str)
     assert said.startswith("bot cannot be imported. ImportError: cannot import name 'shelf' from 'server' (")
@@ -119,18 +123,18 @@ def test_a_module_that_imports_it_is_told_why_that_fails(loaded: Loaded, place: 
 
 
 @pytest.mark.parametrize("place", ["cwd", "PYTHONPATH"])
-def test_the_command_says_so(tmp_path: Path, place: str) -> None:
+def test_command_explains_the_clash(tmp_path: Path, place: str) -> None:
     """The whole command: one sentence on standard error, and no traceback."""
     start = "import tokentape_packages; tokentape_packages.main()"
-    done = run("modules", place, tmp_path, "-c", start, "serve", "--workflows", "server")
+    done = run_python("modules", place, tmp_path, "-c", start, "serve", "--workflows", "server")
     assert done.returncode not in (0, 1), done.stderr
     assert f"Rename {tmp_path / 'app' / 'server.py'}" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("layout", "file"), [("modules", "server.py"), ("packages", "server")])
-def test_an_apps_own_tests_are_told_which_name_it_is(tmp_path: Path, layout: str, file: str) -> None:
-    """Outside of the command the app's folder may come first: importing `tokentape` says which name to change."""
+def test_import_of_tokentape_outside_the_command_names_the_clash(tmp_path: Path, layout: str, file: str) -> None:
+    """There the app's folder may come first on the path."""
     start = "import sys; sys.path.insert(1, sys.argv[1]); import importlib; importlib.import_module('tokentape')"
     (tmp_path / "app").mkdir()
     if layout == "modules":

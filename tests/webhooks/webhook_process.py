@@ -1,4 +1,4 @@
-"""Processes with webhooks on one log, generations that end when a test says so, names that lead where it says."""
+"""Processes with webhooks on one log, generations that end when a test says so, and a fake resolver of names."""
 
 import socket
 from collections.abc import AsyncIterator, Iterable
@@ -13,11 +13,11 @@ from eventstore import NO_STREAM, Append, EventStore, Key, NewEvent, OpenWriter,
 from eventstore.backend import Backend
 from eventstore.memory_backend import MemoryBackend
 from server import event_types
-from server.conversations import key_scopes
+from server.conversations import idempotency_keys
 from server.webhooks import Sender, WebhookOptions, Webhooks, WebhookSnapshot
 from server.webhooks.sender import Connect
 from server.webhooks.webhook_events import is_webhook, stream_of
-from tests.generations.wrapped_log import events_of
+from tests.generations.unreliable_logs import events_of
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PATH_SECRET = "T0PS3CRET"
@@ -41,7 +41,7 @@ class Process:
         """The generation's request, in a conversation of its own."""
         asked = NewEvent("generation.requested", "{}", generation)
         news = (event_types.conversation_started(None, None), asked)
-        claim = Key(key_scopes.GENERATION, generation)
+        claim = Key(idempotency_keys.GENERATION, generation)
         await self.store.append(
             Append(conversation, news, NO_STREAM, Writer(generation, 1, 1), keys=(claim,), category="conversation")
         )
@@ -93,7 +93,7 @@ class Process:
 
 
 def sender(connect: Connect, options: WebhookOptions = OPTIONS, **more: Any) -> Sender:
-    """One that goes where `connect` leads."""
+    """A sender that connects with `connect`."""
     return Sender(allow_private=options.allow_private, timeout=options.timeout, connect=connect, **more)
 
 
@@ -105,7 +105,7 @@ async def process(
     *,
     patience: float = 30.0,
 ) -> AsyncIterator[Process]:
-    """A process for as long as the context is open; then it is gone, as by a kill."""
+    """A process that lives as long as the context, then is gone as after a kill."""
     async with (
         EventStore(log, StoreOptions(call_timeout=patience, safety_poll=600.0)).open() as store,
         trio.open_nursery() as nursery,
@@ -116,7 +116,7 @@ async def process(
 
 
 async def found_by(here: Process) -> OpenWriter:
-    """The webhook of a process that is gone, as a sweep finds it."""
+    """The webhook of a gone process, as recovery finds it."""
     left = await here.open_writer()
     assert is_webhook(left.name)
     assert left.owner != here.store.owner
@@ -124,12 +124,12 @@ async def found_by(here: Process) -> OpenWriter:
 
 
 def types(log: MemoryBackend, stream: str = HOOK) -> list[str]:
-    """Of the webhook's events."""
+    """The types of the webhook's events."""
     return [event.type for event in events_of(log, stream)]
 
 
-class Names(trio.abc.HostnameResolver):
-    """What names lead to, in this trio run; each question gets the next answer, the last one for ever."""
+class FakeResolver(trio.abc.HostnameResolver):
+    """The addresses of names in this trio run: each lookup gets the next answer, the last one for ever."""
 
     def __init__(self, **answers: Iterable[list[str]]) -> None:
         self._answers = {name.replace("_", "."): list(each) for name, each in answers.items()}

@@ -1,4 +1,6 @@
-"""Webhooks of real servers, with a real receiver: signed, shown, and delivered although the server is killed."""
+"""Webhooks of real server processes with a real receiver: signed, shown, and delivered although the server
+is killed.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,14 +13,14 @@ from tests.harness.http import http_client
 from tests.harness.servers import Server, running
 
 from .receiver import Receiver, silence
-from .world import PATH_SECRET, SECRET
+from .webhook_process import PATH_SECRET, SECRET
 
 ENV = {"TOKENTAPE_WEBHOOK_SECRET": SECRET, "TOKENTAPE_WEBHOOK_ALLOW_PRIVATE": "true"}
 
 
 @pytest.fixture
 async def servers(database: TestDatabase) -> AsyncIterator[list[Server]]:
-    """Two on one database. No line of theirs may hold what a URL or the secret holds."""
+    """Two servers on one database. No log line may hold the URL or the secret."""
     async with AsyncExitStack() as stack:
         both = [await stack.enter_async_context(running(database.app_url, ENV)) for _ in range(2)]
         yield both
@@ -27,8 +29,8 @@ async def servers(database: TestDatabase) -> AsyncIterator[list[Server]]:
             assert SECRET.removeprefix("whsec_") not in server.logged()
 
 
-async def ask(server: Server, receiver: Receiver) -> str:
-    """A short answer with a webhook; the generation."""
+async def request_generation(server: Server, receiver: Receiver) -> str:
+    """Requests a short answer with a webhook, and returns the generation."""
     url = f"http://127.0.0.1:{receiver.port}/{PATH_SECRET}"
     body = {"model": "demo", "parameters": {"tokens": 5, "rate": 0}, "webhook": url}
     async with http_client(server.url) as client:
@@ -38,8 +40,8 @@ async def ask(server: Server, receiver: Receiver) -> str:
         return str(answer.json()["id"])
 
 
-async def delivered(server: Server, generation: str) -> list[dict[str, object]]:
-    """The tries, once one was taken."""
+async def wait_for_tries(server: Server, generation: str) -> list[dict[str, object]]:
+    """The tries, once there is one."""
     async with http_client(server.url) as client:
         with trio.fail_after(60):
             while True:
@@ -52,10 +54,10 @@ async def delivered(server: Server, generation: str) -> list[dict[str, object]]:
                 await trio.sleep(0.1)
 
 
-async def test_it_is_told(servers: list[Server]) -> None:
+async def test_webhook_is_delivered(servers: list[Server]) -> None:
     async with Receiver().listening() as receiver:
-        generation = await ask(servers[0], receiver)
-        (one,) = await delivered(servers[1], generation)
+        generation = await request_generation(servers[0], receiver)
+        (one,) = await wait_for_tries(servers[1], generation)
     assert (one["attempt"], one["status"]) == (1, 200)
     (got,) = receiver.posts
     body = got.verified()
@@ -70,13 +72,13 @@ async def test_it_is_told(servers: list[Server]) -> None:
         assert (refused.status_code, refused.json()["code"]) == (422, "invalid_webhook")
 
 
-async def test_it_survives_its_server(servers: list[Server]) -> None:
-    """Killed in the middle of the POST: another server makes that try again, with the same id."""
+async def test_webhook_survives_its_server(servers: list[Server]) -> None:
+    """The server is killed during the POST: another one makes that try again with the same id."""
     async with Receiver(silence, 200).listening() as receiver:
-        generation = await ask(servers[0], receiver)
+        generation = await request_generation(servers[0], receiver)
         await receiver.got(1)
         await servers[0].kill()
-        (one,) = await delivered(servers[1], generation)
+        (one,) = await wait_for_tries(servers[1], generation)
         assert len(receiver.posts) == 2
     assert (one["attempt"], one["status"]) == (1, 200)
     assert receiver.posts[0].headers["webhook-id"] == receiver.posts[1].headers["webhook-id"]

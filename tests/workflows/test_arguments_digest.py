@@ -1,4 +1,6 @@
-"""The digest of arguments: RFC 8785's own examples, and the law that it tells apart what JSON tells apart."""
+"""The digest of a call's arguments: the examples of RFC 8785, and equality exactly where JSON values are
+equal.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +67,12 @@ def hashed(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def meaning(value: Any) -> Any:
-    """What a JSON value says, to be compared by: 1 is 1.0, as in JSON, and not true, as in Python."""
+def json_value(value: Any) -> Any:
+    """A JSON value to compare by: 1 equals 1.0 as in JSON, and not true as in Python."""
     if isinstance(value, dict):
-        return "object", frozenset((name, meaning(inner)) for name, inner in value.items())
+        return "object", frozenset((name, json_value(inner)) for name, inner in value.items())
     if isinstance(value, list):
-        return "array", tuple(meaning(inner) for inner in value)
+        return "array", tuple(json_value(inner) for inner in value)
     if isinstance(value, bool) or value is None:
         return repr(value)
     if isinstance(value, int | float):
@@ -84,7 +86,7 @@ def test_numbers_of_appendix_b(bits: str, written: str) -> None:
     assert digest({"n": number}) == hashed('{"n":' + written + "}")
 
 
-def test_the_example_of_section_3_2_2() -> None:
+def test_example_of_section_3_2_2() -> None:
     text = r"""{"numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
                 "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/", "literals": [null, true, false]}"""
     canonical = (
@@ -94,13 +96,13 @@ def test_the_example_of_section_3_2_2() -> None:
     assert digest(json.loads(text)) == hashed(canonical)
 
 
-def test_the_order_of_section_3_2_3() -> None:
+def test_order_of_section_3_2_3() -> None:
     names = ["€", "\r", "\ufb33", "1", "😀", "\u0080", "ö"]
     ordered = '{"\\r":1,"1":1,"\u0080":1,"ö":1,"€":1,"😀":1,"\ufb33":1}'
     assert digest(dict.fromkeys(names, 1)) == hashed(ordered)
 
 
-def test_it_is_lower_case_hexadecimal_of_the_known_empty_object() -> None:
+def test_digest_is_lower_case_sha256() -> None:
     assert digest({}) == hashed("{}")
     assert re.fullmatch("[0-9a-f]{64}", digest({}))
 
@@ -115,13 +117,13 @@ def test_it_is_lower_case_hexadecimal_of_the_known_empty_object() -> None:
 @example({"a": None}, {})
 @example({"a": [1, 2]}, {"a": [2, 1]})
 @example({"a": ["1,2"]}, {"a": ["1", "2"]})
-def test_equal_digests_are_equal_values(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert (digest(one) == digest(other)) == (meaning(one) == meaning(other))
+def test_digests_are_equal_for_equal_values_only(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert (digest(one) == digest(other)) == (json_value(one) == json_value(other))
 
 
 @settings(deadline=None)
 @given(ARGUMENTS, st.randoms(use_true_random=False))
-def test_order_and_a_way_over_the_wire_change_nothing(arguments: dict[str, Any], random: Any) -> None:
+def test_field_order_and_json_round_trip_keep_the_digest(arguments: dict[str, Any], random: Any) -> None:
     def shuffled(value: Any) -> Any:
         if isinstance(value, dict):
             items = list(value.items())
@@ -143,7 +145,7 @@ def test_neighbouring_numbers_differ(number: float, other: float) -> None:
 
 
 @pytest.mark.parametrize("fits", [LIMIT, -LIMIT])
-def test_the_last_exact_integers(fits: int) -> None:
+def test_largest_exact_integers(fits: int) -> None:
     assert digest({"id": fits}) == hashed(f'{{"id":{fits}}}')
 
 
@@ -151,8 +153,8 @@ def test_the_last_exact_integers(fits: int) -> None:
 @pytest.mark.parametrize(
     "text", ['{"id":%d}', '{"a":{"é":[0.5,{"id":%d}]},"b":"€"}', '{"\\r":1,"1":[%d],"€":1,"😀":1,"\ufb33":1}']
 )
-def test_longer_integers_are_written_with_all_their_digits(long: int, text: str) -> None:
-    """Beside all else, which is written as ever; in no order but that of the form."""
+def test_longer_integers_keep_all_digits(long: int, text: str) -> None:
+    """All other values are written as RFC 8785 says, and fields in its order."""
     value = json.loads(text % long)
     assert digest(dict(reversed(value.items()))) == hashed(text % long)
     assert digest(value) != digest(json.loads(text % (long + 1)))
@@ -183,7 +185,7 @@ def nested(levels: int) -> list[Any]:
         ({"deep": nested(5000)}, "deep: nested too deep"),
     ],
 )
-def test_what_has_no_canonical_form_is_named(arguments: dict[str, Any], said: str) -> None:
+def test_value_without_a_canonical_form_is_named(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(NotCanonical, match=f"^{said}") as caught:
         digest(arguments)
     str(caught.value).encode()  # it may go into the log

@@ -1,6 +1,6 @@
-"""Logs in front of a log: slow ones, and ones that say too little. All a backend may do to its callers.
+"""In-memory backends that are slow, lose answers or lose notifications, as a real backend may towards its callers.
 
-`Wrapped` hands every call on through one method, which the others change.
+`Wrapped` passes every call through one method, which the others override.
 """
 
 import random
@@ -99,7 +99,10 @@ class Wrapped:
 
 
 class Slow(Wrapped):
-    """Each call takes `seconds`: half on its way there, half on its way back. `only` these calls."""
+    """Each call takes `seconds`, half on the way there and half on the way back.
+
+    `only` limits it to these calls.
+    """
 
     def __init__(self, inside: Backend, seconds: float, only: Iterable[str] = ("append",)) -> None:
         super().__init__(inside)
@@ -116,7 +119,7 @@ class Slow(Wrapped):
 
 
 class Forgetful(Wrapped):
-    """Takes appends, and then loses the line before the answer, `losing` times: what came of them is not known."""
+    """Takes appends and then loses the answer, `losing` times: the caller cannot know the outcome."""
 
     losing = 0
     forgot = False
@@ -131,7 +134,7 @@ class Forgetful(Wrapped):
 
 
 class Mute(Wrapped):
-    """No hint of it reaches another process: every notification is lost."""
+    """Loses every notification to other processes."""
 
     def notify_newer(self, streams: Iterable[str]) -> None:
         pass
@@ -141,7 +144,7 @@ class Mute(Wrapped):
 
 
 class Jittery(Wrapped):
-    """Every call takes its time, and some (`lost` of them) do not arrive, or their answer does not."""
+    """Every call takes a random time, and a share of them (`lost`) never arrives or loses its answer."""
 
     def __init__(self, inside: Backend, chance: random.Random, lost: float = 0.02) -> None:
         super().__init__(inside)
@@ -160,5 +163,5 @@ class Jittery(Wrapped):
 
 
 def events_of(log: MemoryBackend, stream: str) -> list[Event]:
-    """What stands in the log, past any process."""
+    """The events in the log, read past any process."""
     return list(log.streams[stream].events)

@@ -1,8 +1,9 @@
-"""A world in which people decide on tool calls while processes die: what it does is a plan, what it did is judged.
+"""Runs one plan in which people decide on tool calls while processes die, and records what the tools did.
 
-Two processes share one log whose calls take random times and now and then lose the way. A model, or a workflow,
-wants tools run; a plan of acts decides on them, rightly, wrongly, twice, too late or again with the same key, and
-kills, hides and stops the processes in between. Each tool writes down what it was run with: nothing else counts.
+Two processes share one log. Its calls take random times, and sometimes the answer is lost. A model or a workflow
+wants tools run. The plan's steps decide on the calls rightly, wrongly, twice, too late or again with the same key,
+and kill, hide and stop processes in between. Each tool records the arguments it ran with: the test judges only
+these records and the log.
 """
 
 import random
@@ -24,11 +25,11 @@ from server.problem import Problem
 from server.runtime.conversation_service import ConversationService
 from server.workflows import Workflow, digest, tool
 from tests.generations.fake_agent import FakeAgent, Say
-from tests.generations.wrapped_log import Jittery
+from tests.generations.unreliable_logs import Jittery
 
-from .cutting import CancelAfter
-from .plans import Act, Again, Cancel, Crash, Decide, Hide, Plan, Stop
-from .world import app, cancel, key, process, thought_dead
+from .decision_plan import Act, AppearDead, Cancel, Crash, Decide, Plan, RepeatCommand, Stop
+from .runtime_process import app, cancel, key, process, thought_dead
+from .step_cancellation import CancelAfter
 
 EXPIRES = 6.0
 """Seconds that people have for a decision."""
@@ -39,15 +40,15 @@ NON_IDEMPOTENT = ("refund", "mail")
 
 @dataclass(frozen=True)
 class Execution:
-    """A tool was run: with these arguments, when the log was so long."""
+    """One run of a tool: its arguments, and the length of the log at that moment."""
 
     name: str
     arguments: dict[str, Any]
     head: int
 
 
-class Slot:
-    """A place where a process runs, and another one after its death."""
+class ProcessSlot:
+    """A place for one process at a time: after a death the next process takes it."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -76,8 +77,8 @@ class Slot:
 
 
 @dataclass
-class World:
-    """One plan carried out. `executions` are what the tools did, `answers` what deciders were told."""
+class DecisionSimulation:
+    """One plan carried out. `executions` are what the tools did, `answers` what the deciding clients were told."""
 
     plan: Plan
     log: MemoryBackend = field(default_factory=MemoryBackend)
@@ -96,7 +97,7 @@ class World:
         def make() -> Any:
             return process(Jittery(self.log.process(), self.chance, 0.01), self._model(), registry=registry)
 
-        self.slots = [Slot(make), Slot(make)]
+        self.slots = [ProcessSlot(make), ProcessSlot(make)]
         async with trio.open_nursery() as nursery:
             for slot in self.slots:
                 nursery.start_soon(slot.serve)
@@ -217,7 +218,7 @@ class World:
         )
         self.generation = asked.tag or ""
 
-    def _some(self, number: int) -> Slot:
+    def _some(self, number: int) -> ProcessSlot:
         """That slot, or the other one where no process is."""
         slot = self.slots[number]
         return slot if slot.clients is not None else self.slots[1 - number]
@@ -229,13 +230,13 @@ class World:
         match act:
             case Crash(steps=steps):
                 slot.kill_after(steps)
-            case Hide():
+            case AppearDead():
                 slot.clients.start_soon(self._hide, slot.runtime)
             case Stop():
                 slot.clients.start_soon(self._stop, slot)
             case Cancel():
                 slot.clients.start_soon(self._cancel, slot.runtime)
-            case Again(which=which) if self.commands:
+            case RepeatCommand(which=which) if self.commands:
                 slot.clients.start_soon(self._send, slot.runtime, *self.commands[which % len(self.commands)])
             case Decide():
                 self.commands.append(self._command(act))
@@ -247,7 +248,7 @@ class World:
         with thought_dead(self.log, runtime):
             await trio.sleep(4.0)
 
-    async def _stop(self, slot: Slot) -> None:
+    async def _stop(self, slot: ProcessSlot) -> None:
         if slot.runtime is not None:
             await slot.runtime.supervisor.finish(0)
         slot.kill()

@@ -1,7 +1,11 @@
-"""The values that pass between a run and any provider: prompt, answer, chunk, finish; and the two protocols.
+"""The interface of a provider: the values that pass between it and a run, the two protocols, and the errors.
 
 Owns `Prompt` with its messages, tools and calls; `Answer`, `Chunk` and `Finish`; and `Provider`, which every
-adapter fulfils. Pure: must not know HTTP, trio, one provider's format or the log.
+adapter fulfils.
+
+The errors say who is to blame. `BadParameters` and `UnknownModel`: the client. `UpstreamError`: the provider, the
+network or this server's settings; its code is one of `CODES`, the one table of the codes that `generation.failed`
+carries for them. No message may contain a key. Pure: must not know HTTP, trio, one provider's format or the log.
 """
 
 from __future__ import annotations
@@ -100,7 +104,7 @@ class Finish:
     """How an answer ended: the finish reason, and what came beside the text.
 
     `reason`: one of OpenAI's words wherever the provider's word means the same (`stop`, `length`, `tool_calls` …;
-    the table is `decoding/finish_reasons.py`). `usage`: `input_tokens` and `output_tokens` if the provider sent
+    the table is in `answer_accumulator`). `usage`: `input_tokens` and `output_tokens` if the provider sent
     both; where sent, also `cached_input_tokens` and `reasoning_tokens`, which are included in the first two.
     `refusal`: the text with which the model refused. `carry`: what the provider wants back, unchanged, with this
     message in the next request, such as signed reasoning. It is JSON, stored with the message, opaque to
@@ -155,3 +159,67 @@ class Provider(Protocol):
         Entering does not connect (the first `receive` does); it raises `BadParameters` as `check` does. Leaving
         closes the connection at once, also when cancelled: after the `async with` no socket is left open.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One error code: whether the same request may succeed later, and what it means, for people."""
+
+    retryable: bool
+    meaning: str
+
+
+CODES: Mapping[str, Code] = {
+    "upstream_unauthorized": Code(False, "the provider refused the key (401, 403)"),
+    "upstream_rate_limited": Code(True, "too many requests (429); not retryable when the quota is used up"),
+    "upstream_bad_request": Code(False, "the provider refuses this request (other 4xx, a redirect)"),
+    "upstream_unavailable": Code(True, "no connection, or the provider fails (DNS, refused, TLS, 409, 5xx)"),
+    "upstream_cut": Code(True, "the connection ended before the answer did"),
+    "upstream_malformed": Code(False, "what came is not the protocol"),
+    "upstream_stalled": Code(True, "the answer began, then no byte came for longer than the limit"),
+    "upstream_timeout": Code(True, "connecting, sending or the wait for the first byte took too long (408 too)"),
+    "upstream_error": Code(True, "the provider reported an error inside the stream; not retryable if it says so"),
+}
+
+
+class UpstreamError(Exception):
+    """The provider, the connection to it or its settings failed the run; `code` is a key of `CODES`.
+
+    `retryable`: the same request may succeed later. `retry_after`: seconds that the provider asked to wait, or
+    None. `stall`: the provider accepted the request and was then silent until a time limit (ours or a gateway's)
+    passed. It may have worked on the request, and may charge for it. `message` is for every reader of the run: it
+    may quote the provider, but names no address, host or proxy of the operator. `detail` is for the server's own
+    log and may name them; it is empty if it would add nothing. Neither contains a key, U+0000 or an unpaired
+    surrogate.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        detail: str = "",
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        stall: bool = False,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.detail = detail
+        self.retryable = CODES[code].retryable if retryable is None else retryable
+        self.retry_after = retry_after
+        self.stall = stall
+
+
+class BadParameters(ValueError):
+    """The client sent a parameter that the provider would refuse; `message` says what is wrong, and the limit."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class UnknownModel(ValueError):
+    """The client named a model that no configured provider serves; the text lists the available ones."""

@@ -1,4 +1,4 @@
-"""The laws of the fold, on drawn logs: cut anywhere, it goes on the same; holes are never folded over."""
+"""Properties of the fold on random logs: it can be cut anywhere, and never folds over a gap or twice."""
 
 import msgspec
 import pytest
@@ -20,7 +20,7 @@ NEW = Conversation("conv_1")
 
 @no_deadline
 @given(log=logs())
-def test_a_fold_may_be_cut_anywhere(log: list[Event]) -> None:
+def test_fold_can_be_cut_anywhere(log: list[Event]) -> None:
     whole = fold(NEW, log)
     for cut in range(len(log) + 1):
         assert fold(fold(NEW, log[:cut]), log[cut:]) == whole
@@ -28,8 +28,8 @@ def test_a_fold_may_be_cut_anywhere(log: list[Event]) -> None:
 
 @no_deadline
 @given(log=logs())
-def test_one_at_a_time_is_the_same(log: list[Event]) -> None:
-    """Rows of tokens are folded in one go; that is a saving and no other meaning."""
+def test_folding_one_by_one_is_the_same(log: list[Event]) -> None:
+    """Runs of tokens are folded at once to save time, with the same result."""
     state = NEW
     for event in log:
         state = fold(state, [event])
@@ -39,8 +39,8 @@ def test_one_at_a_time_is_the_same(log: list[Event]) -> None:
 
 @no_deadline
 @given(log=logs())
-def test_the_text_is_its_deltas(log: list[Event]) -> None:
-    """Those of the newest attempt: each speaks anew."""
+def test_text_is_the_joined_deltas(log: list[Event]) -> None:
+    """Of the newest attempt: each attempt starts its text anew."""
     for found in fold(NEW, log).generations:
         own = [event for event in log if event.tag == found.id]
         starts = [place for place, event in enumerate(own) if event.type == "generation.started"]
@@ -55,7 +55,7 @@ def test_the_text_is_its_deltas(log: list[Event]) -> None:
 
 @no_deadline
 @given(log=logs())
-def test_the_status_is_that_of_the_last_word(log: list[Event]) -> None:
+def test_status_follows_the_last_event(log: list[Event]) -> None:
     for found in fold(NEW, log).generations:
         ends = [event for event in log if event.tag == found.id and event.type in TERMINAL]
         assert len(ends) == (found.status in ENDED)
@@ -65,15 +65,15 @@ def test_the_status_is_that_of_the_last_word(log: list[Event]) -> None:
 
 @no_deadline
 @given(log=logs())
-def test_the_stored_form_comes_back_equal(log: list[Event]) -> None:
+def test_stored_form_round_trips(log: list[Event]) -> None:
     state = fold(NEW, log)
     assert from_stored(to_stored(state)) == state
 
 
 @no_deadline
 @given(log=logs(), data=st.data())
-def test_a_missing_event_is_never_folded_over(log: list[Event], data: st.DataObject) -> None:
-    """The last one cannot be missed by anybody who has not read the head."""
+def test_missing_event_raises(log: list[Event], data: st.DataObject) -> None:
+    """Except the last one, which nobody can miss without the head."""
     gone = data.draw(st.integers(0, len(log) - 1))
     holed = log[:gone] + log[gone + 1 :]
     if gone == len(log) - 1:
@@ -85,7 +85,7 @@ def test_a_missing_event_is_never_folded_over(log: list[Event], data: st.DataObj
 
 @no_deadline
 @given(log=logs(), data=st.data())
-def test_a_repeated_event_is_never_folded_twice(log: list[Event], data: st.DataObject) -> None:
+def test_repeated_event_raises(log: list[Event], data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(log) - 1))
     again = data.draw(st.integers(first + 1, len(log)))
     with pytest.raises(OutOfOrder):
@@ -94,8 +94,8 @@ def test_a_repeated_event_is_never_folded_twice(log: list[Event], data: st.DataO
 
 @no_deadline
 @given(log=logs(), data=st.data())
-def test_the_wrong_start_is_refused(log: list[Event], data: st.DataObject) -> None:
-    """Events that do not follow the state: one too early, one too late."""
+def test_events_that_do_not_follow_the_state_raise(log: list[Event], data: st.DataObject) -> None:
+    """One too early, one too late."""
     cut = data.draw(st.integers(0, len(log) - 1))
     state = fold(NEW, log[: cut + 1])
     with pytest.raises(OutOfOrder):
@@ -107,7 +107,7 @@ def test_the_wrong_start_is_refused(log: list[Event], data: st.DataObject) -> No
 
 @no_deadline
 @given(log=logs())
-def test_folding_changes_no_state_that_somebody_holds(log: list[Event]) -> None:
+def test_folding_leaves_held_states_unchanged(log: list[Event]) -> None:
     held = [fold(NEW, log[:cut]) for cut in range(len(log) + 1)]
     stored = [to_stored(state) for state in held]
     for cut, state in enumerate(held):
@@ -117,8 +117,8 @@ def test_folding_changes_no_state_that_somebody_holds(log: list[Event]) -> None:
 
 @no_deadline
 @given(log=logs(), data=st.data())
-def test_states_that_go_on_beside_each_other_keep_apart(log: list[Event], data: st.DataObject) -> None:
-    """Any of the states so far may be gone on from, in any order: each is the fold of its own events."""
+def test_states_sharing_a_past_stay_independent(log: list[Event], data: st.DataObject) -> None:
+    """Any of the earlier states may be folded further, in any order."""
     states = [NEW]
     for _ in range(data.draw(st.integers(1, 8))):
         state = data.draw(st.sampled_from(states))
@@ -136,7 +136,7 @@ def test_states_that_go_on_beside_each_other_keep_apart(log: list[Event], data: 
 
 @no_deadline
 @given(log=logs(), data=st.data())
-def test_a_fold_that_fails_harms_no_state(log: list[Event], data: st.DataObject) -> None:
+def test_failed_fold_leaves_states_unchanged(log: list[Event], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(log) - 1))
     state = fold(NEW, log[:cut])
     with pytest.raises(OutOfOrder):
@@ -147,7 +147,7 @@ def test_a_fold_that_fails_harms_no_state(log: list[Event], data: st.DataObject)
 
 @no_deadline
 @given(log=logs(), data=st.data())
-def test_the_newest_are_the_end_of_all(log: list[Event], data: st.DataObject) -> None:
+def test_newest_is_the_end_of_the_whole_list(log: list[Event], data: st.DataObject) -> None:
     state = fold(NEW, log)
     limit = data.draw(st.integers(1, 6))
     before = data.draw(st.none() | st.integers(0, len(log) + 2))
@@ -162,7 +162,7 @@ def test_the_newest_are_the_end_of_all(log: list[Event], data: st.DataObject) ->
 
 @no_deadline
 @given(log=logs(), data=st.data())
-def test_the_size_does_not_depend_on_the_way(log: list[Event], data: st.DataObject) -> None:
+def test_size_does_not_depend_on_the_pages(log: list[Event], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(log)))
     whole = fold(NEW, log)
     assert fold(fold(NEW, log[:cut]), log[cut:]).size == whole.size

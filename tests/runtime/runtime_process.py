@@ -1,4 +1,6 @@
-"""Whole processes on one in-memory log: store, runtime, fake upstreams. And what tests ask of them."""
+"""Whole server processes on one in-memory log: store, runtime and fake upstreams; and the requests that tests send
+them.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -9,6 +11,7 @@ import pytest
 from eventstore import Event, EventStore, Key, StoreOptions
 from eventstore.backend import Backend
 from eventstore.memory_backend import MemoryBackend
+from server.config.price_table import PriceTable
 from server.config.web_addresses import PublicUrl
 from server.conversations.command_types import (
     CancelGeneration,
@@ -23,11 +26,12 @@ from server.ids import new_id
 from server.problem import Problem
 from server.providers import Provider
 from server.runtime.conversation_service import ConversationService, open_conversation_service
+from server.runtime.run_limits import RunLimits
 from server.runtime.stream_drain import StreamDrain
-from server.webhooks.retry_schedule import WebhookOptions
+from server.webhooks.delivery import WebhookOptions
 from server.workflows import Registry, Tool, Workflow
 from tests.generations.fake_upstream import FakeUpstream, FakeUpstreams
-from tests.generations.wrapped_log import events_of
+from tests.generations.unreliable_logs import events_of
 
 
 @asynccontextmanager
@@ -41,10 +45,12 @@ async def process(
     ephemeral_seconds: float = 600.0,
     public: PublicUrl | None = None,
     webhooks: WebhookOptions | None = None,
+    prices: PriceTable | None = None,
+    limits: RunLimits | None = None,
 ) -> AsyncIterator[ConversationService]:
-    """A process for as long as the context is open; then it is gone, as by a kill. `fake` is its model `fake`.
+    """A process that lives as long as the context, then is gone as after a kill.
 
-    `registry`: the apps it has loaded.
+    `fake` is its model named `fake`, `registry` the apps it has loaded.
     """
     upstreams = FakeUpstreams(fake=fake or FakeUpstream(("a",)))
     async with (
@@ -58,18 +64,20 @@ async def process(
             ephemeral_seconds=ephemeral_seconds,
             public=public,
             webhooks=webhooks,
+            prices=prices,
+            limits=limits,
         ) as runtime,
     ):
         yield runtime
 
 
 async def start(runtime: ConversationService) -> str:
-    """A new conversation's id."""
+    """Starts a conversation and returns its id."""
     return (await runtime.commands.start_conversation(StartConversation(None, None), None)).stream
 
 
 async def say(runtime: ConversationService, conversation: str, text: str, key: Key | None = None) -> int:
-    """Posts a message and returns where it stands."""
+    """Posts a message and returns its position."""
     command = PostMessage(new_id("msg"), "user", text, None, "anonymous")
     return (await runtime.commands.post_message(conversation, command, key)).last
 
@@ -89,13 +97,13 @@ def asking(*said: str, model: str = "fake", **parameters: Any) -> RequestGenerat
 async def ask(
     runtime: ConversationService, conversation: str | None = None, key: Key | None = None
 ) -> tuple[str, str]:
-    """Requests an answer; the conversation and the generation."""
+    """Requests an answer, and returns the conversation and the generation."""
     command = asking()
     return (await runtime.commands.request_generation(conversation, command, key)).stream, command.generation
 
 
 async def cancel(runtime: ConversationService, conversation: str, generation: str, key: Key | None = None) -> bool:
-    """Cancels, and says whether the upstream is closed."""
+    """Cancels the generation, and returns whether the upstream connection is closed."""
     command = CancelGeneration(generation, None, "anonymous")
     return await runtime.commands.cancel_generation(conversation, command, key)
 
@@ -106,7 +114,7 @@ def key(name: str, digest: bytes = b"body", scope: str = "anonymous POST /v1/x")
 
 
 def folded(log: MemoryBackend, conversation: str, position: int | None = None) -> Conversation:
-    """The fold of the log itself, up to a position: what every process has to say."""
+    """The state that the log itself folds to, up to a position: what every process has to answer."""
     events = events_of(log, conversation)
     return fold(Conversation(conversation), events if position is None else events[:position])
 
@@ -118,7 +126,7 @@ def of(log: MemoryBackend, conversation: str, generation: str) -> list[Event]:
 
 @contextmanager
 def thought_dead(log: MemoryBackend, runtime: ConversationService) -> Iterator[None]:
-    """The process lives, but its sign of life cannot be seen."""
+    """While open, the process lives but no other process can see that it does."""
     hear = log.living.pop(runtime.store.owner)
     try:
         yield
@@ -127,5 +135,5 @@ def thought_dead(log: MemoryBackend, runtime: ConversationService) -> Iterator[N
 
 
 def refused(caught: pytest.ExceptionInfo[Problem]) -> tuple[int, str]:
-    """The status and code of a problem."""
+    """The status and code of the Problem."""
     return caught.value.status, caught.value.code

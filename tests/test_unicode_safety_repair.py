@@ -1,4 +1,4 @@
-"""The repair of text: what goes in as UTF-16 halves comes out whole, however it was cut."""
+"""The repair of text: surrogate halves are joined, or replaced if alone, however the text was cut."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.unicode_repair import TextRepair, repair_text
+from server.unicode_safety import TextRepair, repair_text
 
 FIT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
 HALVES = st.text(st.sampled_from("ab\x00\ud83d\ude00\udbff\udc00\U0001f600é"))
 
 
-def repaired(chunks: list[str]) -> tuple[list[str], int]:
+def repair_all(chunks: list[str]) -> tuple[list[str], int]:
     repair = TextRepair()
     out = [repair.feed(chunk) for chunk in chunks]
     return [*out, repair.end()], repair.repaired
@@ -33,12 +33,12 @@ def repaired(chunks: list[str]) -> tuple[list[str], int]:
         (["\ud83d"], ["", "\ufffd"], 1),
     ],
 )
-def test_halves_are_joined_and_the_rest_replaced(chunks: list[str], expected: list[str], count: int) -> None:
-    assert repaired(chunks) == (expected, count)
+def test_surrogate_halves_are_joined_or_replaced(chunks: list[str], expected: list[str], count: int) -> None:
+    assert repair_all(chunks) == (expected, count)
 
 
 @given(FIT)
-def test_fit_text_is_left_alone(text: str) -> None:
+def test_valid_text_is_unchanged(text: str) -> None:
     repair = TextRepair()
     assert repair.feed(text) is text
     assert repair.end() == ""
@@ -47,8 +47,8 @@ def test_fit_text_is_left_alone(text: str) -> None:
 
 @given(st.lists(HALVES))
 def test_any_cut_gives_the_same_text_and_count(chunks: list[str]) -> None:
-    out, count = repaired(chunks)
-    whole, whole_count = repaired(["".join(chunks)])
+    out, count = repair_all(chunks)
+    whole, whole_count = repair_all(["".join(chunks)])
     assert "".join(out) == "".join(whole)
     assert count == whole_count == "".join(out).count("\ufffd")
     "".join(out).encode()  # no surrogate is left
@@ -57,7 +57,7 @@ def test_any_cut_gives_the_same_text_and_count(chunks: list[str]) -> None:
 
 
 @given(HALVES)
-def test_agrees_with_utf_16(text: str) -> None:
+def test_repair_agrees_with_pythons_utf_16_decoder(text: str) -> None:
     """Python's own decoder as the judge of what is a pair."""
     expected = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").replace("\x00", "\ufffd")
     assert repair_text(text) == expected

@@ -1,7 +1,4 @@
-"""Processes that own runs: a supervisor on a store on a log, and requests for it to take up.
-
-Several may share one `MemoryBackend`, as processes share a database.
-"""
+"""Processes that own runs: a supervisor on a store on a log, and requests for it to run."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -20,15 +17,15 @@ from server.conversations.conversation_state import Conversation, Generation
 from server.conversations.fold import fold
 from server.conversations.state_machine import Status
 from server.event_types import TERMINAL
-from server.generations.adaptive_batching import AdaptiveBatching
 from server.generations.executors import FIRST_EPOCH, AnswerExecutor, Attempt
 from server.generations.run_context import RunResources
 from server.generations.supervisor import Supervisor
+from server.generations.token_pump import AdaptiveBatching
 from server.observability import Metrics
 from server.providers import Prompt, Provider, ProviderRegistry
 
 from .fake_upstream import PROMPT
-from .wrapped_log import events_of
+from .unreliable_logs import events_of
 
 CONVERSATION, GENERATION = "conv_1", "gen_1"
 REQUESTED = 2
@@ -67,7 +64,7 @@ class Owner:
 async def owner(
     log: Backend, *, patience: float = 30.0, watch: bool = True, metrics: Metrics | None = None
 ) -> AsyncIterator[Owner]:
-    """A process for as long as the context is open; then it is gone, as by a kill."""
+    """A process that lives as long as the context, then is gone as after a kill."""
     async with (
         EventStore(log, StoreOptions(call_timeout=patience)).open() as store,
         trio.open_nursery() as nursery,
@@ -80,7 +77,7 @@ async def owner(
 
 
 def resources(store: EventStore) -> RunResources:
-    """What the runs of a process share: no upstream and no tool, but the conversations in the log."""
+    """What the runs of a process share: the conversations in the log, and no provider or tool."""
 
     async def read_conversation(conversation: str) -> Conversation:
         return fold(Conversation(conversation), (await store.read(conversation, 0, 5_000)).events)
@@ -89,7 +86,7 @@ def resources(store: EventStore) -> RunResources:
 
 
 def found(generation: str = GENERATION, conversation: str = CONVERSATION, **more: Any) -> Generation:
-    """A generation as `Owner.request` has requested it."""
+    """The state of a generation that `Owner.request` has requested."""
     known: dict[str, Any] = {"model": "fake", "parameters": {}, "status": Status.QUEUED, **more}
     return Generation(
         id=generation,
@@ -128,7 +125,7 @@ def types(log: MemoryBackend) -> list[str]:
 
 
 def deltas(log: MemoryBackend) -> list[str]:
-    """Their texts."""
+    """The texts of the token events."""
     return [fields(event)["delta"] for event in told(log) if event.type == "token"]
 
 

@@ -1,4 +1,4 @@
-"""What tests of tool calls have in common: a model that wants some, a tool that writes down what it did."""
+"""What tests of tool calls share: a model that calls tools, and a tool that records what it did."""
 
 from typing import Any
 
@@ -14,16 +14,16 @@ ORDER = ("refund", '{"order": 7}')
 
 
 def wants(*wanted: tuple[str, str], then: str = "done") -> FakeAgent:
-    """A model that calls these in one turn, and then speaks."""
+    """A model that makes these calls in one turn, and answers in text in the next."""
     return FakeAgent(Say((("so ",),), wanted), Say(((then,),)))
 
 
 def told(agent: FakeAgent) -> list[Any]:
-    """What the model was told of its calls, in the last prompt."""
+    """The tool results in the last prompt that the model was given."""
     return [one.content for one in agent.asked[-1].messages if one.role == "tool"]
 
 
-class Till:
+class RefundTool:
     """A tool that writes down what it did. `done` is that; each run takes `seconds`."""
 
     def __init__(self, seconds: float = 0.0, **declared: Any) -> None:

@@ -1,19 +1,91 @@
-"""Hidden characters: those that are drawn as nothing, or that reorder or control what is drawn.
+"""Text that is no danger: repaired before the log stores it, and its hidden characters named before people read
+it.
 
-Whoever approves a tool call must read what will run. A terminal or a page may draw `rm /tmp/a` for a text that
-says something else. Hidden are control characters (C0, DEL and C1 of ECMA-48), format characters (Unicode's
-category Cf: bidirectional controls, zero-width joiners and spaces, tags), and letters and marks that are drawn as
-nothing (Unicode's Default_Ignorable_Code_Point). Spaces, tabs and line ends are not: their effect is seen.
+`TextRepair` and `repair_text` repair text that the log could not store: U+0000 and unpaired UTF-16 surrogates
+become U+FFFD. JSON may write a character above U+FFFF as two escapes (RFC 8259 section 7), and a provider may cut
+its stream between the two. PostgreSQL stores neither half alone, nor U+0000. `TextRepair` joins halves across the
+chunks of one answer, and never merges two chunks or drops one; `repair_text` repairs a whole text.
 
-`find_hidden_characters` names them, for snapshots and events. The `escape_…` functions make text harmless for a
-terminal. This is the only table of such characters. Pure: the file knows neither events nor terminals.
+Hidden characters are drawn as nothing, or reorder or control what is drawn. Whoever approves a tool call must read
+what will run. A terminal or a page may draw `rm /tmp/a` for a text that says something else. Hidden are control
+characters (C0, DEL and C1 of ECMA-48), format characters (Unicode's category Cf: bidirectional controls,
+zero-width joiners and spaces, tags), and letters and marks that are drawn as nothing (Unicode's
+Default_Ignorable_Code_Point). Spaces, tabs and line ends are not: their effect is seen. `find_hidden_characters`
+names them, for snapshots and events. The `escape_…` functions make text harmless for a terminal. This is the only
+table of such characters.
+
+Pure: this file knows no provider's wire format, no event and no terminal.
 """
 
 import re
 import unicodedata
 from typing import Any
 
-MOST_NAMED = 16
+REPLACEMENT = "\ufffd"
+"""U+FFFD, the replacement character of Unicode."""
+
+_SURROGATE_PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
+_UNSTORABLE = re.compile("[\ud800-\udfff\x00]")
+
+
+class TextRepair:
+    """The repair of one answer's text, chunk by chunk.
+
+    `feed` gives one string for each chunk; `end` gives at most one more. A high surrogate at the end of a chunk is
+    held back until the next chunk that has text. `repaired` counts the characters that became U+FFFD.
+    """
+
+    __slots__ = ("_held", "repaired")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self.repaired = 0
+
+    def feed(self, text: str) -> str:
+        """The chunk's text, repaired. It is empty where the only character of the chunk is held back."""
+        if not self._held and _is_storable(text):
+            return text
+        text = self._held + text
+        self._held = ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
+        text, count = _UNSTORABLE.subn(REPLACEMENT, _SURROGATE_PAIR.sub(_join_pair, text))
+        self.repaired += count
+        return text
+
+    def end(self) -> str:
+        """U+FFFD if a high surrogate is still held back when the answer ends, else an empty string."""
+        if not self._held:
+            return ""
+        self._held = ""
+        self.repaired += 1
+        return REPLACEMENT
+
+
+def repair_text(text: str) -> str:
+    """A whole text, repaired. For text that does not come in chunks, such as an error message."""
+    repair = TextRepair()
+    return repair.feed(text) + repair.end()
+
+
+def _join_pair(pair: re.Match[str]) -> str:
+    high, low = pair.groups()
+    return chr(0x10000 + ((ord(high) - 0xD800) << 10) + (ord(low) - 0xDC00))
+
+
+def _is_storable(text: str) -> bool:
+    if "\x00" in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # UTF-8 encodes everything but surrogates
+        return False
+    return True
+
+
+MAX_NAMED = 16
 """How many different hidden characters of one tool call are named."""
 
 _DRAWN_AS_NOTHING = re.compile(
@@ -35,11 +107,11 @@ def is_hidden(character: str) -> bool:
 def find_hidden_characters(*values: Any) -> list[str]:
     """Names the hidden characters of texts and JSON values (field names included): `["U+202E", "U+200B"]`.
 
-    Each is named once, in the order in which they come, and at most `MOST_NAMED` of them.
+    Each is named once, in the order in which they come, and at most `MAX_NAMED` of them.
     """
     found: dict[str, None] = {}
     left = list(reversed(values))
-    while left and len(found) < MOST_NAMED:
+    while left and len(found) < MAX_NAMED:
         value = left.pop()
         if isinstance(value, dict):
             for name, inner in reversed(value.items()):
@@ -53,7 +125,7 @@ def find_hidden_characters(*values: Any) -> list[str]:
                 continue
             hidden = (one for one in dict.fromkeys(rest) if is_hidden(one))
             found |= dict.fromkeys(f"U+{ord(one):04X}" for one in hidden)
-    return list(found)[:MOST_NAMED]
+    return list(found)[:MAX_NAMED]
 
 
 _CONTROL_PICTURES = {

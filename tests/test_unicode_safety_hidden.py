@@ -1,4 +1,4 @@
-"""Hidden characters are named, and made visible for a terminal."""
+"""Hidden characters: they are named, and made visible for a terminal."""
 
 import json
 import unicodedata
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.hidden_characters import (
-    MOST_NAMED,
+from server.unicode_safety import (
+    MAX_NAMED,
     escape_controls,
     escape_json,
     escape_line,
@@ -33,19 +33,19 @@ from server.hidden_characters import (
         (("soft\u00adhyphen \u00a0",), ["U+00AD"]),
     ],
 )
-def test_hidden_characters_are_named_once_in_their_order(values: tuple[Any, ...], named: list[str]) -> None:
+def test_hidden_characters_are_named_once_in_order(values: tuple[Any, ...], named: list[str]) -> None:
     assert find_hidden_characters(*values) == named
 
 
-def test_at_most_so_many_are_named() -> None:
+def test_number_of_named_characters_is_bounded() -> None:
     tags = [chr(0xE0020 + number) for number in range(40)]
-    assert find_hidden_characters("".join(tags)) == [f"U+{ord(tag):04X}" for tag in tags[:MOST_NAMED]]
+    assert find_hidden_characters("".join(tags)) == [f"U+{ord(tag):04X}" for tag in tags[:MAX_NAMED]]
     assert find_hidden_characters(*tags) == find_hidden_characters("".join(tags))
 
 
 @given(st.characters())
-def test_one_character_is_hidden_or_is_not(character: str) -> None:
-    """Only line ends and tabs are told apart: alone they are hidden, in a text they are not."""
+def test_is_hidden_agrees_with_find_hidden_characters(character: str) -> None:
+    """Except line ends and tabs: alone they are hidden, in a text they are not."""
     assert bool(find_hidden_characters(character)) == (is_hidden(character) and character not in "\t\n\r")
 
 
@@ -61,7 +61,7 @@ def test_no_control_character_is_left(text: str) -> None:
     assert "\t" not in escape_line(text)
 
 
-def test_control_characters_become_pictures() -> None:
+def test_control_characters_become_symbols() -> None:
     """A person can see which control character stood there."""
     assert escape_controls("a\x1b[31mb\x00\x07\x08\x7f\x9b1m\r\n\tc") == "a␛[31mb␀␇␈␡\ufffd1m\n\tc"
     assert escape_line("a\nb\tc") == "a␊b c"
@@ -84,7 +84,7 @@ def all_hidden() -> list[int]:
     ]
 
 
-def test_a_line_shows_every_hidden_character_as_an_escape() -> None:
+def test_escape_line_shows_every_hidden_character() -> None:
     """Every Unicode control, format, bidirectional, unassigned and private character is shown as an escape."""
     assert {0x00AD, 0x061C, 0x200B, 0x200F, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xE0041, 0x10FFFF} <= set(all_hidden())
     for code in all_hidden():
@@ -100,7 +100,7 @@ def test_a_line_shows_every_hidden_character_as_an_escape() -> None:
                 assert json.loads(encoded) == chr(code)
 
 
-def test_visible_characters_stay() -> None:
+def test_escape_line_keeps_visible_characters() -> None:
     """Letters of all scripts, spaces of all widths, signs, emoji of one character."""
     text = "é ש ع हि 日本 \u00a0\u3000 “…” → ␊ 😀 ́"
     assert escape_line(text) == text
@@ -109,8 +109,8 @@ def test_visible_characters_stay() -> None:
     assert escape_json(encoded) == encoded
 
 
-def test_running_text_keeps_what_languages_and_emoji_need() -> None:
-    """Joiners and direction marks stay. A bidirectional control would reorder what follows: it is escaped."""
+def test_escape_controls_keeps_joiners_and_direction_marks() -> None:
+    """A bidirectional control would reorder the text after it: it is escaped."""
     needed = "می\u200cخواهم 👩\u200d💻 ❤\ufe0f \u200eA\u200f soft\u00adhyphen"
     assert escape_controls(needed) == needed
     assert escape_controls("pay \u202e001\u202c \u2066x\u2069") == "pay \\u202e001\\u202c \\u2066x\\u2069"

@@ -1,4 +1,4 @@
-"""One try of a sender's, without a webhook around it."""
+"""Sends one webhook POST with a sender, without a webhook around it."""
 
 import ssl
 
@@ -17,7 +17,7 @@ async def post(
     context: ssl.SSLContext | None = None,
     timeout: float = 15.0,
 ) -> Outcome:
-    """One try."""
+    """Makes one try."""
     sender = Sender(allow_private=allow_private, timeout=timeout, context=context)
     if connect is not None:
         sender = Sender(allow_private=allow_private, timeout=timeout, context=context, connect=connect)
@@ -25,5 +25,5 @@ async def post(
 
 
 async def nowhere(host: str, port: int) -> trio.abc.Stream:
-    """No connection may be made in this test."""
+    """Refuses to connect: no connection may be made in this test."""
     raise AssertionError((host, port))
