@@ -1,49 +1,74 @@
 """The web app of one process: the dispatcher, and behind it Quart with its routes, error handlers and checks."""
 
-from quart import request, websocket
+import ipaddress
+
+from quart import Response, request, websocket
+from quart.typing import ResponseTypes as AnyResponse
 from quart_trio import QuartTrio
 
+from eventstore import StoreUnavailable
+from server.auth.authenticator import Authenticator
+from server.auth.limits.rate_limiter import RateLimiter
 from server.config import Settings
 from server.config.web_addresses import PublicUrl
+from server.observability import logs
+from server.problem import Problem
 from server.runtime.conversation_service import ConversationService
-from server.web import diagnostics_stream, health_metrics_endpoints, openapi
+from server.web import openapi, operator_endpoints, session_endpoints
 from server.web.commands.command_endpoints import PostEndpoints
-from server.web.commands.request_body import check_media_type
+from server.web.commands.request_models import check_media_type
 from server.web.dispatcher import BODY_SECONDS, Dispatcher
-from server.web.edge import cors, problem_json, quart_adapter
-from server.web.edge.host_origin_check import HostOriginCheck
-from server.web.edge.quart_adapter import route_endpoints
-from server.web.edge.request_ids import RequestIds, bind_route_ids
+from server.web.edge import problem_json, quart_adapter
+from server.web.edge.authorization import Authorization
+from server.web.edge.host_origin_cors import Cors, HostOriginCheck, install_cors
+from server.web.edge.http_messages import PlainRequest, RequestIds, bind_route_ids
+from server.web.edge.quart_adapter import plain_request, quart_response, route_endpoints
+from server.web.edge.route_scopes import route_scope
+from server.web.session_endpoints import SessionEndpoints
 from server.web.snapshots.snapshot_endpoint import webhook_endpoints
+from server.web.ticket_endpoints import ticket_endpoints
 from server.web.transports import websocket_endpoint
-from server.web.transports.read_endpoints import ReadEndpoints
+from server.web.transports.read_endpoints import ReadEndpoints, refuse_event_source
 
 
-def build(runtime: ConversationService, settings: Settings) -> Dispatcher:
-    """The app, as an ASGI application."""
+def build(
+    runtime: ConversationService, settings: Settings, authenticator: Authenticator, limiter: RateLimiter
+) -> Dispatcher:
+    """The app, as an ASGI application. Raises `NoRouteScope` where a route states no scope."""
     check = host_origin_check(settings, runtime.public)
-    allowed = cors.Cors(settings.allowed_origins)
+    networks = [ipaddress.ip_network(network) for network in settings.trusted_proxies]
+    authorization = Authorization(runtime, authenticator, limiter, networks)
+    allowed = Cors(settings.allowed_origins)
     reads = ReadEndpoints(runtime, settings.heartbeat)
     posts = PostEndpoints(runtime, settings.heartbeat)
-    sockets = websocket_endpoint.WebSocketEndpoint(runtime)
+    sockets = websocket_endpoint.WebSocketEndpoint(runtime, authorization)
 
     app = _quart(settings, runtime.public, check)
-    cors.install(app, allowed)
+    install_cors(app, allowed)
+    install_authorization(app, authorization, sockets, runtime.public)
     conversations = {"/v1/conversations": reads.conversation_list}
     app.register_blueprint(route_endpoints("reads", "GET", {**reads.by_route, **conversations}))
     app.register_blueprint(route_endpoints("posts", "POST", posts.by_route, check_media_type))
     app.register_blueprint(route_endpoints("webhook", "GET", webhook_endpoints(runtime)))
+    tickets = ticket_endpoints(authenticator, runtime.public)
+    app.register_blueprint(route_endpoints("tickets", "POST", tickets, check_media_type))
+    session = SessionEndpoints(authenticator, authorization.addresses, runtime.public)
+    for method, endpoint in session.by_method.items():
+        app.register_blueprint(route_endpoints(f"session_{method}", method, {session_endpoints.RULE: endpoint}))
     app.register_blueprint(websocket_endpoint.routes(sockets))
-    app.register_blueprint(diagnostics_stream.routes(runtime.drain))
     app.register_blueprint(openapi.routes(runtime.public))
-    app.register_blueprint(health_metrics_endpoints.routes(runtime))
-    health_metrics_endpoints.count_requests(app, runtime.metrics)
+    app.register_blueprint(operator_endpoints.routes(runtime))
+    operator_endpoints.count_requests(app, runtime.metrics)
+    for rule in app.url_map.iter_rules():
+        for method in ("WEBSOCKET",) if rule.websocket else rule.methods or ():
+            route_scope(method, rule.rule)
     return Dispatcher(
         RequestIds(app),
         reads,
         posts,
         sockets,
         check=check,
+        authorization=authorization,
         cors=allowed,
         public=runtime.public,
         metrics=runtime.metrics,
@@ -57,7 +82,7 @@ def _quart(settings: Settings, public: PublicUrl, check: HostOriginCheck) -> Qua
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
     app.config["RESPONSE_TIMEOUT"] = None  # a reader may be slow; the connection closes one that takes nothing
-    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # `cors` answers OPTIONS
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # `install_cors` answers OPTIONS
     # Set before the first route: a slash at the end of an address is ignored, and nothing is redirected.
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     quart_adapter.install_connections(app)
@@ -83,6 +108,56 @@ def _quart(settings: Settings, public: PublicUrl, check: HostOriginCheck) -> Qua
         bind_route_ids(websocket.view_args)
 
     return app
+
+
+def install_authorization(
+    app: QuartTrio,
+    authorization: Authorization,
+    sockets: websocket_endpoint.WebSocketEndpoint,
+    public: PublicUrl,
+) -> None:
+    """Has every request and upgrade that Quart serves authorized, once its address is known to be one."""
+
+    @app.before_request
+    async def authorize() -> Response | None:
+        rule = request.url_rule
+        if rule is None:
+            return None
+        plain = plain_request()
+        scope = route_scope(request.method, rule.rule)
+        try:
+            ids = [str(value) for value in (request.view_args or {}).values()]
+            await authorization.authorize(scope, plain, ids)
+        except (Problem, StoreUnavailable) as error:
+            refusal = None
+            if scope.stream == "sse":
+                refusal = refuse_event_source(plain, problem_json.as_problem(error, public))
+            if refusal is None:
+                raise
+            return quart_response(refusal)
+        finally:
+            logs.bind(**plain.log_keys())
+        return None
+
+    @app.after_request
+    async def tell_limits(response: AnyResponse) -> AnyResponse:
+        plain: PlainRequest | None = getattr(request, "plain", None)
+        for name, value in plain.limit_headers() if plain is not None else ():
+            response.headers[name.decode()] = value.decode()
+        return response
+
+    @app.before_websocket
+    async def authorize_websocket() -> Response | None:
+        rule = websocket.url_rule
+        if rule is None:
+            return None
+        plain = plain_request()
+        socket = websocket._get_current_object()  # type: ignore[attr-defined]  # websocket is a werkzeug proxy
+        (name,) = (websocket.view_args or {}).values()
+        scope = route_scope("WEBSOCKET", rule.rule)
+        granted = await sockets.authorize(scope, socket, plain, str(name))
+        logs.bind(**plain.log_keys())
+        return None if granted else Response(b"")  # not sent: the upgrade was answered
 
 
 def host_origin_check(settings: Settings, public: PublicUrl) -> HostOriginCheck:

@@ -9,7 +9,7 @@ routes call the same endpoints, so both ways answer the same bytes. Must not kno
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -20,13 +20,21 @@ from server.ids import id_pattern
 from server.observability import Metrics, logs
 from server.web.commands.command_endpoints import PostEndpoints
 from server.web.edge import problem_json
-from server.web.edge.cors import Cors
-from server.web.edge.host_origin_check import HostOriginCheck
-from server.web.edge.plain_http import Headers, PlainRequest, PlainResponse
-from server.web.edge.request_ids import common_headers, request_id
-from server.web.edge.stream_response import Endpoint, Response, StreamResponse
-from server.web.health_metrics_endpoints import route_label
-from server.web.transports.read_endpoints import ReadEndpoints
+from server.web.edge.authorization import Authorization
+from server.web.edge.host_origin_cors import Cors, HostOriginCheck
+from server.web.edge.http_messages import (
+    Endpoint,
+    Headers,
+    PlainRequest,
+    PlainResponse,
+    Response,
+    StreamResponse,
+    common_headers,
+    request_id,
+)
+from server.web.edge.route_scopes import RouteScope, route_scope
+from server.web.operator_endpoints import route_label
+from server.web.transports.read_endpoints import ReadEndpoints, refuse_event_source
 from server.web.transports.websocket_endpoint import ROUTE as WEBSOCKET_ROUTE
 from server.web.transports.websocket_endpoint import WebSocketEndpoint
 
@@ -52,6 +60,7 @@ class Dispatcher:
         websocket: WebSocketEndpoint,
         *,
         check: HostOriginCheck,
+        authorization: Authorization,
         cors: Cors,
         public: PublicUrl,
         metrics: Metrics,
@@ -59,14 +68,15 @@ class Dispatcher:
     ) -> None:
         self.framework = framework
         self._check = check
+        self._authorization = authorization
         self._cors = cors
         self._public = public
         self._requests = metrics.requests
         self._largest_body = min(LARGEST_BODY, max_body)
         self._websocket = websocket
-        gets = _Routes(reads.by_route)
-        self._routes = {"GET": gets, "HEAD": gets, "POST": _Routes(posts.by_route)}
-        self._websocket_routes = _Routes({WEBSOCKET_ROUTE: websocket})
+        gets = _Routes("GET", reads.by_route)
+        self._routes = {"GET": gets, "HEAD": gets, "POST": _Routes("POST", posts.by_route)}
+        self._websocket_routes = _Routes("WEBSOCKET", {WEBSOCKET_ROUTE: websocket})
 
     async def __call__(self, scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answers one request or WebSocket, or passes it on."""
@@ -80,24 +90,25 @@ class Dispatcher:
         route, ids = found
         request = request_id(scope["headers"])
         if kind == "websocket":
-            await self._serve_websocket(scope, receive, send, ids[0], request)
+            await self._serve_websocket(scope, receive, send, route, ids[0], request)
             return
         plain = PlainRequest.from_scope(scope)
         if method == "POST":
             with logs.bound(request=request, **_log_keys(ids)):
-                response = await self._respond(scope, plain, route.endpoint, ids, request, receive)
+                response = await self._respond(scope, plain, route, ids, request, receive)
         else:
-            response = await self._respond(scope, plain, route.endpoint, ids, request)
+            response = await self._respond(scope, plain, route, ids, request)
         if response is None:
             return  # the client has gone
         self._requests.add(method, route.label, str(response.status))
         headers = [
             *response.headers,
             *common_headers(request),
+            *plain.limit_headers(),
             *self._cors.headers_for(plain.headers.get("origin")),
         ]
         if isinstance(response, StreamResponse):
-            with logs.bound(request=request):
+            with logs.bound(request=request, **plain.log_keys()):
                 await _send_stream(response, headers, send)
         else:
             await _send_whole(response, headers, send, with_body=method != "HEAD")
@@ -117,7 +128,7 @@ class Dispatcher:
         self,
         scope: Any,
         plain: PlainRequest,
-        endpoint: Endpoint,
+        route: "_Route",
         ids: list[str],
         request: str,
         receive: ASGIReceiveCallable | None = None,
@@ -142,34 +153,49 @@ class Dispatcher:
                 headers.get("origin"),
                 secure=scope["scheme"] == "https",
             )
-            return await endpoint(plain, *ids)
+            await self._authorization.authorize(route.scope, plain, ids)
+            endpoint: Endpoint = route.endpoint
+            if receive is None:
+                return await endpoint(plain, *ids)
+            with logs.bound(**plain.log_keys()):  # what the run says that a POST starts has them too
+                return await endpoint(plain, *ids)
         except Exception as error:
-            if receive is not None:  # a POST, whose log lines have their keys already
-                return self._error_response(error)
-            with logs.bound(request=request):
-                return self._error_response(error)
+            with logs.bound(request=request, **plain.log_keys()):
+                return self._error_response(error, plain if route.scope.stream == "sse" else None)
 
-    def _error_response(self, error: Exception) -> PlainResponse:
+    def _error_response(self, error: Exception, log_request: PlainRequest | None = None) -> PlainResponse:
+        """The response of an error. `log_request`: the request, where it is for a log."""
         problem = problem_json.as_problem(error, self._public)
+        if log_request is not None and (refusal := refuse_event_source(log_request, problem)) is not None:
+            return refusal
         return problem_json.problem_response(problem, self._public)
 
     async def _serve_websocket(
-        self, scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable, conversation: str, request: str
+        self,
+        scope: Any,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        route: "_Route",
+        conversation: str,
+        request: str,
     ) -> None:
         logs.bind(request=request, conversation=conversation)
         socket = _AsgiWebSocket(scope, receive, send, common_headers(request))
         await receive()  # websocket.connect
+        plain = PlainRequest.from_scope(scope)
         try:
-            plain = PlainRequest.from_scope(scope)
             host, origin = plain.headers.get("host", ""), plain.headers.get("origin")
             self._check.check_upgrade(host, origin, secure=scope["scheme"] == "wss")
-            await self._websocket(socket, plain.args, conversation)
+            if await self._websocket.authorize(route.scope, socket, plain, conversation):
+                logs.bind(**plain.log_keys())
+                await self._websocket(socket, plain, conversation)
         except Exception as error:
             response = self._error_response(error)
             if socket.accepted:
                 await socket.close(INTERNAL_ERROR, "")
             else:
-                await socket.refuse(response)
+                headers = (*response.headers, *plain.limit_headers())
+                await socket.refuse(replace(response, headers=headers))
 
 
 # -- the table of routes
@@ -180,6 +206,7 @@ _ID = re.compile(r"<(\w+):\w+>")
 @dataclass(frozen=True, slots=True)
 class _Route:
     endpoint: Any
+    scope: RouteScope
     label: str
     """The rule as a label of metrics."""
     groups: tuple[int, ...]
@@ -189,7 +216,7 @@ class _Route:
 class _Routes:
     """The routes of one method. All are one regular expression, so that a poll pays for one match."""
 
-    def __init__(self, endpoints: Mapping[str, Any]) -> None:
+    def __init__(self, method: str, endpoints: Mapping[str, Any]) -> None:
         self._by_last_group: dict[int | None, _Route] = {}
         patterns = []
         last = 0
@@ -197,7 +224,7 @@ class _Routes:
             ids = len(_ID.findall(rule))
             groups = tuple(range(last + 1, last + ids + 1))
             last += ids + 1  # an empty group at the end of each route: `lastindex` tells which one matched
-            self._by_last_group[last] = _Route(endpoint, route_label(rule), groups)
+            self._by_last_group[last] = _Route(endpoint, route_scope(method, rule), route_label(rule), groups)
             patterns.append(_ID.sub(lambda found: f"({id_pattern(found[1]).strip('^$')})", rule) + "()")
         self._pattern = re.compile("|".join(patterns).encode())
 

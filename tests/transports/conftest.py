@@ -1,4 +1,7 @@
-"""One server for all tests here (starting one takes seconds), looked after between them, and a client of it."""
+"""Fixtures of the transport tests: one shared server process, because starting one takes seconds.
+
+After each test the server must still run, and its log must hold no unexpected traceback.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ def shared_database(postgres: Postgres) -> Iterator[TestDatabase]:
 
 @pytest.fixture(scope="session")
 def shared_server(shared_database: TestDatabase) -> Iterator[Server]:
-    """It; tests ask for `server`."""
+    """The shared server. Tests ask for `server`, which checks it after each test."""
     with serving(shared_database.app_url, APP) as server:
         yield server
 
 
 @pytest.fixture
 def server(shared_server: Server) -> Iterator[Server]:
-    """The shared server, alive; after the test it has to be so still, and nothing unforeseen in its log."""
+    """The shared server, restarted if it has died. Fails the test if it died or logged a traceback."""
     assert shared_server.process is not None
     if shared_server.process.poll() is not None:
         trio.run(shared_server.start)
@@ -47,7 +50,7 @@ def server(shared_server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 async def api(server: Server) -> AsyncIterator[Api]:
-    """A JSON client of it. Every answer it gets has to be as `/openapi.json` describes it."""
+    """A JSON client of the server. Every response is validated against `/openapi.json`."""
     async with Api.open(server.port) as api:
         api.http.event_hooks = {"response": [judge_answer]}
         yield api

@@ -1,4 +1,4 @@
-"""What every event object has to look like, by the contract's table; and a tool call's."""
+"""Checks that events have the form the API contract demands: fields, times, positions, order of a tool call."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ FIELDS = {
 
 
 def check_log(log: Sequence[Event]) -> None:
-    """A whole conversation: gapless from 1, times that never fall, the table's fields, one end for each run."""
+    """Checks a whole conversation: positions without a gap from 1, times that never go back, the required
+    fields, and exactly one end for each run.
+    """
     assert [event["position"] for event in log] == list(range(1, len(log) + 1))
     assert log[0]["type"] == "conversation.started"
     assert all(earlier["at"] <= later["at"] for earlier, later in pairwise(log))
@@ -56,7 +58,7 @@ def check_log(log: Sequence[Event]) -> None:
 
 
 def check_calls(log: Sequence[Event]) -> None:
-    """A run's: each call is proposed once, decided on where it has to be, and only then started and finished."""
+    """Checks that each tool call is proposed once, decided if needed, and only then started and finished."""
     for call in {event["call"] for event in log if "call" in event}:
         proposed, *mine = [event for event in log if event.get("call") == call]
         assert proposed["type"] == "tool.proposed"

@@ -1,4 +1,4 @@
-"""Server processes for whole modules: started and ended outside of any test's trio."""
+"""Server processes for whole test modules, started and killed outside of any test's trio run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 from tests.harness.servers import Server
 
-APP = {"TOKENTAPE_WORKFLOWS": "tests.harness.apps.talking"}
+APP = {"TOKENTAPE_WORKFLOWS": "tests.harness.apps.interactive_workflows"}
 """Settings of a server with workflows and tools."""
 
 
@@ -20,6 +20,7 @@ def serving(database_url: str, env: Mapping[str, str] | None = None) -> Iterator
     try:
         trio.run(server.start)
         yield server
+        server.check_log()
     finally:
         if server.process is not None:
             server.process.kill()

@@ -1,4 +1,4 @@
-"""What every refusal has to look like (RFC 9457 and the contract)."""
+"""Checks that an error response is a problem document (RFC 9457) as the API contract demands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 
 def check_problem(status: int, headers: Mapping[str, str], body: bytes, *codes: str) -> dict[str, Any]:
-    """A clear problem of that status, with one of these codes if any are given; its fields."""
+    """Checks an error response: status, content type, fields, and one of these codes if any are given. Returns
+    its fields.
+    """
     types = {name.lower(): value for name, value in headers.items()}
     assert types.get("content-type") == "application/problem+json", (types, body[:500])
     problem: dict[str, Any] = json.loads(body)

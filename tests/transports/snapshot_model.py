@@ -1,4 +1,7 @@
-"""What a snapshot has to say, worked out from the events alone: the contract's fold, written a second time."""
+"""A second implementation of snapshots, computed from events alone.
+
+Tests compare the server's snapshots with it, so it must not use the server's own fold.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ DECIDED = ("decision", "arguments", "arguments_digest", "by")
 SEEN = (
     *("id", "status", "model", "workflow", "input", "parameters", "text", "tokens", "progress", "tool_calls"),
     *("steering", "result", "usage", "error", "reason", "position", "attempt", "created_at"),
-    *("reasoning", "refusal"),
+    *("reasoning", "refusal", "budget", "waiting_for"),
 )
 
 
 def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None:
-    """The contract's fields of a generation's snapshot after these events; None: it is not in them."""
+    """Fields of a generation's snapshot after these events; None if the generation is not among them."""
     mine = [event for event in events if event.get("generation") == name]
     if not mine:
         return None
@@ -33,6 +36,9 @@ def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None
     status = next(STATUS[event["type"]] for event in reversed(mine) if event["type"] in STATUS)
     if status == "running" and any(call["needs_approval"] and call["status"] == "proposed" for call in calls):
         status = "waiting"
+    budget = fold_budget(mine)
+    paused = status in ("running", "waiting") and budget is not None and budget["reached"] is not None
+    status = "waiting" if paused else status
     begun = max((n for n, event in enumerate(mine) if event["type"] == "generation.started"), default=0)
     deltas = [event["delta"] for event in mine[begun:] if event["type"] == "token"]
     thoughts = [event["delta"] for event in mine[begun:] if event["type"] == "reasoning"]
@@ -40,6 +46,8 @@ def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None
     return {
         "id": name,
         "status": status,
+        "waiting_for": None if status != "waiting" else "budget" if paused else "approval",
+        "budget": budget,
         "model": mine[0].get("model"),
         "workflow": mine[0].get("workflow"),
         "input": mine[0].get("input"),
@@ -64,8 +72,26 @@ def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None
     }
 
 
+def fold_budget(mine: Sequence[Event]) -> dict[str, Any] | None:
+    """The budget of a generation after these events of it."""
+    bounds = mine[0].get("budget")
+    if bounds is None:
+        return None
+    limits = {name: bounds.get(name) for name in ("tokens", "cost")}
+    reached: Event | None = None
+    for event in mine:
+        if event["type"] == "budget.reached":
+            reached = event
+        elif event["type"] == "budget.raised":
+            for name, limit in limits.items():
+                limits[name] = max(limit, event.get(name, limit)) if limit is not None else None
+        if reached is not None and reached["used"] < limits[reached["bound"]]:
+            reached = None
+    return {**limits, "reached": reached and reached["bound"], "used": reached and reached["used"]}
+
+
 def fold_calls(mine: Sequence[Event]) -> list[dict[str, Any]]:
-    """The calls of a generation after these events of it."""
+    """The tool calls of a generation after these events of it."""
     calls: dict[str, dict[str, Any]] = {}
     for event in mine:
         kind = event["type"]
@@ -77,9 +103,24 @@ def fold_calls(mine: Sequence[Event]) -> list[dict[str, Any]]:
                 "client": event.get("client", False),
                 "hidden_characters": event.get("hidden_characters", []),
                 "expires_at": event.get("expires_at"),
+                "approvers": event.get("approvers", 1),
+                "another_person": event.get("another_person", False),
+                "approvals": [],
                 **dict.fromkeys(("decision", "reason", "by", "result", "error")),
             }
+        elif kind == "tool.approval":
+            call = calls[event["call"]]
+            if "arguments" in event:
+                call |= {field: event[field] for field in ("arguments", "arguments_digest")}
+                call |= {"proposed_digest": event["arguments_digest"], "approvals": [event["by"]]}
+                call["hidden_characters"] = event.get("hidden_characters", [])
+            else:
+                call["approvals"] = [*call["approvals"], event["by"]]
+            call["position"] = event["position"]
+            continue
         elif kind == "tool.decided":
+            if event["decision"] != "rejected":
+                calls[event["call"]]["approvals"] = event.get("approvals", [event["by"]])
             calls[event["call"]] |= {field: event[field] for field in DECIDED} | {"reason": event.get("reason")}
             if event["decision"] == "modified":
                 calls[event["call"]]["hidden_characters"] = event.get("hidden_characters", [])
@@ -92,7 +133,7 @@ def fold_calls(mine: Sequence[Event]) -> list[dict[str, Any]]:
 
 
 def fold_conversation(events: Sequence[Event], name: str) -> dict[str, Any]:
-    """The contract's fields of a conversation's snapshot after these events."""
+    """Fields of a conversation's snapshot after these events."""
     names = list(dict.fromkeys(event["generation"] for event in events if "generation" in event))
     return {
         "id": name,
@@ -109,12 +150,12 @@ def fold_conversation(events: Sequence[Event], name: str) -> dict[str, Any]:
 
 
 def seen_generation(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a snapshot that was answered, the fields that `fold_generation` knows."""
+    """The fields of a server's snapshot that `fold_generation` computes."""
     return {field: snapshot[field] for field in SEEN}
 
 
 def seen_conversation(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a snapshot that was answered, the fields that `fold_conversation` knows."""
+    """The fields of a server's snapshot that `fold_conversation` computes."""
     return {
         **{field: snapshot[field] for field in ("id", "title", "metadata", "position")},
         "messages": [

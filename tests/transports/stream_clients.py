@@ -1,4 +1,7 @@
-"""The three streams as bytes that can be cut: what a client knows after any of them, and how it comes back."""
+"""Clients of SSE, NDJSON and WebSocket streams that a test can cut after any byte.
+
+After a cut a client knows its events and its cursor, and can resume as a real client of that transport does.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from tests.clients.http1 import Connection
 from tests.clients.raw_websocket import RawWebSocket, frame_ends
 
 Place = Callable[[bytes], int | None]
-"""Where to cut, from the bytes so far; None: not yet."""
+"""Decides from the bytes received so far where to cut; None means not yet."""
 
 
-class Wire(ABC):
-    """One connection to a log. `cursor` is where its client would resume; `over`: it has seen the end.
+class StreamClient(ABC):
+    """One connection to a log.
 
-    `known`: its client has seen the run's end before, and only looks whether there is more.
+    `cursor` is where the client would resume, `over` whether it has seen the end. `known`: the client saw the
+    run's end on an earlier connection, and only checks whether there is more.
     """
 
     def __init__(self, cursor: str, known: bool = False) -> None:
@@ -32,20 +36,20 @@ class Wire(ABC):
 
     @abstractmethod
     async def connect(self, port: int, log: str) -> None:
-        """Asks for the log after `cursor`."""
+        """Requests the log after `cursor`."""
 
     @abstractmethod
     async def receive(self) -> bytes:
-        """More bytes; b"" at the clean end."""
+        """Receives more bytes; b"" at a clean end."""
 
     @abstractmethod
     def feed(self, data: bytes) -> None:
-        """The client sees these bytes."""
+        """Gives these bytes to the client."""
 
     @staticmethod
     @abstractmethod
     def ends(data: bytes) -> list[int]:
-        """Where frames end."""
+        """Offsets at which frames end."""
 
     @abstractmethod
     async def __aexit__(
@@ -56,7 +60,7 @@ class Wire(ABC):
         return self
 
     async def read(self, place: Place | None = None) -> bool:
-        """Reads to where `place` says, or to the end; whether it was cut."""
+        """Reads up to where `place` says, or to the end. Returns whether the connection was cut."""
         fed = 0
         while not self.over:
             data = await self.receive()
@@ -75,8 +79,8 @@ class Wire(ABC):
         return False
 
 
-class SseWire(Wire):
-    """An EventSource: its URL never changes, its header does."""
+class SseClient(StreamClient):
+    """Behaves like an EventSource: its URL never changes, only its Last-Event-ID header."""
 
     connection: Connection
 
@@ -109,8 +113,8 @@ class SseWire(Wire):
         await self.connection.close()
 
 
-class NdjsonWire(SseWire):
-    """A script: the position of the last whole line goes into the query."""
+class NdjsonClient(SseClient):
+    """Puts the position of its last complete line into the query."""
 
     async def connect(self, port: int, log: str) -> None:
         self._lines = ndjson.Parser()
@@ -130,8 +134,8 @@ class NdjsonWire(SseWire):
         return _after_each(b"\n", data)
 
 
-class WebSocketWire(Wire):
-    """A WebSocket, of the conversation; the run's end is the end here."""
+class WebSocketClient(StreamClient):
+    """A WebSocket of the conversation; the end of the run is its end."""
 
     async def connect(self, port: int, log: str) -> None:
         self.socket = await RawWebSocket.open(port, f"{log}/ws?after={self.cursor or 0}")

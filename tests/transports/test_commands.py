@@ -1,4 +1,7 @@
-"""What POSTs do: messages, runs, cancelling, conversations; and that a disconnect never touches a run."""
+"""Commands by POST: create conversations, post messages, start and cancel runs, list conversations.
+
+A client's disconnect must never stop a run.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ PATIENCE = 30.0
 
 
 def types(log: list[dict[str, Any]]) -> list[str]:
-    """Theirs."""
+    """The types of these events."""
     return [event["type"] for event in log]
 
 
-async def test_a_conversation_begins_with_its_title(api: Api) -> None:
-    """201, where it is, and its snapshot."""
+async def test_new_conversation_has_title_and_metadata(api: Api) -> None:
+    """The 201 has its location and its snapshot."""
     asked = {"title": "Größe", "metadata": {"a": {"b": [1, 2.5, None, True, "x"]}, "c": 12345678901234567}}
     answer = await api.post("/v1/conversations", asked)
     assert answer.status_code == 201
@@ -34,8 +37,8 @@ async def test_a_conversation_begins_with_its_title(api: Api) -> None:
     assert started | asked | {"position": 1, "type": "conversation.started"} == started
 
 
-async def test_messages(api: Api) -> None:
-    """201 and the event; in the snapshot too."""
+async def test_posted_message_is_in_the_log_and_the_snapshot(api: Api) -> None:
+    """The 201 has the message's event."""
     conversation = await api.conversation()
     for role in ("user", "system", "tool"):
         asked = {"role": role, "content": f"by {role}\n", "author": "Ada"}
@@ -49,8 +52,8 @@ async def test_messages(api: Api) -> None:
     assert (await api.post("/v1/conversations/conv_x/messages", asked)).status_code == 404
 
 
-async def test_a_run_with_a_list_of_messages(api: Api) -> None:
-    """All are recorded, in order, before the request."""
+async def test_messages_of_a_run_request_are_recorded_before_it(api: Api) -> None:
+    """All of them, in order."""
     conversation = await api.conversation()
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     log = await api.finished(await api.generate(conversation, input=messages))
@@ -60,8 +63,8 @@ async def test_a_run_with_a_list_of_messages(api: Api) -> None:
     assert whole[3] == log[0]
 
 
-async def test_the_202_is_durable_and_detached(api: Api) -> None:
-    """Its snapshot is there at once, with the request in the log."""
+async def test_accepted_run_is_recorded_before_the_202(api: Api) -> None:
+    """Its snapshot can be read at once, and the run goes on by itself."""
     conversation = await api.conversation()
     answer = await api.post(f"{conversation}/generations", demo(20, 100, input="Hi"))
     assert answer.status_code == 202
@@ -74,8 +77,8 @@ async def test_the_202_is_durable_and_detached(api: Api) -> None:
     assert (await api.post("/v1/conversations/conv_x/generations", demo())).status_code == 404
 
 
-async def test_a_run_in_a_conversation_of_its_own(api: Api) -> None:
-    """A new one each time, that can go on."""
+async def test_run_without_conversation_gets_a_new_one(api: Api) -> None:
+    """The new conversation can be continued."""
     first, second = await api.generate(input="a"), await api.generate(input="b")
     names = [(await api.get(path))["conversation"] for path in (first, second)]
     assert names[0] != names[1]
@@ -87,8 +90,8 @@ async def test_a_run_in_a_conversation_of_its_own(api: Api) -> None:
 
 
 @pytest.mark.parametrize("asked", [{}, {"if_running": "reject"}])
-async def test_one_run_at_a_time(api: Api, asked: dict[str, Any]) -> None:
-    """409, nothing recorded; another conversation does not mind; messages are welcome meanwhile."""
+async def test_second_run_of_a_conversation_gets_409(api: Api, asked: dict[str, Any]) -> None:
+    """Nothing is recorded. Messages, and runs in other conversations, are accepted meanwhile."""
     conversation = await api.conversation()
     async with api.busy(conversation) as generation:
         before = await api.reached(conversation, 4)
@@ -103,8 +106,8 @@ async def test_one_run_at_a_time(api: Api, asked: dict[str, Any]) -> None:
     await api.finished(await api.generate(conversation))
 
 
-async def test_twenty_at_once_one_gets_it(api: Api) -> None:
-    """The others are told."""
+async def test_twenty_concurrent_run_requests_start_one_run(api: Api) -> None:
+    """The others get 409."""
     conversation = await api.conversation()
     statuses: list[int] = []
 
@@ -120,8 +123,8 @@ async def test_twenty_at_once_one_gets_it(api: Api) -> None:
     await api.post(f"/v1/generations/{generation['id']}/cancel", {})
 
 
-async def test_cancel_is_true_when_it_returns(api: Api) -> None:
-    """The end is in the log then, and nothing comes after it."""
+async def test_cancel_has_ended_the_run_when_it_returns(api: Api) -> None:
+    """The last event is in the log then, and nothing follows it."""
     conversation = await api.conversation()
     generation = await api.generate(conversation, tokens=100_000, rate=500)
     await api.reached(generation, 20)
@@ -139,8 +142,8 @@ async def test_cancel_is_true_when_it_returns(api: Api) -> None:
     assert await api.log(generation) == log
 
 
-async def test_cancel_of_a_finished_run(api: Api) -> None:
-    """Its snapshot; nothing appended. The body may be missing."""
+async def test_cancel_of_a_finished_run_returns_its_snapshot(api: Api) -> None:
+    """Nothing is appended. The body is optional."""
     generation = await api.generate()
     log = await api.finished(generation)
     for answer in (await api.post(f"{generation}/cancel", {}), await api.http.post(f"{generation}/cancel")):
@@ -149,8 +152,8 @@ async def test_cancel_of_a_finished_run(api: Api) -> None:
     assert (await api.post("/v1/generations/gen_x/cancel", {})).status_code == 404
 
 
-async def test_many_cancels_and_the_end_at_once(api: Api) -> None:
-    """One terminal event, whoever wins."""
+async def test_concurrent_cancels_leave_one_terminal_event(api: Api) -> None:
+    """Whether a cancel or the run's own end comes first."""
     for tokens in (1, 5, 20, 50):
         generation = await api.generate(tokens=tokens)
         answers: list[str] = []
@@ -169,8 +172,8 @@ async def test_many_cancels_and_the_end_at_once(api: Api) -> None:
 
 
 @pytest.mark.parametrize("heard", [0, 1, 50, 2000])
-async def test_a_disconnect_during_a_post_does_not_stop_the_run(api: Api, heard: int) -> None:
-    """It runs to its end, and is read from where the client was."""
+async def test_disconnect_from_a_streamed_post_does_not_stop_the_run(api: Api, heard: int) -> None:
+    """The client can read the rest from its cursor."""
     conversation = await api.conversation()
     body = json.dumps(demo(60, 100)).encode()
     parser = sse.Parser()
@@ -189,8 +192,8 @@ async def test_a_disconnect_during_a_post_does_not_stop_the_run(api: Api, heard:
     assert events + rest.json()["events"] == log
 
 
-async def test_a_disconnect_before_the_answer(api: Api) -> None:
-    """The request was sent: either it is not recorded, or it runs to its end."""
+async def test_disconnect_before_the_response_runs_completely_or_not_at_all(api: Api) -> None:
+    """A request that was recorded must run to its end."""
     conversation = await api.conversation()
     body = json.dumps(demo(5, 100)).encode()
     for _ in range(10):
@@ -203,8 +206,8 @@ async def test_a_disconnect_before_the_answer(api: Api) -> None:
             assert len(await api.finished(f"/v1/generations/{generation['id']}")) == 8
 
 
-async def test_the_list_of_conversations(api: Api) -> None:
-    """Newest first, page by page, each once; new ones do not disturb the pages behind."""
+async def test_list_of_conversations_is_paged_newest_first(api: Api) -> None:
+    """Each appears once; conversations made meanwhile do not disturb later pages."""
     made = [(await api.conversation(title=f"number {n}")).rpartition("/")[2] for n in range(7)]
     page = await api.get("/v1/conversations", limit=3)
     rows = page["conversations"]

@@ -1,4 +1,4 @@
-"""Cursors on every form of `…/events`: which one counts, what `now` means, where a generation's log is over."""
+"""Cursors on every form of `…/events`: which one counts, what `now` means, and when a log is complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ on_forms = pytest.mark.parametrize("form", FORMS)
 
 
 async def positions(api: Api, target: str, form: str, headers: dict[str, str] | None = None) -> list[int]:
-    """Of the events that one GET of a finished generation answers with."""
+    """Positions of the events in one response about a finished generation."""
     query = f"{'&' if '?' in target else '?'}format={form}"
     answer = await api.http.get(target + query, headers=headers)
     assert answer.status_code in (200, 204), answer.text
@@ -42,8 +42,10 @@ async def positions(api: Api, target: str, form: str, headers: dict[str, str] | 
         ("", "", 2),
     ],
 )
-async def test_which_cursor_counts(api: Api, form: str, header: str | None, query: str, first: int) -> None:
-    """The header wins always; an empty one is none."""
+async def test_last_event_id_header_overrides_the_query(
+    api: Api, form: str, header: str | None, query: str, first: int
+) -> None:
+    """An empty header counts as none."""
     generation = await api.generate(tokens=8)
     await api.finished(generation)
     headers = {} if header is None else {"Last-Event-ID": header}
@@ -52,8 +54,8 @@ async def test_which_cursor_counts(api: Api, form: str, header: str | None, quer
 
 
 @on_forms
-async def test_at_and_past_the_end_of_a_generation(api: Api, form: str) -> None:
-    """Streams answer 204, so that an EventSource stops; pages say that it is closed."""
+async def test_cursor_at_the_end_of_a_finished_generation(api: Api, form: str) -> None:
+    """Streams respond with 204, so that an EventSource stops reconnecting; pages are marked closed."""
     conversation = await api.conversation()
     generation = await api.generate(conversation)
     last = (await api.finished(generation))[-1]["position"]
@@ -73,8 +75,7 @@ async def test_at_and_past_the_end_of_a_generation(api: Api, form: str) -> None:
 
 
 @on_forms
-async def test_now_on_a_generation_that_is_over(api: Api, form: str) -> None:
-    """Only what comes: nothing, ever."""
+async def test_cursor_now_on_a_finished_generation_gives_nothing(api: Api, form: str) -> None:
     generation = await api.generate()
     await api.finished(generation)
     answer = await api.http.get(f"{generation}/events", params={"after": "now", "format": form})
@@ -85,8 +86,8 @@ async def test_now_on_a_generation_that_is_over(api: Api, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["sse", "ndjson"])
-async def test_a_conversations_stream_stays_open(api: Api, form: str) -> None:
-    """Past the end of its runs, and for the next one."""
+async def test_stream_of_a_conversation_stays_open_after_a_run(api: Api, form: str) -> None:
+    """It delivers later events too."""
     conversation = await api.conversation()
     await api.finished(await api.generate(conversation))
     async with await Connection.open(api.port) as connection:
@@ -104,8 +105,8 @@ async def test_a_conversations_stream_stays_open(api: Api, form: str) -> None:
     assert b"[DONE]" not in text
 
 
-async def test_two_runs_do_not_mix(api: Api) -> None:
-    """Each log has its own events, with gaps where the others' are."""
+async def test_logs_of_two_runs_hold_their_own_events_only(api: Api) -> None:
+    """Positions have gaps where the other run's events are."""
     conversation = await api.conversation()
     first = await api.generate(conversation)
     await api.finished(first)
@@ -120,8 +121,8 @@ async def test_two_runs_do_not_mix(api: Api) -> None:
         assert await api.log(path) == [event for event in whole if event.get("generation") == name]
 
 
-async def test_pages_one_event_at_a_time(api: Api) -> None:
-    """`next` moves on over what does not match, and only the last page is closed."""
+async def test_pages_of_one_event(api: Api) -> None:
+    """`next` skips events of others, and only the last page is closed."""
     conversation = await api.conversation()
     for _ in range(5):
         await api.message(conversation)
@@ -141,8 +142,8 @@ async def test_pages_one_event_at_a_time(api: Api) -> None:
     assert pages[-1]["up_to_date"]
 
 
-async def test_next_moves_on_when_nothing_matches(api: Api) -> None:
-    """So that nobody scans the same events again at each poll."""
+async def test_next_advances_past_events_that_do_not_match(api: Api) -> None:
+    """Otherwise every poll would scan the same events again."""
     conversation = await api.conversation()
     async with api.busy(conversation) as generation:
         cursor = (await api.reached(generation, 3))[-1]["position"]
@@ -152,8 +153,8 @@ async def test_next_moves_on_when_nothing_matches(api: Api) -> None:
         assert (page["events"], page["next"], page["up_to_date"], page["closed"]) == ([], head, True, False)
 
 
-async def test_the_default_page_has_500(api: Api) -> None:
-    """And says that there is more; a larger limit takes all at once."""
+async def test_default_page_has_500_events(api: Api) -> None:
+    """It says that there are more; a larger limit gets all at once."""
     generation = await api.generate(tokens=600)
     log = await api.finished(generation)
     page = await api.get(f"{generation}/events")
@@ -163,7 +164,7 @@ async def test_the_default_page_has_500(api: Api) -> None:
 
 
 async def test_pages_of_a_conversation_never_close(api: Api) -> None:
-    """It can go on for ever."""
+    """A conversation can always go on."""
     conversation = await api.conversation()
     await api.finished(await api.generate(conversation))
     page = await api.get(f"{conversation}/events")

@@ -1,4 +1,7 @@
-"""HTTP/2, by ALPN over TLS and with prior knowledge: the same API, and a hundred streams that resume exactly."""
+"""The API over HTTP/2, with TLS (ALPN) and with prior knowledge.
+
+Many streams share a connection, are cut together, and must all resume exactly.
+"""
 
 from __future__ import annotations
 
@@ -25,28 +28,28 @@ from tests.harness.servers import Server
 
 from .module_servers import serving
 
-STREAMS = 100
-TOKENS = 120
+TOKENS = 60
 RATE = 12.0
-CUTS = 6
+CUTS = 4
 PATIENCE = 100.0
 SSE = {"accept": "text/event-stream"}
 
 
 @pytest.fixture(scope="module")
 def secure_server(shared_database: TestDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One with TLS, on the database of the shared one."""
+    """A server with TLS on the database of the shared server."""
     env = {"TOKENTAPE_TLS": "true", "TOKENTAPE_DATA_DIR": str(tmp_path_factory.mktemp("data"))}
     with serving(shared_database.app_url, env) as server:
         yield server
 
 
 @dataclass(frozen=True)
-class Place:
-    """A server and how it is reached."""
+class Endpoint:
+    """A server and how to reach it."""
 
     server: Server
     trust: ssl.SSLContext | None
+    streams: int
 
     @property
     def port(self) -> int:
@@ -54,22 +57,22 @@ class Place:
 
 
 @pytest.fixture(params=["h2c", "tls"])
-def place(request: pytest.FixtureRequest, server: Server) -> Iterator[Place]:
-    """Both ways; the shared server watches over the log of the runs."""
+def endpoint(request: pytest.FixtureRequest, server: Server) -> Iterator[Endpoint]:
+    """The server without TLS and with it. The shared server checks the log of the runs."""
     if request.param == "h2c":
-        yield Place(server, None)
+        yield Endpoint(server, None, streams=100)
         return
     secure: Server = request.getfixturevalue("secure_server")
     authority = Path(secure.env["TOKENTAPE_DATA_DIR"]) / "tls" / "ca.pem"
-    yield Place(secure, trusting(authority))
+    yield Endpoint(secure, trusting(authority), streams=30)
     assert secure.process is not None
     assert secure.process.poll() is None
     assert "Traceback" not in secure.logged()
 
 
 @dataclass(eq=False)
-class Phone:
-    """One client's view of one run, through all connections it has had."""
+class ReconnectingClient:
+    """One client of one run, over all its connections."""
 
     run: str
     events: list[Event] = field(default_factory=list)
@@ -78,7 +81,7 @@ class Phone:
     resumed: int = 0
 
     async def follow(self, stream: Stream) -> None:
-        """Reads what comes, until the end of the run or of the connection."""
+        """Reads until the end of the run or of the connection."""
         parser = sse.Parser(self.cursor)
         try:
             head = await stream.head()
@@ -99,23 +102,23 @@ class Phone:
 
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 6))])
-async def test_a_hundred_streams_on_one_connection_resume_exactly(place: Place, api: Api, seed: int) -> None:
-    """Cut six times, after any number of bytes; all come back on one new connection with their cursors."""
-    rng = random.Random(f"{place.trust is None} {seed}")
-    phones: list[Phone] = []
+async def test_streams_of_one_connection_resume_exactly(endpoint: Endpoint, api: Api, seed: int) -> None:
+    """The connection is cut several times after any number of bytes; all streams resume on a new one."""
+    rng = random.Random(f"{endpoint.trust is None} {seed}")
+    phones: list[ReconnectingClient] = []
     async with trio.open_nursery() as nursery:
 
         async def begin(number: int) -> None:
-            phones.append(Phone(await api.generate(tokens=TOKENS, rate=RATE, seed=number)))
+            phones.append(ReconnectingClient(await api.generate(tokens=TOKENS, rate=RATE, seed=number)))
 
-        for number in range(STREAMS):
+        for number in range(endpoint.streams):
             nursery.start_soon(begin, number)
     cuts = 0
     with trio.fail_after(PATIENCE):
         while not all(phone.over for phone in phones):
-            async with connect(place.port, place.trust) as connection:
+            async with connect(endpoint.port, endpoint.trust) as connection:
                 if cuts < CUTS:
-                    connection.cut_after = rng.randrange(150_000, 320_000)
+                    connection.cut_after = endpoint.streams * rng.randrange(1_000, 2_000)
                 async with trio.open_nursery() as nursery:
                     for phone in (phone for phone in phones if not phone.over):
                         headers = {**SSE, **({"last-event-id": phone.cursor} if phone.cursor else {})}
@@ -126,18 +129,18 @@ async def test_a_hundred_streams_on_one_connection_resume_exactly(place: Place, 
             cuts += 1
     assert cuts > CUTS
     # How many have come far enough for a cursor when a cut falls is chance: but it must have been tried.
-    assert sum(phone.resumed for phone in phones) >= STREAMS // 2
+    assert sum(phone.resumed for phone in phones) >= endpoint.streams // 2
     for phone in phones:
         log = await api.log(phone.run)
         assert len(log) == TOKENS + 3
         assert phone.events == log
 
 
-async def test_one_stream_taken_back_leaves_the_others(place: Place, api: Api) -> None:
-    """And its place is free again."""
+async def test_reset_streams_do_not_disturb_the_others(endpoint: Endpoint, api: Api) -> None:
+    """The places of the reset streams are free again."""
     runs = [await api.generate(tokens=60, rate=30, seed=n) for n in range(20)]
-    phones = [Phone(run) for run in runs]
-    async with connect(place.port, place.trust) as connection:
+    phones = [ReconnectingClient(run) for run in runs]
+    async with connect(endpoint.port, endpoint.trust) as connection:
         streams = [await connection.request("GET", f"{run}/events", SSE) for run in runs]
         for stream in streams:
             await stream.receive()
@@ -154,9 +157,9 @@ async def test_one_stream_taken_back_leaves_the_others(place: Place, api: Api) -
         assert phone.events == await api.log(phone.run)
 
 
-async def test_the_whole_api_on_one_connection(place: Place, api: Api) -> None:
-    """POST with its key, 201 with a Location that has no scheme, snapshot, 304, long poll, NDJSON, a problem."""
-    async with connect(place.port, place.trust) as connection:
+async def test_whole_api_on_one_connection(endpoint: Endpoint, api: Api) -> None:
+    """An idempotent POST, Location, snapshot, 304, long poll, NDJSON and a problem."""
+    async with connect(endpoint.port, endpoint.trust) as connection:
         body = json.dumps({"title": "on one connection"}).encode()
         headers = {"content-type": "application/json", "idempotency-key": new_key()}
         places = []
@@ -193,17 +196,17 @@ async def test_the_whole_api_on_one_connection(place: Place, api: Api) -> None:
         assert (await problem.head()).headers["content-type"] == "application/problem+json"
 
 
-async def test_hosts_and_origins_are_guarded_as_on_http11(place: Place) -> None:
-    """`:authority` is the Host; over TLS, a page without TLS is not one of ours."""
-    scheme = "http" if place.trust is None else "https"
-    async with connect(place.port, place.trust) as connection:
+async def test_foreign_authority_and_origin_are_refused(endpoint: Endpoint) -> None:
+    """`:authority` is checked like Host; over TLS a page without TLS is foreign."""
+    scheme = "http" if endpoint.trust is None else "https"
+    async with connect(endpoint.port, endpoint.trust) as connection:
         foreign = await connection.request("GET", "/v1/conversations", authority="evil.example")
         assert (await foreign.head()).status == 421
         assert json.loads(await foreign.body())["code"] == "host_not_allowed"
         for origin, status in (
-            (f"{scheme}://127.0.0.1:{place.port}", 201),
-            (f"https://127.0.0.1:{place.port}", 201),
-            (f"http://127.0.0.1:{place.port}", 201 if place.trust is None else 403),
+            (f"{scheme}://127.0.0.1:{endpoint.port}", 201),
+            (f"https://127.0.0.1:{endpoint.port}", 201),
+            (f"http://127.0.0.1:{endpoint.port}", 201 if endpoint.trust is None else 403),
             ("https://evil.example", 403),
         ):
             headers = {"content-type": "application/json", "origin": origin}
@@ -211,9 +214,9 @@ async def test_hosts_and_origins_are_guarded_as_on_http11(place: Place) -> None:
             assert (await posted.head()).status == status, origin
 
 
-async def test_a_body_that_is_too_large(place: Place) -> None:
-    """413 while it is still coming, then "send no more"; the connection goes on."""
-    async with connect(place.port, place.trust) as connection:
+async def test_too_large_body_gets_413_while_it_is_sent(endpoint: Endpoint) -> None:
+    """The stream is then reset with NO_ERROR, and the connection goes on."""
+    async with connect(endpoint.port, endpoint.trust) as connection:
         headers = {"content-type": "application/json"}
         posted = await connection.request("POST", "/v1/conversations", headers, end=False)
         async with trio.open_nursery() as nursery:
@@ -230,8 +233,8 @@ async def test_a_body_that_is_too_large(place: Place) -> None:
         assert (await (await connection.request("GET", "/healthz")).head()).status == 200
 
 
-async def test_http11_over_tls_is_served_too(secure_server: Server, api: Api) -> None:
-    """For clients without ALPN's h2: a run, followed to its end."""
+async def test_http_1_1_over_tls(secure_server: Server, api: Api) -> None:
+    """For clients that do not offer h2 by ALPN."""
     run = await api.generate(tokens=30, rate=0)
     log = await api.finished(run)
     async with http_client(secure_server.url) as client:

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request sent again acts once, on any process, whatever became of the first answer."""
+"""`Idempotency-Key`: a repeated request acts once, on any process, whatever became of the first response."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ POSTS: dict[str, Make] = {
 on_posts = pytest.mark.parametrize("make", POSTS.values(), ids=POSTS)
 
 
-def told(answer: httpx2.Response) -> tuple[int, str | None, Any]:
-    """What has to be the same again."""
+def comparable(answer: httpx2.Response) -> tuple[int, str | None, Any]:
+    """The parts of a response that must be the same again."""
     body = answer.json()
     return answer.status_code, answer.headers.get("Location"), (body.get("id"), body.get("position"))
 
 
-def turned(value: Any) -> Any:
-    """The same JSON with each object's keys the other way round."""
+def with_reversed_keys(value: Any) -> Any:
+    """The same JSON with the keys of each object in reverse order."""
     if isinstance(value, dict):
-        return {name: turned(inner) for name, inner in reversed(value.items())}
-    return [turned(inner) for inner in value] if isinstance(value, list) else value
+        return {name: with_reversed_keys(inner) for name, inner in reversed(value.items())}
+    return [with_reversed_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 @on_posts
-async def test_the_same_again(api: Api, make: Make) -> None:
-    """The first answer, at once and after other things have happened; nothing appended."""
+async def test_repeated_request_gets_the_first_response(api: Api, make: Make) -> None:
+    """At once and after other events. Nothing is appended."""
     conversation = await api.conversation()
     path, body = make(conversation)
     key = new_key()
@@ -52,20 +52,20 @@ async def test_the_same_again(api: Api, make: Make) -> None:
         await api.finished(first.headers["Location"])
     count = len(await api.log(conversation))
     newest = (await api.get("/v1/conversations", limit=1))["conversations"]
-    for again in (body, turned(body)):
-        assert told(await api.post(path, again, idempotency_key=key)) == told(first)
+    for again in (body, with_reversed_keys(body)):
+        assert comparable(await api.post(path, again, idempotency_key=key)) == comparable(first)
     spaced = json.dumps(body, indent=3).encode()
     headers = {"Idempotency-Key": key, "Content-Type": "application/json; charset=utf-8"}
-    assert told(await api.http.post(path, content=spaced, headers=headers)) == told(first)
+    assert comparable(await api.http.post(path, content=spaced, headers=headers)) == comparable(first)
     assert len(await api.log(conversation)) == count
     assert (await api.get("/v1/conversations", limit=1))["conversations"] == newest
     await api.message(conversation)
-    assert told(await api.post(path, body, idempotency_key=key)) == told(first)
+    assert comparable(await api.post(path, body, idempotency_key=key)) == comparable(first)
 
 
 @on_posts
-async def test_another_body(api: Api, make: Make) -> None:
-    """422, nothing appended; the key still stands for the first."""
+async def test_key_with_another_body_gets_422(api: Api, make: Make) -> None:
+    """The key still stands for the first request."""
     conversation = await api.conversation()
     path, body = make(conversation)
     key = new_key()
@@ -82,25 +82,23 @@ async def test_another_body(api: Api, make: Make) -> None:
         answer = await api.post(path, other, idempotency_key=key)
         assert (answer.status_code, answer.headers["Content-Type"]) == (422, "application/problem+json")
     assert len(await api.log(conversation)) == count
-    assert told(await api.post(path, body, idempotency_key=key)) == told(first)
+    assert comparable(await api.post(path, body, idempotency_key=key)) == comparable(first)
 
 
 @on_posts
-async def test_without_a_key_or_with_another_one_it_is_another(api: Api, make: Make) -> None:
-    """Each acts."""
+async def test_requests_without_key_or_with_other_keys_all_act(api: Api, make: Make) -> None:
     conversation = await api.conversation()
     path, body = make(conversation)
     answers = []
     for headers in ({}, {}, {"idempotency_key": new_key()}, {"idempotency_key": new_key()}):
         answer = await api.post(path, body, **headers)
-        answers.append(told(answer))
+        answers.append(comparable(answer))
         if answer.status_code == 202:
             await api.finished(answer.headers["Location"])
     assert len({str(answer) for answer in answers}) == 4
 
 
-async def test_a_keys_scope_is_its_path(api: Api) -> None:
-    """The same key elsewhere is another one."""
+async def test_same_key_on_another_path_is_another_key(api: Api) -> None:
     one, two, key = await api.conversation(), await api.conversation(), new_key()
     body = {"role": "user", "content": "x"}
     for conversation in (one, two):
@@ -110,8 +108,8 @@ async def test_a_keys_scope_is_its_path(api: Api) -> None:
     assert (await api.post("/v1/conversations", {}, idempotency_key=key)).status_code == 201
 
 
-async def at_once(ask: Callable[[int], Any], count: int) -> list[Any]:
-    """So many of them together; their results."""
+async def run_concurrently(ask: Callable[[int], Any], count: int) -> list[Any]:
+    """Runs the function `count` times concurrently. Returns the results."""
     found = []
 
     async def one(number: int) -> None:
@@ -125,17 +123,19 @@ async def at_once(ask: Callable[[int], Any], count: int) -> list[Any]:
 
 
 @on_posts
-async def test_many_at_once_on_two_processes(api: Api, shared_database: TestDatabase, make: Make) -> None:
-    """One acts, all get its answer: keys hold database-wide."""
+async def test_concurrent_repeats_on_two_processes_act_once(
+    api: Api, shared_database: TestDatabase, make: Make
+) -> None:
+    """Keys hold for the whole database."""
     async with running(shared_database.app_url) as second, Api.open(second.port) as other:
         conversation = await api.conversation()
         path, body = make(conversation)
         key = new_key()
 
         async def ask(number: int) -> Any:
-            return told(await (api, other)[number % 2].post(path, body, idempotency_key=key))
+            return comparable(await (api, other)[number % 2].post(path, body, idempotency_key=key))
 
-        answers = await at_once(ask, 24)
+        answers = await run_concurrently(ask, 24)
         assert len(answers) == 24
         assert answers == [answers[0]] * 24
         assert answers[0][0] in (201, 202)
@@ -144,8 +144,8 @@ async def test_many_at_once_on_two_processes(api: Api, shared_database: TestData
         assert "Traceback" not in second.logged()
 
 
-async def test_many_streams_of_one_request(api: Api) -> None:
-    """Each that asks for the events attaches to the one run, and gets all of them."""
+async def test_repeated_streamed_posts_follow_the_same_run(api: Api) -> None:
+    """Each gets all of its events."""
     conversation, key = await api.conversation(), new_key()
     body = json.dumps(demo(60, 200)).encode()
     headers = {"Accept": "text/event-stream", "Content-Type": "application/json", "Idempotency-Key": key}
@@ -155,7 +155,7 @@ async def test_many_streams_of_one_request(api: Api) -> None:
             head = await connection.ask("POST", f"{conversation}/generations", headers, body)
             return head.status, head.headers["location"], await connection.body()
 
-    answers = await at_once(ask, 10)
+    answers = await run_concurrently(ask, 10)
     assert {status for status, _, _ in answers} == {200}
     [location] = {location for _, location, _ in answers}
     log = await api.finished(location)
@@ -169,8 +169,8 @@ async def test_many_streams_of_one_request(api: Api) -> None:
     assert len((await api.get(conversation))["generations"]) == 1
 
 
-async def test_a_refusal_is_not_remembered(api: Api) -> None:
-    """After a 409, a 404 or a 422 the key is free."""
+async def test_key_of_a_refused_request_stays_free(api: Api) -> None:
+    """After a 409 or a 422."""
     conversation, key = await api.conversation(), new_key()
     async with api.busy(conversation):
         answer = await api.post(f"{conversation}/generations", demo(), idempotency_key=key)
@@ -181,19 +181,18 @@ async def test_a_refusal_is_not_remembered(api: Api) -> None:
     await api.finished(answer.headers["Location"])
 
 
-async def test_a_key_of_a_cancel(api: Api) -> None:
-    """Takes one like every POST."""
+async def test_cancel_with_key_acts_once(api: Api) -> None:
     conversation, key = await api.conversation(), new_key()
     generation = await api.generate(conversation, tokens=1000, rate=1)
     answers = [await api.post(f"{generation}/cancel", {"reason": "a"}, idempotency_key=key) for _ in range(2)]
     assert [answer.json()["status"] for answer in answers] == ["cancelled"] * 2
-    assert told(answers[0]) == told(answers[1])
+    assert comparable(answers[0]) == comparable(answers[1])
     other = await api.post(f"{generation}/cancel", {"reason": "b"}, idempotency_key=key)
     assert other.status_code == 422
 
 
-async def test_a_key_outlives_the_process(database: TestDatabase) -> None:
-    """Written with the append: a kill right after the answer loses nothing."""
+async def test_key_survives_a_killed_process(database: TestDatabase) -> None:
+    """The key is written with the append."""
     async with running(database.app_url) as server:
         key = new_key()
         async with Api.open(server.port) as api:
@@ -204,13 +203,13 @@ async def test_a_key_outlives_the_process(database: TestDatabase) -> None:
         await server.start()
         async with Api.open(server.port) as api:
             again = await api.post(f"{conversation}/generations", demo(2), idempotency_key=key)
-            assert told(again) == told(first)
+            assert comparable(again) == comparable(first)
             assert len((await api.get(conversation))["generations"]) == 1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 10_000, "\x7f"])
-async def test_a_key_that_makes_no_sense(api: Api, key: str) -> None:
-    """Refused, never taken for no key at all."""
+async def test_invalid_key_is_refused(api: Api, key: str) -> None:
+    """It must not be treated as no key at all."""
     conversation = await api.conversation()
     answer = await api.post(f"{conversation}/messages", {"role": "user", "content": "x"}, idempotency_key=key)
     assert (answer.status_code, answer.headers["Content-Type"]) in (

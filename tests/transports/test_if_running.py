@@ -1,4 +1,7 @@
-"""`if_running`: what becomes of a request while another one of the conversation has not ended."""
+"""`if_running`: what a run request does while another run of the conversation has not ended.
+
+Covers reject, queue and interrupt, on one process and on two.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tests.clients.websocket import talk
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server
 
-from .control_clients import approval, asking, begun, by_post, until
+from .command_clients import approval, send_by_post, start_asking_workflow, start_run, wait_until
 from .event_checks import check_log
 from .module_servers import APP, serving
 
@@ -23,21 +26,21 @@ QUEUED = demo(2, if_running="queue")
 
 @pytest.fixture(scope="module")
 def second_server(shared_database: TestDatabase) -> Iterator[Server]:
-    """Another process on the same database."""
+    """Another server process on the same database."""
     with serving(shared_database.app_url, APP) as server:
         yield server
         assert "Traceback" not in server.logged()
 
 
 @pytest.fixture
-async def other(second_server: Server) -> AsyncIterator[Api]:
-    """A client of the other one."""
+async def second_api(second_server: Server) -> AsyncIterator[Api]:
+    """A client of the second server."""
     async with Api.open(second_server.port) as api:
         yield api
 
 
 def check_turns(log: list[Event]) -> list[str]:
-    """One after the other: none starts before those that were asked for earlier have ended. Those that started."""
+    """Checks that no run started before the runs requested earlier had ended. Returns the runs that started."""
     check_log(log)
     asked = [event["generation"] for event in log if event["type"] == "generation.requested"]
     started = [event["generation"] for event in log if event["type"] == "generation.started"]
@@ -59,15 +62,15 @@ def name_of(path: str) -> str:
 
 
 async def states(api: Api, conversation: str) -> list[tuple[str, str]]:
-    """Its generations, in order, with their status."""
+    """Ids and statuses of the conversation's generations, in order."""
     return [(one["id"], one["status"]) for one in (await api.get(conversation))["generations"]]
 
 
-async def test_a_queue_is_visible_and_each_of_it_can_be_cancelled(api: Api) -> None:
-    """Order kept; one that is cancelled in the queue never starts; a message meanwhile is welcome."""
+async def test_queued_runs_are_visible_and_can_be_cancelled(api: Api) -> None:
+    """They keep their order. A cancelled one never starts. Messages are accepted meanwhile."""
     conversation = await api.conversation()
     async with api.busy(conversation) as first:
-        queued = [await begun(api, conversation, {**QUEUED, "input": f"wish {n}"}) for n in range(4)]
+        queued = [await start_run(api, conversation, {**QUEUED, "input": f"wish {n}"}) for n in range(4)]
         seen = [(name_of(first), "running"), *((name_of(path), "queued") for path in queued)]
         assert await states(api, conversation) == seen
         for path in queued:
@@ -91,41 +94,42 @@ async def test_a_queue_is_visible_and_each_of_it_can_be_cancelled(api: Api) -> N
     assert said == [*(f"wish {n}" for n in range(4)), "And another thing."]
 
 
-async def test_a_queue_behind_one_that_waits_for_a_person(api: Api) -> None:
-    """A decision lets it go on, and then those behind it; steered while it is first."""
+async def test_queued_run_starts_after_the_decision_on_the_one_before(api: Api) -> None:
+    """Steering sent while it is queued takes effect."""
     conversation = await api.conversation()
-    first, call = await asking(api, conversation)
-    behind = await begun(api, conversation, {"workflow": "asking", "input": {"page": 8}, "if_running": "queue"})
-    steered = await by_post(api)("steer", behind, name="strictness", value=9)
+    first, call = await start_asking_workflow(api, conversation)
+    behind = await start_run(
+        api, conversation, {"workflow": "asking", "input": {"page": 8}, "if_running": "queue"}
+    )
+    steered = await send_by_post(api)("steer", behind, name="strictness", value=9)
     assert (steered.status, steered.code) in ((200, None),), steered
-    assert (await by_post(api)("decide", first, **approval(call))).status == 200
-    found = await until(api, behind, lambda one: one["status"] == "waiting")
+    assert (await send_by_post(api)("decide", first, **approval(call))).status == 200
+    found = await wait_until(api, behind, lambda one: one["status"] == "waiting")
     assert found["steering"]["strictness"] == 9
-    await by_post(api)("decide", behind, **approval(found["tool_calls"][0]))
+    await send_by_post(api)("decide", behind, **approval(found["tool_calls"][0]))
     await api.finished(behind)
     assert (await api.get(behind))["result"]["strictness"] == 9
     check_turns(await api.log(conversation))
 
 
-async def test_nobody_runs_and_it_starts_at_once(api: Api) -> None:
-    """For `queue` and `interrupt` too."""
+async def test_queue_and_interrupt_start_at_once_if_nothing_runs(api: Api) -> None:
     for way in ("queue", "interrupt"):
         conversation = await api.conversation()
         for _ in range(2):
-            await api.finished(await begun(api, conversation, demo(2, if_running=way)))
+            await api.finished(await start_run(api, conversation, demo(2, if_running=way)))
         check_turns(await api.log(conversation))
 
 
 @pytest.mark.parametrize("way", ["post", "websocket"])
-async def test_interrupt_keeps_the_text(api: Api, way: str) -> None:
-    """The first one ends as cancelled with all it had said; what was queued ends too."""
+async def test_interrupted_run_keeps_its_text(api: Api, way: str) -> None:
+    """It ends as cancelled, and queued runs end too."""
     conversation = await api.conversation()
     first = await api.generate(conversation, tokens=1000, rate=100)
     await api.reached(first, 10)
-    queued = await begun(api, conversation, QUEUED)
+    queued = await start_run(api, conversation, QUEUED)
     body: dict[str, Any] = {"workflow": "duet", "input": {"words": 1}, "if_running": "interrupt"}
     if way == "post":
-        last = await begun(api, conversation, body)
+        last = await start_run(api, conversation, body)
     else:
         async with talk(api.port, conversation, "now") as socket:
             last = (await socket.command("generate", **body))["location"]
@@ -143,8 +147,8 @@ async def test_interrupt_keeps_the_text(api: Api, way: str) -> None:
     assert (await api.finished(queued))[-1]["type"] == "generation.cancelled"
 
 
-async def test_one_that_is_refused_interrupts_nobody(api: Api) -> None:
-    """Its mistake is told before anything happens."""
+async def test_refused_request_interrupts_nothing(api: Api) -> None:
+    """Its error is reported before the running generation is touched."""
     conversation = await api.conversation()
     wrong: list[dict[str, Any]] = [
         {"model": "demo", "parameters": {"tokens": -1}},
@@ -160,8 +164,8 @@ async def test_one_that_is_refused_interrupts_nobody(api: Api) -> None:
         assert (await api.get(first))["status"] == "running"
 
 
-async def test_an_interrupt_acts_once(api: Api) -> None:
-    """Ten with one key, at once: one run, and it is not interrupted by itself."""
+async def test_concurrent_interrupts_with_one_key_act_once(api: Api) -> None:
+    """The new run must not be interrupted by a repetition of its own request."""
     conversation, key = await api.conversation(), new_key()
     first = await api.generate(conversation, tokens=1000, rate=1)
     places = set()
@@ -182,23 +186,23 @@ async def test_an_interrupt_acts_once(api: Api) -> None:
     assert len(await states(api, conversation)) == 2
 
 
-async def test_a_queue_across_two_servers(api: Api, other: Api) -> None:
-    """Asked for here and there, at once: one order for all, in the log's order; ended from the other side."""
+async def test_queue_shared_by_two_servers_keeps_the_order_of_the_log(api: Api, second_api: Api) -> None:
+    """Runs are requested on both and cancelled from the other one."""
     conversation = await api.conversation()
     first = await api.generate(conversation, tokens=1000, rate=0.01)
     paths: list[str] = []
 
     async def ask(client: Api) -> None:
-        paths.append(await begun(client, conversation, QUEUED))
+        paths.append(await start_run(client, conversation, QUEUED))
 
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             for number in range(12):
-                nursery.start_soon(ask, (api, other)[number % 2])
-        order = [name for name, status in await states(other, conversation) if status == "queued"]
+                nursery.start_soon(ask, (api, second_api)[number % 2])
+        order = [name for name, status in await states(second_api, conversation) if status == "queued"]
         assert sorted(order) == sorted(map(name_of, paths))
         middle = f"/v1/generations/{order[5]}"
-        for client, path in ((api, middle), (other, first)):
+        for client, path in ((api, middle), (second_api, first)):
             assert (await client.post(f"{path}/cancel", {})).json()["upstream_closed"] is True
         for path in paths:
             await api.finished(path)

@@ -1,4 +1,7 @@
-"""Jobs: asked for, polled, paid for once however many ask; how they fail, and how ephemeral ones are gone."""
+"""Workflows used as jobs: requested, polled, failed, and ephemeral ones erased.
+
+However many clients poll a job, the provider is called once.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,18 @@ from tests.harness.fake_upstream import FakeUpstream, fake_upstream
 from tests.harness.servers import Server, running
 from tests.openapi.contract import judge_answer
 
-from .control_clients import approval, begun, until
+from .command_clients import approval, start_run, wait_until
 from .module_servers import APP, serving
 from .problem_checks import check_problem
 
 PATIENCE = 40.0
 PAUSE = 1.1
-"""Seconds a page takes: more than one, which is the least that `Retry-After` says."""
+"""Seconds that a page takes: more than one, the smallest value of `Retry-After`."""
 
 
 @pytest.fixture(scope="module")
 def job_server(shared_database: TestDatabase) -> Iterator[Server]:
-    """A server that erases what is ephemeral after a second, as the tables' owner has to."""
+    """A server that erases ephemeral runs after a second, for which it needs the owner's database URL."""
     env = {"TOKENTAPE_EPHEMERAL_SECONDS": "1", "TOKENTAPE_DATABASE_OWNER_URL": shared_database.owner_url}
     with serving(shared_database.app_url, {**APP, **env}) as server:
         yield server
@@ -39,29 +42,29 @@ def job_server(shared_database: TestDatabase) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def jobs(job_server: Server) -> AsyncIterator[Api]:
-    """A client of it, whose answers are held against the document."""
+async def job_api(job_server: Server) -> AsyncIterator[Api]:
+    """A client of that server. Every response is validated against `/openapi.json`."""
     async with Api.open(job_server.port) as api:
         api.http.event_hooks = {"response": [judge_answer]}
         yield api
 
 
-async def test_a_job_from_the_202_to_its_result(jobs: Api) -> None:
-    """At once, before anything is done; then polled: progress that grows, and when to ask again by its pace."""
+async def test_job_reports_progress_retry_after_and_result(job_api: Api) -> None:
+    """`Retry-After` follows the pace of the job."""
     with trio.fail_after(PATIENCE):
-        answer = await jobs.post("/v1/generations", reading(3, PAUSE))
+        answer = await job_api.post("/v1/generations", reading_job(3, PAUSE))
         assert (answer.status_code, answer.json()["status"]) == (202, "queued")
         path = answer.headers["Location"]
         told: list[tuple[float, str | None]] = []
         snapshot = answer.json()
         while not snapshot["finished_at"]:
-            polled = await jobs.http.get(path)
+            polled = await job_api.http.get(path)
             snapshot, retry = polled.json(), polled.headers.get("Retry-After")
             done = snapshot["progress"]["done"] if snapshot["progress"] else 0
             if (done, retry) not in told:
                 told.append((done, retry))
             await trio.sleep(0.05)
-    paces = paces_of(await jobs.log(path))
+    paces = paces_of(await job_api.log(path))
     assert len(paces) == 3
     assert all(PAUSE <= pace < 10 for pace in paces), paces
     expected = [(0, "1"), *((done, str(math.ceil(pace))) for done, pace in enumerate(paces, 1))]
@@ -73,13 +76,13 @@ async def test_a_job_from_the_202_to_its_result(jobs: Api) -> None:
     assert snapshot["input"] == {"pages": 3, "pause": PAUSE}
 
 
-def reading(pages: Any, pause: float = 0, **more: Any) -> dict[str, Any]:
-    """The request of a job."""
+def reading_job(pages: Any, pause: float = 0, **more: Any) -> dict[str, Any]:
+    """The request of a job that reads pages."""
     return {"workflow": "reading", "input": {"pages": pages, "pause": pause}, **more}
 
 
 def paces_of(log: list[Event]) -> list[float]:
-    """How many seconds each news of progress came after those before it, or after the start."""
+    """Seconds between each progress event and the one before it, or the start."""
     times = [event["at"] for event in log if event["type"] in ("generation.started", "progress")]
     moments = [datetime.fromisoformat(at) for at in times]
     return [(later - earlier).total_seconds() for earlier, later in pairwise(moments)]
@@ -98,8 +101,8 @@ def paces_of(log: list[Event]) -> list[float]:
     ],
     ids=json.dumps,
 )
-async def test_input_that_does_not_fit(api: Api, given: Any, fields: list[str]) -> None:
-    """422 naming each field as it was written, in words; nothing is appended."""
+async def test_invalid_input_gets_422_naming_each_field(api: Api, given: Any, fields: list[str]) -> None:
+    """Nothing is appended."""
     conversation = await api.conversation()
     answer = await api.post(f"{conversation}/generations", {"workflow": "reading", "input": given})
     problem = check_problem(answer.status_code, answer.headers, answer.content, "invalid_input")
@@ -109,49 +112,51 @@ async def test_input_that_does_not_fit(api: Api, given: Any, fields: list[str]) 
     assert len(await api.log(conversation)) == 1
 
 
-async def test_one_that_raises(jobs: Api) -> None:
-    """Ends in `generation.failed` with a reference; no answer holds a word of the error, or of its trace."""
-    answer = await jobs.post("/v1/generations", {"workflow": "failing"})
+async def test_failing_workflow_reveals_a_reference_only(job_api: Api) -> None:
+    """No response holds a word of the exception or its traceback."""
+    answer = await job_api.post("/v1/generations", {"workflow": "failing"})
     path = answer.headers["Location"]
-    log = await jobs.finished(path)
+    log = await job_api.finished(path)
     assert log[-1]["type"] == "generation.failed"
     error = log[-1]["error"]
     assert error["code"] == "workflow_failed"
     assert error["message"] == f"The workflow failed. The server's log says why, under {error['reference']}."
     assert log[-1]["retryable"] is False
-    snapshot = await jobs.get(path)
+    snapshot = await job_api.get(path)
     assert (snapshot["status"], snapshot["error"], snapshot["result"]) == ("failed", log[-1]["error"], None)
     conversation = f"/v1/conversations/{snapshot['conversation']}"
     for form in ("json", "sse", "ndjson"):
-        text = (await jobs.http.get(f"{path}/events?format={form}")).text
+        text = (await job_api.http.get(f"{path}/events?format={form}")).text
         assert error["reference"] in text
         for secret in ("ArithmeticError", "7 numbers", "Traceback", "hunter2", "talking.py", "File \\"):
-            assert secret not in text + json.dumps([snapshot, await jobs.get(conversation)])
+            assert secret not in text + json.dumps([snapshot, await job_api.get(conversation)])
 
 
-async def test_an_ephemeral_result_is_gone(
-    jobs: Api, api: Api, postgres: Postgres, shared_database: TestDatabase
+async def test_ephemeral_run_is_erased_and_then_gets_410(
+    job_api: Api, api: Api, postgres: Postgres, shared_database: TestDatabase
 ) -> None:
-    """200 for a while, then 410 for ever, on every address and every process; no row of it is left."""
-    waiting = await begun(jobs, "/v1", {"workflow": "asking", "ephemeral": True})
-    asked = await until(jobs, waiting, lambda one: one["status"] == "waiting")
-    answer = await jobs.post("/v1/generations", reading(2, ephemeral=True), idempotency_key=(key := new_key()))
+    """On every path and every process, and no row of it is left."""
+    waiting = await start_run(job_api, "/v1", {"workflow": "asking", "ephemeral": True})
+    asked = await wait_until(job_api, waiting, lambda one: one["status"] == "waiting")
+    answer = await job_api.post(
+        "/v1/generations", reading_job(2, ephemeral=True), idempotency_key=(key := new_key())
+    )
     path = answer.headers["Location"]
     conversation = f"/v1/conversations/{answer.json()['conversation']}"
-    kept = await begun(jobs, "/v1", reading(2))
-    await jobs.finished(kept)
-    await jobs.finished(path)
-    snapshot = await jobs.http.get(path)
+    kept = await start_run(job_api, "/v1", reading_job(2))
+    await job_api.finished(kept)
+    await job_api.finished(path)
+    snapshot = await job_api.http.get(path)
     assert (snapshot.status_code, snapshot.json()["ephemeral"]) == (200, True)
     assert snapshot.json()["result"] == {"read": 2}
     assert (await api.get(path))["result"] == {"read": 2}, "the other process holds its fold"
-    async with talk(jobs.port, conversation, "now") as socket:
+    async with talk(job_api.port, conversation, "now") as socket:
         assert rows(postgres, shared_database, conversation) != "0|0|0"
         code, reason = await socket.end()  # an open reader is told, and not left waiting
         assert (code, reason) == (4410, "gone")
         assert [message["code"] for message in socket.seen if message["kind"] == "error"] == ["gone"]
     assert rows(postgres, shared_database, conversation) == "0|0|0"
-    for client in (jobs, api):
+    for client in (job_api, api):
         for gone in (path, f"{path}?at=1", conversation, f"{conversation}?at=1"):
             await check_gone(client, "GET", gone)
             await check_gone(client, "GET", gone, {"If-None-Match": snapshot.headers["ETag"], "Prefer": "wait=5"})
@@ -172,15 +177,15 @@ async def test_an_ephemeral_result_is_gone(
         async with talk(client.port, conversation) as socket:
             assert await socket.end() == (4410, "gone")
             assert socket.seen[0]["code"] == "gone"
-    again = await jobs.post("/v1/generations", reading(2, ephemeral=True), idempotency_key=key)
+    again = await job_api.post("/v1/generations", reading_job(2, ephemeral=True), idempotency_key=key)
     assert again.status_code == 410, "the key is kept: it is not done a second time"
-    assert (await jobs.get(kept))["result"] == {"read": 2}, "the others are kept"
-    assert (await jobs.get(waiting))["status"] == "waiting", (
+    assert (await job_api.get(kept))["result"] == {"read": 2}, "the others are kept"
+    assert (await job_api.get(waiting))["status"] == "waiting", (
         "its time begins with its end, and it is the older one"
     )
-    assert (await jobs.post(f"{waiting}/decisions", approval(asked["tool_calls"][0]))).status_code == 200
-    assert (await jobs.finished(waiting))[-1]["type"] == "generation.completed"
-    names = [one["id"] for one in (await jobs.get("/v1/conversations", limit=200))["conversations"]]
+    assert (await job_api.post(f"{waiting}/decisions", approval(asked["tool_calls"][0]))).status_code == 200
+    assert (await job_api.finished(waiting))[-1]["type"] == "generation.completed"
+    names = [one["id"] for one in (await job_api.get("/v1/conversations", limit=200))["conversations"]]
     assert conversation.rpartition("/")[2] not in names
 
 
@@ -196,7 +201,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 async def check_gone(client: Api, method: str, path: str, headers: dict[str, str] | None = None) -> None:
-    """A final 410, never a 404."""
+    """Checks for a final 410, never a 404."""
     if method == "POST":
         answer = await client.post(path, BODIES[path.rpartition("/")[2]])
     else:
@@ -207,7 +212,7 @@ async def check_gone(client: Api, method: str, path: str, headers: dict[str, str
 
 
 def rows(postgres: Postgres, database: TestDatabase, conversation: str) -> str:
-    """How many events, snapshots and writers the tables hold of it."""
+    """Number of events, snapshots and writers that the tables hold of the conversation."""
     name = conversation.rpartition("/")[2]
     stream = f"(SELECT id FROM eventstore.streams WHERE name = '{name}')"
     counts = [f"(SELECT count(*) FROM eventstore.{t} WHERE stream = {stream})" for t in TABLES]
@@ -215,7 +220,7 @@ def rows(postgres: Postgres, database: TestDatabase, conversation: str) -> str:
 
 
 async def poll(api: Api, path: str, how: int) -> dict[str, Any]:
-    """Until it is over, in one of four ways; the last snapshot."""
+    """Polls in one of four ways until the job is over. Returns the last snapshot."""
     etag = ""
     while True:
         headers = {"If-None-Match": etag} if how % 2 else {}
@@ -229,10 +234,10 @@ async def poll(api: Api, path: str, how: int) -> dict[str, Any]:
         await trio.sleep(0.1)
 
 
-async def calls_for(fake: FakeUpstream, api: Api, pollers: int) -> int:
-    """How often the upstream is called for a job that so many poll."""
+async def count_upstream_calls(fake: FakeUpstream, api: Api, pollers: int) -> int:
+    """Number of calls to the provider for a job that so many clients poll."""
     await fake.reset()
-    path = await begun(api, "/v1", {"workflow": "drafting", "input": "openai/ok-40-100"})
+    path = await start_run(api, "/v1", {"workflow": "drafting", "input": "openai/ok-40-100"})
     found: list[dict[str, Any]] = []
 
     async def one(how: int) -> None:
@@ -246,12 +251,12 @@ async def calls_for(fake: FakeUpstream, api: Api, pollers: int) -> int:
     return len(await fake.log())
 
 
-async def test_two_hundred_pollers_cost_the_upstream_nothing(database: TestDatabase) -> None:
-    """It is called as often as with one, and all see the same result."""
+async def test_two_hundred_pollers_cause_no_more_upstream_calls_than_one(database: TestDatabase) -> None:
+    """All of them get the same result."""
     async with fake_upstream() as fake:
         async with running(database.app_url, {**APP, "OPENAI_BASE_URL": fake.base_url}) as server:
             async with Api.open(server.port) as api:
                 with trio.fail_after(PATIENCE):
-                    assert await calls_for(fake, api, 1) == 2
-                    assert await calls_for(fake, api, 200) == 2
+                    assert await count_upstream_calls(fake, api, 1) == 2
+                    assert await count_upstream_calls(fake, api, 200) == 2
             assert "Traceback" not in server.logged()

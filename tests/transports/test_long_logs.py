@@ -1,4 +1,7 @@
-"""Logs of many pages come without a pause: a bell that nobody rings is made up for only by a slow safety poll."""
+"""Logs of many pages must be delivered without a pause.
+
+If a wake-up were lost, a reader would go on only at the next slow safety poll; these tests would notice.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ from tests.clients.readers import Reader
 
 TOKENS = 6000
 FAST = {**readers.STREAMS, "long poll": readers.read_long_poll}
-"""Not those that need a message or a request for every few events."""
+"""All readers but those that need a message or a request for every few events."""
 PROMPT = 8.0
-"""Seconds in which each reader has to be through: a pause after each 500 events would take longer."""
+"""Seconds in which each reader must be done; a pause after each 500 events would take longer."""
 
 
 def ended(events: Sequence[Event]) -> bool:
-    """The run's end has come."""
+    """Whether the last event ends a generation."""
     return bool(events) and events[-1]["type"] in TERMINAL
 
 
-async def test_what_was_there_already(api: Api) -> None:
-    """One reader after the other."""
+async def test_existing_long_log_is_read_without_a_pause(api: Api) -> None:
+    """One reader after another."""
     conversation = await api.conversation()
     await api.finished(await api.generate(conversation, tokens=TOKENS))
     log = await api.log(conversation)
@@ -36,8 +39,8 @@ async def test_what_was_there_already(api: Api) -> None:
 
 
 @pytest.mark.parametrize("read", FAST.values(), ids=FAST)
-async def test_what_comes_in_a_burst(api: Api, read: Reader) -> None:
-    """A run as fast as it goes, with a reader waiting for it."""
+async def test_burst_of_events_is_followed_without_a_pause(api: Api, read: Reader) -> None:
+    """A reader waits for a run that writes as fast as it can."""
     conversation = await api.conversation()
     found: list[Event] = []
     placed, done = trio.Event(), trio.Event()

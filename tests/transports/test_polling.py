@@ -1,4 +1,4 @@
-"""Polling: ETags, long polls and what they are woken by, on snapshots and on pages of the log."""
+"""Polling: ETags, long polls on snapshots and on pages, and what wakes them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ async def get(
     return await api.http.get(path, params=query, headers=headers)
 
 
-async def test_etag_is_the_position(api: Api) -> None:
-    """And a client that has it gets 304 without a body."""
+async def test_etag_is_the_position_and_gives_304(api: Api) -> None:
     conversation = await api.conversation()
     generation = await api.generate(conversation)
     last = (await api.finished(generation))[-1]["position"]
@@ -47,8 +46,8 @@ async def test_etag_is_the_position(api: Api) -> None:
 
 
 @ways_to_wait
-async def test_a_held_snapshot_answers_when_it_changes(api: Api, nursery: trio.Nursery, way: str) -> None:
-    """Long before its time is over."""
+async def test_held_snapshot_responds_when_it_changes(api: Api, nursery: trio.Nursery, way: str) -> None:
+    """Long before the wait is over."""
     conversation = await api.conversation()
     answers: list[httpx2.Response] = []
 
@@ -65,8 +64,8 @@ async def test_a_held_snapshot_answers_when_it_changes(api: Api, nursery: trio.N
 
 
 @ways_to_wait
-async def test_a_held_snapshot_that_does_not_change(api: Api, way: str) -> None:
-    """304 when the time is over, not earlier."""
+async def test_held_snapshot_without_change_gets_304_after_the_wait(api: Api, way: str) -> None:
+    """Not earlier."""
     conversation = await api.conversation()
     start = trio.current_time()
     with trio.fail_after(PATIENCE):
@@ -76,8 +75,8 @@ async def test_a_held_snapshot_that_does_not_change(api: Api, way: str) -> None:
 
 
 @ways_to_wait
-async def test_without_a_known_version_nothing_waits(api: Api, way: str) -> None:
-    """Nor with one that is old already."""
+async def test_request_without_current_etag_does_not_wait(api: Api, way: str) -> None:
+    """Neither without an ETag nor with an old one."""
     conversation = await api.conversation()
     await api.message(conversation)
     with trio.fail_after(PATIENCE):
@@ -85,8 +84,8 @@ async def test_without_a_known_version_nothing_waits(api: Api, way: str) -> None
             assert (await get(api, conversation, way, 50, etag)).json()["position"] == 2
 
 
-async def test_a_generations_pollers_are_woken_by_it_only(api: Api) -> None:
-    """Not by messages in its conversation; by its own end."""
+async def test_poller_of_a_generation_is_woken_by_that_generation_only(api: Api) -> None:
+    """Not by messages of its conversation."""
     conversation = await api.conversation()
     answers: list[httpx2.Response] = []
 
@@ -111,7 +110,7 @@ async def test_a_generations_pollers_are_woken_by_it_only(api: Api) -> None:
     assert (answers[0].status_code, answers[0].json()["status"]) == (200, "cancelled")
 
 
-async def test_a_later_generation_does_not_change_an_earlier_one(api: Api) -> None:
+async def test_later_generation_does_not_change_the_etag_of_an_earlier_one(api: Api) -> None:
     """Its position and ETag are those of its own last event."""
     conversation = await api.conversation()
     first = await api.generate(conversation)
@@ -124,8 +123,7 @@ async def test_a_later_generation_does_not_change_an_earlier_one(api: Api) -> No
     assert (await get(api, first, "query", 1, before.headers["ETag"])).status_code == 304
 
 
-async def test_retry_after_while_it_runs(api: Api) -> None:
-    """A hint for who polls; none when there is nothing to wait for."""
+async def test_retry_after_is_sent_only_while_the_run_is_going(api: Api) -> None:
     conversation = await api.conversation()
     async with api.busy(conversation) as generation:
         running = await api.http.get(generation)
@@ -138,8 +136,7 @@ async def test_retry_after_while_it_runs(api: Api) -> None:
 
 @ways_to_wait
 @pytest.mark.parametrize("kind", ["conversation", "generation"])
-async def test_a_held_page_answers_when_something_comes(api: Api, way: str, kind: str) -> None:
-    """With what came."""
+async def test_held_page_responds_with_new_events(api: Api, way: str, kind: str) -> None:
     conversation = await api.conversation()
     answers: list[httpx2.Response] = []
     async with api.busy(conversation) as generation:
@@ -160,8 +157,8 @@ async def test_a_held_page_answers_when_something_comes(api: Api, way: str, kind
     assert (page["next"], page["closed"]) == (head + 1, kind == "generation")
 
 
-async def test_a_held_page_with_nothing_new(api: Api) -> None:
-    """An empty page when the time is over; a page with something is not held."""
+async def test_held_page_without_new_events_is_empty_after_the_wait(api: Api) -> None:
+    """A page that has events is not held."""
     conversation = await api.conversation()
     start = trio.current_time()
     with trio.fail_after(PATIENCE):
@@ -172,7 +169,7 @@ async def test_a_held_page_with_nothing_new(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("asked", "applied"), [("wait=7", "wait=7"), ("wait=600", "wait=50")])
-async def test_the_preference_that_was_applied_is_told(api: Api, asked: str, applied: str) -> None:
+async def test_preference_applied_tells_the_wait(api: Api, asked: str, applied: str) -> None:
     """At most 50 seconds (RFC 7240)."""
     conversation = await api.conversation()
     for path in (f"{conversation}/events", conversation):
@@ -182,8 +179,8 @@ async def test_the_preference_that_was_applied_is_told(api: Api, asked: str, app
 
 
 @pytest.mark.parametrize("prefer", ["wait=abc", "wait=-1", "wait", "respond-async", ";;,=", "return=minimal"])
-async def test_a_preference_nobody_understands_is_ignored(api: Api, prefer: str) -> None:
-    """As RFC 7240 asks for."""
+async def test_unknown_preference_is_ignored(api: Api, prefer: str) -> None:
+    """As RFC 7240 demands."""
     conversation = await api.conversation()
     with trio.fail_after(PATIENCE):
         answer = await api.http.get(f"{conversation}/events?after=1", headers={"Prefer": prefer})

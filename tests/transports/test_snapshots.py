@@ -1,4 +1,7 @@
-"""`snapshot(k) == fold(events up to k)`: for every k, on every process, while it runs and later."""
+"""A snapshot at a position must be the fold of the events up to it.
+
+For every position, on two processes, while the run goes on and later.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tests.clients.api import TERMINAL, Api, Event
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server
 
-from .control_clients import talked_to
+from .command_clients import run_with_interventions
 from .module_servers import serving
 from .snapshot_model import fold_conversation, fold_generation, seen_conversation, seen_generation
 
@@ -21,15 +24,15 @@ PATIENCE = 60.0
 
 @pytest.fixture(scope="module")
 def second_server(shared_database: TestDatabase) -> Iterator[Server]:
-    """Another process on the same database."""
+    """Another server process on the same database."""
     with serving(shared_database.app_url) as server:
         yield server
         assert "Traceback" not in server.logged()
 
 
 @pytest.fixture
-async def other(second_server: Server) -> AsyncIterator[Api]:
-    """A client of the other one."""
+async def second_api(second_server: Server) -> AsyncIterator[Api]:
+    """A client of the second server."""
     async with Api.open(second_server.port) as api:
         yield api
 
@@ -39,9 +42,10 @@ def name_of(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-async def varied(api: Api) -> tuple[str, list[str], list[Event]]:
-    """A conversation with messages, a finished and a cancelled run, and two that people talked back to; its runs
-    and its log."""
+async def varied_conversation(api: Api) -> tuple[str, list[str], list[Event]]:
+    """A conversation with messages, a finished and a cancelled run, and two that people intervened in. Returns
+    its path, its runs and its log.
+    """
     conversation = await api.conversation(title="T", metadata={"x": {"y": [1]}})
     await api.message(conversation, "one")
     first = await api.generate(conversation, tokens=60, input="two")
@@ -50,13 +54,13 @@ async def varied(api: Api) -> tuple[str, list[str], list[Event]]:
     await api.reached(second, 30)
     await api.message(conversation, "meanwhile")
     await api.post(f"{second}/cancel", {"reason": "enough"})
-    talked = await talked_to(api, conversation)
+    talked = await run_with_interventions(api, conversation)
     return conversation, [first, second, *talked], await api.log(conversation)
 
 
-async def test_every_position_on_two_processes(api: Api, other: Api) -> None:
-    """In random order, from both at once."""
-    conversation, generations, log = await varied(api)
+async def test_snapshot_at_every_position_on_two_processes(api: Api, second_api: Api) -> None:
+    """In random order, on both at once."""
+    conversation, generations, log = await varied_conversation(api)
     limiter = trio.CapacityLimiter(16)
 
     async def check(client: Api, k: int) -> None:
@@ -71,12 +75,12 @@ async def test_every_position_on_two_processes(api: Api, other: Api) -> None:
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             for k in random.Random(1).sample(range(1, len(log) + 1), len(log)):
-                for client in (api, other):
+                for client in (api, second_api):
                     nursery.start_soon(check, client, k)
 
 
-async def test_while_it_runs_on_two_processes(api: Api, other: Api) -> None:
-    """Each snapshot is the fold at the position it names, and no process goes back."""
+async def test_snapshots_of_a_running_generation_on_two_processes(api: Api, second_api: Api) -> None:
+    """No process goes back to an earlier position."""
     conversation = await api.conversation()
     generation = await api.generate(conversation, tokens=200, rate=150)
     taken: list[dict[str, object]] = []
@@ -95,7 +99,7 @@ async def test_while_it_runs_on_two_processes(api: Api, other: Api) -> None:
 
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            for client in (api, other) * 3:
+            for client in (api, second_api) * 3:
                 nursery.start_soon(watch, client)
     log = await api.log(conversation)
     for snapshot in taken:
@@ -107,11 +111,11 @@ async def test_while_it_runs_on_two_processes(api: Api, other: Api) -> None:
     assert len({str(snapshot["position"]) for snapshot in taken}) > 10
 
 
-async def test_what_one_process_answered_the_other_knows(api: Api, other: Api) -> None:
-    """Said only after reading the primary's head: right after a 201, on the other process too."""
+async def test_event_acknowledged_by_one_process_is_visible_on_the_other(api: Api, second_api: Api) -> None:
+    """At once after the 201."""
     conversation = await api.conversation()
     for number in range(30):
-        writer, reader = (api, other) if number % 2 else (other, api)
+        writer, reader = (api, second_api) if number % 2 else (second_api, api)
         before = (await reader.http.get(conversation)).headers["ETag"]
         message = await writer.message(conversation, str(number))
         position = message["position"]
@@ -122,30 +126,28 @@ async def test_what_one_process_answered_the_other_knows(api: Api, other: Api) -
         assert (await reader.get(conversation, at=position))["messages"][-1]["content"] == str(number)
 
 
-async def test_a_stream_on_one_process_of_a_run_on_the_other(api: Api, other: Api) -> None:
-    """Cancelled there, too."""
+async def test_run_of_one_process_is_read_and_cancelled_on_the_other(api: Api, second_api: Api) -> None:
     conversation = await api.conversation()
     async with api.busy(conversation, rate=50) as generation:
-        await other.reached(generation, 20)
-        answer = await other.post(f"{generation}/cancel", {})
+        await second_api.reached(generation, 20)
+        answer = await second_api.post(f"{generation}/cancel", {})
         assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
         with trio.fail_after(PATIENCE):
-            assert await other.finished(generation) == await api.finished(generation)
-    log = await other.log(generation)
+            assert await second_api.finished(generation) == await api.finished(generation)
+    log = await second_api.log(generation)
     assert [event["type"] for event in log if event["type"] in TERMINAL] == ["generation.cancelled"]
 
 
-async def test_at_a_position_that_is_not_there_yet(api: Api) -> None:
-    """Refused like a cursor ahead, with the head."""
-    conversation, generations, log = await varied(api)
+async def test_snapshot_ahead_of_the_log_gets_400_with_the_head(api: Api) -> None:
+    """Like a cursor ahead of the log."""
+    conversation, generations, log = await varied_conversation(api)
     for path in (conversation, *generations):
         answer = await api.http.get(path, params={"at": len(log) + 1})
         assert (answer.status_code, answer.json()["code"]) == (400, "cursor_ahead")
         assert answer.json()["head"] == len(log)
 
 
-async def test_before_a_generation_was(api: Api) -> None:
-    """It is not in the fold, so there is none."""
+async def test_snapshot_before_the_generation_existed_gets_404(api: Api) -> None:
     conversation = await api.conversation()
     await api.message(conversation)
     generation = await api.generate(conversation)
@@ -156,8 +158,8 @@ async def test_before_a_generation_was(api: Api) -> None:
 
 @pytest.mark.parametrize("ending", ["", "/events", "/events?format=sse", "/events?format=ndjson", "?at=1"])
 @pytest.mark.parametrize("kind", ["conversations", "generations"])
-async def test_unknown_ids_all_get_the_same_answer(api: Api, kind: str, ending: str) -> None:
-    """Nobody learns from it whether something might be there."""
+async def test_unknown_ids_all_get_the_same_error(api: Api, kind: str, ending: str) -> None:
+    """Otherwise a stranger could find out which ids exist."""
     conversation = name_of(await api.conversation())
     generation = name_of(await api.generate())
     wrong = generation if kind == "conversations" else conversation

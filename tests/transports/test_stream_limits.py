@@ -1,4 +1,4 @@
-"""Streams that the server ends or refuses: capped ones, too many of them, and the drain before a stop."""
+"""Streams that the server ends or refuses: at a maximum duration, above a maximum number, and before a stop."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from tests.harness.servers import running
 TEMPORARY = (429, 503)
 
 
-async def one_stream(port: int, target: str, form: str, cursor: str) -> tuple[int, list[Event], str, bool]:
-    """Status, events, the cursor afterwards, and whether `[DONE]` came; the body has to end cleanly."""
+async def read_stream(port: int, target: str, form: str, cursor: str) -> tuple[int, list[Event], str, bool]:
+    """Reads one stream to its clean end. Returns status, events, the cursor afterwards, and whether `[DONE]`
+    came.
+    """
     events: list[Event] = []
     parser, lines, done = sse.Parser(cursor), ndjson.Parser(), False
     async with await Connection.open(port) as connection:
@@ -38,7 +40,7 @@ async def one_stream(port: int, target: str, form: str, cursor: str) -> tuple[in
 
 
 @pytest.mark.parametrize("form", ["sse", "ndjson"])
-async def test_capped_streams_resume_exactly(database: TestDatabase, form: str) -> None:
+async def test_streams_of_limited_duration_resume_exactly(database: TestDatabase, form: str) -> None:
     """`TOKENTAPE_STREAM_MAX_SECONDS`: a clean end after that time, and the next stream goes on."""
     async with running(database.app_url, {"TOKENTAPE_STREAM_MAX_SECONDS": "0.4"}) as server:
         async with Api.open(server.port) as api:
@@ -47,7 +49,7 @@ async def test_capped_streams_resume_exactly(database: TestDatabase, form: str) 
             cursor, status, ends, rounds = "", 200, 0, 0
             with trio.fail_after(60):
                 while status == 200:
-                    status, events, cursor, done = await one_stream(
+                    status, events, cursor, done = await read_stream(
                         server.port, f"{generation}/events", form, cursor
                     )
                     found += events
@@ -59,8 +61,8 @@ async def test_capped_streams_resume_exactly(database: TestDatabase, form: str) 
             assert ends == (form == "sse")
 
 
-async def test_too_many_streams_are_told_to_come_back(database: TestDatabase) -> None:
-    """An EventSource gets a 200 that ends; everybody else a status with `Retry-After`."""
+async def test_refused_stream_tells_the_client_to_retry(database: TestDatabase) -> None:
+    """An EventSource gets a 200 that ends with `retry`; others get a status with `Retry-After`."""
     async with running(database.app_url, {"TOKENTAPE_MAX_STREAMS": "1"}) as server:
         async with Api.open(server.port) as api, await Connection.open(server.port) as first:
             conversation = await api.conversation()
@@ -84,10 +86,8 @@ async def test_too_many_streams_are_told_to_come_back(database: TestDatabase) ->
 
 
 @pytest.mark.parametrize("form", ["sse", "ndjson", "ws", "diagnostics"])
-async def test_no_more_streams_than_there_may_be_also_when_all_come_at_once(
-    database: TestDatabase, form: str
-) -> None:
-    """Each is counted before the next is asked about; who got no place is told to come back."""
+async def test_stream_limit_holds_for_concurrent_requests(database: TestDatabase, form: str) -> None:
+    """Each stream is counted before the next request is checked; refused clients are told to retry."""
     most = 3
     begun: list[object] = []
     refused: list[object] = []
@@ -124,8 +124,8 @@ async def test_no_more_streams_than_there_may_be_also_when_all_come_at_once(
             stop.set()
 
 
-async def test_too_many_runs_are_refused_and_not_recorded(database: TestDatabase) -> None:
-    """Refused early, with the limit; the conversation stays as it was."""
+async def test_run_above_the_limit_is_refused_and_not_recorded(database: TestDatabase) -> None:
+    """The error names the limit."""
     async with running(database.app_url, {"TOKENTAPE_MAX_RUNS": "1"}) as server, Api.open(server.port) as api:
         other = await api.conversation()
         async with api.busy(await api.conversation()):
@@ -137,8 +137,8 @@ async def test_too_many_runs_are_refused_and_not_recorded(database: TestDatabase
         await api.finished(await api.generate(other))
 
 
-async def test_the_drain_ends_streams_cleanly(database: TestDatabase) -> None:
-    """Each form has its last chunk, a WebSocket its 1012, and the process its end."""
+async def test_stop_ends_streams_cleanly(database: TestDatabase) -> None:
+    """SSE and NDJSON get their last chunk, a WebSocket 1012."""
     async with running(database.app_url, {"TOKENTAPE_STOP_TIMEOUT": "6"}) as server:
         async with Api.open(server.port) as api:
             conversation = await api.conversation()

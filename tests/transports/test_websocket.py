@@ -1,4 +1,4 @@
-"""WebSocket: the order of its messages, commands and their replies, resync, and commands that act once."""
+"""WebSockets: order of messages, commands and replies, resync, and commands that act once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.clients.websocket import Message, Talk, talk
 
 
 def positions(events: list[Event]) -> list[int]:
-    """Theirs."""
+    """Positions of these events."""
     return [event["position"] for event in events]
 
 
 @pytest.mark.parametrize(("after", "start"), [(None, 0), (0, 0), (3, 3), ("now", 9), (9, 9)])
-async def test_hello_presence_events_caught_up(api: Api, after: object, start: int) -> None:
-    """In this order, and then what comes."""
+async def test_hello_presence_events_and_caught_up_come_in_order(api: Api, after: object, start: int) -> None:
+    """Events that are appended later follow."""
     conversation = await api.conversation()
     await api.finished(await api.generate(conversation))
     log = await api.log(conversation)
@@ -32,8 +32,8 @@ async def test_hello_presence_events_caught_up(api: Api, after: object, start: i
         assert await socket.receive() == {"kind": "event", "event": message}
 
 
-async def test_the_subprotocol_is_optional(api: Api) -> None:
-    """Echoed when offered; never one that was not."""
+async def test_subprotocol_is_optional_and_echoed_when_offered(api: Api) -> None:
+    """One that was not offered is never sent."""
     conversation = await api.conversation()
     async with talk(api.port, conversation) as socket:
         assert socket.connection.subprotocol is None
@@ -44,8 +44,8 @@ async def test_the_subprotocol_is_optional(api: Api) -> None:
         await socket.until("caught_up")
 
 
-async def test_compression_is_not_agreed_to(api: Api) -> None:
-    """It costs each connection hundreds of kilobytes, and unpacks what comes before any limit is asked."""
+async def test_compression_is_declined(api: Api) -> None:
+    """It costs hundreds of kilobytes a connection, and inflates messages before any size limit applies."""
     conversation = await api.conversation()
     connection = await Connection.open(api.port)
     try:
@@ -59,8 +59,8 @@ async def test_compression_is_not_agreed_to(api: Api) -> None:
         await connection.close()
 
 
-async def test_commands_do_what_the_posts_do(api: Api) -> None:
-    """Post, generate, cancel: a reply each, with the status, location and body of the POST."""
+async def test_commands_have_the_effect_of_the_posts(api: Api) -> None:
+    """Each reply has the status, location and body of the POST."""
     conversation = await api.conversation()
     async with talk(api.port, conversation) as socket:
         posted = await socket.command("post", role="user", content="é\U0001f600", author="Ada")
@@ -83,8 +83,8 @@ async def test_commands_do_what_the_posts_do(api: Api) -> None:
     assert (log[-1]["type"], log[-1]["reason"]) == ("generation.cancelled", "enough")
 
 
-async def test_a_command_that_is_refused(api: Api) -> None:
-    """An error with the command's id and the code of the POST; nothing is appended, the connection lives."""
+async def test_refused_command_gets_an_error_with_its_id(api: Api) -> None:
+    """Nothing is appended, and the connection stays open."""
     conversation = await api.conversation()
     async with api.busy(conversation), talk(api.port, conversation, "now") as socket:
         refused = [
@@ -106,8 +106,8 @@ async def test_a_command_that_is_refused(api: Api) -> None:
     assert [event["type"] for event in await api.log(conversation)].count("message.posted") == 1
 
 
-async def test_resync_rewinds_in_place(api: Api) -> None:
-    """The reply, then every event after the new cursor, then `caught_up` again."""
+async def test_resync_replays_from_the_new_cursor(api: Api) -> None:
+    """The reply, then every event after the cursor, then `caught_up` again."""
     conversation = await api.conversation()
     await api.finished(await api.generate(conversation))
     log = await api.log(conversation)
@@ -122,8 +122,8 @@ async def test_resync_rewinds_in_place(api: Api) -> None:
             assert socket.seen[before:] == [reply, *told, {"kind": "caught_up", "position": 9}]
 
 
-async def test_resync_while_a_run_streams(api: Api) -> None:
-    """After each reply the events go on from the new cursor without a gap, up to the end."""
+async def test_resync_during_a_run_leaves_no_gap(api: Api) -> None:
+    """After each reply the events continue from the new cursor."""
     conversation = await api.conversation()
     async with talk(api.port, conversation) as socket:
         await socket.command("generate", **demo(150, 150))
@@ -140,8 +140,8 @@ async def test_resync_while_a_run_streams(api: Api) -> None:
     assert part == await api.log(conversation)
 
 
-async def test_resyncs_without_waiting_for_the_replies(api: Api) -> None:
-    """Each still has its reply before the first event after its cursor; the last one wins."""
+async def test_pipelined_resyncs_are_all_answered_and_the_last_wins(api: Api) -> None:
+    """Each reply comes before the first event after its cursor."""
     conversation = await api.conversation()
     await api.finished(await api.generate(conversation, tokens=200))
     log = await api.log(conversation)
@@ -157,8 +157,8 @@ async def test_resyncs_without_waiting_for_the_replies(api: Api) -> None:
     assert replies == [f"r{number}" for number in range(20)]
 
 
-async def test_a_key_acts_once(api: Api) -> None:
-    """Sent again on this connection, on the next, and as a POST: the first answer, nothing appended."""
+async def test_key_acts_once_across_connections_and_post(api: Api) -> None:
+    """Repeated on this connection, on the next, and by POST, it gets the first response; nothing is appended."""
     conversation = await api.conversation()
     post, generate = {"role": "user", "content": "once"}, demo(3)
     keys = new_key(), new_key()
@@ -183,8 +183,8 @@ async def test_a_key_acts_once(api: Api) -> None:
     assert len(await api.log(conversation)) == 1 + 1 + 6
 
 
-async def test_a_key_of_a_post_acts_once_here(api: Api) -> None:
-    """The other way round; another body with it is refused."""
+async def test_key_of_a_post_acts_once_on_a_websocket(api: Api) -> None:
+    """Another body with it is refused."""
     conversation, key = await api.conversation(), new_key()
     first = await api.post(f"{conversation}/messages", {"content": "x", "role": "user"}, idempotency_key=key)
     async with talk(api.port, conversation) as socket:
@@ -195,8 +195,8 @@ async def test_a_key_of_a_post_acts_once_here(api: Api) -> None:
     assert len(await api.log(conversation)) == 2
 
 
-async def test_a_command_whose_reply_was_lost(api: Api) -> None:
-    """The connection goes down right after the send; sent again it acts once."""
+async def test_repeated_command_after_a_lost_reply_acts_once(api: Api) -> None:
+    """The connection is cut right after the command is sent."""
     conversation = await api.conversation()
     for number in range(10):
         key, fields = new_key(), {"role": "user", "content": str(number)}
@@ -209,8 +209,7 @@ async def test_a_command_whose_reply_was_lost(api: Api) -> None:
     assert contents == [str(number) for number in range(10)]
 
 
-async def test_two_people_in_one_conversation(api: Api) -> None:
-    """Each hears the other; all hear the same."""
+async def test_two_people_see_the_same_events(api: Api) -> None:
     conversation = await api.conversation()
     async with talk(api.port, conversation) as one, talk(api.port, conversation) as two:
         for number in range(5):

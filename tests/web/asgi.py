@@ -17,14 +17,20 @@ from quart_trio import QuartTrio
 
 from eventstore.backend import Backend
 from eventstore.memory_backend import MemoryBackend
-from server.asgi_extensions import SEND_TEXTS
+from server.auth.authenticator import Authenticator
+from server.auth.jwt_verifier import JwtVerifier
+from server.auth.limits.limit_list import parse_limits
+from server.auth.limits.rate_limiter import RateLimiter
+from server.auth.memory_auth_store import MemoryAuthStore
 from server.config import Settings
+from server.config.price_table import PriceTable
 from server.config.web_addresses import PublicUrl
+from server.http.websocket import SEND_TEXTS
 from server.providers import Provider
 from server.runtime.conversation_service import ConversationService
 from server.web.app import build
 from server.workflows import Registry
-from tests.runtime.world import process
+from tests.runtime.runtime_process import process
 
 PATIENCE = 10.0
 HOST = "localhost:8000"
@@ -42,6 +48,7 @@ class Answered:
     accepted: bool = False
     frames: list[Any] = field(default_factory=list)
     closed: int | None = None
+    subprotocol: str | None = None
 
     @property
     def json(self) -> Any:
@@ -59,9 +66,19 @@ class Answered:
 class Web:
     """The app around one runtime."""
 
-    def __init__(self, runtime: ConversationService, settings: Settings) -> None:
+    def __init__(
+        self,
+        runtime: ConversationService,
+        settings: Settings,
+        keys: MemoryAuthStore,
+        authenticator: Authenticator,
+        limiter: RateLimiter,
+    ) -> None:
         self.runtime = runtime
-        self._app: Any = build(runtime, settings)
+        self.keys = keys
+        self.authenticator = authenticator
+        self.limiter = limiter
+        self._app: Any = build(runtime, settings, authenticator, limiter)
 
     @property
     def quart(self) -> QuartTrio:
@@ -114,19 +131,29 @@ class Web:
         await self._app(scope, receive, send)
 
     async def upgrade(
-        self, path: str, headers: Headers | None = None, *, query: str = "", texts: Sequence[object] = ()
+        self,
+        path: str,
+        headers: Headers | None = None,
+        *,
+        query: str = "",
+        texts: Sequence[object] = (),
+        subprotocols: Sequence[str] = (),
+        whole: bool = False,
     ) -> Answered:
-        """A WebSocket that says these things and goes when the last of them was answered, or it was closed."""
+        """A WebSocket that says these things and goes when the last of them was answered, or it was closed.
+
+        A text that is a function is called when it is its turn, and says what it returns. `whole`: the WebSocket
+        stays until it is closed.
+        """
         scope = _scope("websocket", path, {"Host": HOST, **(headers or {})}, query)
-        scope |= {"scheme": "ws", "subprotocols": []}
-        incoming: list[dict[str, Any]] = [{"type": "websocket.connect"}]
-        incoming += [{"type": "websocket.receive", "text": json.dumps(text), "bytes": None} for text in texts]
-        return await self._run(scope, incoming, answers=len(texts))
+        scope |= {"scheme": "ws", "subprotocols": list(subprotocols)}
+        incoming: list[Any] = [{"type": "websocket.connect"}, *texts]
+        return await self._run(scope, incoming, answers=None if whole else len(texts))
 
     async def _run(
         self,
         scope: dict[str, Any],
-        incoming: list[dict[str, Any]],
+        incoming: list[Any],
         answers: int | None = None,
         *,
         whole: bool = False,
@@ -137,7 +164,12 @@ class Web:
         async def receive() -> dict[str, Any]:
             if incoming:
                 await trio.lowlevel.checkpoint()
-                return incoming.pop(0)
+                message = incoming.pop(0)
+                if callable(message):
+                    message = await message()
+                if isinstance(message, dict) and "type" in message:
+                    return message
+                return {"type": "websocket.receive", "text": json.dumps(message), "bytes": None}
             await done.wait()
             return {"type": "websocket.disconnect", "code": 1000} if socket else {"type": "http.disconnect"}
 
@@ -147,6 +179,7 @@ class Web:
             if kind in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
                 answered.status = message.get("status", 101)
                 answered.accepted = kind == "websocket.accept"
+                answered.subprotocol = message.get("subprotocol")
                 answered.headers = {
                     name.decode().lower(): value.decode("latin-1") for name, value in message.get("headers", ())
                 }
@@ -192,6 +225,11 @@ async def web(
     registry: Registry | None = None,
     patience: float = 30.0,
     expected: int = 0,
+    require_keys: bool = False,
+    jwt: JwtVerifier | None = None,
+    limits: str = "",
+    store: MemoryAuthStore | None = None,
+    prices: PriceTable | None = None,
     **settings: Any,
 ) -> AsyncIterator[Web]:
     """An app on an empty log in memory. Its model is called `fake`. So many requests as `expected` are faults."""
@@ -209,10 +247,21 @@ async def web(
         backend = log or MemoryBackend().process()
         known = Settings(**settings)
         public = PublicUrl(known.public_url)
-        async with process(
-            backend, fake, max_runs=max_runs, patience=patience, registry=registry, public=public
-        ) as runtime:
-            yield Web(runtime, known)
+        keys = store or MemoryAuthStore()
+        authenticator = Authenticator(keys, jwt=jwt, require_keys=require_keys)
+        limiter = RateLimiter(parse_limits(limits), keys)
+        async with keys.open(), authenticator.open(), limiter.open():
+            async with process(
+                backend,
+                fake,
+                max_runs=max_runs,
+                patience=patience,
+                registry=registry,
+                public=public,
+                prices=prices,
+                limits=limiter,
+            ) as runtime:
+                yield Web(runtime, known, keys, authenticator, limiter)
     assert len(faults) == expected, faults
 
 

@@ -11,7 +11,7 @@ from eventstore import StoreUnavailable
 from eventstore.memory_backend import MemoryBackend
 from server.ids import new_id
 from server.web.transports.log_reader import find_generation
-from tests.generations.wrapped_log import Wrapped
+from tests.generations.unreliable_logs import Wrapped
 
 from .asgi import Web, web
 
@@ -27,6 +27,7 @@ POSTS: dict[str, Any] = {
     "/v1/generations": ASKED,
     "/v1/generations/{generation}/cancel": {},
     "/v1/generations/{generation}/steer": {"name": "x", "value": 1},
+    "/v1/generations/{generation}/budget": {"tokens": 5},
     "/v1/generations/{generation}/decisions": {"call": "x", "decision": "approved", "proposed_digest": DIGEST},
     "/v1/generations/{generation}/tools/{call}/result": {"result": 1},
 }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trio
 
 from server.ids import new_id
-from server.web.edge.host_origin_check import UNGUARDED
+from server.web.edge.host_origin_cors import UNGUARDED
 
 from .asgi import Answered, Web, web
 
@@ -154,6 +155,36 @@ VALUES: list[str | bytes] = [
     *('wait="', "wait=;;", "respond-async, wait=x", 'W/"', "null", "http://[", "http://[::1", "\u2028"),
     *(b"\xff\xfe", b"\xed\xa0\x80", b"\x80"),
 ]
+
+
+SIGNING = ("Authorization", "Cookie", "Sec-Fetch-Site", "User-Agent", "X-Forwarded-For", "Forwarded")
+BEGINNINGS = {"Authorization": "Bearer ", "Cookie": "tokentape=", "Forwarded": "for="}
+
+
+@pytest.mark.parametrize("name", SIGNING)
+async def test_no_credential_makes_it_fail(name: str) -> None:
+    """The same of the headers that say who calls, and from where, on a server that asks; and of tickets."""
+    async with web(require_keys=True, trusted_proxies=("127.0.0.0/8",)) as app:
+        for method, rule, websocket in routes(app):
+            if not rule.startswith("/v1/"):
+                continue
+            for value in VALUES:
+                begun = BEGINNINGS.get(name, "")
+                whole: Any = begun.encode() + value if isinstance(value, bytes) else begun + value
+                with trio.fail_after(5):
+                    answer = await ask(app, method, filled(rule), {name: whole}, websocket=websocket)
+                assert answer.accepted or answer.status in (200, 401, 429), (method, rule, value, answer.body)
+                assert not answer.accepted or answer.closed == 4401
+    tickets = [quote(value if isinstance(value, bytes) else value.encode()) for value in VALUES]
+    async with web(require_keys=True) as app:
+        for method, rule, websocket in routes(app):
+            for ticket in tickets if rule.endswith(("/events", "/ws")) and name == "Cookie" else ():
+                path, query = filled(rule), f"ticket={ticket}"
+                if websocket:
+                    answer = await app.upgrade(path, query=query)
+                    assert answer.closed == 4401 or answer.status == 429
+                else:
+                    assert (await app.ask(method, path, query=query)).status in (401, 429)
 
 
 @pytest.mark.parametrize("name", HEADERS)

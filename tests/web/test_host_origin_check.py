@@ -4,8 +4,9 @@ from contextlib import suppress
 
 import pytest
 
+from server.auth.credentials import generate
 from server.problem import Problem
-from server.web.edge.host_origin_check import LOGGED_SECONDS, MOST_LOGGED, HostOriginCheck
+from server.web.edge.host_origin_cors import LOGGED_SECONDS, MAX_LOGGED, HostOriginCheck
 
 HOSTS, ORIGINS = ("chat.example", "Tea.Example"), ("https://app.example", "https://Other.Example/")
 GUARD = HostOriginCheck("127.0.0.1", HOSTS, ORIGINS)
@@ -266,7 +267,7 @@ class Lines:
         self.now = 0.0
         self.origins: list[str] = []
         self.check = HostOriginCheck("127.0.0.1", (), ("https://app.example",), lambda: self.now)
-        monkeypatch.setattr("server.web.edge.host_origin_check.log", self)
+        monkeypatch.setattr("server.web.edge.host_origin_cors.log", self)
 
     def warning(self, _what: str, *, origin: str, allow_it: str) -> None:
         """As the logger's."""
@@ -299,10 +300,23 @@ def test_a_foreign_origin_leaves_one_line_an_hour(method: str, monkeypatch: pyte
 
 def test_many_foreign_origins_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = Lines(monkeypatch)
-    for number in range(3 * MOST_LOGGED):
+    for number in range(3 * MAX_LOGGED):
         lines.ask("POST", f"http://{number}.example\r\n\x1b[31m" + "x" * 5_000)
-    assert len(lines.origins) == MOST_LOGGED
+    assert len(lines.origins) == MAX_LOGGED
     assert all(line.isascii() and line.isprintable() and len(line) < 500 for line in lines.origins)
     lines.now += LOGGED_SECONDS
     lines.ask("POST", "http://new.example")
     assert lines.origins[-1] == "'http://new.example'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [generate("tick").text, "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0." + "c2ln" * 40],
+    ids=["ticket", "JWT"],  # the same names in every process that collects the tests
+)
+def test_a_credential_in_an_origin_is_not_logged(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = Lines(monkeypatch)
+    lines.ask("POST", f"http://evil.example/?ticket={text}")
+    assert len(lines.origins) == 1
+    assert "evil.example" in lines.origins[0]
+    assert text[:30] not in lines.origins[0]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from server.conversations.key_scopes import CLIENT_KEY_SECONDS
+from server.conversations.command_types import ANONYMOUS_CALLER, Caller
+from server.conversations.idempotency_keys import CLIENT_KEY_SECONDS, idempotency_key
 from server.problem import Problem
-from server.web.commands.idempotency import idempotency_key
-from server.web.commands.request_body import parse
+from server.web.commands.request_models import parse
 
 BODY = {"model": "demo", "parameters": {"tokens": 2, "rate": 0.5}, "input": "ü"}
 SAME = [
@@ -28,9 +28,9 @@ OTHER = [
 
 
 def test_bodies_are_compared_as_parsed_json() -> None:
-    first = idempotency_key("k", "POST /v1/x", BODY)
-    assert all(idempotency_key("k", "POST /v1/x", parse(text)) == first for text in SAME)
-    others = [idempotency_key("k", "POST /v1/x", parse(text)) for text in OTHER]
+    first = idempotency_key("k", ANONYMOUS_CALLER, "POST /v1/x", BODY)
+    assert all(idempotency_key("k", ANONYMOUS_CALLER, "POST /v1/x", parse(text)) == first for text in SAME)
+    others = [idempotency_key("k", ANONYMOUS_CALLER, "POST /v1/x", parse(text)) for text in OTHER]
     digests = {key.digest for key in [first, *others] if key is not None}
     assert len(digests) == 1 + len(OTHER)
 
@@ -57,18 +57,21 @@ def test_bodies_are_compared_as_parsed_json() -> None:
 )
 def test_numbers_are_compared_by_value(one: str, other: str, same: bool) -> None:
     """However they are spelled (RFC 8259 section 6): a client written anew may spell them otherwise."""
-    keys = [idempotency_key("k", "POST /x", parse(f'{{"input":{number}}}')) for number in (one, other)]
+    keys = [
+        idempotency_key("k", ANONYMOUS_CALLER, "POST /x", parse(f'{{"input":{number}}}'))
+        for number in (one, other)
+    ]
     assert (keys[0] == keys[1]) is same
 
 
 def test_lists_keep_their_order() -> None:
-    keys = [idempotency_key("k", "POST /x", {"input": order}) for order in ([1, 2], [2, 1])]
+    keys = [idempotency_key("k", ANONYMOUS_CALLER, "POST /x", {"input": order}) for order in ([1, 2], [2, 1])]
     assert keys[0] != keys[1]
 
 
 def test_a_key_is_scoped_to_caller_method_and_path() -> None:
-    key = idempotency_key("k", "POST /v1/x", {})
-    other = idempotency_key("k", "POST /v1/y", {})
+    key = idempotency_key("k", ANONYMOUS_CALLER, "POST /v1/x", {})
+    other = idempotency_key("k", ANONYMOUS_CALLER, "POST /v1/y", {})
     assert key is not None
     assert other is not None
     assert (key.scope, key.name) == ("anonymous POST /v1/x", "k")
@@ -77,13 +80,36 @@ def test_a_key_is_scoped_to_caller_method_and_path() -> None:
     assert key.seconds == CLIENT_KEY_SECONDS >= 24 * 3600
 
 
+CALLERS = [
+    ANONYMOUS_CALLER,
+    Caller("anonymous", "acme", frozenset()),
+    Caller("anonymous/x", "acme", frozenset()),
+    Caller("ann", "acme", frozenset()),
+    Caller("ann", "default", frozenset()),
+    Caller("ann POST /v1/x", "acme", frozenset()),
+    Caller("", "acme", frozenset()),
+]
+
+
+def test_no_caller_finds_the_keys_of_another() -> None:
+    keys = [idempotency_key("k", caller, path, {}) for caller in CALLERS for path in ("POST /v1/x", "POST /v1/y")]
+    assert len({key.scope for key in keys if key is not None}) == len(keys)
+
+
+def test_a_caller_keeps_its_keys_when_its_scopes_change() -> None:
+    before, after = (
+        Caller("ann", "acme", scopes) for scopes in (frozenset({"write"}), frozenset({"read", "write"}))
+    )
+    assert idempotency_key("k", before, "POST /v1/x", {}) == idempotency_key("k", after, "POST /v1/x", {})
+
+
 def test_without_a_key_there_is_none() -> None:
-    assert idempotency_key(None, "POST /v1/x", {}) is None
+    assert idempotency_key(None, ANONYMOUS_CALLER, "POST /v1/x", {}) is None
 
 
 @pytest.mark.parametrize("name", ["k", "x" * 255, "a1-_.:/+=~!", "\x21\x7e"])
 def test_good_keys(name: str) -> None:
-    found = idempotency_key(name, "POST /v1/x", {})
+    found = idempotency_key(name, ANONYMOUS_CALLER, "POST /v1/x", {})
     assert found is not None
     assert found.name == name
 
@@ -91,6 +117,6 @@ def test_good_keys(name: str) -> None:
 @pytest.mark.parametrize("name", ["", " ", "a b", "x" * 256, "ü", "a\tb", "a\0", "k\n", "\x7f"])
 def test_bad_keys(name: str) -> None:
     with pytest.raises(Problem) as caught:
-        idempotency_key(name, "POST /v1/x", {})
+        idempotency_key(name, ANONYMOUS_CALLER, "POST /v1/x", {})
     assert (caught.value.status, caught.value.code) == (400, "invalid_idempotency_key")
     assert "255" in caught.value.detail

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from eventstore.memory_backend import MemoryBackend
-from server.web.snapshots.snapshot_json import LONG_TEXT, MOST_ITEMS
+from server.web.snapshots.snapshot_json import LONG_TEXT, MAX_ITEMS
 from server.web.transports.polling import hold
 from server.web.transports.read_params import Wait
 from tests.clients import sse
@@ -304,7 +304,7 @@ async def test_a_long_conversation_comes_in_pages(autojump_clock: MockClock) -> 
     """The newest first; along `next` every message and generation once."""
     async with web(fake=SHORT) as app:
         path = (await app.post("/v1/conversations", {})).headers["location"]
-        for number in range(MOST_ITEMS):
+        for number in range(MAX_ITEMS):
             await app.post(f"{path}/messages", {"role": "user", "content": str(number)})
             if number % 4 == 0:
                 await app.post(f"{path}/generations", {**ASKED, "if_running": "queue"})
@@ -313,18 +313,34 @@ async def test_a_long_conversation_comes_in_pages(autojump_clock: MockClock) -> 
         query = ""
         while True:
             snapshot = (await app.ask("GET", path, query=query)).json
-            assert len(snapshot["messages"]) + len(snapshot["generations"]) <= MOST_ITEMS
+            assert len(snapshot["messages"]) + len(snapshot["generations"]) <= MAX_ITEMS
             messages, generations = snapshot["messages"] + messages, snapshot["generations"] + generations
             if snapshot["next"] is None:
                 break
             query = f"before={snapshot['next']}"
-        assert [one["content"] for one in messages if one["content"] != "x"] == list(map(str, range(MOST_ITEMS)))
+        assert [one["content"] for one in messages if one["content"] != "x"] == list(map(str, range(MAX_ITEMS)))
         log = (await app.ask("GET", f"{path}/events", query="limit=5000")).json["events"]
         asked = [event["generation"] for event in log if event["type"] == "generation.requested"]
         assert [one["id"] for one in generations] == asked
         assert [one["id"] for one in messages] == [
             event["message"] for event in log if event["type"] == "message.posted"
         ]
+
+
+@pytest.mark.parametrize("before", ["0", "00", "", "-1", "x", str(10**9)])
+@pytest.mark.parametrize("at", ["", "at=2&"])
+async def test_a_page_before_no_position_is_refused(before: str, at: str, autojump_clock: MockClock) -> None:
+    """And not taken for the newest page: a client that counts down would begin again for ever."""
+    async with web(fake=SHORT) as app:
+        path = (await app.post("/v1/conversations", {})).headers["location"]
+        await app.post(f"{path}/messages", {"role": "user", "content": "x"})
+        refused = await app.ask("GET", path, query=f"{at}before={before}")
+        assert (refused.status, refused.json["code"]) == (400, "invalid_before")
+        assert "from 1 to" in refused.json["detail"]
+        first = (await app.ask("GET", path, query=f"{at}before=1")).json
+        assert (first["messages"], first["generations"], first["next"]) == ([], [], None)
+        none = await app.ask("GET", "/v1/conversations", query="before=0")
+        assert none.json == {"conversations": [], "next": None}
 
 
 @pytest.mark.parametrize("text", ["a" * LONG_TEXT, "a" * (LONG_TEXT + 1), "ü" * (LONG_TEXT // 2 + 1)])

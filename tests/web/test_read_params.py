@@ -8,11 +8,11 @@ from werkzeug.datastructures import Headers
 from server.problem import Problem
 from server.web.transports.polling import preference_applied
 from server.web.transports.read_params import (
-    LIMIT_DEFAULT,
-    LIMIT_MOST,
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    MAX_WAIT,
     NOW,
     PLAIN,
-    WAIT_MOST,
     Form,
     StreamOptions,
     accepted_form,
@@ -114,7 +114,7 @@ def test_a_number_that_is_too_long_is_ahead_and_not_invalid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "limit"), [(None, LIMIT_DEFAULT), ("1", 1), ("0010", 10), (str(LIMIT_MOST), LIMIT_MOST)]
+    ("text", "limit"), [(None, DEFAULT_LIMIT), ("1", 1), ("0010", 10), (str(MAX_LIMIT), MAX_LIMIT)]
 )
 def test_the_limit(text: str | None, limit: int) -> None:
     assert read_limit({} if text is None else {"limit": text}) == limit
@@ -174,8 +174,8 @@ def test_other_counts_have_their_own_names() -> None:
         ("20", 20),
         ("0.5", 0.5),
         ("50", 50),
-        ("51", WAIT_MOST),
-        ("1e9", WAIT_MOST),
+        ("51", MAX_WAIT),
+        ("1e9", MAX_WAIT),
         ("-0", 0),
         (".5", 0.5),
         ("5e-1", 0.5),

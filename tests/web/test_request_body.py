@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from server.problem import Problem
-from server.web.commands.request_body import DEEPEST, parse, read_body
+from server.web.commands.request_models import MAX_DEPTH, parse, read_body
 
 
 def refused(text: bytes | str) -> Problem:
@@ -98,11 +98,11 @@ def test_nesting(opening: str) -> None:
         inner = depth - 1  # the object around it is the first level
         return '{"x":' + opening * inner + "1" + closing * inner + "}"
 
-    assert parse(nested(DEEPEST - 1))
-    for depth in (DEEPEST + 1, 500, 100_000):
+    assert parse(nested(MAX_DEPTH - 1))
+    for depth in (MAX_DEPTH + 1, 500, 100_000):
         problem = refused(nested(depth))
-        assert (problem.status, problem.code, problem.extra) == (422, "invalid_request", {"limit": DEEPEST})
-        assert str(DEEPEST) in problem.detail
+        assert (problem.status, problem.code, problem.extra) == (422, "invalid_request", {"limit": MAX_DEPTH})
+        assert str(MAX_DEPTH) in problem.detail
 
 
 UNCLEAN = [

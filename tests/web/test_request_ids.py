@@ -7,7 +7,8 @@ import pytest
 import structlog
 import trio
 
-from server.web.edge.request_ids import RequestIds, bind_route_ids, common_headers, request_id
+from server.auth.credentials import KINDS, generate
+from server.web.edge.http_messages import RequestIds, bind_route_ids, common_headers, request_id
 
 CONV, GEN = "conv_01M8242TWS8ET8NCEDDW25YS37", "gen_01M8242TWSJW1PGP5MDGZMWZTS"
 
@@ -32,10 +33,12 @@ def test_a_valid_id_of_the_client_is_kept(name: str) -> None:
         [b"\xff"],
         [b"x" * 129],
         [b"one", b"two"],
+        *[[f"{before}{generate(kind).text}".encode()] for kind in KINDS for before in ("", "Bearer:")],
+        [b"eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln"],
     ],
 )
 def test_an_invalid_id_is_replaced(said: list[bytes]) -> None:
-    """By a name that nobody could have chosen; each time another."""
+    """By a name that nobody could have chosen; each time another. So is a credential, which the log would hold."""
     headers = [(b"x-request-id", value) for value in said]
     first, second = request_id(headers), request_id(headers)
     assert first.startswith("req_")

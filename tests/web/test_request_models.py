@@ -1,22 +1,25 @@
 """The shapes of bodies: every bound, and errors that name the field as the client wrote it."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 
+from server.auth.scopes import ALL_SCOPES
 from server.problem import Problem
-from server.web.commands.request_body import check
 from server.web.commands.request_models import (
     CancelRequest,
+    ClientTool,
     CreateConversation,
     CreateMessage,
     GenerateRequest,
     InputMessage,
     ModelInput,
+    ScopeName,
     SteerRequest,
     ToolDecision,
     ToolResult,
+    check,
 )
 
 M = {"role": "user", "content": "hi"}
@@ -30,6 +33,13 @@ T = {
 }
 ANY_JSON: tuple[Any, ...] = (None, False, 0, "", "x", [], [1], {}, {"a": None})
 D = {"call": "call_x", "decision": "approved", "proposed_digest": "0" * 64}
+
+
+def _plain(one: Any) -> Any:
+    """An item of a list as it was given."""
+    if isinstance(one, ClientTool):
+        return one.declaration()
+    return one.model_dump() if isinstance(one, BaseModel) else one
 
 
 @pytest.mark.parametrize(
@@ -46,9 +56,14 @@ D = {"call": "call_x", "decision": "approved", "proposed_digest": "0" * 64}
         (GenerateRequest, {**G, "input": "hi", "parameters": {"any": ["thing"]}}),
         (GenerateRequest, {"workflow": "w", "input": {"pages": [1, None]}, "ephemeral": True}),
         (GenerateRequest, {**G, "tools": ["refund", T, "look"]}),
+        (GenerateRequest, {**G, "tools": [{**T, "approvers": 5, "another_person": True}]}),
+        (GenerateRequest, {**G, "tools": [{**T, "approvers": 2}, {**T, "another_person": True}]}),
         (GenerateRequest, {**G, "tools": ["t"] * 128}),
         *((GenerateRequest, {**G, "if_running": way}) for way in ("reject", "queue", "interrupt")),
         *((GenerateRequest, {**G, "on_crash": way}) for way in ("fail", "restart", None)),
+        (GenerateRequest, {**G, "budget": {"tokens": 1, "cost": None}}),
+        (GenerateRequest, {**G, "budget": {"tokens": 10**12, "cost": 0.01}}),
+        (GenerateRequest, {**G, "budget": None}),
         (GenerateRequest, {**G, "webhook": {"url": "https://example.com/hook"}}),
         (ModelInput, {"input": "hi"}),
         (ModelInput, {"input": [M] * 1_000}),
@@ -68,7 +83,7 @@ def test_what_is_taken(model: type[BaseModel], value: dict[str, Any]) -> None:
     for name, given in value.items():
         kept = getattr(found, name)
         if isinstance(kept, list):
-            kept = [one.model_dump() if isinstance(one, BaseModel) else one for one in kept]
+            kept = [_plain(one) for one in kept]
         elif isinstance(kept, BaseModel):
             kept = kept.model_dump()
         assert kept == given
@@ -113,6 +128,14 @@ def test_defaults_of_fields() -> None:
         (GenerateRequest, {**G, "parameters": None}, ["parameters"]),
         (GenerateRequest, {**G, "parameters": []}, ["parameters"]),
         (GenerateRequest, {"workflow": "x" * 101}, ["workflow"]),
+        (GenerateRequest, {**G, "budget": {}}, ["budget"]),
+        (GenerateRequest, {**G, "budget": {"tokens": None, "cost": None}}, ["budget"]),
+        (GenerateRequest, {**G, "budget": {"tokens": 0}}, ["budget.tokens"]),
+        (GenerateRequest, {**G, "budget": {"tokens": 1.5}}, ["budget.tokens"]),
+        (GenerateRequest, {**G, "budget": {"tokens": 10**12 + 1}}, ["budget.tokens"]),
+        (GenerateRequest, {**G, "budget": {"cost": 0}}, ["budget.cost"]),
+        (GenerateRequest, {**G, "budget": {"cost": 1e10}}, ["budget.cost"]),
+        (GenerateRequest, {**G, "budget": {"euros": 1}}, ["budget.euros"]),
         (GenerateRequest, {**G, "tools": "look"}, ["tools"]),
         (GenerateRequest, {**G, "tools": ["t"] * 129}, ["tools"]),
         (GenerateRequest, {**G, "tools": ["look", 5]}, ["tools.1"]),
@@ -120,6 +143,10 @@ def test_defaults_of_fields() -> None:
         (GenerateRequest, {**G, "tools": [{"name": "l o"}]}, ["tools.0.name", "tools.0.description"]),
         (GenerateRequest, {**G, "tools": [{**T, "approval": "maybe"}]}, ["tools.0.approval"]),
         (GenerateRequest, {**G, "tools": [{**T, "expires": 0}]}, ["tools.0.expires"]),
+        (GenerateRequest, {**G, "tools": [{**T, "approvers": 0}]}, ["tools.0.approvers"]),
+        (GenerateRequest, {**G, "tools": [{**T, "approvers": 6}]}, ["tools.0.approvers"]),
+        (GenerateRequest, {**G, "tools": [{**T, "approvers": True}]}, ["tools.0.approvers"]),
+        (GenerateRequest, {**G, "tools": [{**T, "another_person": 1}]}, ["tools.0.another_person"]),
         (GenerateRequest, {**G, "tools": [{**T, "run": "rm"}]}, ["tools.0.run"]),
         (GenerateRequest, {**G, "if_running": "wait"}, ["if_running"]),
         (GenerateRequest, {**G, "on_crash": "explode"}, ["on_crash"]),
@@ -191,3 +218,8 @@ def test_many_errors_are_bounded() -> None:
         check(GenerateRequest, {**G, **{f"f{number}": 0 for number in range(1_000)}})
     assert len(caught.value.extra["errors"]) == 20
     assert caught.value.detail.count(";") == 4
+
+
+def test_the_scopes_of_a_ticket_are_all_there_are() -> None:
+    """The model spells them out, for the document."""
+    assert set(get_args(ScopeName)) == ALL_SCOPES

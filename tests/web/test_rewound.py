@@ -17,8 +17,8 @@ from eventstore import Event, Rewound, Snapshot, StoreUnavailable
 from eventstore.memory_backend import MemoryBackend
 from server.conversations.stored_state import FORM, to_stored
 from tests.generations.fake_upstream import FakeUpstream
-from tests.generations.wrapped_log import Wrapped
-from tests.runtime.world import ask, folded, say
+from tests.generations.unreliable_logs import Wrapped
+from tests.runtime.runtime_process import ask, folded, say
 
 from .asgi import Answered, Web, _scope, web
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from server.conversations.conversation_state import Conversation, Generation, Progress, ToolCall
 from server.conversations.state_machine import CallStatus, Status
 from server.web.snapshots import snapshot_json as views
-from server.web.snapshots.snapshot_json import LEAST_RETRY, MOST_RETRY, WAITING_RETRY
+from server.web.snapshots.snapshot_json import MAX_RETRY, MIN_RETRY, WAITING_RETRY
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUN = Generation("gen_x", "conv_x", Status.RUNNING, "demo", {}, 2, 3, NOW)
@@ -37,14 +37,14 @@ def paced(pace: float | None) -> Progress:
 @pytest.mark.parametrize(
     ("pace", "seconds"),
     [
-        (None, LEAST_RETRY),
-        (0.0, LEAST_RETRY),
+        (None, MIN_RETRY),
+        (0.0, MIN_RETRY),
         (0.2, 1),
         (1.0, 1),
         (1.01, 2),
         (7.5, 8),
-        (29.1, MOST_RETRY),
-        (3_600.0, MOST_RETRY),
+        (29.1, MAX_RETRY),
+        (3_600.0, MAX_RETRY),
     ],
 )
 def test_retry_after_follows_the_pace(pace: float | None, seconds: int) -> None:
@@ -52,8 +52,8 @@ def test_retry_after_follows_the_pace(pace: float | None, seconds: int) -> None:
 
 
 def test_retry_after_without_progress_and_while_a_person_is_asked() -> None:
-    assert views.retry_after(RUN) == LEAST_RETRY
-    assert views.retry_after(replace(RUN, status=Status.QUEUED)) == LEAST_RETRY
+    assert views.retry_after(RUN) == MIN_RETRY
+    assert views.retry_after(replace(RUN, status=Status.QUEUED)) == MIN_RETRY
     for pace in (0.1, 25.0):
         assert views.retry_after(replace(RUN, status=Status.WAITING, progress=paced(pace))) == WAITING_RETRY
 
@@ -69,7 +69,7 @@ def test_a_call_is_shown_with_both_digests_and_without_its_step() -> None:
     assert shown["proposed_digest"] == "a" * 64
     assert shown["arguments_digest"] == "b" * 64
     assert shown["expires_at"] == "2026-01-01T01:00:00Z"
-    assert shown.keys() == (set(ToolCall.__struct_fields__) - {"step"}) | {"hidden_characters"}
+    assert shown.keys() == (set(ToolCall.__struct_fields__) - {"step", "modified_from"}) | {"hidden_characters"}
     assert [shown[name] for name in ("decision", "reason", "by", "result", "error")] == [None] * 5
 
 

@@ -11,7 +11,7 @@ from eventstore import StoreUnavailable
 from server.ids import new_id
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
 from tests.openapi.app import grading, look
-from tests.runtime.world import app as declared
+from tests.runtime.runtime_process import app as declared
 from tokentape import Run, workflow
 
 from .asgi import Answered, Web, web
@@ -24,6 +24,7 @@ SHIP = {"name": "ship", "description": "Sends a parcel.", "approval": "never"}
 CONTROLS: dict[str, dict[str, Any]] = {
     "cancel": {"reason": "enough"},
     "steer": {"name": "strictness", "value": 1},
+    "budget": {"tokens": 5},
     "decide": {"call": new_id("call"), "decision": "approved", "proposed_digest": DIGEST},
     "tool_result": {"call": new_id("call"), "result": 1},
 }
@@ -158,6 +159,12 @@ async def test_a_key_acts_once_whichever_way_it_comes(do: str, first: str, secon
             conversation, generation = made["conversation"], made["id"]
             await _call(app, generation, "finished")
             fields = {"name": "strictness", "value": 1}
+        elif do == "budget":
+            asked = {"model": "demo", "parameters": {"tokens": 100, "rate": 0}, "budget": {"tokens": 2}}
+            made = (await app.post("/v1/generations", asked)).json
+            conversation, generation = made["conversation"], made["id"]
+            await app.ask("GET", f"/v1/generations/{generation}/events", query="wait=5&types=budget.reached")
+            fields = {"tokens": 5_000}
         else:
             asked = {"model": "demo", "parameters": calls}
             tool = {**SHIP, "approval": "always" if do == "decide" else "never"}
@@ -172,14 +179,15 @@ async def test_a_key_acts_once_whichever_way_it_comes(do: str, first: str, secon
         if do in ("cancel", "decide", "tool_result"):  # the run ends by that; let it
             await app.ask("GET", f"/v1/generations/{generation}/events", query="format=sse", whole=True)
         # A run that goes on writes beside the command: of that one only the command's own event counts.
-        types = {"steer": "?types=steering.changed", "generate": "?types=generation.requested"}.get(do, "")
+        own = {"steer": "steering.changed", "budget": "budget.raised", "generate": "generation.requested"}
+        types = f"?types={own[do]}" if do in own else ""
         path, _, query = f"/v1/conversations/{conversation}/events{types}".partition("?")
         before = (await app.ask("GET", path, query=query)).json["events"]
         for way in (second, first, second):
             assert await getattr(ways, way)(do, fields) == one
         assert (await app.ask("GET", path, query=query)).json["events"] == before
         changed = {"post": "content", "generate": "input", "steer": "value", "tool_result": "result"}
-        other = {**fields, changed.get(do, "reason"): "y"}
+        other = {**fields, "tokens": 9_000} if do == "budget" else {**fields, changed.get(do, "reason"): "y"}
         for way in (first, second):
             assert (await getattr(ways, way)(do, other))[0:3:2] == (422, "key_reused")
 

@@ -1,9 +1,9 @@
 """The endpoints of commands: a checked body becomes a command of the runtime, its outcome becomes a response.
 
 Owns the rules of all POSTs. The functions `…_endpoint` are shared with the WebSocket, so that a command means the
-same on both; they take a parsed body and return a `CommandResult`. A command that is repeated with its key gets
-the first result again, folded from the log at the position where its event was appended then. `PostEndpoints`
-makes HTTP responses of the results. Must not know a web framework, nor how a command is decided.
+same on both; they take who calls and a parsed body, and return a `CommandResult`. A command that is repeated with
+its key gets the first result again, folded from the log at the position where its event was appended then.
+`PostEndpoints` makes HTTP responses of the results. Must not know a web framework, nor how a command is decided.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,26 +11,39 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventstore import Appended, Place, StoreUnavailable
+from server import wire_formats
+from server.conversations.budget import Budget
 from server.conversations.command_types import (
+    ROLES_SCOPE,
+    Caller,
     CancelGeneration,
     DecideCall,
     FinishCall,
     NewMessage,
     PostMessage,
+    RaiseBudget,
     RequestGeneration,
     StartConversation,
     SteerGeneration,
 )
 from server.conversations.conversation_state import Conversation
+from server.conversations.idempotency_keys import idempotency_key
 from server.ids import is_valid_id, new_id
 from server.problem import Problem, not_found
 from server.runtime.conversation_service import ConversationService
 from server.web.commands import request_models as models
-from server.web.commands.idempotency import CALLER, idempotency_key
-from server.web.commands.request_body import check, read_body
-from server.web.edge.plain_http import JSON, Headers, PlainRequest, PlainResponse, end_line
+from server.web.commands.request_models import check, read_body
+from server.web.edge.http_messages import (
+    JSON,
+    Endpoint,
+    Headers,
+    PlainRequest,
+    PlainResponse,
+    Response,
+    StreamResponse,
+    end_line,
+)
 from server.web.edge.problem_json import as_problem, problem_response
-from server.web.edge.stream_response import Endpoint, Response, StreamResponse
 from server.web.snapshots import snapshot_json
 from server.web.transports.log_reader import find_generation
 from server.web.transports.read_params import (
@@ -45,8 +58,7 @@ from server.web.transports.read_params import (
     read_types,
 )
 from server.web.transports.sse_ndjson import HEADERS, open_stream, sse_refusal_response
-from server.wire import sse
-from server.wire.event_json import encode as encode_event
+from server.wire_formats import encode_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +84,27 @@ Body = dict[str, Any]
 # -- the commands, for POST and for the WebSocket
 
 
-async def conversation_endpoint(runtime: ConversationService, body: Body, key: str | None) -> CommandResult:
+async def conversation_endpoint(
+    runtime: ConversationService, caller: Caller, body: Body, key: str | None
+) -> CommandResult:
     """`POST /v1/conversations`: 201 and the snapshot."""
     checked = check(models.CreateConversation, body)
-    claim = idempotency_key(key, "POST /v1/conversations", body)
-    done = await runtime.commands.start_conversation(StartConversation(checked.title, checked.metadata), claim)
+    claim = idempotency_key(key, caller, "POST /v1/conversations", body)
+    command = StartConversation(checked.title, checked.metadata, caller.tenant)
+    done = await runtime.commands.start_conversation(command, claim)
     state = await _state_at(runtime, done)
     location = runtime.public.path(f"/v1/conversations/{done.stream}")
     return CommandResult(201, location, snapshot_json.conversation(state))
 
 
 async def message_endpoint(
-    runtime: ConversationService, conversation: str, body: Body, key: str | None
+    runtime: ConversationService, caller: Caller, conversation: str, body: Body, key: str | None
 ) -> CommandResult:
     """`POST …/messages`: 201 and the event."""
     checked = check(models.CreateMessage, body)
-    claim = idempotency_key(key, f"POST /v1/conversations/{conversation}/messages", body)
-    command = PostMessage(new_id("msg"), checked.role, checked.content, checked.author, CALLER)
+    _check_roles(caller, {"role": checked.role})
+    claim = idempotency_key(key, caller, f"POST /v1/conversations/{conversation}/messages", body)
+    command = PostMessage(new_id("msg"), checked.role, checked.content, checked.author, caller.subject)
     done = await runtime.commands.post_message(conversation, command, claim)
     event = await runtime.store.read_one(done.stream, done.first)
     if event is None:
@@ -98,29 +114,32 @@ async def message_endpoint(
 
 
 async def generation_endpoint(
-    runtime: ConversationService, conversation: str | None, body: Body, key: str | None
+    runtime: ConversationService, caller: Caller, conversation: str | None, body: Body, key: str | None
 ) -> CommandResult:
     """`POST …/generations`: 202 and the generation's snapshot as it was when its request was durable."""
     _refuse_unavailable(body)
     checked = check(models.GenerateRequest, body)
     _check_fields_together(checked, own_conversation=conversation is None)
     scope = f"/v1/conversations/{conversation}/generations" if conversation else "/v1/generations"
-    claim = idempotency_key(key, f"POST {scope}", body)
+    claim = idempotency_key(key, caller, f"POST {scope}", body)
     messages: tuple[NewMessage, ...] = ()
     if checked.model is not None:
         messages = _messages(check(models.ModelInput, {"input": body.get("input")}).input)
+        _check_roles(caller, {f"input.{number}.role": message.role for number, message in enumerate(messages)})
     command = RequestGeneration(
         new_id("gen"),
         checked.parameters,
-        CALLER,
+        caller.subject,
         model=checked.model,
         input=messages,
         workflow=checked.workflow,
         value=checked.input if checked.workflow is not None else None,
-        tools=tuple(one if isinstance(one, str) else one.model_dump() for one in checked.tools),
+        tools=tuple(one if isinstance(one, str) else one.declaration() for one in checked.tools),
         if_running=checked.if_running,
         on_crash=checked.on_crash,
         ephemeral=checked.ephemeral,
+        tenant=caller.tenant,
+        budget=Budget(checked.budget.tokens, checked.budget.cost) if checked.budget is not None else None,
         webhook=checked.webhook.url if checked.webhook is not None else None,
     )
     done = await runtime.commands.request_generation(conversation, command, claim)
@@ -138,13 +157,13 @@ async def generation_endpoint(
 
 
 async def cancel_endpoint(
-    runtime: ConversationService, generation: str, body: Body, key: str | None
+    runtime: ConversationService, caller: Caller, generation: str, body: Body, key: str | None
 ) -> CommandResult:
     """`POST …/cancel`: 200 and the snapshot, with `upstream_closed`."""
     checked = check(models.CancelRequest, body)
-    claim = idempotency_key(key, f"POST /v1/generations/{generation}/cancel", body)
+    claim = idempotency_key(key, caller, f"POST /v1/generations/{generation}/cancel", body)
     place = await runtime.place(generation)
-    command = CancelGeneration(generation, checked.reason, CALLER)
+    command = CancelGeneration(generation, checked.reason, caller.subject)
     closed = await runtime.commands.cancel_generation(place.stream, command, claim)
     _, found = await runtime.generation(generation)
     location = runtime.public.path(f"/v1/generations/{generation}")
@@ -152,23 +171,35 @@ async def cancel_endpoint(
 
 
 async def steer_endpoint(
-    runtime: ConversationService, generation: str, body: Body, key: str | None
+    runtime: ConversationService, caller: Caller, generation: str, body: Body, key: str | None
 ) -> CommandResult:
     """`POST …/steer`: 200 and the snapshot as it was when the change was durable."""
     checked = check(models.SteerRequest, body)
-    claim = idempotency_key(key, f"POST /v1/generations/{generation}/steer", body)
+    claim = idempotency_key(key, caller, f"POST /v1/generations/{generation}/steer", body)
     place = await runtime.place(generation)
-    command = SteerGeneration(generation, checked.name, checked.value, CALLER)
+    command = SteerGeneration(generation, checked.name, checked.value, caller.subject)
     done = await runtime.commands.steer_generation(place.stream, command, claim)
     return await _snapshot_at(runtime, generation, done)
 
 
+async def budget_endpoint(
+    runtime: ConversationService, caller: Caller, generation: str, body: Body, key: str | None
+) -> CommandResult:
+    """`POST …/budget`: 200 and the snapshot as it was when the new bounds were durable."""
+    checked = check(models.BudgetBounds, body)
+    claim = idempotency_key(key, caller, f"POST /v1/generations/{generation}/budget", body)
+    place = await runtime.place(generation)
+    command = RaiseBudget(generation, checked.tokens, checked.cost, caller.subject)
+    done = await runtime.commands.raise_budget(place.stream, command, claim)
+    return await _snapshot_at(runtime, generation, done)
+
+
 async def decision_endpoint(
-    runtime: ConversationService, generation: str, body: Body, key: str | None
+    runtime: ConversationService, caller: Caller, generation: str, body: Body, key: str | None
 ) -> CommandResult:
     """`POST …/decisions`: 200 and the snapshot as it was when the decision was durable."""
     checked = check(models.ToolDecision, body)
-    claim = idempotency_key(key, f"POST /v1/generations/{generation}/decisions", body)
+    claim = idempotency_key(key, caller, f"POST /v1/generations/{generation}/decisions", body)
     place = await runtime.place(generation)
     command = DecideCall(
         generation,
@@ -177,7 +208,7 @@ async def decision_endpoint(
         checked.proposed_digest,
         checked.arguments,
         checked.reason,
-        CALLER,
+        caller.subject,
     )
     return await _snapshot_at(
         runtime, generation, await runtime.commands.decide_call(place.stream, command, claim)
@@ -185,16 +216,16 @@ async def decision_endpoint(
 
 
 async def tool_result_endpoint(
-    runtime: ConversationService, generation: str, call: str, body: Body, key: str | None
+    runtime: ConversationService, caller: Caller, generation: str, call: str, body: Body, key: str | None
 ) -> CommandResult:
     """`POST …/tools/{call}/result`: 200 and the snapshot as it was when the result was durable."""
     if not is_valid_id(call, "call"):  # a WebSocket command may hold any text here, and the key's scope is bounded
         raise not_found("tool call")
     checked = check(models.ToolResult, body)
-    claim = idempotency_key(key, f"POST /v1/generations/{generation}/tools/{call}/result", body)
+    claim = idempotency_key(key, caller, f"POST /v1/generations/{generation}/tools/{call}/result", body)
     place = await runtime.place(generation)
     outcome = {"error": checked.error.model_dump()} if checked.error is not None else {"result": checked.result}
-    command = FinishCall(generation, call, outcome, CALLER)
+    command = FinishCall(generation, call, outcome, caller.subject)
     return await _snapshot_at(
         runtime, generation, await runtime.commands.finish_call(place.stream, command, claim)
     )
@@ -222,6 +253,23 @@ def _messages(given: str | list[models.InputMessage] | None) -> tuple[NewMessage
     return tuple(NewMessage(message.role, message.content) for message in given or ())
 
 
+def _check_roles(caller: Caller, roles: Mapping[str, str]) -> None:
+    """Checks the roles of messages, by the names of their fields.
+
+    Raises `Problem` 403 `scope_required`: whoever may only post as `user` could otherwise give a model orders as
+    `system`, or put words into its mouth as `assistant` or `tool`.
+    """
+    for field, role in roles.items():
+        if role != "user" and ROLES_SCOPE not in caller.scopes:
+            raise Problem(
+                403,
+                "scope_required",
+                f"{field}: messages of the role {role} need the scope {ROLES_SCOPE}, which this caller does not "
+                "have. Post as user, or use a key with that scope.",
+                extra={"scope": ROLES_SCOPE, "field": field},
+            )
+
+
 def _check_fields_together(checked: models.GenerateRequest, *, own_conversation: bool) -> None:
     """Checks what concerns several fields at once. Raises `Problem` 422."""
     wrong = None
@@ -247,6 +295,12 @@ def _refuse_unavailable(body: Body) -> None:
 
 
 # -- the same commands as POSTs
+
+
+def caller_of(request: PlainRequest) -> Caller:
+    """Who sends the request, as commands name it."""
+    principal = request.principal
+    return Caller(principal.subject, principal.tenant, principal.scopes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +331,7 @@ class PostEndpoints:
             "/v1/generations": self._generate,
             "/v1/generations/<gen:name>/cancel": self._as_post(cancel_endpoint),
             "/v1/generations/<gen:name>/steer": self._as_post(steer_endpoint),
+            "/v1/generations/<gen:name>/budget": self._as_post(budget_endpoint),
             "/v1/generations/<gen:name>/decisions": self._as_post(decision_endpoint),
             "/v1/generations/<gen:name>/tools/<call:call>/result": self._as_post(tool_result_endpoint),
         }
@@ -286,7 +341,11 @@ class PostEndpoints:
 
         async def endpoint(request: PlainRequest, *ids: str) -> PlainResponse:
             body = read_body(request.headers, request.body)
-            return _response(await command(self._runtime, *ids, body, request.headers.get("idempotency-key")))
+            return _response(
+                await command(
+                    self._runtime, caller_of(request), *ids, body, request.headers.get("idempotency-key")
+                )
+            )
 
         return endpoint
 
@@ -299,17 +358,19 @@ class PostEndpoints:
         body, key = read_body(headers, request.body), headers.get("idempotency-key")
         streamed = accepted_form(headers.get("accept", "")) is Form.SSE
         if streamed:
-            self._runtime.drain.refuse_stream()
-        result = await generation_endpoint(self._runtime, conversation, body, key)
+            request.granted.check_stream(self._runtime.drain)
+        result = await generation_endpoint(self._runtime, caller_of(request), conversation, body, key)
         if not streamed:
             return _accepted(result, headers.get("prefer", ""))
-        response = await self._stream(result, parameters)
+        response = await self._stream(request, result, parameters)
         location = (b"location", result.location.encode())
         if isinstance(response, StreamResponse):
             return StreamResponse(response.body, [*response.headers, location])
         return PlainResponse(response.status, [*response.headers, location], response.body)
 
-    async def _stream(self, result: CommandResult, parameters: _StreamParameters) -> Response:
+    async def _stream(
+        self, request: PlainRequest, result: CommandResult, parameters: _StreamParameters
+    ) -> Response:
         """The run's log after the cursor. The run does not depend on this stream, which may be cut and resumed."""
         cursor, text = parameters.cursor, parameters.cursor_text
         if not result.repeated:
@@ -321,9 +382,10 @@ class PostEndpoints:
             if source.nothing_follows:
                 # Not the 204 that stops an EventSource: an EventSource cannot POST, and clients that can take a
                 # 204 for an error and repeat the POST for ever.
-                return PlainResponse(200, HEADERS[Form.SSE], sse.DONE)
+                return PlainResponse(200, HEADERS[Form.SSE], wire_formats.SSE_DONE)
             return open_stream(
                 self._runtime,
+                request.granted,
                 source,
                 Form.SSE,
                 heartbeat=self._heartbeat,

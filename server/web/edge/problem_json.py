@@ -16,8 +16,8 @@ from eventstore import Erased, Rewound, StoreUnavailable, Trimmed
 from server.config.web_addresses import PublicUrl
 from server.observability import logs
 from server.problem import Problem, unavailable
-from server.web.edge import cors
-from server.web.edge.plain_http import Headers, PlainResponse, end_line
+from server.web.edge.host_origin_cors import allow_header
+from server.web.edge.http_messages import Headers, PlainResponse, end_line
 from server.web.edge.quart_adapter import quart_response
 
 log = logs.get("web")
@@ -26,8 +26,13 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def problem_response(problem: Problem, public: PublicUrl) -> PlainResponse:
-    """The problem as a whole response, with `Retry-After` where the same request may succeed later."""
+    """The problem as a whole response, with `Retry-After` where the same request may succeed later.
+
+    A 401 names the scheme of `Authorization` that is asked for.
+    """
     headers: Headers = ((b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store"))
+    if problem.status == 401:
+        headers = (*headers, (b"www-authenticate", b"Bearer"))  # RFC 9110 section 11.6.1
     if problem.retry_after is not None:
         headers = (*headers, (b"retry-after", b"%d" % math.ceil(problem.retry_after)))
     return PlainResponse(problem.status, headers, encode(problem, public))
@@ -89,7 +94,7 @@ def install(app: QuartTrio, max_body: int, public: PublicUrl) -> None:
     async def on_http_error(error: HTTPException) -> Response:
         response = quart_response(problem_response(_from_http(error, max_body), public))
         if isinstance(error, MethodNotAllowed):
-            response.headers["Allow"] = cors.allow(error)
+            response.headers["Allow"] = allow_header(error)
         if (
             isinstance(error, WebsocketMismatch)
             and has_request_context()

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, WebsocketScope
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response, has_request_context, request, websocket
 from quart.asgi import ASGIWebsocketConnection
 from quart.wrappers import Websocket
 from quart.wrappers.response import ResponseBody
@@ -27,8 +27,7 @@ from quart_trio.wrappers.request import TrioBody
 from werkzeug.routing import BaseConverter
 
 from server import ids
-from server.web.edge.plain_http import PlainRequest, PlainResponse
-from server.web.edge.stream_response import Endpoint, StreamBody, StreamResponse
+from server.web.edge.http_messages import Endpoint, PlainRequest, PlainResponse, StreamBody, StreamResponse
 
 
 class _ConversationId(BaseConverter):
@@ -153,6 +152,15 @@ def install_connections(app: QuartTrio) -> None:
 # -- endpoints as routes of Quart, and their responses as Quart's
 
 
+def plain_request() -> PlainRequest:
+    """The request or upgrade that is served, as a plain value: one object for the checks and the endpoint."""
+    served: Any = request if has_request_context() else websocket
+    plain: PlainRequest | None = getattr(served, "plain", None)
+    if plain is None:
+        plain = served.plain = PlainRequest.from_scope(served.scope)
+    return plain
+
+
 CheckHeaders = Callable[[Mapping[str, str]], None]
 
 
@@ -172,7 +180,7 @@ def route_endpoints(
 
 def _view(endpoint: Endpoint, check_headers: CheckHeaders | None) -> Callable[..., Awaitable[Response]]:
     async def view(**ids: str) -> Response:
-        plain = PlainRequest.from_scope(request.scope)
+        plain = plain_request()
         if request.method == "POST":
             if check_headers is not None and "expect" in request.headers:
                 # The client waits for a 100 before it sends the body: refuse what can be refused without it (RFC

@@ -17,8 +17,7 @@ from eventstore import Rewound
 from server.conversations.conversation_state import Conversation
 from server.problem import not_found
 from server.runtime.conversation_service import ConversationService
-from server.web.edge.plain_http import JSON, Headers, PlainRequest, PlainResponse, end_line
-from server.web.edge.stream_response import Endpoint
+from server.web.edge.http_messages import JSON, Endpoint, Headers, PlainRequest, PlainResponse, end_line
 from server.web.snapshots import snapshot_json
 from server.web.transports.log_reader import LogSelection
 from server.web.transports.polling import hold, preference_applied
@@ -77,7 +76,7 @@ class SnapshotEndpoint:
                 (await self._runtime.head_of(snapshot.stream)).position if snapshot.ended else snapshot.position
             )
             selection = LogSelection(snapshot.stream, name, after, after, after, nothing_follows=False)
-            wait = await _hold(self._runtime, selection, wait)
+            wait = await _hold(self._runtime, request, selection, wait)
             snapshot = await self._latest(name)
             unchanged = _unchanged(request, snapshot.position)
         applied = ("respond-async",) if pending and "pending" not in request.args else ()
@@ -94,7 +93,7 @@ class SnapshotEndpoint:
         """`GET /v1/conversations/{id}`. Raises as `generation`."""
         runtime = self._runtime
         wait = read_wait(request.headers, request.args)
-        before = read_count(request.args, "before", 0, 10**9 - 1) or None
+        before = read_count(request.args, "before", 0, 10**9 - 1) if "before" in request.args else None
         if (at := request.args.get("at")) is not None:
             state = await self._at(name, (await runtime.head(name)).position, at)
             if state.position == 0:
@@ -105,9 +104,8 @@ class SnapshotEndpoint:
         state = await runtime.conversation(name)
         if wait.seconds > 0 and _unchanged(request, state.position):
             position = state.position
-            wait = await _hold(
-                runtime, LogSelection(name, None, position, position, position, nothing_follows=False), wait
-            )
+            selection = LogSelection(name, None, position, position, position, nothing_follows=False)
+            wait = await _hold(runtime, request, selection, wait)
             state = await runtime.conversation(name)
         retry_after = snapshot_json.retry_after(state.open[0]) if state.open else None
         headers = [*preference_applied(wait), *_retry_after(retry_after, unchanged=False)]
@@ -184,10 +182,10 @@ _VARY = (b"vary", b"Prefer")
 _JSON: Headers = [(b"content-type", JSON.encode())]
 
 
-async def _hold(runtime: ConversationService, selection: LogSelection, wait: Wait) -> Wait:
+async def _hold(runtime: ConversationService, request: PlainRequest, selection: LogSelection, wait: Wait) -> Wait:
     """As `polling.hold`; a log that goes back meanwhile counts as news: the snapshot is of what is left."""
     try:
-        return await hold(runtime, selection, wait)
+        return await hold(runtime, request.granted, selection, wait)
     except Rewound:
         return wait
 

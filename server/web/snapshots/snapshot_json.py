@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from server.conversations.conversation_state import Conversation, Generation, Message, ToolCall
 from server.conversations.state_machine import CallStatus, Status
-from server.hidden_characters import find_hidden_characters
 from server.ids import id_pattern
+from server.unicode_safety import find_hidden_characters
 
 encode = msgspec.json.Encoder().encode
 
@@ -26,11 +26,11 @@ ConversationId = Annotated[str, Meta(pattern=id_pattern("conv"))]
 GenerationId = Annotated[str, Meta(pattern=id_pattern("gen"))]
 CallId = Annotated[str, Meta(pattern=id_pattern("call"))]
 
-LEAST_RETRY, MOST_RETRY, WAITING_RETRY = 1, 30, 5
+MIN_RETRY, MAX_RETRY, WAITING_RETRY = 1, 30, 5
 """Seconds of `Retry-After`: the least, the most, and while the generation waits for a person."""
 
 
-MOST_ITEMS = 100
+MAX_ITEMS = 100
 """Messages and generations of a conversation's snapshot."""
 PAGE_BYTES = 4 * 1024 * 1024
 """A conversation's snapshot ends early after so many bytes; its `next` says where to continue."""
@@ -57,6 +57,15 @@ class ProgressShown(msgspec.Struct, frozen=True, kw_only=True):
     stage: str | None
 
 
+class BudgetShown(msgspec.Struct, frozen=True, kw_only=True):
+    """How much the generation may use, all together. It waits where it has reached a bound."""
+
+    tokens: int | None
+    cost: Annotated[float | None, Meta(description="In the currency of the server's prices.")]
+    reached: Annotated[Literal["tokens", "cost"] | None, Meta(description="The bound at which it waits.")]
+    used: Annotated[float | None, Meta(description="How much of that it has used.")]
+
+
 class ToolCallShown(msgspec.Struct, frozen=True, kw_only=True):
     """A tool call, as its events made it. `waits` for a decision when it needs one and is `proposed`."""
 
@@ -79,6 +88,9 @@ class ToolCallShown(msgspec.Struct, frozen=True, kw_only=True):
     decision: Literal["approved", "rejected", "modified"] | None
     reason: str | None
     by: Annotated[str | None, Meta(description="Who decided.")]
+    approvers: Annotated[int, Meta(ge=1, description="How many people have to approve it.")]
+    another_person: Annotated[bool, Meta(description="Whether who asked for the generation may not approve it.")]
+    approvals: Annotated[list[str], Meta(description="Who has approved what stands in `arguments`.")]
     result: Any
     error: Failure | None
     position: Position
@@ -90,6 +102,10 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     id: GenerationId
     conversation: ConversationId
     status: Status
+    waiting_for: Annotated[
+        Literal["approval", "budget"] | None,
+        Meta(description="While its status is `waiting`: a decision on a call, or a larger budget."),
+    ]
     model: str | None
     workflow: str | None
     input: Annotated[Any, Meta(description="What a workflow was given; a model's is in the messages.")]
@@ -97,6 +113,7 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     tools: Annotated[list[str | dict[str, Any]], Meta(description="Names, and those that a client declared.")]
     on_crash: Literal["fail", "restart"]
     ephemeral: bool
+    budget: BudgetShown | None
     text: Annotated[
         str | None,
         Meta(
@@ -130,7 +147,10 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     result: Annotated[Any, Meta(description="What the workflow returned.")]
     finish_reason: str | None
     refusal: Annotated[str | None, Meta(description="The words with which the model refused to answer.")]
-    usage: Annotated[dict[str, int] | None, Meta(description="What the upstream counted.")]
+    usage: Annotated[
+        dict[str, int | float] | None,
+        Meta(description="What the upstream counted, and its `cost` where the server knows the prices."),
+    ]
     ttft_ms: Annotated[int | None, Meta(description="Milliseconds from the start to the first token.")]
     error: Failure | None
     retryable: Annotated[bool | None, Meta(description="After a failure: the same request may succeed.")]
@@ -217,17 +237,17 @@ def cancelled(found: Generation, upstream_closed: bool) -> CancelledGeneration:
 def conversation(state: Conversation, before: int | None = None) -> bytes:
     """A conversation's snapshot as JSON: its newest messages and generations, or those before a position.
 
-    At most `MOST_ITEMS` of both together, and about `PAGE_BYTES`, but always at least one where there is one.
+    At most `MAX_ITEMS` of both together, and about `PAGE_BYTES`, but always at least one where there is one.
     """
     # One more than a page may hold, to know whether there are more.
-    messages = list(state.newest_messages(MOST_ITEMS + 1, before))
-    generations = list(state.newest_generations(MOST_ITEMS + 1, before))
+    messages = list(state.newest_messages(MAX_ITEMS + 1, before))
+    generations = list(state.newest_generations(MAX_ITEMS + 1, before))
     size = 0
     shown_messages: list[msgspec.Raw] = []
     shown_generations: list[msgspec.Raw] = []
     oldest: int | None = None
     while messages or generations:
-        full = len(shown_messages) + len(shown_generations) >= MOST_ITEMS or size > PAGE_BYTES
+        full = len(shown_messages) + len(shown_generations) >= MAX_ITEMS or size > PAGE_BYTES
         if full:
             break
         if not generations or (messages and messages[-1].position > generations[-1].requested_position):
@@ -293,8 +313,8 @@ def retry_after(found: Generation) -> int:
         return WAITING_RETRY
     progress = found.progress
     if progress is None or progress.pace is None:
-        return LEAST_RETRY
-    return min(MOST_RETRY, max(LEAST_RETRY, math.ceil(progress.pace)))
+        return MIN_RETRY
+    return min(MAX_RETRY, max(MIN_RETRY, math.ceil(progress.pace)))
 
 
 def _fields(found: Generation) -> dict[str, Any]:
@@ -304,12 +324,14 @@ def _fields(found: Generation) -> dict[str, Any]:
         "tools": list(found.tools),
         "progress": None if progress is None else ProgressShown(**_picked(ProgressShown, progress)),
         "tool_calls": [_call(call) for call in calls],
+        "budget": None if found.budget is None else BudgetShown(**_picked(BudgetShown, found.budget)),
     }
 
 
 def _call(call: ToolCall) -> ToolCallShown:
     hidden = find_hidden_characters(call.name, call.arguments)
-    return ToolCallShown(**_picked(ToolCallShown, call, but=("hidden_characters",)), hidden_characters=hidden)
+    fields = _picked(ToolCallShown, call, but=("hidden_characters", "approvals"))
+    return ToolCallShown(**fields, hidden_characters=hidden, approvals=list(call.approvals))
 
 
 def _picked(shape: type[msgspec.Struct], value: Any, but: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -320,7 +342,7 @@ _LEFT_OUT = ("text_bytes", "text_events", "reasoning_bytes", "reasoning_events")
 _SAME = tuple(
     name
     for name in GenerationSnapshot.__struct_fields__
-    if name not in ("tools", "progress", "tool_calls", *_LEFT_OUT)
+    if name not in ("tools", "progress", "tool_calls", "budget", *_LEFT_OUT)
 )
 
 

@@ -10,16 +10,17 @@ import trio
 
 from eventstore import Event
 from server.runtime.conversation_service import ConversationService
-from server.web.edge.plain_http import JSON, Headers, PlainResponse
+from server.web.edge.authorization import Grant
+from server.web.edge.http_messages import JSON, Headers, PlainResponse
 from server.web.transports.log_reader import LogReader, LogSelection, read_slice
 from server.web.transports.read_params import Wait
-from server.wire.event_json import json_page
+from server.wire_formats import json_page
 
 PAGE_BYTES = 4 * 1024 * 1024
 """A page ends early after so many bytes of events; its `next` says where to continue."""
 LARGE_BYTES = 256 * 1024
 """A page that reaches so many bytes is one of the few that are made at the same time."""
-MOST_SCANNED = 20_000
+MAX_SCANNED = 20_000
 """A page ends early after so many events that were read, whether the client wants them or not."""
 HEADERS: Headers = [
     (b"content-type", JSON.encode()),
@@ -73,7 +74,7 @@ class _Page:
                 break
         self._scanned += len(found.events)
         self.up_to_date = self.next >= found.head
-        self.full = self.full or self.up_to_date or self._scanned >= MOST_SCANNED
+        self.full = self.full or self.up_to_date or self._scanned >= MAX_SCANNED
 
     def encode(self) -> bytes:
         """The page's JSON."""
@@ -81,7 +82,7 @@ class _Page:
 
 
 async def read_page(
-    runtime: ConversationService, selection: LogSelection, limit: int, wait: Wait
+    runtime: ConversationService, grant: Grant, selection: LogSelection, limit: int, wait: Wait
 ) -> PlainResponse:
     """At most `limit` events after the cursor; where there are none, holds the request for up to `wait`.
 
@@ -95,7 +96,7 @@ async def read_page(
     body = await _fill(runtime, found)
     if not found.events and found.up_to_date and not found.closed and wait.seconds > 0:
         del found, body  # thousands of requests may be held at once: keep no page for them
-        wait = await hold(runtime, selection, wait)
+        wait = await hold(runtime, grant, selection, wait)
         # Read again, as a page: `up_to_date` has to be true of one single read of the primary.
         body = await _fill(runtime, _Page(runtime, selection, limit))
     return PlainResponse(200, [*HEADERS, *preference_applied(wait)], body)
@@ -117,21 +118,22 @@ async def _fill(runtime: ConversationService, found: _Page) -> bytes:
         return found.encode()
 
 
-async def hold(runtime: ConversationService, selection: LogSelection, wait: Wait) -> Wait:
+async def hold(runtime: ConversationService, grant: Grant, selection: LogSelection, wait: Wait) -> Wait:
     """Returns when the log has something new, or the time is over. Returns the longest time it could have taken.
 
     That is less than the client asked for where `TOKENTAPE_STREAM_MAX_SECONDS` is set. Raises `Problem` 503 where
     no request may be held, and when the server stops meanwhile: after a response without news a client that polls
-    in a loop would come back at once.
+    in a loop would come back at once. Raises `Problem` 401 when the credential ends meanwhile.
     """
-    runtime.drain.refuse_stream()
-    stay = runtime.drain.enter("long_poll")
+    grant.check_stream(runtime.drain)
+    stay = grant.enter(runtime.drain, "long_poll")
     try:
         now = trio.current_time()
         seconds = min(wait.seconds, max(0.0, stay.end_at - now))
         with LogReader(runtime, selection) as reader:
             if not await reader.next(stay, now + seconds):
                 runtime.drain.refuse_if_begun()
+            grant.check()
     finally:
         runtime.drain.leave(stay)
     return Wait(seconds, wait.preferred)

@@ -17,12 +17,12 @@ from itertools import islice
 import msgspec
 import trio
 
-from server.wire import websocket_messages as messages
-from server.wire.websocket_messages import Person
+from server import wire_formats
+from server.wire_formats import Person
 
-MOST_LISTED = 200
+MAX_LISTED = 200
 """People in a message; its `count` says how many there are."""
-MESSAGES_PER_SECOND, LONGEST_PAUSE = 200, 5.0
+MESSAGES_PER_SECOND, MAX_PAUSE = 200, 5.0
 """About how many presence messages one conversation sends, and the longest pause in seconds between two of a
 client.
 
@@ -49,12 +49,12 @@ class Participant:
         """The presence message of this moment; the participant is then up to date."""
         self.due = math.inf
         self.sent = self._room.clock()
-        return messages.presence(self.person.connection, self._room.people(), len(self._room.participants))
+        return wire_formats.ws_presence(self.person.connection, self._room.people(), len(self._room.participants))
 
     @property
     def pause(self) -> float:
         """Seconds between two messages, in which changes come together."""
-        return min(LONGEST_PAUSE, len(self._room.participants) / MESSAGES_PER_SECOND)
+        return min(MAX_PAUSE, len(self._room.participants) / MESSAGES_PER_SECOND)
 
     def changed(self) -> None:
         """Somebody came or went: makes the next message due."""
@@ -110,8 +110,8 @@ class _Room:
     def people(self) -> msgspec.Raw:
         """The list for everybody, in the order in which they came. Encoded once a change."""
         if self._people is None:
-            listed = islice(self.participants.values(), MOST_LISTED)
-            self._people = messages.people([participant.person for participant in listed])
+            listed = islice(self.participants.values(), MAX_LISTED)
+            self._people = wire_formats.ws_people([participant.person for participant in listed])
         return self._people
 
     def _changed(self) -> None:

@@ -15,16 +15,16 @@ from typing import NamedTuple, Protocol
 
 from werkzeug.http import parse_accept_header
 
+from server import wire_formats
 from server.event_types import EventType
 from server.problem import Problem
-from server.wire import event_json, sse
 
 NOW = -1
 """The cursor `now`: only events that are appended from now on."""
-LIMIT_DEFAULT, LIMIT_MOST = 500, 5_000
-WAIT_MOST = 50.0
-PAD_MOST = 65_536
-HEARTBEAT_LEAST, HEARTBEAT_MOST = 5, 60
+DEFAULT_LIMIT, MAX_LIMIT = 500, 5_000
+MAX_WAIT = 50.0
+MAX_PAD = 65_536
+MIN_HEARTBEAT, MAX_HEARTBEAT = 5, 60
 EVENT_TYPES = frozenset({*(kind.value for kind in EventType), "reasoning", "tool.arguments"})
 """The types of the public contract. A client may exclude one that this version does not write yet."""
 
@@ -121,8 +121,8 @@ def accepted_form(accept: str) -> Form:
     # low.
     json = next((ranks[kind] for kind in ("application/json", "application/*", "*/*") if kind in ranks), 0.0)
     streams = [
-        (ranks.get(sse.MEDIA_TYPE, 0.0), Form.SSE),
-        (ranks.get(event_json.NDJSON_MEDIA_TYPE, 0.0), Form.NDJSON),
+        (ranks.get(wire_formats.SSE_MEDIA_TYPE, 0.0), Form.SSE),
+        (ranks.get(wire_formats.NDJSON_MEDIA_TYPE, 0.0), Form.NDJSON),
     ]
     rank, form = max(streams, key=lambda pair: pair[0])
     return form if rank > 0 and rank >= json else Form.JSON
@@ -167,7 +167,7 @@ def _bad_types(why: str, text: str) -> Problem:
 
 def read_limit(args: Params) -> int:
     """How many events a page may hold. Raises `Problem` 400 `invalid_limit`."""
-    return read_count(args, "limit", LIMIT_DEFAULT, LIMIT_MOST)
+    return read_count(args, "limit", DEFAULT_LIMIT, MAX_LIMIT)
 
 
 def read_count(args: Params, name: str, default: int, most: int) -> int:
@@ -214,7 +214,7 @@ def read_stream_options(args: Params) -> StreamOptions:
     padded, named, heartbeat = args.get("pad"), args.get("named"), args.get("heartbeat")
     if padded is None and named is None and heartbeat is None:
         return PLAIN
-    pad = 0 if padded is None else read_count(args, "pad", 0, PAD_MOST)
+    pad = 0 if padded is None else read_count(args, "pad", 0, MAX_PAD)
     if named not in (None, "", "0", "1"):
         raise Problem(400, "invalid_named", f"named is 1 or 0; this one is {named[:100]!a}.")
     seconds, visible = _parse_heartbeat(heartbeat.split(",")) if heartbeat is not None else (None, False)
@@ -226,13 +226,13 @@ def _parse_heartbeat(parts: Iterable[str]) -> tuple[float | None, bool]:
     for part in parts:
         if part == "event":
             visible = True
-        elif _DIGITS.fullmatch(part) and len(part) < 4 and HEARTBEAT_LEAST <= int(part) <= HEARTBEAT_MOST:
+        elif _DIGITS.fullmatch(part) and len(part) < 4 and MIN_HEARTBEAT <= int(part) <= MAX_HEARTBEAT:
             seconds = float(part)
         else:
             raise Problem(
                 400,
                 "invalid_heartbeat",
-                f"heartbeat is a whole number of seconds from {HEARTBEAT_LEAST} to {HEARTBEAT_MOST}, or event "
+                f"heartbeat is a whole number of seconds from {MIN_HEARTBEAT} to {MAX_HEARTBEAT}, or event "
                 f"(a frame that a page can see), or both with a comma between; this one is {part[:100]!a}.",
             )
     return seconds, visible
@@ -265,16 +265,16 @@ def read_seconds(args: Params, name: str, default: float, bound: str) -> float:
 
 
 def read_wait(headers: Params, args: Params) -> Wait:
-    """How long to hold the request, by `?wait=`, else by `Prefer: wait=` (RFC 7240); at most `WAIT_MOST` seconds.
+    """How long to hold the request, by `?wait=`, else by `Prefer: wait=` (RFC 7240); at most `MAX_WAIT` seconds.
 
     A malformed preference is ignored, as the RFC has it; a malformed `?wait=` is 400 `invalid_wait`.
     """
     if args.get("wait") is not None:
-        return Wait(min(read_seconds(args, "wait", 0.0, f"at most {WAIT_MOST:g}"), WAIT_MOST))
+        return Wait(min(read_seconds(args, "wait", 0.0, f"at most {MAX_WAIT:g}"), MAX_WAIT))
     value = preferences(headers.get("prefer") or "").get("wait")
     if value is None or not _DIGITS.fullmatch(value) or len(value) > 9:
         return NO_WAIT
-    seconds = min(float(value), WAIT_MOST)
+    seconds = min(float(value), MAX_WAIT)
     return Wait(seconds, preferred=True)
 
 

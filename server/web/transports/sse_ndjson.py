@@ -13,15 +13,22 @@ from dataclasses import dataclass
 import trio
 
 from eventstore import Erased, Event, StoreUnavailable, Trimmed
+from server import wire_formats
 from server.observability import logs
 from server.problem import Problem
 from server.runtime.conversation_service import ConversationService
 from server.runtime.stream_drain import StreamLease
-from server.web.edge.plain_http import Headers, PlainResponse
-from server.web.edge.stream_response import FormatRefusal, Response, StreamBody, StreamResponse
+from server.web.edge.authorization import Grant
+from server.web.edge.http_messages import (
+    FormatRefusal,
+    Headers,
+    PlainResponse,
+    Response,
+    StreamBody,
+    StreamResponse,
+)
 from server.web.transports.log_reader import LogReader, LogSelection
 from server.web.transports.read_params import NOW, PLAIN, Form, StreamOptions
-from server.wire import event_json, sse
 
 log = logs.get("streams")
 
@@ -42,8 +49,8 @@ def stream_headers(media_type: str) -> Headers:
 
 
 HEADERS = {
-    Form.SSE: stream_headers(sse.MEDIA_TYPE),
-    Form.NDJSON: stream_headers(event_json.NDJSON_MEDIA_TYPE),
+    Form.SSE: stream_headers(wire_formats.SSE_MEDIA_TYPE),
+    Form.NDJSON: stream_headers(wire_formats.NDJSON_MEDIA_TYPE),
 }
 _REFUSAL_HEADERS = [
     (name, b"no-store" if name == b"cache-control" else value) for name, value in HEADERS[Form.SSE]
@@ -62,6 +69,7 @@ class _Format:
 
 def open_stream(
     runtime: ConversationService,
+    grant: Grant,
     selection: LogSelection,
     form: Form,
     *,
@@ -69,19 +77,22 @@ def open_stream(
     options: StreamOptions = PLAIN,
     requested_cursor: int = 0,
 ) -> Response:
-    """A log as a streamed response; 204 where nothing can follow. Raises `Problem` 503 (draining, overloaded).
+    """A log as a streamed response; 204 where nothing can follow. Raises `Problem` 503 and 429 as
+    `Grant.check_stream`.
 
     `heartbeat`: seconds between heartbeats, where the client names none. `requested_cursor` is the cursor before
-    it was resolved: a client that began at `NOW` is sent the position that this was.
+    it was resolved: a client that began at `NOW` is sent the position that this was. So is one with a ticket,
+    which lets it come back only with the position that it has.
     """
     if selection.nothing_follows:
         return end_of_log()
-    runtime.drain.refuse_stream()
+    grant.check_stream(runtime.drain)
     if selection.behind is not None:
         runtime.metrics.resumed(form.value, selection.behind)
-    position = selection.cursor if requested_cursor == NOW else None
+    ticketed = grant.principal.stream is not None
+    position = selection.cursor if requested_cursor == NOW or ticketed else None
     format_ = _NDJSON if form is Form.NDJSON else _sse_format(options, position)
-    body = LogBody(runtime, selection, form, format_, options.heartbeat or heartbeat)
+    body = LogBody(runtime, grant, selection, form, format_, options.heartbeat or heartbeat)
     return StreamResponse(body, HEADERS[form])
 
 
@@ -98,35 +109,42 @@ def sse_refusal_response(problem: Problem, cursor: str | None = None) -> PlainRe
 def sse_refusal(problem: Problem, cursor: str | None = None) -> bytes:
     """The body of a temporary refusal. Its time to come back is random, so that clients spread out."""
     retry = round((problem.retry_after or 1.0) * 1000 * random.uniform(1.0, 2.0))
-    return sse.refusal(retry, f"{problem.code}: {problem.detail}".replace("\n", " "), cursor)
+    return wire_formats.sse_refusal(retry, f"{problem.code}: {problem.detail}".replace("\n", " "), cursor)
 
 
 def _sse_format(options: StreamOptions, position: int | None) -> _Format:
     return _Format(
-        sse.named_frame if options.named else sse.frame,
-        sse.opening(RETRY_MS, position, options.pad),
-        sse.HEARTBEAT_EVENT if options.heartbeat_event else sse.HEARTBEAT,
-        sse.DONE,
+        wire_formats.sse_named_frame if options.named else wire_formats.sse_frame,
+        wire_formats.sse_opening(RETRY_MS, position, options.pad),
+        wire_formats.SSE_HEARTBEAT_EVENT if options.heartbeat_event else wire_formats.SSE_HEARTBEAT,
+        wire_formats.SSE_DONE,
     )
 
 
-_NDJSON = _Format(event_json.ndjson_line, event_json.NDJSON_HEARTBEAT, event_json.NDJSON_HEARTBEAT, b"")
+_NDJSON = _Format(wire_formats.ndjson_line, wire_formats.NDJSON_HEARTBEAT, wire_formats.NDJSON_HEARTBEAT, b"")
 
 
-def _refusal_format(form: Form, cursor: int) -> FormatRefusal:
+def _refusal_format(form: Form, cursor: int, *, always_tell: bool) -> FormatRefusal:
     if form is Form.NDJSON:
         # A client of NDJSON reconnects after a clean end, and is then refused with a status.
-        return lambda problem: event_json.NDJSON_HEARTBEAT
-    return lambda problem: sse_refusal(problem, str(cursor) if cursor > 0 else None)
+        return lambda problem: wire_formats.NDJSON_HEARTBEAT
+    return lambda problem: sse_refusal(problem, str(cursor) if cursor > 0 or always_tell else None)
 
 
 class LogBody(StreamBody):
     """One log, streamed in one format."""
 
     def __init__(
-        self, runtime: ConversationService, selection: LogSelection, form: Form, format_: _Format, heartbeat: float
+        self,
+        runtime: ConversationService,
+        grant: Grant,
+        selection: LogSelection,
+        form: Form,
+        format_: _Format,
+        heartbeat: float,
     ) -> None:
-        super().__init__(runtime.drain, _refusal_format(form, selection.cursor), form.value)
+        refusal = _refusal_format(form, selection.cursor, always_tell=grant.principal.stream is not None)
+        super().__init__(runtime.drain, grant, refusal, form.value)
         self._runtime = runtime
         self._selection = selection
         self._format = format_
@@ -166,6 +184,9 @@ class LogBody(StreamBody):
         if not data and not reader.closed:
             self._unsent.extend(await reader.next(stay, self._due))
             data = self._take_chunk()
+        if stay.revoked:
+            self._ended = True
+            return b""
         now = trio.current_time()
         self._due = now + self._heartbeat
         if reader.closed and not self._unsent:

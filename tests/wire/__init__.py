@@ -1,1 +1,0 @@
-"""Tests of the bytes that clients see, with parsers of their own."""
