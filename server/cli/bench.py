@@ -18,8 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from server.cli.connection_options import connection_options
 from server.cli.exit_codes import FAILED, STATUSES, Failed
+from server.cli.main import connection_options
 from server.cli.terminal.event_format import counted
 from server.cli.terminal.output import TICK_SECONDS, is_watched, make_console
 from server.client.load_test import TRANSPORTS, Outcome, Plan, run_load

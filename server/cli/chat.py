@@ -13,14 +13,13 @@ import click
 import msgspec
 import trio
 
-from server.cli.connection_options import connection_options, patience_option, read_id
 from server.cli.exit_codes import FAILED, INTERRUPTED, STATUSES, Failed
+from server.cli.main import connection_options, patience_option, read_id
 from server.cli.terminal.answer_view import AnswerOutcome, AnswerView
 from server.cli.terminal.event_format import counted
-from server.client.api import Body, open_api
-from server.client.reconnect_policy import ReconnectPolicy
+from server.client.api import Body, ReconnectPolicy, open_api
 from server.client.server_url import Address
-from server.hidden_characters import escape_controls, escape_line
+from server.unicode_safety import escape_controls, escape_line
 
 HELP = "/again asks the last question again   /quit leaves, as Ctrl-D does   Ctrl-C cancels an answer"
 MAX_SHOWN_CHARACTERS = 2_000
@@ -160,7 +159,8 @@ class ChatSession:
         if self.conversation is not None:
             self._print_conversation(self._fetch_conversation())
         else:
-            self._fetch("/readyz")  # fails at once if no server answers, before the person types a question
+            # Fails before the person types a question if no server answers, or if it wants another key.
+            self._fetch("/v1/conversations", limit=1)
         self._print_dimmed(f"{self._model or 'demo'} at {self._address.base}   /help")
         lost = warned = False
         while True:
@@ -226,10 +226,10 @@ class ChatSession:
             self._model = models[-1]
         return found
 
-    def _fetch(self, path: str) -> Body:
+    def _fetch(self, path: str, **params: int) -> Body:
         async def fetch() -> Body:
             async with open_api(self._address, self._reconnect_policy) as api:
-                return await api.get(path)
+                return await api.get(path, **params)
 
         self._reconnect_policy.begin()
         return trio.run(fetch)

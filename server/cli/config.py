@@ -23,7 +23,7 @@ from server.cli.terminal.output import make_console
 from server.client.server_url import DEFAULT
 from server.config import OWN, BadSettings, Settings, load
 from server.config.settings import CLIENTS, PREFIX
-from server.hidden_characters import escape_line
+from server.unicode_safety import escape_line
 
 _SECRET_QUERY = re.compile(r"(?i)(^|&)([^=&]*(?:pass|secret|key|token)[^=&]*)=[^&]*")
 HIDDEN = "(not shown)"
@@ -83,7 +83,7 @@ class Row:
 
 
 def rows(settings: Settings | None, flags: Mapping[str, Any], environ: Mapping[str, str]) -> list[Row]:
-    """All settings of the server, then the two variables that the client commands read.
+    """All settings of the server, then the variables that the client commands read.
 
     `settings`: None if they were refused; then the values are those that were given.
     """
@@ -95,7 +95,7 @@ def _client_setting_row(name: str, environ: Mapping[str, str]) -> Row:
     variable = PREFIX + name.upper()
     default = DEFAULT if name == "url" else None
     given = environ.get(variable) or None
-    shown = _without_secrets(given or default, secret=False, may_hold_password=False)
+    shown = _without_secrets(given or default, secret=name == "key", may_hold_password=False)
     return Row(name, variable, shown, variable if given else "default")
 
 

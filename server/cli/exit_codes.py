@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from server.client.errors import BadAddress, ClientError, Unreachable
-from server.hidden_characters import escape_controls
+from server.unicode_safety import escape_controls
 
 DONE, FAILED, BAD_USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 

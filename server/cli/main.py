@@ -1,10 +1,13 @@
 """The root of the command: it loads a subcommand when that is called, and turns errors into messages.
 
 Only the called subcommand is imported, so that `tokentape chat` starts quickly: `serve` imports the database and
-the web framework. It must not know what a subcommand does.
+the web framework. Owns the options that several commands share as well: the settings of the server, and for the
+commands that talk to one `--url`, `--cacert`, `--key-file`, `--patience` and the check of an id. It must not know
+what a subcommand does.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,10 +16,12 @@ import click
 
 from server import __version__
 from server.cli.exit_codes import STATUSES, fail
+from server.client.server_url import DEFAULT, Address, parse_address, read_key
+from server.ids import is_valid_id
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-COMMANDS = ("serve", "migrate", "config", "chat", "replay", "tail", "bench")
+COMMANDS = ("serve", "migrate", "keys", "config", "chat", "replay", "tail", "bench")
 
 
 class _Commands(click.Group):
@@ -88,6 +93,70 @@ def read_settings(flags: dict[str, Any]) -> Any:
     from server.config import load
 
     return load(flags)
+
+
+_KINDS = {"conv": "conversation", "gen": "generation"}
+
+
+def connection_options(command: C) -> C:
+    """Adds `--url`, `--cacert` and `--key-file`. The command gets them as one argument `address`, an `Address`.
+
+    The key itself is no flag: every user of a machine can read its processes' command lines.
+    """
+
+    def read(ctx: click.Context, _: click.Parameter, value: str) -> Address:
+        key = read_key(os.environ.get("TOKENTAPE_KEY"), ctx.params.pop("key_file", None))
+        return parse_address(value, ctx.params.pop("cacert", None), key)
+
+    command = click.option(
+        "--url",
+        "address",
+        default=DEFAULT,
+        show_default=True,
+        envvar="TOKENTAPE_URL",
+        show_envvar=True,
+        metavar="URL",
+        callback=read,
+        help="the server's URL",
+    )(command)
+    command = click.option(
+        "--key-file",
+        metavar="FILE",
+        is_eager=True,  # read before --url, as --cacert is
+        help="file with the key to sign in with; without it the variable TOKENTAPE_KEY is read",
+    )(command)
+    return click.option(
+        "--cacert",
+        envvar="TOKENTAPE_CACERT",
+        show_envvar=True,
+        metavar="FILE",
+        is_eager=True,  # read before --url, which needs it
+        help="PEM file with the authority that signed the server's certificate",
+    )(command)
+
+
+def patience_option(seconds: float) -> Callable[[C], C]:
+    """Adds `--patience`, with a default in seconds."""
+    return click.option(
+        "--patience",
+        default=seconds,
+        show_default=True,
+        type=click.FloatRange(0, 86_400),
+        metavar="SECONDS",
+        help="how long to wait for a server that has gone away",
+    )
+
+
+def read_id(text: str, *kinds: str) -> str:
+    """Returns `text` if it is an id of one of `kinds` (`conv`, `gen`). Raises `click.BadParameter`."""
+    if any(is_valid_id(text, kind) for kind in kinds):
+        return text
+    for kind, name in _KINDS.items():
+        if kind not in kinds and is_valid_id(text, kind):
+            wanted = " or ".join(_KINDS[one] for one in kinds)
+            raise click.BadParameter(f"{text} is the id of a {name}; the command wants that of a {wanted}")
+    shapes = " or ".join(f"{kind}_01JC… (26 characters after {kind}_)" for kind in kinds)
+    raise click.BadParameter(f"{text[:60]!r} is not an id; it looks like {shapes}")
 
 
 def main() -> None:

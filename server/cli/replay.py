@@ -15,15 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from server.cli.connection_options import connection_options, patience_option, read_id
 from server.cli.exit_codes import BAD_USAGE, STATUSES, Failed
+from server.cli.main import connection_options, patience_option, read_id
 from server.cli.terminal.event_format import EventPrinter, JsonEventPrinter, TextEventPrinter, counted
 from server.cli.terminal.live_output import open_output
 from server.cli.terminal.output import Output, keep_refreshing, note_absence, reconnecting_text
-from server.client.api import Api, open_api
+from server.client.api import Api, ReconnectPolicy, open_api
 from server.client.errors import ClientError
 from server.client.log_follower import Page, Span, find_log, read_pages, read_time
-from server.client.reconnect_policy import ReconnectPolicy
 from server.client.server_url import Address
 
 BATCH = 200

@@ -3,7 +3,6 @@
 The server itself is in `server/process/lifecycle.py`.
 """
 
-import ipaddress
 import os
 from typing import Any
 
@@ -12,6 +11,7 @@ import trio
 
 from server.cli.main import read_settings, settings_options
 from server.config import OWN
+from server.config.web_addresses import is_loopback
 from server.http import Listener
 from server.observability import logs
 from server.process.lifecycle import serve
@@ -48,12 +48,3 @@ def command(**flags: Any) -> None:
             click.echo(f"  clients trust {listener.tls.authority}: curl --cacert, tokentape chat --cacert")
 
     trio.run(serve, settings, print_address)
-
-
-def is_loopback(bind: str) -> bool:
-    """Whether only this machine can reach an address to listen on (`host:port`, as in `TOKENTAPE_BIND`)."""
-    host = bind.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

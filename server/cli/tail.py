@@ -9,19 +9,15 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, ConnectionTimeout, HandshakeError
 
-from server.cli.connection_options import connection_options, read_id
 from server.cli.exit_codes import STATUSES
+from server.cli.main import connection_options, read_id
 from server.cli.terminal.event_format import ENDS, EventPrinter, JsonEventPrinter, TextEventPrinter
 from server.cli.terminal.live_output import open_output
 from server.cli.terminal.output import Output, keep_refreshing, note_absence, reconnecting_text
-from server.client.api import check, explain, open_api, open_websocket
-from server.client.errors import ClientError, Refused, Unreachable
-from server.client.reconnect_policy import ReconnectPolicy
+from server.client.api import ReconnectPolicy, check, explain, open_api, open_websocket, raise_if_refused
+from server.client.errors import ClientError, Unreachable
 from server.client.server_url import Address
 
-REFUSED_CLOSE_CODES = (4400, 4404, 4410)
-"""WebSocket close codes after which reconnecting is of no use: 4000 and the HTTP status."""
-CLOSE_CODE_BASE = 4000
 FOREVER = 1e9
 
 
@@ -109,15 +105,15 @@ class ConversationFollower:
         self._caught_up = False  # the server sends `caught_up` once in each connection
         secure = self._address.trust is not None
         try:
-            async with open_websocket(f"{self._url}?after={self.cursor}", trust=self._address.trust) as socket:
+            async with open_websocket(
+                f"{self._url}?after={self.cursor}", trust=self._address.trust, headers=self._address.headers
+            ) as socket:
                 while True:
                     self._take(msgspec.json.decode(await socket.get_message()))
                     if self._until_end and self._newest_ended and self._caught_up:
                         return True
         except ConnectionClosed as closed:
-            code = closed.reason.code if closed.reason is not None else None
-            if code in REFUSED_CLOSE_CODES:
-                raise Refused(code - CLOSE_CODE_BASE, self._error) from None
+            raise_if_refused(closed, self._error)
             why = str(self._error.get("detail", "the connection was cut"))
             raise Unreachable(self._address.base, why) from None
         except ConnectionRejected as rejected:

@@ -1,24 +1,76 @@
 """The API as calls: requests that are sent again until they are answered, streams, and WebSocket connections.
 
+`ReconnectPolicy` is how long and how often a server is tried that has gone away: the pauses between tries and the
+bound of the whole wait; the status line of a command reads how long it lasts.
+
 Every POST carries an idempotency key of its own, so a request whose answer was lost in a restart is sent again
 without acting twice. Responses are JSON objects; a refusal is raised as an error. It must not know what a call is
 for.
 """
 
+import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
 import msgspec
 import trio
-from trio_websocket import WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from server.client.errors import ClientError, Refused, Unreachable, Untrusted
-from server.client.reconnect_policy import ReconnectPolicy
 from server.client.server_url import Address
+
+FIRST_PAUSE, MAX_PAUSE = 0.2, 3.0
+"""Seconds between two tries. Each pause is twice the one before; then a random part of up to half is taken off."""
+
+
+class ReconnectPolicy:
+    """The reconnects of one session with a server.
+
+    `seconds`: how long to wait for a server that is away. `away_since`: when it was first missed, on trio's clock;
+    None while it answers. `on_change` is called with that first error, and with None when the server is back. A
+    server that has never answered is not waited for: its address is wrong, or it has not been started.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.away_since: float | None = None
+        self.on_change: Callable[[ClientError | None], None] = lambda _: None
+        self._has_answered = False
+        self._pause = FIRST_PAUSE
+
+    def begin(self) -> None:
+        """Starts again in a new `trio.run`, whose clock has another zero."""
+        self.away_since = None
+        self._pause = FIRST_PAUSE
+
+    def succeeded(self) -> None:
+        """The server has answered."""
+        self._has_answered = True
+        self._pause = FIRST_PAUSE
+        if self.away_since is not None:
+            self.away_since = None
+            self.on_change(None)
+
+    async def wait(self, error: ClientError) -> None:
+        """Waits before the next try. Raises `error` if it is permanent, or the server is away for too long."""
+        now = trio.current_time()
+        if not error.is_temporary or (isinstance(error, Unreachable) and not self._has_answered):
+            raise error
+        if self.away_since is None:
+            self.away_since = now
+            self.on_change(error)
+        left = self.away_since + self.seconds - now
+        if left <= 0:
+            raise error
+        # A random pause, so that clients that were cut off together do not come back together.
+        pause = max(self._pause * random.uniform(0.5, 1.0), error.retry_after or 0.0)
+        self._pause = min(2 * self._pause, MAX_PAUSE)
+        await trio.sleep(min(pause, left))
+
 
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
@@ -26,6 +78,10 @@ CLOSE_SECONDS = 2.0
 ANSWER_SECONDS = 60.0
 SILENCE_SECONDS = 45.0
 """How long a stream may be silent: three heartbeats, which the server sends every 15 s, are missing then."""
+
+CLOSE_CODE_BASE = 4000
+REFUSED_CLOSE_CODES = (4400, 4401, 4403, 4404, 4410)
+"""WebSocket close codes after which reconnecting is of no use: 4000 and the HTTP status."""
 
 Body = dict[str, Any]
 
@@ -103,6 +159,7 @@ async def open_api(address: Address, reconnect_policy: ReconnectPolicy) -> Async
     """Opens the HTTP client of one server. Yields the calls on it."""
     async with httpx2.AsyncClient(
         base_url=address.base,
+        headers=address.headers,
         verify=address.trust if address.trust is not None else False,  # not used without https
         timeout=httpx2.Timeout(CONNECT_SECONDS, read=ANSWER_SECONDS),
         trust_env=not address.is_loopback,
@@ -112,21 +169,33 @@ async def open_api(address: Address, reconnect_policy: ReconnectPolicy) -> Async
 
 @asynccontextmanager
 async def open_websocket(
-    url: str, subprotocol: str | None = None, trust: ssl.SSLContext | None = None
+    url: str,
+    subprotocols: Sequence[str] = (),
+    trust: ssl.SSLContext | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[WebSocketConnection]:
     """Opens a connection to a `ws://` or `wss://` URL. Raises what `trio_websocket.open_websocket_url` raises.
 
     It always closes the socket. trio-websocket (0.12) does not when the server ends the connection first, so a
     client that reconnects again and again would keep one more socket open each time.
     """
-    offered = [subprotocol] if subprotocol else None
-    async with open_websocket_url(url, ssl_context=trust, subprotocols=offered) as socket:
+    extra = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    async with open_websocket_url(
+        url, ssl_context=trust, subprotocols=subprotocols or None, extra_headers=extra
+    ) as socket:
         try:
             yield socket
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
                 await socket.aclose()
             await trio.aclose_forcefully(socket._stream)
+
+
+def raise_if_refused(closed: ConnectionClosed, error: Body) -> None:
+    """Raises `Refused` if the server closed a WebSocket for good. `error`: the error frame before it, or empty."""
+    code = closed.reason.code if closed.reason is not None else None
+    if code in REFUSED_CLOSE_CODES:
+        raise Refused(code - CLOSE_CODE_BASE, error) from None
 
 
 class translated:  # noqa: N801  # named like contextlib's context managers

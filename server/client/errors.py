@@ -28,6 +28,13 @@ class BadAddress(ClientError):
     """The URL, or the file of certificates, is not valid. Whoever gave it is to blame."""
 
 
+class BadKey(BadAddress):
+    """The key for the server cannot be one, or its file cannot be read. Whoever gave it is to blame."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__("bad_key", message, next_step)
+
+
 class Unreachable(ClientError):
     """There is no connection to the server, or it was cut. It may come back."""
 
@@ -61,15 +68,32 @@ class Refused(ClientError):
     def __init__(self, status: int, problem: dict[str, Any], retry_after: float | None = None) -> None:
         code = str(problem.get("code", f"http_{status}"))
         detail = str(problem.get("detail", f"The server answered with status {status}."))
-        super().__init__(code, detail, _NEXT_STEPS.get(code, ""), retry_after=retry_after)
+        next_step = _NEXT_STEPS.get(code) or _NEXT_STEPS_BY_STATUS.get(status, "")
+        super().__init__(code, detail, next_step, retry_after=retry_after)
         self.status = status
         self.problem = problem
-        self.is_temporary = status in (429, 502, 503, 504)
+        # A key that is refused stays refused: sent again and again, it would only be counted as an attack.
+        self.is_temporary = status in (429, 502, 503, 504) and code != "too_many_attempts"
 
 
+_SET_KEY = (
+    "Set TOKENTAPE_KEY to a key of the server, or name a file that holds it with --key-file FILE; "
+    "`tokentape keys create` on the server makes one."
+)
+_NEW_KEY = (
+    "`tokentape keys create` on the server makes a new one; set it as TOKENTAPE_KEY or with --key-file FILE."
+)
 _NEXT_STEPS = {
     "not_found": "Ids are listed by GET /v1/conversations; --url names the server they belong to.",
     "host_not_allowed": "Or call the server by a name it knows, such as the one it was bound to.",
     "cursor_ahead": "Start at that position or before it.",
     "generation_running": "`tokentape tail` shows it; POST /v1/generations/ID/cancel ends it.",
+    "unauthenticated": _SET_KEY,
+    "invalid_credential": f"Is it this server's key, and whole? {_NEW_KEY}",
+    "expired_credential": _NEW_KEY,
+    "revoked_credential": _NEW_KEY,
+    "too_many_attempts": "The key that was sent is not one of this server's. Set another one, then wait a minute.",
+    "scope_required": "Use a key that has this scope: `tokentape keys list` shows what each key may do.",
 }
+_NEXT_STEPS_BY_STATUS = {401: _SET_KEY}
+"""For codes that this version does not know, and for a proxy that asks for a key."""

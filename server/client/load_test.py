@@ -16,11 +16,10 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, ConnectionTimeout, HandshakeError
 
-from server.client.api import check, decode_object, explain, open_websocket
+from server.client.api import ReconnectPolicy, check, decode_object, explain, open_websocket, raise_if_refused
 from server.client.errors import ClientError, Unreachable
 from server.client.load_test_results import DeliveryCheck, ReadTimes
 from server.client.log_follower import DONE, MAX_EVENT_BYTES, parse_sse
-from server.client.reconnect_policy import ReconnectPolicy
 from server.client.server_url import Address
 from server.http_client.base_url import BaseUrl
 from server.http_client.connection_pool import ConnectionPool
@@ -213,13 +212,14 @@ class Reader:
     async def _read_websocket(self) -> None:
         url = f"{self._socket}?after={self._delivery.position}"
         try:
-            async with open_websocket(url, trust=self._address.trust) as socket:
+            async with open_websocket(url, trust=self._address.trust, headers=self._address.headers) as socket:
                 while self._delivery.end is None:
                     message = await socket.get_message()
                     text = message.encode() if isinstance(message, str) else message
                     if text.startswith(_EVENT_FRAME):
                         self._check([text[len(_EVENT_FRAME) : -1]])
-        except ConnectionClosed:
+        except ConnectionClosed as closed:
+            raise_if_refused(closed, {})
             raise Unreachable(self._address.base, "the connection was cut") from None
         except ConnectionRejected as rejected:
             check(rejected.status_code, {}, rejected.body or b"")
@@ -265,7 +265,8 @@ async def open_response(
     request = StreamingRequest(ConnectionPool(url, address.trust), TIMEOUTS)
     try:
         try:
-            await request.start(encode_request(url, path, headers, body, method=method))
+            all_headers = {**address.headers, **headers}
+            await request.start(encode_request(url, path, all_headers, body, method=method))
         except HttpClientError as error:
             raise _as_client_error(address, error) from None
         yield Response(address, request)

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from pydantic_settings.sources import EnvSettingsSource
 
 from eventstore.postgres.database_url import parse_database_url
-from server.config.web_addresses import PublicUrl, parse_host, parse_origin
+from server.config.web_addresses import PublicUrl, check_key_place, parse_host, parse_origin
 
 PREFIX = "TOKENTAPE_"
 LISTS = ("allowed_hosts", "allowed_origins", "trusted_proxies", "workflows", "webhook_ports")
@@ -92,6 +92,11 @@ def _ports(value: str) -> str:
     return value
 
 
+def _key_place(value: str) -> str:
+    check_key_place(value)
+    return value
+
+
 def _network(value: str) -> str:
     try:
         ipaddress.ip_network(value)
@@ -117,6 +122,8 @@ Origins = Annotated[tuple[Annotated[str, AfterValidator(parse_origin)], ...], No
 Ports = Annotated[tuple[Annotated[str, AfterValidator(_ports)], ...], NoDecode, Field(default=())]
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, Field(default=())]
 File = Annotated[Path, BeforeValidator(_file)]
+KeyPlace = Annotated[str, AfterValidator(_key_place)]
+Text = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -151,6 +158,16 @@ class Settings(BaseSettings):
     public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
         None, description="where clients find this server, behind a proxy: https://example.org/tape"
     )
+    require_keys: bool = Field(False, description="ask callers for a key or a token although no key was ever made")
+    allow_anonymous: bool = Field(
+        False, description="listen on the network although anybody who reaches the port may do everything"
+    )
+    session_seconds: Seconds = Field(43_200.0, description="seconds that a browser stays signed in")
+    jwt_keys: KeyPlace | None = Field(
+        None, description="file or URL of the keys that sign the tokens of your app's users"
+    )
+    jwt_issuer: Text | None = Field(None, description="what `iss` of such a token has to be")
+    jwt_audience: Text | None = Field(None, description="what `aud` of such a token has to name")
     workflows: Names = Field((), description="modules with workflows and tools to load: package.module")
     ephemeral_seconds: Seconds = Field(600.0, description="seconds that ephemeral results live after their end")
     tls: bool = Field(False, description="HTTPS and HTTP/2, with a certificate made for this machine")
@@ -162,6 +179,9 @@ class Settings(BaseSettings):
     stream_max_seconds: Seconds | None = Field(None, description="ends streams cleanly after this many seconds")
     heartbeat: Seconds = Field(15.0, description="seconds between signs of life on a quiet stream")
     store_patience: Seconds = Field(30.0, description="seconds to wait for a database that is away")
+    limits: Text | None = Field(
+        None, description="what callers may use: key.requests=20/s,user.runs=3,tenant.tokens=1000000/day"
+    )
     max_runs: int = Field(500, ge=1, le=100_000, description="generations running in this process at once")
     max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open streams and WebSockets of this process")
     max_connections: int | None = Field(
@@ -183,6 +203,7 @@ class Settings(BaseSettings):
     max_body: int = Field(1_048_576, ge=1_024, le=64 * 1_048_576, description="bytes of a request body, at most")
     upstream_first_byte: Seconds = Field(600.0, description="seconds until an upstream has to begin to answer")
     upstream_stall: Seconds = Field(600.0, description="seconds of silence after which an upstream is given up")
+    prices: File | None = Field(None, description="what models cost, for budgets and usage: a TOML file")
     webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(
         None, description="signs webhooks; without it none is taken"
     )
@@ -203,7 +224,9 @@ class Settings(BaseSettings):
     @property
     def connections(self) -> int:
         """The limit of open connections: more than of streams, because polls and commands need connections too."""
-        return self.max_connections or self.max_streams + self.max_streams // 4 + 100
+        if self.max_connections is None:
+            return self.max_streams + self.max_streams // 4 + 100
+        return self.max_connections
 
     @classmethod
     def settings_customise_sources(
@@ -230,8 +253,8 @@ class _Environment(EnvSettingsSource):
 OWN = tuple(name for name in Settings.model_fields if not name.startswith((*PROVIDERS, *SECRETS)))
 """The names of Tokentape's own settings: those that have a flag."""
 
-CLIENTS = ("url", "cacert")
-"""`TOKENTAPE_URL` and `TOKENTAPE_CACERT` are read by the commands that talk to a server, not by the server."""
+CLIENTS = ("url", "cacert", "key")
+"""`TOKENTAPE_URL`, `TOKENTAPE_CACERT` and `TOKENTAPE_KEY` are read by the commands that talk to a server."""
 
 
 def load(flags: Mapping[str, Any] | None = None) -> Settings:
@@ -255,6 +278,13 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
     if (settings.certfile is None) != (settings.keyfile is None):
         one, other = ("CERTFILE", "KEYFILE") if settings.keyfile is None else ("KEYFILE", "CERTFILE")
         raise BadSettings(f"TOKENTAPE_{one} is set but TOKENTAPE_{other} is not: set both, or neither")
+    if settings.require_keys and settings.allow_anonymous:
+        raise BadSettings("TOKENTAPE_REQUIRE_KEYS and TOKENTAPE_ALLOW_ANONYMOUS are both set: leave out one")
+    for name in ("jwt_issuer", "jwt_audience"):
+        if getattr(settings, name) is not None and settings.jwt_keys is None:
+            raise BadSettings(
+                f"{PREFIX}{name.upper()} is set but TOKENTAPE_JWT_KEYS is not: no token is taken without keys"
+            )
     if settings.tls and settings.certfile is not None:
         raise BadSettings(
             "TOKENTAPE_TLS and TOKENTAPE_CERTFILE are both set: leave out TOKENTAPE_TLS to serve with your "
@@ -276,6 +306,10 @@ def _complaint(problem: Any, flags: Mapping[str, Any]) -> str:
     name = place if place.isupper() else PREFIX + place.upper()
     if flags.get(place) is not None:
         name = "--" + place.replace("_", "-")
-    secret = ("key" in place.lower() and place != "keyfile") or "url" in place.lower() or place in SECRETS
+    secret = (
+        ("key" in place.lower() and place not in ("keyfile", "require_keys"))
+        or "url" in place.lower()
+        or place in SECRETS
+    )
     value = "(not shown)" if secret else repr(problem["input"])
     return f"{name} = {value}: {problem['msg'].removeprefix('Value error, ')}"

@@ -118,6 +118,32 @@ def _suggest(why: str, guess: str, parse: Callable[[str], str]) -> str:
         return why
 
 
+def is_loopback(bind: str) -> bool:
+    """Whether only this machine can reach an address to listen on (`host:port`, as in `TOKENTAPE_BIND`)."""
+    host = bind.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_key_place(place: str) -> None:
+    """Raises ValueError unless `place` is a file's name, or a URL that keys for tokens may come from."""
+    if not place:
+        raise ValueError("it has to name a file or a URL")
+    if place.lstrip().startswith(("{", "-----BEGIN")):
+        raise ValueError("it has to be the name of a file, or a URL, and not the keys themselves")
+    if "://" not in place:
+        return
+    parts = urlsplit(place)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
+        raise ValueError("it has to be a file, or a URL like https://app.example/.well-known/jwks.json")
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError(
+            "it has to be https, or http to this machine: whoever can change the keys on their way can sign tokens"
+        )
+
+
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
 
 
@@ -152,9 +178,11 @@ class PublicUrl:
         ):
             raise ValueError("it has to look like https://example.org or https://example.org/path")
         port = parts.port  # raises ValueError for one that is no number
+        if port == 0:
+            raise ValueError("the port has to be a number from 1 to 65535")
         self.host = parts.hostname
         name = f"[{self.host}]" if ":" in self.host else self.host
-        usual = {"http": 80, "https": 443}[parts.scheme]
+        usual = DEFAULT_PORTS[parts.scheme]
         self.origin = f"{parts.scheme}://{name}" + ("" if port in (None, usual) else f":{port}")
         self.prefix = path
         self._base = self.origin + path

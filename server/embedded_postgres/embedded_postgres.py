@@ -12,7 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .data_dir import PID_NAMESPACE, SOCKET, START_LOCK, USERS_LOCK, default_data_dir, prepare_data_dir
+from .data_dir import (
+    PID_NAMESPACE,
+    SOCKET,
+    START_LOCK,
+    USERS_LOCK,
+    LockTimeout,
+    Progress,
+    SharedLock,
+    default_data_dir,
+    exclusive_lock,
+    no_progress,
+    prepare_data_dir,
+)
 from .initdb import (
     APP,
     DATABASE,
@@ -24,7 +36,6 @@ from .initdb import (
     find_package,
     find_programs,
 )
-from .locks import LockTimeout, Progress, SharedLock, exclusive_lock, no_progress
 from .os_user import ELSEWHERE, OWN_DATABASE, EmbeddedError, postgres_os_user
 from .postmaster import Mode, Postmaster
 

@@ -16,8 +16,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from .data_dir import CLUSTER, PORT
-from .locks import Progress
+from .data_dir import CLUSTER, PORT, Progress
 from .os_user import ELSEWHERE, OWN_DATABASE, EmbeddedError, OsUser
 
 SUPERUSER = "postgres"

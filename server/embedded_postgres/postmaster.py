@@ -18,8 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from .data_dir import CLUSTER, LOG, PORT, create_socket_dir, remove_socket_dir, remove_stale_socket
-from .locks import Progress, wait_until
+from .data_dir import (
+    CLUSTER,
+    LOG,
+    PORT,
+    Progress,
+    create_socket_dir,
+    remove_socket_dir,
+    remove_stale_socket,
+    wait_until,
+)
 from .os_user import EmbeddedError, OsUser
 
 Mode = Literal["fast", "immediate"]

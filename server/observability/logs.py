@@ -9,7 +9,8 @@ import io
 import logging
 import os
 import sys
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import Context
 from typing import Literal, TextIO, cast
 
@@ -79,6 +80,18 @@ def bind(**ids: str) -> None:
 def bound(**ids: str) -> AbstractContextManager[None]:
     """As `bind`, for one block: a task that serves several requests in turn must not carry ids into the next."""
     return structlog.contextvars.bound_contextvars(**ids)
+
+
+@contextmanager
+def scope(**ids: str) -> Iterator[None]:
+    """As `bound`; and what was added by `bind` within the block is gone behind it too."""
+    before = structlog.contextvars.get_contextvars()
+    structlog.contextvars.bind_contextvars(**ids)
+    try:
+        yield
+    finally:
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(**before)
 
 
 def detached(context: Context) -> Context:

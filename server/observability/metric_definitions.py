@@ -147,6 +147,12 @@ def readers(metrics: Metrics, now: Gauges) -> Iterable[Metric]:
             metrics.streams_cut.counts.items(),
         ),
         counters(
+            "rate_limited",
+            "Requests, streams and runs refused because their caller has reached a limit, such as key.requests.",
+            ("limit",),
+            metrics.rate_limited.counts.items(),
+        ),
+        counters(
             "turned_away",
             "New work and streams refused for a while: draining (this server stops), overloaded (all streams are "
             "taken). A browser's EventSource is refused with status 200, so requests by status do not show these.",

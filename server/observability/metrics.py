@@ -163,6 +163,7 @@ class Metrics:
         self.commit_events = Histogram(EVENTS)
         self.resume_lag = {transport: Histogram(RESUME_LAG) for transport in TRANSPORTS}
         self.requests = Counter()
+        self.rate_limited = Counter()
         self.streams_cut = Counter()
         self.streams_cut.expect(("store_away", transport) for transport in TRANSPORTS)
 

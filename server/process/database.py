@@ -1,8 +1,10 @@
 """Which database a server uses: the embedded one, started and migrated here, or a given one, whose schema is
 checked.
 
-Owns the start of the embedded PostgreSQL and its restart when it ends, the check of the schema's revision, and the
-migration at start. It must not know HTTP, and it neither reads nor writes the event log.
+Owns the start of the embedded PostgreSQL and its restart when it ends, the check of the schema's revision, the
+migration at start, and what is reported of the database: commits go to the metrics, an outage to the log. An
+outage is one log line when it begins and one when it ends, however many requests met it. It must not know HTTP,
+and it neither reads nor writes the event log.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -14,14 +16,16 @@ from pathlib import Path
 import trio
 
 import migrations
+from eventstore import Observer
 from eventstore.postgres import compatible_since, schema_revision
 from eventstore.postgres.asyncpg_trio import DatabaseRefused
 from eventstore.postgres.database_url import parse_database_url
 from server.config import Settings
 from server.embedded_postgres import Embedded, EmbeddedError, acquire
-from server.observability import logs
+from server.observability import Metrics, logs
 
 log = logs.get("database")
+store_log = logs.get("store")
 
 CHECK_SECONDS = 2.0
 """Between two looks at whether the embedded PostgreSQL still runs."""
@@ -61,7 +65,7 @@ async def open_database(
         if await _is_compatible(database.url, found):
             log.info("database of a newer version", at=found, knows=migrations.HEAD)
         elif not migrate:
-            _require_head(found)
+            require_migrated(found)
         elif found != migrations.HEAD:  # nothing to do otherwise, and the owner's URL may not be set
             _log_migration(await migrate_database(database, tell=log.info))
         yield database
@@ -154,7 +158,7 @@ def _log_migration(found: str | None) -> None:
         log.info("database migrated", before=found or "empty", after=migrations.HEAD)
 
 
-def _require_head(found: str | None) -> None:
+def require_migrated(found: str | None) -> None:
     """Raises `NotMigrated` unless `found` is this version's revision."""
     _refuse_newer(found)
     if found != migrations.HEAD:
@@ -172,3 +176,43 @@ def _refuse_newer(found: str | None) -> None:
             f"The database is at revision {found}, which this version does not know: it has been migrated by a "
             f"newer Tokentape. Start that version, or use another database; this one needs {migrations.HEAD}."
         )
+
+
+REWOUND_LOG_SECONDS = 10.0
+"""At most one line about streams that went back in so many seconds."""
+
+
+class StoreObserver(Observer):
+    """The observer of a process's one event store."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._rewound_at = -REWOUND_LOG_SECONDS
+
+    def committed(self, appends: int, events: int, seconds: float) -> None:
+        """A batch of appends was committed, `seconds` after it was sent."""
+        self._metrics.committed(appends, events, seconds)
+
+    def unavailable(self, why: str) -> None:
+        """The database stopped answering."""
+        store_log.warning("store unavailable", why=why)
+
+    def available(self, seconds: float, failures: int) -> None:
+        """The database answers again, after `seconds` and so many failed calls."""
+        store_log.info("store available again", seconds=round(seconds, 3), failures=failures)
+
+    def maintenance_failed(self, call: str, why: str) -> None:
+        """A maintenance call fails; reads and appends are served as before."""
+        store_log.warning("store maintenance fails", call=call, why=why)
+
+    def rewound(self, stream: str, seen: int, head: int) -> None:
+        """The head of `stream` went back from `seen` to `head`. One line in a while, however many readers meet
+        it."""
+        now = trio.current_time()
+        if now >= self._rewound_at + REWOUND_LOG_SECONDS:
+            self._rewound_at = now
+            store_log.warning("log went back", stream=stream, seen=seen, head=head)
+
+    def history_changed(self, why: str) -> None:
+        """The database is another one than before, or continues from an earlier state."""
+        store_log.warning("store moved", why=why)

@@ -17,7 +17,9 @@ import trio
 
 from eventstore import EventStore, StoreOptions
 from eventstore.postgres import PostgresBackend, PostgresOptions
+from server.auth.postgres_auth_store import PostgresAuthStore
 from server.config import BadSettings, Settings
+from server.config.price_table import load_prices
 from server.config.web_addresses import PublicUrl
 from server.embedded_postgres import default_data_dir
 from server.http import (
@@ -32,15 +34,16 @@ from server.http import (
     raise_file_limit,
 )
 from server.observability import Metrics, logs
-from server.process.database import Database, StartStopped, open_database
-from server.process.store_observer import StoreObserver
+from server.process.authentication import check_open_port, make_authenticator, make_rate_limiter
+from server.process.database import Database, StartStopped, StoreObserver, open_database
 from server.providers import ProviderRegistry
 from server.providers.registry import providers_from
 from server.runtime.conversation_service import ConversationService, open_conversation_service
 from server.runtime.stream_drain import StreamDrain
 from server.web.app import build
 from server.web.edge.problem_json import encode
-from server.webhooks.retry_schedule import WebhookOptions, parse_ports
+from server.webhooks.delivery import WebhookOptions
+from server.webhooks.target_address import parse_ports
 from server.workflows import BadModule, Registry, load
 
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -120,41 +123,54 @@ async def _run_services(
             database.url, database.owner_url, program="tokentape", call_timeout=settings.store_patience
         )
     )
+    credentials = PostgresAuthStore(database.url, call_timeout=settings.store_patience)
+    authenticator = await make_authenticator(settings, credentials)
     metrics = Metrics()
+    limiter = make_rate_limiter(settings, credentials, metrics)
     public = PublicUrl(settings.public_url)
+    prices = load_prices(settings.prices)
     options = StoreOptions(call_timeout=settings.store_patience, observer=StoreObserver(metrics))
     connections = raise_file_limit(settings.connections)
     drain = StreamDrain(min(settings.max_streams, connections), settings.stream_max_seconds)
     async with (
         EventStore(postgres, options).open() as store,
-        open_conversation_service(
-            store,
-            providers,
-            drain,
-            max_runs=settings.max_runs,
-            metrics=metrics,
-            registry=registry,
-            webhooks=WebhookOptions(
-                settings.webhook_secret,
-                settings.webhook_allow_private,
-                parse_ports(settings.webhook_ports),
-                public=public,
-            ),
-            ephemeral_seconds=settings.ephemeral_seconds,
-            public=public,
-        ) as runtime,
-        trio.open_nursery() as nursery,
+        credentials.open(),
+        authenticator.open(),
+        limiter.open(),
     ):
-        await nursery.start(providers.run)
-        host = HttpServer(build(runtime, settings), listener, _http_options(settings, connections))
-        await nursery.start(host.serve)
-        tune_garbage_collector()
-        tell(listener)
-        log.info("ready", url=listener.url, worker=runtime.supervisor.worker)
-        await stop.wait()
-        await _stop_streams_and_runs(runtime, settings.stop_timeout)
-        await host.close(settings.stop_timeout * CLOSE_SHARE)
-        nursery.cancel_scope.cancel()
+        check_open_port(settings, authenticator)
+        async with (
+            open_conversation_service(
+                store,
+                providers,
+                drain,
+                max_runs=settings.max_runs,
+                metrics=metrics,
+                registry=registry,
+                webhooks=WebhookOptions(
+                    settings.webhook_secret,
+                    settings.webhook_allow_private,
+                    parse_ports(settings.webhook_ports),
+                    public=public,
+                ),
+                ephemeral_seconds=settings.ephemeral_seconds,
+                public=public,
+                prices=prices,
+                limits=limiter,
+            ) as runtime,
+            trio.open_nursery() as nursery,
+        ):
+            await nursery.start(providers.run)
+            app = build(runtime, settings, authenticator, limiter)
+            host = HttpServer(app, listener, _http_options(settings, connections))
+            await nursery.start(host.serve)
+            tune_garbage_collector()
+            tell(listener)
+            log.info("ready", url=listener.url, worker=runtime.supervisor.worker)
+            await stop.wait()
+            await _stop_streams_and_runs(runtime, settings.stop_timeout)
+            await host.close(settings.stop_timeout * CLOSE_SHARE)
+            nursery.cancel_scope.cancel()
 
 
 def _http_options(settings: Settings, connections: int) -> HttpOptions:

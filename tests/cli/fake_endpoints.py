@@ -88,3 +88,55 @@ def saying(deltas: Sequence[str], thoughts: Sequence[str] = ()) -> Handler:
         await stream.receive_some(65_536)
 
     return handle
+
+
+def guarding(port: int, key: str, heads: list[bytes]) -> Handler:
+    """Passes a connection on to a server if its first request is signed in with `key`; else answers 401.
+
+    `heads` gets the head of each connection's first request.
+    """
+    refusal = problem_response(401, "invalid_credential", "This key is not known here.")
+
+    async def handle(client: trio.abc.Stream) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            received = await client.receive_some(65_536)
+            if not received:
+                return
+            head += bytes(received)
+        heads.append(head)
+        if f"authorization: bearer {key}\r\n".lower().encode() not in head.lower():
+            await client.send_all(refusal)
+            return
+        async with await trio.open_tcp_stream("127.0.0.1", port) as server, trio.open_nursery() as nursery:
+            await server.send_all(head)
+
+            async def out() -> None:
+                while data := await client.receive_some(65_536):
+                    await server.send_all(data)
+
+            nursery.start_soon(out)
+            while data := await server.receive_some(65_536):
+                await client.send_all(data)
+            nursery.cancel_scope.cancel()
+
+    return handle
+
+
+def refusing(status: int, code: str, requests: list[bytes]) -> Handler:
+    """Answers every request with a problem document. `requests` gets what each connection sent first."""
+    response = problem_response(status, code, "No.")
+
+    async def handle(stream: trio.abc.Stream) -> None:
+        if received := await stream.receive_some(65_536):
+            requests.append(bytes(received))
+            await stream.send_all(response)
+
+    return handle
+
+
+def problem_response(status: int, code: str, detail: str) -> bytes:
+    """A response of HTTP/1.1 with a problem document (RFC 9457), after which the connection ends."""
+    body = json.dumps({"title": code, "status": status, "code": code, "detail": detail}).encode()
+    head = f"HTTP/1.1 {status} No\r\nContent-Type: application/problem+json\r\nWWW-Authenticate: Bearer\r\n"
+    return head.encode() + f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body

@@ -1,4 +1,4 @@
-"""`tokentape bench`: what it counts is so, and it notices what is lost, doubled, changed or not finished."""
+"""`tokentape bench` counts right, and notices tokens that are lost, repeated, changed or unfinished."""
 
 import json
 import re
@@ -20,8 +20,8 @@ SMALL = ("bench", "--generations", "3", "--tokens", "40", "--rate", "200", "--ra
 
 
 @pytest.mark.parametrize("transport", ["sse", "ndjson", "ws"])
-async def test_all_arrives_on_every_transport(database: TestDatabase, transport: str) -> None:
-    """Two readers each; the figures are of every token, and the answers are in the log."""
+async def test_bench_counts_every_token_on_every_transport(database: TestDatabase, transport: str) -> None:
+    """Two readers each; the answers are in the log."""
     async with running(database.app_url) as server:
         done = await tokentape(
             *SMALL, "--readers", "2", "--transport", transport, "--json", env={"TOKENTAPE_URL": server.url}
@@ -40,8 +40,8 @@ async def test_all_arrives_on_every_transport(database: TestDatabase, transport:
         assert len(listed) == 3
 
 
-async def test_a_person_sees_bars_and_a_table(database: TestDatabase) -> None:
-    """While it runs, and after."""
+async def test_terminal_shows_bars_and_a_table(database: TestDatabase) -> None:
+    """Bars while it runs, a table afterwards."""
     async with running(database.app_url) as server, on_terminal(*SMALL, "--url", server.url) as it:
         await it.until("started")
         assert await it.end() == 0
@@ -58,10 +58,10 @@ async def test_a_person_sees_bars_and_a_table(database: TestDatabase) -> None:
         (b'"position":9,', b'"position":8,', {"lost": 1, "repeated": 1, "texts_changed": 1}),
     ],
 )
-async def test_a_lie_is_found_out(
+async def test_altered_missing_and_repeated_events_are_noticed(
     database: TestDatabase, truth: bytes, lie: bytes, fields: dict[str, int]
 ) -> None:
-    """A changed letter; an event that is missing and one that comes twice: exit status 1."""
+    """Exit status 1."""
     async with running(database.app_url) as server, listening(altering(server.port, truth, lie)) as port:
         words = ("bench", "--generations", "1", "--tokens", "20", "--url", f"http://127.0.0.1:{port}", "--json")
         done = await tokentape(*words)
@@ -72,8 +72,8 @@ async def test_a_lie_is_found_out(
         assert json.loads(done.err)["error"]["code"] == "not_sound"
 
 
-async def test_cuts_lose_nothing(database: TestDatabase) -> None:
-    """Readers come back with their cursor, and that is counted."""
+async def test_readers_resume_after_cuts(database: TestDatabase) -> None:
+    """Reconnects are counted."""
     async with running(database.app_url) as server, cuttable(server.port) as proxy:
         async with trio.open_nursery() as nursery:
             found: list[CommandResult] = []
@@ -97,8 +97,8 @@ async def test_cuts_lose_nothing(database: TestDatabase) -> None:
         assert fields["reconnects"] >= 10
 
 
-async def test_a_server_killed_under_it(database: TestDatabase) -> None:
-    """What was written is delivered; what could not be is said, with exit status 1."""
+async def test_bench_reports_a_killed_server(database: TestDatabase) -> None:
+    """Events that were written are delivered; unfinished answers give exit status 1."""
     async with running(database.app_url) as server:
         words = ("bench", "--generations", "4", "--tokens", "2000", "--ramp", "0", "--url", server.url)
         async with on_terminal(*words) as it:
@@ -114,8 +114,8 @@ async def test_a_server_killed_under_it(database: TestDatabase) -> None:
         assert re.search(r"lost +0\n", it.screen.text)
 
 
-async def test_it_is_bounded_and_needs_a_server() -> None:
-    """Too much is refused before it is begun."""
+async def test_bench_refuses_too_much_and_needs_a_server() -> None:
+    """Too many tokens are refused before anything starts."""
     much = await tokentape("bench", "--generations", "10000", "--tokens", "100000")
     assert much.status == 2
     assert "5000000" in much.err

@@ -1,4 +1,4 @@
-"""`tokentape chat` with real servers: one question, a conversation, Ctrl-C, and text that means harm."""
+"""`tokentape chat` with real servers: questions, conversations, Ctrl-C, and answers with escape sequences."""
 
 import json
 import re
@@ -30,8 +30,8 @@ async def _newest(server: Server) -> str:
         return found
 
 
-async def test_one_question_on_a_pipe(database: TestDatabase) -> None:
-    """Standard output is the answer and nothing else; what is said about it goes to standard error."""
+async def test_question_on_a_pipe_prints_only_the_answer(database: TestDatabase) -> None:
+    """Remarks go to standard error."""
     async with running(database.app_url) as server:
         done = await tokentape(
             "chat", "why?", "-p", "tokens=30", "-p", "rate=0", env={"TOKENTAPE_URL": server.url}
@@ -45,8 +45,8 @@ async def test_one_question_on_a_pipe(database: TestDatabase) -> None:
         assert "\x1b" not in done.out + done.err
 
 
-async def test_a_question_from_a_pipe_as_json_goes_on_with_a_conversation(database: TestDatabase) -> None:
-    """`--json` is the generation's log; the system's word is in the log once; the model is gone on with."""
+async def test_json_prints_the_log_and_conversation_is_continued(database: TestDatabase) -> None:
+    """The system message is posted once, and the model of the conversation is used again."""
     async with running(database.app_url) as server:
         words = ("--url", server.url, "-p", "tokens=5")
         first = await tokentape("chat", "--system", "Be brief.", "--json", *words, stdin="two\nlines\n")
@@ -63,8 +63,8 @@ async def test_a_question_from_a_pipe_as_json_goes_on_with_a_conversation(databa
         assert [event["model"] for event in log if event["type"] == "generation.requested"] == ["demo", "demo"]
 
 
-async def test_a_conversation_on_a_terminal(database: TestDatabase) -> None:
-    """Two questions, one conversation, its id at the end; Ctrl-C at the prompt leaves when it is meant."""
+async def test_conversation_on_a_terminal(database: TestDatabase) -> None:
+    """Two questions, and the id at the end; Ctrl-C at the prompt leaves."""
     async with (
         running(database.app_url) as server,
         on_terminal("chat", "--url", server.url, "-p", "tokens=80") as it,
@@ -91,8 +91,8 @@ async def test_a_conversation_on_a_terminal(database: TestDatabase) -> None:
         assert "Ctrl-Ccancels" not in shown  # the footer is gone
 
 
-async def test_no_colours_where_they_are_not_wanted(database: TestDatabase) -> None:
-    """`NO_COLOR`: nothing is coloured, bold or dim, on a terminal either; without it the remarks are."""
+async def test_no_color_turns_off_all_styles(database: TestDatabase) -> None:
+    """On a terminal with `NO_COLOR` nothing is coloured, bold or dim; without it, remarks are."""
     async with running(database.app_url) as server:
         words = ("chat", "hi", "--url", server.url, "-p", "tokens=5")
         async with on_terminal(*words, env={"NO_COLOR": "1"}) as plain:
@@ -104,8 +104,8 @@ async def test_no_colours_where_they_are_not_wanted(database: TestDatabase) -> N
         assert styles.findall(coloured.raw)
 
 
-async def test_ctrl_c_cancels_and_is_recorded(database: TestDatabase) -> None:
-    """The terminal event is in the log when it says so; one question then ends with 130."""
+async def test_ctrl_c_cancels_the_run(database: TestDatabase) -> None:
+    """The command says so only when the terminal event is in the log; exit status 130."""
     async with running(database.app_url) as server:
         words = ("chat", "long", "--url", server.url, "-p", "tokens=5000", "-p", "rate=20")
         async with on_terminal(*words) as it:
@@ -121,8 +121,8 @@ async def test_ctrl_c_cancels_and_is_recorded(database: TestDatabase) -> None:
         )
 
 
-async def test_a_second_ctrl_c_leaves_though_the_server_is_away(database: TestDatabase) -> None:
-    """Nobody is kept by a server that does not come back."""
+async def test_second_ctrl_c_leaves_without_the_server(database: TestDatabase) -> None:
+    """The server was killed and does not come back."""
     async with running(database.app_url) as server:
         words = ("chat", "long", "--url", server.url, "-p", "tokens=5000", "-p", "rate=20")
         async with on_terminal(*words) as it:
@@ -136,8 +136,8 @@ async def test_a_second_ctrl_c_leaves_though_the_server_is_away(database: TestDa
             assert await it.end() == 130
 
 
-async def test_sigterm_leaves_and_cancels_nothing(database: TestDatabase) -> None:
-    """Leaving is no intent; who comes back is shown the answer that goes on, from its beginning."""
+async def test_sigterm_leaves_without_cancelling(database: TestDatabase) -> None:
+    """A person who returns sees the answer from its beginning."""
     async with running(database.app_url) as server:
         words = ("chat", "long", "--url", server.url, "-p", "tokens=60", "-p", "rate=20")
         async with on_terminal(*words) as it:
@@ -155,8 +155,8 @@ async def test_sigterm_leaves_and_cancels_nothing(database: TestDatabase) -> Non
             assert await back.end() == 0
 
 
-async def test_an_answer_cannot_reach_into_the_terminal(database: TestDatabase) -> None:
-    """Escape sequences in a model's text are shown, not obeyed: by chat, tail and replay, with JSON too."""
+async def test_escape_sequences_of_an_answer_are_shown_not_executed(database: TestDatabase) -> None:
+    """By chat, tail and replay, also with `--json`."""
     async with listening(saying(RUDE, RUDE)) as port:
         env = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "OPENAI_API_KEY": "sk-test"}
         async with running(database.app_url, env) as server:
@@ -182,8 +182,8 @@ async def test_an_answer_cannot_reach_into_the_terminal(database: TestDatabase) 
                     assert it.screen.text.count("thinking: ") == 2
 
 
-async def test_a_refusal_is_said(database: TestDatabase) -> None:
-    """A model nobody knows, a wrong parameter, another answer under way: status 1, a word, no traceback."""
+async def test_refused_question_gives_status_1_and_a_reason(database: TestDatabase) -> None:
+    """Unknown model, wrong parameter, a run in progress; no traceback."""
     async with running(database.app_url) as server:
         url = ("--url", server.url)
         unknown = await tokentape("chat", "hi", "--model", "nope", *url)
@@ -202,8 +202,8 @@ async def test_a_refusal_is_said(database: TestDatabase) -> None:
         assert "Traceback" not in unknown.err + wrong.err + busy.err
 
 
-async def test_misuse_is_said() -> None:
-    """Before any server is asked."""
+async def test_wrong_usage_gives_status_2() -> None:
+    """Before any request is sent."""
     for words, said in (
         (("chat", "--again"), "--conversation"),
         (("chat", "hi", "-p", "rate"), "rate=20"),

@@ -1,4 +1,4 @@
-"""`tokentape chat` when the server dies in the middle of a sentence, or the network does."""
+"""`tokentape chat` when the server dies, or the network fails, within an answer."""
 
 import json
 
@@ -20,7 +20,7 @@ async def _log(server: Server) -> list[dict[str, object]]:
 
 
 def _squeezed(text: str) -> str:
-    """Without what a terminal changes: rows end where it is narrow."""
+    """The text without spaces and line ends, because a narrow terminal wraps rows."""
     return "".join(text.split())
 
 
@@ -28,8 +28,8 @@ def _text(log: list[dict[str, object]], generation: object) -> str:
     return "".join(str(one["delta"]) for one in log if one["type"] == "token" and one["generation"] == generation)
 
 
-async def test_a_kill_in_the_middle_of_a_sentence(database: TestDatabase) -> None:
-    """It waits, says what became of the answer, and asks again at Enter: all of the log on the screen, once."""
+async def test_chat_survives_a_killed_server(database: TestDatabase) -> None:
+    """It waits, says how the answer ended, and asks again at Enter; the screen shows the whole log once."""
     async with running(database.app_url) as server:
         words = ("chat", "--url", server.url, "-p", "tokens=200", "-p", "rate=50")
         async with on_terminal(*words) as it:
@@ -58,8 +58,8 @@ async def test_a_kill_in_the_middle_of_a_sentence(database: TestDatabase) -> Non
         assert [one["content"] for one in log if one["type"] == "message.posted"] == ["tell me"]
 
 
-async def test_a_stop_in_the_middle_of_a_sentence_for_programs(database: TestDatabase) -> None:
-    """`--json`: the events are the log's to the last, the exit status 1, and the error says how to go on."""
+async def test_json_output_of_a_stopped_server_is_the_log(database: TestDatabase) -> None:
+    """Exit status 1, and the error says how to go on."""
     async with running(database.app_url, {"TOKENTAPE_STOP_TIMEOUT": "2"}) as server:
         words = ("chat", "x", "--json", "--url", server.url, "-p", "tokens=5000", "-p", "rate=50")
         async with trio.open_nursery() as nursery:
@@ -93,8 +93,8 @@ async def test_a_stop_in_the_middle_of_a_sentence_for_programs(database: TestDat
         assert again.out == "Nothing was lost.\n"
 
 
-async def test_cuts_are_not_seen_in_the_answer(database: TestDatabase) -> None:
-    """The network goes and comes back five times; the answer goes on where it was, on pipe and terminal."""
+async def test_cut_connections_leave_no_trace_in_the_answer(database: TestDatabase) -> None:
+    """Five cuts, on a pipe and on a terminal."""
     async with running(database.app_url) as server, cuttable(server.port) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
         words = ("chat", "x", "--url", url, "-p", "tokens=300", "-p", "rate=100")
@@ -114,8 +114,8 @@ async def test_cuts_are_not_seen_in_the_answer(database: TestDatabase) -> None:
         assert "reconnecting" not in it.screen.text
 
 
-async def test_patience_has_an_end(database: TestDatabase) -> None:
-    """A server that does not come back: status 3, and what was shown stays shown."""
+async def test_chat_gives_up_after_its_patience(database: TestDatabase) -> None:
+    """Status 3; the text shown so far stays."""
     async with running(database.app_url) as server:
         words = ("chat", "x", "--url", server.url, "-p", "tokens=5000", "-p", "rate=50", "--patience", "1")
         async with on_terminal(*words) as it:

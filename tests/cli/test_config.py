@@ -1,4 +1,4 @@
-"""`tokentape config`: each setting with its origin; what is wrong; and never a secret."""
+"""`tokentape config`: each setting with its source, what is wrong, and never a secret."""
 
 import json
 from typing import Any
@@ -14,6 +14,7 @@ SECRETS = {
     "OPENAI_API_KEY": "sk-hunter2",
     "OPENAI_BASE_URL": "https://me:hunter2@proxy/v1",
     "ANTHROPIC_API_KEY": "hunter2",
+    "TOKENTAPE_KEY": "hunter2",
 }
 
 
@@ -25,12 +26,12 @@ async def _config(*words: str, env: dict[str, str] | None = None, status: int = 
     return {**found, **{row["name"]: row for row in found["settings"]}}
 
 
-async def test_where_each_comes_from() -> None:
-    """A flag is stronger than a variable, a variable than the default; all settings are there."""
+async def test_source_of_each_setting() -> None:
+    """A flag overrides a variable, and a variable the default."""
     env = {"TOKENTAPE_BIND": "127.0.0.1:2", "TOKENTAPE_HEARTBEAT": "5", "TOKENTAPE_URL": "http://x"}
     found = await _config("--bind", "127.0.0.1:1", env=env)
     assert found["complaints"] == []
-    assert {row["name"] for row in found["settings"]} == {*Settings.model_fields, "url", "cacert"}
+    assert {row["name"] for row in found["settings"]} == {*Settings.model_fields, "url", "cacert", "key"}
     assert found["bind"] == {
         "name": "bind",
         "variable": "TOKENTAPE_BIND",
@@ -43,8 +44,8 @@ async def test_where_each_comes_from() -> None:
     assert found["openai_base_url"]["variable"] == "OPENAI_BASE_URL"
 
 
-async def test_no_secret_is_shown() -> None:
-    """Good or bad, in the table or as JSON."""
+async def test_secrets_are_hidden() -> None:
+    """In the table and in JSON, for valid and invalid values."""
     found = await _config(env=SECRETS)
     assert found["database_url"]["value"] == "postgresql://me:***@db/tape?sslpassword=***&sslmode=require"
     assert found["openai_base_url"]["value"] == "https://me:***@proxy/v1"
@@ -59,15 +60,15 @@ async def test_no_secret_is_shown() -> None:
     assert refused["openai_base_url"]["value"] == "(not shown)"
 
 
-async def test_the_clients_variables_are_known() -> None:
-    """They are no settings of a server, but no typo either; and a typo of theirs is one."""
+async def test_variables_of_client_commands_are_known() -> None:
+    """They are no server settings but no typos either."""
     await _config(env={"TOKENTAPE_URL": "https://x", "TOKENTAPE_CACERT": "/ca.pem"})
     found = await _config(env={"TOKENTAPE_CACERTS": "/ca.pem"}, status=2)
     assert found["complaints"] == ["TOKENTAPE_CACERTS is not a setting: did you mean TOKENTAPE_CACERT?"]
 
 
-async def test_all_that_is_wrong_is_said() -> None:
-    """With the table still shown, and exit status 2."""
+async def test_all_errors_are_reported_with_the_table() -> None:
+    """Exit status 2."""
     env = {"TOKENTAPE_BINDD": "x", "TOKENTAPE_MAX_RUNS": "none"}
     done = await tokentape("config", "--heartbeat", "soon", env=env)
     assert done.status == 2
@@ -92,5 +93,5 @@ async def test_all_that_is_wrong_is_said() -> None:
         ("http://[x", "(not shown)"),
     ],
 )
-def test_an_address_without_its_password(url: str, shown: str) -> None:
+def test_password_is_removed_from_a_url(url: str, shown: str) -> None:
     assert without_password(url) == shown

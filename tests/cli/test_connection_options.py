@@ -1,4 +1,4 @@
-"""How every command finds its server, and what it says when it does not: the next step, and an exit status."""
+"""How every command finds its server, and the next step and exit status it gives if it does not."""
 
 import json
 import ssl
@@ -20,8 +20,8 @@ COMMANDS = [("chat", "hi"), ("replay", CONVERSATION), ("tail", CONVERSATION), ("
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-async def test_no_server(words: tuple[str, ...]) -> None:
-    """Status 3, how to start one, how to name one; with --json the same as an object."""
+async def test_unreachable_server_gives_status_3(words: tuple[str, ...]) -> None:
+    """The message says how to start and how to name a server; with `--json` as an object."""
     env = {"TOKENTAPE_URL": "http://127.0.0.1:1"}
     done = await tokentape(*words, env=env)
     assert done.status == 3
@@ -34,8 +34,8 @@ async def test_no_server(words: tuple[str, ...]) -> None:
     assert "Traceback" not in done.err + as_json.err
 
 
-async def test_an_unknown_id(database: TestDatabase) -> None:
-    """Status 1; and an id that cannot be one is not even asked for."""
+async def test_unknown_id_gives_status_1(database: TestDatabase) -> None:
+    """An impossible id is refused without a request."""
     async with running(database.app_url) as server:
         env = {"TOKENTAPE_URL": server.url}
         for words in (("chat", "hi", "--conversation", CONVERSATION), *COMMANDS[1:3]):
@@ -52,8 +52,8 @@ async def test_an_unknown_id(database: TestDatabase) -> None:
         assert "26 characters" in json.loads(bad.err)["error"]["message"]
 
 
-async def test_a_name_the_server_does_not_answer_to(database: TestDatabase) -> None:
-    """403, and which setting mends it; on every transport, and at once."""
+async def test_host_refused_by_the_server_names_the_setting(database: TestDatabase) -> None:
+    """On every transport, without a retry."""
     async with running(database.app_url) as server, listening(pass_on(server.port), "127.0.0.2") as port:
         run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 1}})
         for words in (("chat", "hi"), ("tail", run["conversation"]), ("replay", run["id"]), ("bench",)):
@@ -62,8 +62,8 @@ async def test_a_name_the_server_does_not_answer_to(database: TestDatabase) -> N
             assert "TOKENTAPE_ALLOWED_HOSTS" in done.err
 
 
-async def test_tls(database: TestDatabase, tmp_path: Path) -> None:
-    """A certificate nobody knows is refused, with the flag to name its authority; with it all commands work."""
+async def test_tls_needs_the_authority_of_the_certificate(database: TestDatabase, tmp_path: Path) -> None:
+    """The error names the flag; with it all commands work."""
     authority = trustme.CA()
     pem = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(pem)
@@ -98,8 +98,8 @@ async def test_tls(database: TestDatabase, tmp_path: Path) -> None:
         assert "http://" in wrong.err
 
 
-async def test_something_else_answers() -> None:
-    """A web server of another kind, or none at all."""
+async def test_another_web_server_is_recognised() -> None:
+    """The command says that it is not a Tokentape server."""
 
     async def web_page(stream: object) -> None:
         await stream.receive_some(65_536)  # type: ignore[attr-defined]
@@ -121,6 +121,8 @@ async def test_something_else_answers() -> None:
         ("ftp://h", None, "http://127.0.0.1:8000"),
         ("http://", None, "http://127.0.0.1:8000"),
         ("http://h:port", None, "cannot be read"),
+        ("http://h:0", None, "from 1 to 65535"),
+        ("https://h:0/tape", None, "from 1 to 65535"),
         ("http://h/?x=1", None, "not the address of a server"),
         ("http://me:hunter2@h", None, "a user name or a password"),
         ("http://h", "ca.pem", "https"),
@@ -128,16 +130,16 @@ async def test_something_else_answers() -> None:
         ("https://h", __file__, "cacert"),
     ],
 )
-def test_an_address_that_cannot_be_meant(url: str, cacert: str | None, said: str) -> None:
-    """Refused before anything is sent, and without its password."""
+def test_invalid_url_is_refused(url: str, cacert: str | None, said: str) -> None:
+    """Before anything is sent, and without showing its password."""
     with pytest.raises(BadAddress) as caught:
         parse_address(url, cacert)
     assert said in caught.value.message + caught.value.next_step
     assert "hunter2" not in caught.value.message
 
 
-def test_an_address() -> None:
-    """With a prefix of a proxy's, a port of its own, and what each transport makes of it."""
+def test_valid_url_is_parsed() -> None:
+    """With a path prefix, an own port, and the URL for WebSockets."""
     found = parse_address("https://chat.example.org/tape/")
     assert (found.base, found.host, found.port) == ("https://chat.example.org/tape", "chat.example.org", 443)
     assert (found.websocket_base, found.path) == ("wss://chat.example.org/tape", "/tape")

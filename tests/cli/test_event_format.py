@@ -1,4 +1,4 @@
-"""Events in words, and what an answer is about: without a server."""
+"""Events as text for a terminal, and the status line of a running answer; without a server."""
 
 from typing import Any
 
@@ -29,16 +29,30 @@ DECIDED = {
 }
 
 
+APPROVAL = {
+    "type": "tool.approval",
+    "call": CALL,
+    "proposed_digest": "0" * 64,
+    "arguments_digest": "0" * 64,
+    "remaining": 2,
+    "by": "Ada",
+}
+
+
 HIDDEN = "  ! HIDDEN CHARACTERS, shown as \\u…"
 
 
 @pytest.mark.parametrize(
     "character", ["\u202e", "\u2066", "\u200b", "\u200d", "\ufeff", "\u00ad", "\ufe0f", "\x9b", "\U000e0041"]
 )
-def test_a_call_with_characters_that_nobody_sees_is_marked(character: str) -> None:
-    """In a name, a value, a nested name; proposed, and decided with other arguments. All of it can be read."""
+def test_tool_call_with_invisible_characters_is_marked(character: str) -> None:
+    """In names, values and nested names, whether proposed or modified."""
     for arguments in ({"to": f"a{character}b"}, {f"a{character}b": 1}, {"x": [{"y": character}]}):
-        for event in ({**PROPOSED, "arguments": arguments}, {**DECIDED, "arguments": arguments}):
+        for event in (
+            {**PROPOSED, "arguments": arguments},
+            {**DECIDED, "arguments": arguments},
+            {**APPROVAL, "arguments": arguments},
+        ):
             words = describe(event) or ""
             assert words.endswith(HIDDEN)
             assert character not in words
@@ -47,7 +61,7 @@ def test_a_call_with_characters_that_nobody_sees_is_marked(character: str) -> No
 
 
 @pytest.mark.parametrize("text", ["café", "日本", "שלום", "line\nbreak", "tab\t", "\\u202e"])
-def test_a_call_that_can_be_read_is_not(text: str) -> None:
+def test_readable_tool_call_is_not_marked(text: str) -> None:
     assert HIDDEN not in (describe({**PROPOSED, "arguments": {"to": text}}) or "")
 
 
@@ -65,6 +79,16 @@ def test_a_call_that_can_be_read_is_not(text: str) -> None:
         ),
         (PROPOSED, 'refund {"order":17} waits for a decision until 2026-11-22T11:00:00Z'),
         ({**PROPOSED, "needs_approval": False}, 'refund {"order":17}'),
+        (
+            {**PROPOSED, "approvers": 2},
+            'refund {"order":17} waits for a decision of 2 people until 2026-11-22T11:00:00Z',
+        ),
+        (APPROVAL, "approved by Ada; 2 more to approve"),
+        ({**APPROVAL, "arguments": {"order": 18}}, 'approved with {"order":18} instead by Ada; 2 more to approve'),
+        (
+            {"type": "budget.reached", "bound": "tokens", "limit": 100, "used": 103},
+            "103 of 100 tokens; it waits until the budget is raised",
+        ),
         (DECIDED, 'modified to {"order":18} by anonymous: typo'),
         (
             {**DECIDED, "decision": "rejected", "reason": "expired", "by": "tokentape"},
@@ -91,11 +115,11 @@ def test_a_call_that_can_be_read_is_not(text: str) -> None:
     ],
     ids=lambda value: value["type"] if isinstance(value, dict) else "",
 )
-def test_words(event: dict[str, Any], words: str | None) -> None:
+def test_description_of_each_event_type(event: dict[str, Any], words: str | None) -> None:
     assert describe(event) == words
 
 
-def test_a_line_says_where_and_on_what_to_decide() -> None:
+def test_line_shows_position_call_and_deadline_of_a_decision() -> None:
     assert format_event({"position": 7, **PROPOSED}).plain == (
         f'     7  tool.proposed  refund {{"order":17}} waits for a decision until 2026-11-22T11:00:00Z  {CALL}'
     )
@@ -103,7 +127,7 @@ def test_a_line_says_where_and_on_what_to_decide() -> None:
     assert format_event(future).plain == "     8  from.the.future  x=[1]"
 
 
-def test_a_request_says_what_was_asked_for() -> None:
+def test_line_of_a_request_shows_its_fields() -> None:
     asked = {
         "position": 2,
         "type": "generation.requested",
@@ -129,7 +153,7 @@ def test_a_request_says_what_was_asked_for() -> None:
     )
 
 
-def test_what_a_tool_or_a_person_says_cannot_reach_into_the_terminal() -> None:
+def test_control_characters_in_events_are_escaped() -> None:
     rude = "a\x1b[2J\nb"
     for event in (
         {**PROPOSED, "name": rude, "arguments": {rude: rude}},
@@ -145,8 +169,8 @@ def test_what_a_tool_or_a_person_says_cannot_reach_into_the_terminal() -> None:
         assert "\n" not in line
 
 
-def test_what_an_answer_is_about() -> None:
-    """From its turn over its calls to its end; a second attempt counts anew."""
+def test_status_line_follows_tool_calls_and_attempts() -> None:
+    """A second attempt counts anew."""
     status = StatusLine()
     said = [status.text(1)]
     for event in (
@@ -177,5 +201,5 @@ def test_what_an_answer_is_about() -> None:
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, "0 tokens in"), (1, "1 token in"), (2, "2 tokens in")])
-def test_a_noun_is_plural_by_its_number(number: int, words: str) -> None:
+def test_plural_of_tokens(number: int, words: str) -> None:
     assert summary({"type": "generation.completed", "usage": {"input_tokens": number}}) == words

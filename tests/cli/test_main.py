@@ -1,4 +1,4 @@
-"""The command before any server runs: help, settings, databases. Each refusal says the next step."""
+"""The command before any server runs: help, settings and databases. Every error says the next step."""
 
 import json
 import socket
@@ -63,8 +63,8 @@ async def test_every_setting_is_a_described_flag() -> None:
         ({"TOKENTAPE_DATABASE_OWNER_URL": "postgresql://h/d"}, ["set both, or neither"]),
     ],
 )
-async def test_a_bad_setting_is_refused_by_name(env: dict[str, str], said: list[str]) -> None:
-    """Exit status 2, the name, the value, what would be right; and no secret."""
+async def test_invalid_setting_is_named(env: dict[str, str], said: list[str]) -> None:
+    """Exit status 2, with the value and what would be valid, without a secret."""
     done = await tokentape("serve", env=env)
     assert done.status == 2
     for words in said:
@@ -73,8 +73,8 @@ async def test_a_bad_setting_is_refused_by_name(env: dict[str, str], said: list[
     assert "Traceback" not in done.err
 
 
-async def test_a_flag_is_refused_by_its_own_name() -> None:
-    """Not by the variable's."""
+async def test_invalid_flag_is_named_as_a_flag() -> None:
+    """Not by its variable."""
     done = await tokentape("serve", "--heartbeat", "-1")
     assert done.status == 2
     assert "--heartbeat = '-1'" in done.err
@@ -103,8 +103,8 @@ async def test_an_unreachable_database_is_reported() -> None:
     assert "Traceback" not in done.err
 
 
-async def test_an_empty_database_is_refused_until_it_is_migrated(postgres: Postgres) -> None:
-    """`serve` says to migrate; `migrate` does, twice without harm, and gives the app's role its rights."""
+async def test_empty_database_must_be_migrated_before_serve(postgres: Postgres) -> None:
+    """`migrate` may run twice, and grants the app's role its rights."""
     postgres.sql("CREATE DATABASE empty_one OWNER tokentape_owner")
     try:
         url = postgres.embedded.app_url.replace("/tokentape?", "/empty_one?")

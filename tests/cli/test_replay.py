@@ -1,4 +1,4 @@
-"""`tokentape replay`: the log, all of it, in the time in which it happened, and through a restart."""
+"""`tokentape replay`: prints a log completely, in its original time, and through a server restart."""
 
 import json
 import shlex
@@ -31,8 +31,8 @@ def _seconds(log: list[Event]) -> float:
     return (last - first).total_seconds()
 
 
-async def test_at_once_and_in_parts(database: TestDatabase) -> None:
-    """`--instant --json` is the log; `--from` and `--to` are parts of it; a generation's is its own."""
+async def test_instant_replay_of_all_and_of_a_range(database: TestDatabase) -> None:
+    """`--instant --json` gives the log, `--from` and `--to` a part; for a generation only its events."""
     async with running(database.app_url) as server:
         name, generation, log = await _recorded(server, 1200, 0)  # more than a page
 
@@ -57,8 +57,8 @@ async def test_at_once_and_in_parts(database: TestDatabase) -> None:
         assert f"{len(log)} events" in plain.err
 
 
-async def test_in_its_own_time(database: TestDatabase) -> None:
-    """At pace 2 it takes half of the time it took; a long pause is shortened, and that is said."""
+async def test_replay_keeps_the_pace_and_shortens_pauses(database: TestDatabase) -> None:
+    """At pace 2 it takes half of the original time."""
     async with running(database.app_url) as server:
         name, _, log = await _recorded(server, 60, 30)
         before = time.monotonic()
@@ -82,8 +82,9 @@ async def test_in_its_own_time(database: TestDatabase) -> None:
         (1, [-1, 1], [0, 0, 1], 0),
     ],
 )
-def test_when_events_are_due(pace: float, gaps: list[float], due: list[float], left_out: float) -> None:
-    """By the log's times, the pace, and the longest pause."""
+def test_due_times_by_pace_and_longest_pause(
+    pace: float, gaps: list[float], due: list[float], left_out: float
+) -> None:
     tempo = ReplayClock(pace, 5.0)
     at = START
     tempo.step(at)
@@ -96,11 +97,11 @@ def test_when_events_are_due(pace: float, gaps: list[float], due: list[float], l
     assert tempo.left_out == left_out
 
 
-async def test_a_restart_is_waited_for(database: TestDatabase) -> None:
-    """The server is killed while the first pages play; the rest comes when it is back."""
+async def test_replay_waits_for_a_restarted_server(database: TestDatabase) -> None:
+    """The server is killed during the first pages; the rest follows when it is back."""
     async with running(database.app_url) as server:
-        name, _, log = await _recorded(server, 3000, 500)
-        words = ("replay", name, "--pace", "3", "--url", server.url)
+        name, _, log = await _recorded(server, 1500, 1000)
+        words = ("replay", name, "--pace", "0.5", "--url", server.url)
         async with on_terminal(*words) as it:
             await it.until("eleven")
             await server.kill()
@@ -112,11 +113,11 @@ async def test_a_restart_is_waited_for(database: TestDatabase) -> None:
         assert f"{len(log)} events, up to position {len(log)}" in it.screen.text
 
 
-async def test_a_person_sees_how_far_it_is_and_may_stop_it(database: TestDatabase) -> None:
-    """The bar counts positions and the recording's time; after Ctrl-C it says where to go on, and that is so."""
+async def test_progress_bar_and_ctrl_c(database: TestDatabase) -> None:
+    """After Ctrl-C it says where to go on, and that continues exactly."""
     async with running(database.app_url) as server:
-        name, _, log = await _recorded(server, 300, 100)
-        async with on_terminal("replay", name, "--pace", "0.5", "--url", server.url) as it:
+        name, _, log = await _recorded(server, 300, 300)
+        async with on_terminal("replay", name, "--pace", "0.17", "--url", server.url) as it:
             await it.until("tape in Café")
             await it.until(f"of {len(log)} positions")
             await it.until("of 0:0")
@@ -131,8 +132,8 @@ async def test_a_person_sees_how_far_it_is_and_may_stop_it(database: TestDatabas
         assert f"{shown}stoppedafterposition{begin - 1}" in it.screen.squeezed
 
 
-async def test_a_reader_that_has_seen_enough(database: TestDatabase) -> None:
-    """`… | head -1`: no complaint."""
+async def test_closed_pipe_causes_no_error(database: TestDatabase) -> None:
+    """As in `… | head -1`."""
     async with running(database.app_url) as server:
         name, _, _ = await _recorded(server, 2000, 0)
         python = shlex.quote(sys.executable)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cli.serve import is_loopback
+from server.config.web_addresses import is_loopback
 from tests.cli.command_runner import clean_environment, tokentape
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import ROOT, free_port, running
@@ -28,7 +28,7 @@ main()
         ("trustme", ["--tls", "--database-url", "postgresql://nobody@127.0.0.1:1/none"], "tls", 2),
     ],
 )
-def test_a_missing_extra_is_one_sentence_with_the_command_that_installs_it(
+def test_missing_extra_names_the_command_that_installs_it(
     tmp_path: Path, package: str, flags: list[str], extra: str, status: int
 ) -> None:
     words = ["serve", "--bind", "127.0.0.1:0", "--data-dir", str(tmp_path / "data"), *flags]
@@ -66,7 +66,8 @@ def test_loopback_addresses_are_recognised(bind: str, loopback: bool) -> None:
 async def test_root_is_warned_at_start(bind: str, database: TestDatabase) -> None:
     """Only root is warned, and only where other machines can reach the port."""
     port = free_port()
-    async with running(database.app_url, {"TOKENTAPE_BIND": f"{bind}:{port}"}, port=port) as server:
+    env = {"TOKENTAPE_BIND": f"{bind}:{port}", "TOKENTAPE_ALLOW_ANONYMOUS": "true"}
+    async with running(database.app_url, env, port=port) as server:
         assert (WARNING in server.logged()) == (os.geteuid() == 0 and bind == "0.0.0.0")
 
 

@@ -1,4 +1,4 @@
-"""`tokentape serve --migrate`: a database of one's own, empty or older, is brought up to date and then served."""
+"""`tokentape serve --migrate` on an empty, older, current or newer database."""
 
 import secrets
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ MIGRATED = "database migrated"
 
 
 @pytest.fixture
-def empty(postgres: Postgres) -> Iterator[TestDatabase]:
-    """A database in which nothing is, not even the schema."""
+def empty_database(postgres: Postgres) -> Iterator[TestDatabase]:
+    """A database without even the schema."""
     name = f"empty_{secrets.token_hex(6)}"
     postgres.sql(f"CREATE DATABASE {name} OWNER tokentape_owner")
     try:
@@ -35,13 +35,13 @@ def _migrated(server: Server) -> list[tuple[object, object]]:
     return [(line["before"], line["after"]) for line in lines]
 
 
-async def _works(server: Server) -> None:
+async def _check_works(server: Server) -> None:
     async with http_client(server.url) as client:
         assert (await client.post("/v1/conversations", json={"title": "t"})).status_code == 201
 
 
-async def test_without_it_an_empty_database_is_refused_with_both_remedies(empty: TestDatabase) -> None:
-    done = await tokentape("serve", "--bind", "127.0.0.1:0", "--database-url", empty.app_url)
+async def test_empty_database_without_migrate_names_both_remedies(empty_database: TestDatabase) -> None:
+    done = await tokentape("serve", "--bind", "127.0.0.1:0", "--database-url", empty_database.app_url)
     assert done.status == 1
     assert "The database is empty" in done.err
     assert "`tokentape migrate`" in done.err
@@ -49,44 +49,44 @@ async def test_without_it_an_empty_database_is_refused_with_both_remedies(empty:
 
 
 @pytest.mark.parametrize("before", ["empty", "0001"])
-async def test_the_owner_migrates_and_the_app_serves(before: str, empty: TestDatabase) -> None:
-    """The role that serves gets its rights, and no others; a second start has nothing to do."""
+async def test_owner_role_migrates_and_app_role_serves(before: str, empty_database: TestDatabase) -> None:
+    """The app's role gets its rights and no others; a second start migrates nothing."""
     if before != "empty":
-        await migrations.upgrade(empty.owner_url, app_role="tokentape_app", revision=before)
-    env = {"TOKENTAPE_DATABASE_OWNER_URL": empty.owner_url, "TOKENTAPE_MIGRATE": "true"}
-    async with running(empty.app_url, env) as server:
+        await migrations.upgrade(empty_database.owner_url, app_role="tokentape_app", revision=before)
+    env = {"TOKENTAPE_DATABASE_OWNER_URL": empty_database.owner_url, "TOKENTAPE_MIGRATE": "true"}
+    async with running(empty_database.app_url, env) as server:
         assert _migrated(server) == [(before, migrations.HEAD)]
-        await _works(server)
+        await _check_works(server)
         assert await server.stop() == 0
         await server.start()
         assert len(_migrated(server)) == 1
-        await _works(server)
+        await _check_works(server)
 
 
-async def test_one_role_for_both(empty: TestDatabase) -> None:
-    async with running(empty.owner_url, {"TOKENTAPE_MIGRATE": "1"}) as server:
+async def test_one_role_may_migrate_and_serve(empty_database: TestDatabase) -> None:
+    async with running(empty_database.owner_url, {"TOKENTAPE_MIGRATE": "1"}) as server:
         assert _migrated(server) == [("empty", migrations.HEAD)]
-        await _works(server)
+        await _check_works(server)
 
 
-async def test_a_migrated_database_needs_no_right_to_migrate(database: TestDatabase) -> None:
-    """The setting may stay, where servers are given the login of the role that serves alone."""
+async def test_current_database_needs_no_owner_role(database: TestDatabase) -> None:
+    """The setting may stay on servers that only have the app's role."""
     async with running(database.app_url, {"TOKENTAPE_MIGRATE": "1"}) as server:
         assert _migrated(server) == []
-        await _works(server)
+        await _check_works(server)
 
 
-async def test_two_at_once(empty: TestDatabase) -> None:
-    """One migrates, the other waits for it, and both serve."""
-    env = {"TOKENTAPE_DATABASE_OWNER_URL": empty.owner_url, "TOKENTAPE_MIGRATE": "true"}
-    servers = [Server(empty.app_url, env), Server(empty.app_url, env)]
+async def test_two_servers_started_together_migrate_once(empty_database: TestDatabase) -> None:
+    """One migrates, the other waits, and both serve."""
+    env = {"TOKENTAPE_DATABASE_OWNER_URL": empty_database.owner_url, "TOKENTAPE_MIGRATE": "true"}
+    servers = [Server(empty_database.app_url, env), Server(empty_database.app_url, env)]
     try:
         async with trio.open_nursery() as nursery:
             for server in servers:
                 nursery.start_soon(server.start)
         assert sorted(len(_migrated(server)) for server in servers) == [0, 1]
         for server in servers:
-            await _works(server)
+            await _check_works(server)
     finally:
         for server in servers:
             if server.process is not None:
@@ -95,8 +95,8 @@ async def test_two_at_once(empty: TestDatabase) -> None:
             server.log.close()
 
 
-async def test_a_right_that_is_missing_is_said(empty: TestDatabase) -> None:
-    done = await tokentape("serve", "--migrate", "--bind", "127.0.0.1:0", "--database-url", empty.app_url)
+async def test_missing_right_to_migrate_is_reported(empty_database: TestDatabase) -> None:
+    done = await tokentape("serve", "--migrate", "--bind", "127.0.0.1:0", "--database-url", empty_database.app_url)
     assert done.status == 1
     assert "could not be migrated: permission denied" in done.err
     assert "TOKENTAPE_DATABASE_OWNER_URL" in done.err
@@ -104,10 +104,10 @@ async def test_a_right_that_is_missing_is_said(empty: TestDatabase) -> None:
 
 
 @pytest.mark.parametrize("command", [("serve", "--migrate", "--bind", "127.0.0.1:0"), ("migrate",)])
-async def test_a_newer_versions_database_is_left_alone(
+async def test_incompatible_newer_database_is_refused(
     command: tuple[str, ...], database: TestDatabase, postgres: Postgres
 ) -> None:
-    """By the server and by `tokentape migrate`, in the same words."""
+    """By `serve --migrate` and by `migrate`, in the same words."""
     postgres.sql("UPDATE eventstore.revision SET version_num = '9999'", database.name)
     postgres.sql("UPDATE eventstore.compatible SET since = '9998'", database.name)
     done = await tokentape(
@@ -121,14 +121,14 @@ async def test_a_newer_versions_database_is_left_alone(
 
 
 @pytest.mark.parametrize("migrate", [False, True])
-async def test_a_newer_versions_database_is_served_if_it_says_so(
+async def test_compatible_newer_database_is_served_unchanged(
     database: TestDatabase, postgres: Postgres, migrate: bool
 ) -> None:
-    """Between `migrate` and the new image servers are restarted, too; and they leave the schema as it is."""
+    """Old servers may be restarted between `migrate` and the new version."""
     postgres.sql("UPDATE eventstore.revision SET version_num = '9999'", database.name)
     assert postgres.sql("SELECT since FROM eventstore.compatible", database.name) in migrations.revisions()
     env = {"TOKENTAPE_MIGRATE": "1", "TOKENTAPE_DATABASE_OWNER_URL": database.owner_url} if migrate else {}
     async with running(database.app_url, env) as server:
         assert _migrated(server) == []
-        await _works(server)
+        await _check_works(server)
     assert postgres.sql("SELECT version_num FROM eventstore.revision", database.name) == "9999"

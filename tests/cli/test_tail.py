@@ -1,4 +1,4 @@
-"""`tokentape tail` follows a conversation through kills and restarts, from any position."""
+"""`tokentape tail` follows a conversation from any position, through kills and restarts."""
 
 import json
 import os
@@ -36,9 +36,9 @@ async def _tailing(server: Server, conversation: str, *words: str) -> AsyncItera
         process.stdout.close()
 
 
-async def test_it_follows_through_a_kill_and_a_stop(database: TestDatabase) -> None:
-    """Every event once, in order, though the server was killed, started, stopped and started under it."""
-    async with running(database.app_url) as server:
+async def test_tail_follows_through_a_kill_and_a_stop(database: TestDatabase) -> None:
+    """Every event once and in order, though the server was killed, started, stopped and started again."""
+    async with running(database.app_url, {"TOKENTAPE_STOP_TIMEOUT": "2"}) as server:
         run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 50_000, "rate": 100}})
         async with _tailing(server, run["conversation"], "--json") as process:
             assert process.stdout is not None
@@ -58,8 +58,8 @@ async def test_it_follows_through_a_kill_and_a_stop(database: TestDatabase) -> N
             assert got == log
 
 
-async def test_it_begins_where_it_is_told_and_leaves_at_the_end(database: TestDatabase) -> None:
-    """`--after`, `--until-end`, and the text of an answer for people."""
+async def test_after_and_until_end(database: TestDatabase) -> None:
+    """And the text of an answer, as a person sees it."""
     async with running(database.app_url) as server:
         run = await ask(server.url, {"model": "demo", "input": "hi", "parameters": {"tokens": 20, "rate": 0}})
         log = await wait_closed(f"{server.url}/v1/generations/{run['id']}/events")
@@ -76,8 +76,8 @@ async def test_it_begins_where_it_is_told_and_leaves_at_the_end(database: TestDa
         )
 
 
-async def test_a_person_sees_that_it_reconnects(database: TestDatabase) -> None:
-    """On a terminal: how long the server has been away, then the rest, once; Ctrl-C leaves, with 130."""
+async def test_terminal_shows_that_tail_reconnects(database: TestDatabase) -> None:
+    """And how long the server has been away. Ctrl-C leaves with status 130."""
     async with running(database.app_url) as server:
         run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 50_000, "rate": 100}})
         async with on_terminal("tail", run["conversation"], "--url", server.url) as it:
@@ -95,8 +95,8 @@ async def test_a_person_sees_that_it_reconnects(database: TestDatabase) -> None:
         assert it.raw.rfind(b"\x1b[?25h") > it.raw.rfind(b"\x1b[?25l")  # the cursor is shown again
 
 
-async def test_it_says_what_is_wrong(database: TestDatabase) -> None:
-    """An unknown conversation, a cursor ahead, a bad address: a word and an exit status, no traceback."""
+async def test_tail_reports_errors_without_a_traceback(database: TestDatabase) -> None:
+    """An unknown conversation, an impossible id and a bad URL."""
     async with running(database.app_url) as server:
         unknown = await tokentape("tail", "conv_00000000000000000000000000", "--url", server.url)
         assert unknown.status == 1

@@ -1,4 +1,4 @@
-"""What tail, replay and chat print of answers that use tools, wait in the queue, or start again."""
+"""What tail, replay and chat print for runs that use tools, wait in the queue, or start again."""
 
 import json
 from typing import Any
@@ -24,8 +24,8 @@ async def _post(server: Server, path: str, body: dict[str, Any]) -> dict[str, An
         return found
 
 
-async def _call(server: Server, generation: str, status: str) -> dict[str, Any]:
-    """The generation's only call, once it has come so far."""
+async def _wait_for_call(server: Server, generation: str, status: str) -> dict[str, Any]:
+    """Waits until the generation's only call has this status."""
     async with http_client(server.url) as client:
         with trio.fail_after(30):
             while True:
@@ -36,20 +36,20 @@ async def _call(server: Server, generation: str, status: str) -> dict[str, Any]:
                 await trio.sleep(0.02)
 
 
-async def _finish(server: Server, generation: str) -> None:
-    """Approves its call, and gives the result."""
-    call = await _call(server, generation, "proposed")
+async def _approve_and_finish(server: Server, generation: str) -> None:
+    """Approves the generation's call and sends its result."""
+    call = await _wait_for_call(server, generation, "proposed")
     decision = {"call": call["call"], "decision": "approved", "proposed_digest": call["proposed_digest"]}
     await _post(server, f"/v1/generations/{generation}/decisions", decision)
-    await _call(server, generation, "started")
+    await _wait_for_call(server, generation, "started")
     await _post(server, f"/v1/generations/{generation}/tools/{call['call']}/result", {"result": {"paid": True}})
 
 
-async def test_tail_and_replay_print_tools_and_wait_for_the_last_in_the_queue(database: TestDatabase) -> None:
-    """`--until-end` leaves when the newest has ended, not when the one before it has."""
+async def test_tail_until_end_waits_for_the_last_queued_run(database: TestDatabase) -> None:
+    """Not only for the run before it; tail and replay print the tool calls."""
     async with running(database.app_url) as server:
         first = await ask(server.url, CLIENT_TOOL)
-        await _call(server, first["id"], "proposed")
+        await _wait_for_call(server, first["id"], "proposed")
         second = {"model": "demo", "input": "more", "parameters": {"tokens": 4, "rate": 0}, "if_running": "queue"}
         queued = await ask(server.url, second, first["conversation"])
         assert queued["status"] == "queued"
@@ -62,7 +62,7 @@ async def test_tail_and_replay_print_tools_and_wait_for_the_last_in_the_queue(da
                 tailed.append(done.out)
 
             nursery.start_soon(tail)
-            await _finish(server, first["id"])
+            await _approve_and_finish(server, first["id"])
         await wait_closed(f"{server.url}/v1/generations/{queued['id']}/events")
         replayed = await tokentape("replay", first["conversation"], "--url", server.url, "--instant")
         for shown in (tailed[0], replayed.out):
@@ -81,11 +81,11 @@ async def test_tail_and_replay_print_tools_and_wait_for_the_last_in_the_queue(da
         ]
 
 
-async def test_chat_shows_what_an_answer_waits_for_and_that_it_starts_again(database: TestDatabase) -> None:
-    """Taken up while it waits for a decision; the server goes and comes; decided and run; the answer is there."""
+async def test_chat_shows_a_waiting_decision_and_a_second_attempt(database: TestDatabase) -> None:
+    """The server restarts while the run waits for a decision."""
     async with running(database.app_url, {"TOKENTAPE_STOP_TIMEOUT": "2"}) as server:
         run = await ask(server.url, CLIENT_TOOL)
-        await _call(server, run["id"], "proposed")
+        await _wait_for_call(server, run["id"], "proposed")
         async with on_terminal("chat", "--conversation", run["conversation"], "--url", server.url) as it:
             await it.until("waits for a decision on refund")
             assert await server.stop() == 0
@@ -93,7 +93,7 @@ async def test_chat_shows_what_an_answer_waits_for_and_that_it_starts_again(data
             await server.start()
             await it.until("attempt 2: the answer starts again")
             await it.until("waits for a decision on refund  Ctrl-C cancels")
-            await _finish(server, run["id"])
+            await _approve_and_finish(server, run["id"])
             await it.until("first after")
             await it.prompted()
             it.type("\x04")
@@ -107,16 +107,16 @@ async def test_chat_shows_what_an_answer_waits_for_and_that_it_starts_again(data
         assert "generation.interrupted" in it.screen.text
 
 
-async def test_chat_waits_for_its_turn(database: TestDatabase) -> None:
-    """An answer that others stand before."""
+async def test_chat_shows_that_a_run_is_queued(database: TestDatabase) -> None:
+    """Another run of the conversation comes first."""
     async with running(database.app_url) as server:
         first = await ask(server.url, CLIENT_TOOL)
-        await _call(server, first["id"], "proposed")
+        await _wait_for_call(server, first["id"], "proposed")
         second = {"model": "demo", "input": "more", "parameters": {"tokens": 4, "rate": 0}, "if_running": "queue"}
         await ask(server.url, second, first["conversation"])
         async with on_terminal("chat", "--conversation", first["conversation"], "--url", server.url) as it:
             await it.until("waits for its turn")
-            await _finish(server, first["id"])
+            await _approve_and_finish(server, first["id"])
             await it.until("4 out")
             await it.prompted()
             it.type("\x04")

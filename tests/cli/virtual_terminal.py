@@ -1,7 +1,7 @@
-"""A virtual terminal for commands that draw: a pty with a process, and the screen as a person would see it.
+"""A pseudo-terminal that runs a command and draws its output as a person would see it.
 
-The screen knows the sequences that our commands use (ECMA-48: moving the cursor, erasing, colours) and fails on
-any other, so that no escape sequence from an answer can pass unnoticed.
+It knows the control sequences that our commands use (ECMA-48: cursor, erasing, colours) and fails on any other,
+so that no escape sequence of an answer can pass unnoticed.
 """
 
 import fcntl

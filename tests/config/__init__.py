@@ -1,1 +1,1 @@
-"""Tests of the settings and of the form of log lines."""
+"""Tests of server/config: the settings, their sources and their errors."""

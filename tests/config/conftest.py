@@ -1,4 +1,4 @@
-"""An environment without settings, whatever the machine's own has."""
+"""Removes all settings of Tokentape and the providers from the environment of each test."""
 
 import os
 
@@ -6,8 +6,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of ours, none of a provider's."""
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variables of Tokentape, and none of a provider."""
     for name in os.environ:
         if name.upper().startswith(("TOKENTAPE_", "OPENAI_", "ANTHROPIC_")):
             monkeypatch.delenv(name)

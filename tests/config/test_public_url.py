@@ -1,4 +1,4 @@
-"""The public URL, taken apart; and values that cannot be one, refused at the start."""
+"""The public URL, split into its parts, and values that are refused."""
 
 import pytest
 
@@ -28,7 +28,7 @@ from server.config.web_addresses import PublicUrl
         ("http://[::1]:81/t", "/t/v1/x", "http://[::1]:81/t/v1/x", "::1", "http://[::1]:81"),
     ],
 )
-def test_what_becomes_of_a_path(
+def test_paths_and_urls_below_it(
     url: str | None, path: str, whole: str, host: str | None, origin: str | None
 ) -> None:
     public = PublicUrl(url)
@@ -46,11 +46,12 @@ def test_what_becomes_of_a_path(
             "https://example.org//tape",
             "https://example.org/tape\r\nX: y",
             "https://[::1",
+            "https://example.org:0",
             'https://example.org/"x',
         ),
     ],
 )
-def test_what_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_values_are_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENTAPE_PUBLIC_URL", value)
     with pytest.raises(BadSettings, match="TOKENTAPE_PUBLIC_URL"):
         load()

@@ -1,4 +1,4 @@
-"""Each setting, from the environment and from a flag: what is taken, what is refused, and in which words."""
+"""Each setting from the environment and from a flag: accepted values, refused values and their messages."""
 
 import traceback
 from pathlib import Path
@@ -25,8 +25,16 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("allowed_origins", "https://a.example,http://b:1", ("https://a.example", "http://b:1")),
     ("public_url", "https://example.org/tape", "https://example.org/tape"),
     ("public_url", "http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+    ("require_keys", "true", True),
+    ("allow_anonymous", "1", True),
+    ("session_seconds", "3600", 3600.0),
+    ("jwt_keys", "/etc/tape/keys.json", "/etc/tape/keys.json"),
+    ("jwt_keys", "https://app.example/.well-known/jwks.json", "https://app.example/.well-known/jwks.json"),
+    ("jwt_keys", "http://127.0.0.1:9/jwks", "http://127.0.0.1:9/jwks"),
     ("workflows", "grading", ("grading",)),
     ("workflows", " app.grading , app.service,, ", ("app.grading", "app.service")),
+    ("prices", "prices.toml", Path("prices.toml")),
+    ("prices", "/etc/tokentape/prices.toml", Path("/etc/tokentape/prices.toml")),
     ("ephemeral_seconds", "2.5", 2.5),
     ("ephemeral_seconds", "86400", 86_400.0),
     ("tls", "true", True),
@@ -40,6 +48,7 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("stream_max_seconds", "55", 55.0),
     ("heartbeat", "0.1", 0.1),
     ("store_patience", "5", 5.0),
+    ("limits", "key.requests=20/s, user.runs=3", "key.requests=20/s, user.runs=3"),
     ("max_runs", "1", 1),
     ("max_runs", " 100000 ", 100_000),
     ("max_streams", "1000000", 1_000_000),
@@ -68,6 +77,9 @@ REFUSED = [
     ("bind", "host:²", "127.0.0.1:8000"),
     *(("trusted_proxies", text, "10.0.0.0/8") for text in ("proxy", "10.0.0.1/8", "10.0.0.256", "*")),
     ("tls", "perhaps", "boolean"),
+    ("require_keys", "perhaps", "boolean"),
+    ("allow_anonymous", "perhaps", "boolean"),
+    ("session_seconds", "0", "greater than 0"),
     ("migrate", "perhaps", "boolean"),
     ("webhook_allow_private", "perhaps", "boolean"),
     *(("webhook_ports", text, "8000-8999") for text in ("0", "65536", "https", "-1", "1-", "1-65536", "²", "*")),
@@ -101,19 +113,19 @@ REFUSED = [
 ]
 
 
-def variable(name: str) -> str:
+def variable_name(name: str) -> str:
     """A setting's name in the environment."""
     return f"TOKENTAPE_{name.upper()}"
 
 
-def refusal(flags: dict[str, Any] | None = None) -> str:
-    """What is said of settings that make no sense, in all that a person would see."""
+def refusal_text(flags: dict[str, Any] | None = None) -> str:
+    """The error message for invalid settings, as a person would see it."""
     with pytest.raises(BadSettings) as caught:
         load(flags)
     return "".join(traceback.format_exception(caught.value)).split("BadSettings: ", 1)[1].strip()
 
 
-def test_the_defaults() -> None:
+def test_defaults() -> None:
     settings = load()
     assert settings.model_fields_set == set()
     assert (settings.bind, settings.database_url, settings.data_dir) == ("127.0.0.1:8000", None, None)
@@ -127,50 +139,51 @@ def test_the_defaults() -> None:
     assert settings.anthropic_api_key is None
 
 
-def test_every_setting_is_tried_here() -> None:
-    """A new one is not forgotten: `database_owner_url`, `certfile` and `keyfile` have tests of their own."""
-    assert {name for name, _, _ in TAKEN} | {"database_owner_url", "certfile", "keyfile"} == set(OWN)
+def test_tables_cover_every_setting() -> None:
+    """Settings that need another one beside them have tests of their own."""
+    with_others = {"database_owner_url", "certfile", "keyfile", "jwt_issuer", "jwt_audience"}
+    assert {name for name, _, _ in TAKEN} | with_others == set(OWN)
 
 
 @pytest.mark.parametrize(("name", "text", "value"), TAKEN)
-def test_from_the_environment(name: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(variable(name), text)
+def test_value_from_the_environment(name: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable_name(name), text)
     settings = load()
     assert getattr(settings, name) == value
     assert settings.model_fields_set == {name}
 
 
 @pytest.mark.parametrize(("name", "text", "value"), TAKEN)
-def test_from_a_flag_which_is_stronger(name: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Than any variable, a bad one too; and a flag that was not given is None."""
+def test_flag_overrides_the_environment(name: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also an invalid variable; a flag that was not given is None."""
     assert getattr(load({name: text}), name) == value
     other = next(second for first, second, _ in reversed(TAKEN) if first == name)
-    monkeypatch.setenv(variable(name), other)
+    monkeypatch.setenv(variable_name(name), other)
     assert getattr(load({name: text}), name) == value
     assert getattr(load({name: None}), name) == getattr(load({name: other}), name)
-    monkeypatch.setenv(variable(name), "nonsense:nonsense")
+    monkeypatch.setenv(variable_name(name), "nonsense:nonsense")
     assert getattr(load({name: text}), name) == value
 
 
 @pytest.mark.parametrize(("name", "text", "right"), REFUSED)
-def test_a_bad_value_is_refused_with_its_name_and_what_is_right(
+def test_bad_value_is_refused_with_its_name_and_a_hint(
     name: str, text: str, right: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flag = f"--{name.replace('_', '-')} = {text!r}: "
-    assert refusal({name: text}).startswith(flag)
-    monkeypatch.setenv(variable(name), text)
-    said = refusal()
-    assert said.startswith(f"{variable(name)} = {text!r}: ")
+    assert refusal_text({name: text}).startswith(flag)
+    monkeypatch.setenv(variable_name(name), text)
+    said = refusal_text()
+    assert said.startswith(f"{variable_name(name)} = {text!r}: ")
     assert right in said
     assert said.count("\n") == 0
-    assert refusal({name: text}).startswith(flag)
+    assert refusal_text({name: text}).startswith(flag)
 
 
-def test_all_complaints_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENTAPE_BIND", "x")
     monkeypatch.setenv("TOKENTAPE_HEARTBEET", "5")
     monkeypatch.setenv("TOKENTAPE_LOG_LEVEL", "debug")
-    said = refusal({"max_runs": "0"}).splitlines()
+    said = refusal_text({"max_runs": "0"}).splitlines()
     assert [line.split()[0] for line in said] == [
         "TOKENTAPE_HEARTBEET",
         "TOKENTAPE_LOG_LEVEL",
@@ -180,33 +193,33 @@ def test_all_complaints_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(variable(name), "")
+def test_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable_name(name), "")
     assert load().model_fields_set == set()
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"])
-def test_so_does_a_providers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else an empty key would make `openai/…` look configured."""
+def test_empty_provider_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise an empty key would make `openai/…` look configured."""
     monkeypatch.setenv(name, "")
     assert load().model_fields_set == set()
 
 
 @pytest.mark.parametrize("name", [name for name in OWN if name not in LISTS])
-def test_an_empty_flag_was_meant(name: str) -> None:
-    """Above all not as "the present folder"."""
-    assert refusal({name: ""}).startswith(f"--{name.replace('_', '-')} = ")
+def test_empty_flag_is_refused(name: str) -> None:
+    """Above all, it does not mean the current folder."""
+    assert refusal_text({name: ""}).startswith(f"--{name.replace('_', '-')} = ")
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_an_empty_list_is_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_list_flag_is_an_empty_list(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So a flag can take back what the environment allows."""
-    monkeypatch.setenv(variable(name), "https://a.example")
+    monkeypatch.setenv(variable_name(name), "https://a.example")
     assert getattr(load({name: ""}), name) == ()
 
 
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
-def test_a_providers_own_variables(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provider_variables(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{name.upper()}_API_KEY", "sk-1")
     monkeypatch.setenv(f"{name.upper()}_BASE_URL", "http://localhost:11434/v1")
     settings = load()
@@ -216,6 +229,6 @@ def test_a_providers_own_variables(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", ["OPENAI_ORG_ID", "ANTHROPIC_AUTH_TOKEN"])
-def test_a_providers_other_variables_are_its_own_business(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_provider_variables_are_ignored(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "org-1")
     assert load().model_fields_set == set()

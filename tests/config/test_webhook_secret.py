@@ -1,4 +1,4 @@
-"""The secret that signs webhooks: taken as the library that signs reads it, refused otherwise, shown nowhere."""
+"""The secret that signs webhooks: read as the signing library reads it, refused otherwise, and never shown."""
 
 import base64
 import traceback
@@ -12,13 +12,15 @@ from server.config import OWN, BadSettings, load
 NAME = "TOKENTAPE_WEBHOOK_SECRET"
 
 
-def secret(size: int) -> str:
-    """A good one of so many bytes."""
+def valid_secret(size: int) -> str:
+    """A valid secret of this number of bytes."""
     return "whsec_" + base64.b64encode(bytes(range(size))).decode()
 
 
-@pytest.mark.parametrize("text", [secret(24), secret(32), secret(64), secret(25).rstrip("="), secret(26)])
-def test_what_is_taken(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "text", [valid_secret(24), valid_secret(32), valid_secret(64), valid_secret(25).rstrip("="), valid_secret(26)]
+)
+def test_valid_secrets(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, text)
     found = load().webhook_secret
     assert found == SecretStr(text)
@@ -29,20 +31,20 @@ def test_what_is_taken(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        secret(32).removeprefix("whsec_"),
-        secret(23),
-        secret(65),
+        valid_secret(32).removeprefix("whsec_"),
+        valid_secret(23),
+        valid_secret(65),
         "whsec_",
         "whsec_hunter2!" + "A" * 40,
-        secret(32) + "!",
-        secret(32).replace("A", " ", 1),
-        "whsec_" + secret(32),
+        valid_secret(32) + "!",
+        valid_secret(32).replace("A", " ", 1),
+        "whsec_" + valid_secret(32),
         "hunter2",
         "whsec_" + "ü" * 40,
     ],
 )
-def test_what_is_not(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library would take most of these, and sign with something else."""
+def test_invalid_secrets(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would accept most of these, and sign with something else."""
     monkeypatch.setenv(NAME, text)
     with pytest.raises(BadSettings) as caught:
         load()
@@ -53,21 +55,21 @@ def test_what_is_not(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert text not in said
 
 
-def test_an_empty_one_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_secret_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "")
     assert load().webhook_secret is None
 
 
-def test_it_is_shown_nowhere_and_is_no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_is_not_shown_and_has_no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody on the machine can read a command line."""
-    monkeypatch.setenv(NAME, secret(32))
+    monkeypatch.setenv(NAME, valid_secret(32))
     settings = load()
     for text in (repr(settings), str(settings), f"{settings.webhook_secret}", settings.model_dump_json()):
-        assert secret(32).removeprefix("whsec_") not in text
+        assert valid_secret(32).removeprefix("whsec_") not in text
     assert "webhook_secret" not in OWN
 
 
-def test_a_typo_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENTAPE_WEBHOOKS_SECRET", "hunter2")
     with pytest.raises(BadSettings, match=r"did you mean TOKENTAPE_WEBHOOK_SECRET\?") as caught:
         load()

@@ -1,7 +1,8 @@
 """Fixtures: folders that PostgreSQL's user can reach, a database to start from, and processes that use it.
 
 Each fixture ends the PostgreSQL processes that were started below its folder. An initdb takes a second, so most
-tests use the same database one after the other. It runs without fsync, because no test cuts the power.
+tests use the same database one after the other, or a copy of a new one. It runs without fsync, because no test
+cuts the power.
 """
 
 import json
@@ -113,21 +114,32 @@ def shared_folder() -> Iterator[Path]:
         yield place
 
 
+@pytest.fixture(scope="session")
+def new_data_dir(shared_folder: Path) -> Path:
+    """A data folder with a stopped, new database. Tests get copies."""
+    acquire(shared_folder / "new", settings=FAST).release()
+    return shared_folder / "new"
+
+
+def copy_data_dir(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "-a", "--sparse=always", source, target], check=True)
+
+
 @pytest.fixture
-def data_dir(shared_folder: Path) -> Iterator[Path]:
+def data_dir(shared_folder: Path, new_data_dir: Path) -> Iterator[Path]:
     """A data folder with a stopped database. The next test gets the same one if this test stops PostgreSQL."""
     data = shared_folder / "data"
     if not data.exists():
-        acquire(data, settings=FAST).release()
+        copy_data_dir(new_data_dir, data)
     yield data
     if end_postgres_of(shared_folder) or (data / "postgres" / "postmaster.pid").exists():
         shutil.rmtree(data)
 
 
 @pytest.fixture
-def copied(data_dir: Path, folder: Path) -> Path:
-    """A copy of `data_dir`, which a test may damage."""
-    subprocess.run(["cp", "-a", "--sparse=always", data_dir, folder / "data"], check=True)
+def copied(new_data_dir: Path, folder: Path) -> Path:
+    """A data folder with a stopped, new database, which a test may damage."""
+    copy_data_dir(new_data_dir, folder / "data")
     return folder / "data"
 
 

@@ -41,7 +41,7 @@ def children(pid: int) -> list[int]:
 
 
 def open_files(pid: int) -> set[str]:
-    """What each file descriptor of a process refers to, such as `socket:[123]`. A process that has ended has none."""
+    """What each file descriptor of a process refers to, such as `socket:[123]`. An ended process has none."""
     found = set()
     with suppress(OSError):  # the process has ended
         for entry in Path(f"/proc/{pid}/fd").iterdir():

@@ -1,4 +1,4 @@
-"""What a start finds after a process was killed: old pid files, a partial database, PostgreSQL on its way."""
+"""The start after a process was killed: old pid files, a partial database, a PostgreSQL that starts or stops."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from .conftest import FAST, ServerProcess, query, socket_dir_of
 from .process_table import kill, postgres_of, running
 
 
-def test_a_killed_postgres_recovers_what_was_committed(data_dir: Path) -> None:
+def test_killed_postgres_recovers_committed_data(data_dir: Path) -> None:
     first = acquire(data_dir, settings=FAST)
     query(first.owner_url, "CREATE TABLE kept AS SELECT 42 AS answer", first.bin_dir)
     kill(first.pid)
@@ -26,7 +26,7 @@ def test_a_killed_postgres_recovers_what_was_committed(data_dir: Path) -> None:
     assert postgres_of(data_dir) == []
 
 
-def test_the_next_start_waits_for_a_busy_session_of_a_killed_postgres(data_dir: Path) -> None:
+def test_next_start_waits_for_a_busy_session_of_a_killed_postgres(data_dir: Path) -> None:
     """A session that is still running can write: PostgreSQL refuses to start beside it."""
     first = acquire(data_dir, settings=FAST)
     endless = "DO 'BEGIN LOOP END LOOP; END'"
@@ -53,7 +53,7 @@ def test_the_next_start_waits_for_a_busy_session_of_a_killed_postgres(data_dir: 
 
 
 @pytest.mark.parametrize("state", ["starting", "stopping"])
-def test_a_postgres_on_its_way_is_waited_for(data_dir: Path, state: str) -> None:
+def test_starting_or_stopping_postgres_is_waited_for(data_dir: Path, state: str) -> None:
     pid_file = data_dir / "postgres" / "postmaster.pid"
     heard: list[str] = []
     first = acquire(data_dir, settings=FAST)
@@ -76,7 +76,7 @@ def test_a_postgres_on_its_way_is_waited_for(data_dir: Path, state: str) -> None
 
 
 @pytest.mark.parametrize("owner", ["nobody", "this process", "PostgreSQL's user", "a zombie", "empty file"])
-def test_an_old_pid_file_is_no_running_postgres(data_dir: Path, owner: str) -> None:
+def test_stale_pid_file_is_ignored(data_dir: Path, owner: str) -> None:
     os_user = postgres_os_user()
     with subprocess.Popen(["sleep", "600"], user=os_user.uid if os_user.separate else None) as other:
         if owner in ("nobody", "a zombie"):
@@ -94,7 +94,7 @@ def test_an_old_pid_file_is_no_running_postgres(data_dir: Path, owner: str) -> N
         other.kill()
 
 
-def test_a_postgres_without_a_pid_file_is_found(data_dir: Path) -> None:
+def test_postgres_without_a_pid_file_is_found(data_dir: Path) -> None:
     held = acquire(data_dir, settings=FAST)
     pid = held.pid
     (data_dir / "postgres" / "postmaster.pid").unlink()
@@ -104,7 +104,7 @@ def test_a_postgres_without_a_pid_file_is_found(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["making a new PostgreSQL 18 database", "starting PostgreSQL"])
-def test_the_next_server_completes_what_a_killed_one_began(folder: Path, at: str) -> None:
+def test_next_server_completes_an_interrupted_start(folder: Path, at: str) -> None:
     data_dir = folder / "data"
     with ServerProcess(data_dir) as killed:
         while not killed.wait_for("progress").startswith(at):
@@ -120,7 +120,7 @@ def test_the_next_server_completes_what_a_killed_one_began(folder: Path, at: str
     assert list(data_dir.glob("*.new-*")) == []
 
 
-def test_a_lost_socket_is_reported_with_the_pid_to_stop(data_dir: Path) -> None:
+def test_missing_socket_is_reported_with_the_pid(data_dir: Path) -> None:
     held = acquire(data_dir, settings=FAST)
     (socket_dir_of(held.app_url) / ".s.PGSQL.5432").unlink()
     with pytest.raises(EmbeddedError, match=f"removed or is hidden.*kill -INT {held.pid}"):

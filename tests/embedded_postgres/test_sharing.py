@@ -15,7 +15,7 @@ from .conftest import FAST, ServerProcess, query, socket_dir_of
 from .process_table import children, open_files, postgres_of, running
 
 
-def test_the_last_server_stops_it(data_dir: Path) -> None:
+def test_last_server_stops_postgres(data_dir: Path) -> None:
     first = acquire(data_dir, settings=FAST)
     second = acquire(data_dir)
     assert (first.pid, first.app_url) == (second.pid, second.app_url)
@@ -29,7 +29,7 @@ def test_the_last_server_stops_it(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
-def test_a_server_that_is_ended_leaves_it_running_for_the_next(data_dir: Path, sent: signal.Signals) -> None:
+def test_ended_server_leaves_postgres_running(data_dir: Path, sent: signal.Signals) -> None:
     with ServerProcess(data_dir) as ended:
         pid = ended.pid_of_postgres()
         ended.process.send_signal(sent)
@@ -44,7 +44,7 @@ def test_a_server_that_is_ended_leaves_it_running_for_the_next(data_dir: Path, s
     assert not running(pid)
 
 
-def test_two_servers_that_start_together_share_one(folder: Path) -> None:
+def test_concurrent_servers_share_one_postgres(folder: Path) -> None:
     with ServerProcess(folder / "data") as one, ServerProcess(folder / "data") as other:
         pids = {one.pid_of_postgres(), other.pid_of_postgres()}
         assert postgres_of(folder) == list(pids)
@@ -62,7 +62,7 @@ def answers(data_dir: Path) -> bool:
         held.release()
 
 
-def test_servers_that_come_and_go_never_get_a_stopped_one(data_dir: Path) -> None:
+def test_servers_never_get_a_stopped_postgres(data_dir: Path) -> None:
     failures: list[BaseException] = []
 
     def come_and_go() -> None:
@@ -81,7 +81,7 @@ def test_servers_that_come_and_go_never_get_a_stopped_one(data_dir: Path) -> Non
     assert postgres_of(data_dir) == []
 
 
-def test_it_inherits_nothing_and_has_its_own_session(data_dir: Path) -> None:
+def test_postgres_inherits_no_descriptors_and_has_its_own_session(data_dir: Path) -> None:
     with ServerProcess(data_dir) as server:
         held = server.wait_for("held")
         pid = int(held["pid"])
@@ -100,7 +100,7 @@ def test_it_inherits_nothing_and_has_its_own_session(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_restart_keeps_the_address(data_dir: Path, mode: Literal["fast", "immediate"]) -> None:
+def test_restart_keeps_the_url(data_dir: Path, mode: Literal["fast", "immediate"]) -> None:
     held = acquire(data_dir, settings=FAST)
     try:
         before = held.pid

@@ -1,1 +1,1 @@
-"""StoreStats and log lines: each moves with what it tells of."""
+"""Tests of server/observability: metrics and log lines."""

@@ -1,4 +1,4 @@
-"""A scrape, read as a scraper reads it: by prometheus-client's parser. Asserts nothing about the values."""
+"""Scrapes a server's metrics page with prometheus-client's parser."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from tests.harness.servers import Server
 
 
 class Scrape:
-    """One page."""
+    """One parsed page."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -56,6 +56,6 @@ class Scraper:
 
 @asynccontextmanager
 async def scraping(server: Server) -> AsyncIterator[Scraper]:
-    """A scraper of a server."""
+    """A scraper of the server."""
     async with http_client(server.url) as client:
         yield Scraper(client)

@@ -1,4 +1,4 @@
-"""The page: both formats parse, every family teaches, names follow Prometheus' conventions."""
+"""The metrics page: both formats parse, every family has a help text, names follow Prometheus' conventions."""
 
 import re
 
@@ -35,7 +35,7 @@ def page(metrics: Metrics) -> MetricsPage:
     )
 
 
-def test_the_text_format(metrics: Metrics) -> None:
+def test_text_format(metrics: Metrics) -> None:
     body, media_type = page(metrics).render("")
     assert media_type == "text/plain; version=0.0.4; charset=utf-8"
     scrape = Scrape(body.decode())
@@ -52,15 +52,15 @@ def test_the_text_format(metrics: Metrics) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text", "application/openmetrics-text;version=1.0.0"])
-def test_openmetrics_for_who_asks_for_it(metrics: Metrics, accept: str) -> None:
+def test_openmetrics_format_on_request(metrics: Metrics, accept: str) -> None:
     body, media_type = page(metrics).render(f"{accept},text/plain;version=0.0.4;q=0.5")
     assert media_type.startswith("application/openmetrics-text; version=1.0.0")
     assert body.endswith(b"# EOF\n")
     assert "tokentape_commit_seconds" in {family.name for family in parse_openmetrics(body.decode())}  # type: ignore[no-untyped-call]
 
 
-def test_names_and_helps(metrics: Metrics) -> None:
-    """A unit or a `_total` at the end; a help that is a sentence; no two families of one name."""
+def test_names_and_help_texts(metrics: Metrics) -> None:
+    """A unit or `_total` at the end; the help is a sentence; names are unique."""
     body, _ = page(metrics).render("")
     text = body.decode()
     helps = re.findall(r"^# HELP (tokentape_\S+) (.*)$", text, re.MULTILINE)
@@ -72,8 +72,8 @@ def test_names_and_helps(metrics: Metrics) -> None:
         assert len(said) > 15, name
 
 
-def test_only_this_process_is_shown(metrics: Metrics) -> None:
-    """Two pages of two processes share nothing, and a library's own figures are not ours."""
+def test_page_shows_only_its_own_process(metrics: Metrics) -> None:
+    """Two pages share nothing, and a library's own metrics are not ours."""
     other = Metrics()
     first, second = (Scrape(page(one).render("")[0].decode()) for one in (metrics, other))
     assert first.get("commit_seconds_count") == 1
@@ -82,7 +82,7 @@ def test_only_this_process_is_shown(metrics: Metrics) -> None:
     assert foreign == []
 
 
-def test_the_process_is_measured(metrics: Metrics) -> None:
+def test_process_metrics(metrics: Metrics) -> None:
     scrape = Scrape(page(metrics).render("")[0].decode())
     assert scrape.samples("process_resident_memory_bytes")[0].value > 1_000_000
     assert scrape.samples("process_open_fds")[0].value > 2

@@ -17,12 +17,11 @@ from rich.text import Text
 from server.cli.terminal.event_format import ENDS, Asides, JsonEventPrinter, StatusLine, describe, summary
 from server.cli.terminal.live_output import open_output
 from server.cli.terminal.output import Output, keep_refreshing, note_absence, reconnecting_text
-from server.client.api import Api, open_api
+from server.client.api import Api, ReconnectPolicy, open_api
 from server.client.errors import ClientError
 from server.client.log_follower import Event, LogFollower
-from server.client.reconnect_policy import ReconnectPolicy
 from server.client.server_url import Address
-from server.hidden_characters import escape_line
+from server.unicode_safety import escape_line
 
 LOST = frozenset({"worker_lost", "server_stopped", "store_unavailable"})
 """Error codes of answers that failed because of the server, not because of the request: worth asking again."""

@@ -14,7 +14,7 @@ import msgspec
 from rich.text import Text
 
 from server.cli.terminal.output import Output
-from server.hidden_characters import escape_controls, escape_json, escape_line, has_hidden
+from server.unicode_safety import escape_controls, escape_json, escape_line, has_hidden
 
 Event = Mapping[str, Any]
 
@@ -26,7 +26,9 @@ _STYLES = {
     "generation.cancelled": "yellow",
     "generation.interrupted": "yellow",
     "tool.proposed": "magenta",
+    "tool.approval": "magenta",
     "tool.decided": "magenta",
+    "budget.reached": "yellow",
 }
 
 
@@ -45,7 +47,7 @@ def format_event(event: Event) -> Text:
             line.append(_asked(event), "dim")
         case "generation.completed" | "generation.failed" | "generation.cancelled":
             line.append(summary(event))
-        case "tool.proposed" | "tool.decided":
+        case "tool.proposed" | "tool.approval" | "tool.decided":
             line.append(describe(event) or "", "bold")
             line.append(f"  {escape_line(str(event.get('call')))}", "dim")
         case _:
@@ -85,7 +87,14 @@ def describe(event: Event) -> str | None:
         case {"type": "tool.proposed", "name": name, "arguments": arguments}:
             waits = " waits for a decision" if event.get("needs_approval") else ""
             until = f" until {event['expires_at']}" if waits and event.get("expires_at") else ""
-            return escape_line(f"{name} {_json(arguments)}{waits}{until}") + _warning(name, arguments)
+            people = f" of {event['approvers']} people" if waits and event.get("approvers") else ""
+            return escape_line(f"{name} {_json(arguments)}{waits}{people}{until}") + _warning(name, arguments)
+        case {"type": "tool.approval", "by": by, "remaining": remaining}:
+            instead = f" with {_json(event['arguments'])} instead" if "arguments" in event else ""
+            told = f"approved{instead} by {by}; {remaining} more to approve"
+            return escape_line(told) + _warning(event.get("arguments"))
+        case {"type": "budget.reached", "bound": bound, "limit": limit, "used": used}:
+            return escape_line(f"{used} of {limit} {bound}; it waits until the budget is raised")
         case {"type": "tool.decided", "decision": decision, "by": by}:
             instead = f" to {_json(event.get('arguments'))}" if decision == "modified" else ""
             why = f": {event['reason']}" if event.get("reason") else ""

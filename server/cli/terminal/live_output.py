@@ -17,7 +17,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from server.cli.terminal.output import Footer, Output, PlainOutput, make_console
-from server.hidden_characters import escape_controls
+from server.unicode_safety import escape_controls
 
 
 def split_rows(text: str, width: int) -> tuple[list[str], str]:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 import trio
@@ -17,8 +17,10 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from server.client.errors import ClientError
-from server.client.reconnect_policy import ReconnectPolicy
-from server.hidden_characters import escape_controls
+from server.unicode_safety import escape_controls
+
+if TYPE_CHECKING:  # `config` and `migrate` start without the HTTP client
+    from server.client.api import ReconnectPolicy
 
 TICK_SECONDS = 0.08
 
@@ -140,7 +142,7 @@ def is_watched() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def reconnecting_text(reconnect_policy: ReconnectPolicy) -> Text | None:
+def reconnecting_text(reconnect_policy: "ReconnectPolicy") -> Text | None:
     """For the status line: for how long the server has been away; None while it answers."""
     if reconnect_policy.away_since is None:
         return None
@@ -148,7 +150,7 @@ def reconnecting_text(reconnect_policy: ReconnectPolicy) -> Text | None:
     return Text(f"reconnecting… {seconds:.0f} s  (nothing is lost; Ctrl-C leaves)", "yellow")
 
 
-def note_absence(output: Output, reconnect_policy: ReconnectPolicy) -> None:
+def note_absence(output: Output, reconnect_policy: "ReconnectPolicy") -> None:
     """Makes plain output, which has no status line, print a note when the server goes away and when it is back."""
 
     def note(error: ClientError | None) -> None:

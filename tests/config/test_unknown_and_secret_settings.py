@@ -1,4 +1,4 @@
-"""Names nobody knows, roles that go together, and values nobody may see."""
+"""Unknown setting names, settings that belong together, and secrets that no error shows."""
 
 import traceback
 from typing import Any
@@ -10,8 +10,8 @@ from server.config import BadSettings, Settings, load
 URL = "postgresql://me:hunter2@db/tape"
 
 
-def refusal(flags: dict[str, Any] | None = None) -> str:
-    """What is said, with all that a traceback would show."""
+def refusal_text(flags: dict[str, Any] | None = None) -> str:
+    """The error message, with everything that a traceback would show."""
     with pytest.raises(BadSettings) as caught:
         load(flags)
     return "".join(traceback.format_exception(caught.value))
@@ -39,24 +39,24 @@ def refusal(flags: dict[str, Any] | None = None) -> str:
     ],
 )
 @pytest.mark.parametrize("value", ["hunter2", ""])
-def test_an_unknown_name_is_refused_with_a_suggestion(
+def test_unknown_name_is_refused_with_a_suggestion(
     name: str, hint: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Empty or not: a typo is a typo. Its value may be a secret that was meant for another name."""
     monkeypatch.setenv(name, value)
-    said = refusal()
+    said = refusal_text()
     assert f"{name} is not a setting: {hint}" in said
     assert "hunter2" not in said
 
 
 @pytest.mark.parametrize("name", ["TOKENTAP_BIND", "XTOKENTAPE_BND", "TOKENTAPE"])
-def test_other_programs_variables_are_not_ours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_other_programs_are_ignored(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "x")
     assert load() == Settings()
 
 
-def test_an_unknown_flag_is_a_fault() -> None:
-    assert "--nonsense" in refusal({"nonsense": "x"})
+def test_unknown_flag_raises() -> None:
+    assert "--nonsense" in refusal_text({"nonsense": "x"})
 
 
 @pytest.mark.parametrize("by_flag", [True, False])
@@ -68,26 +68,26 @@ def test_an_unknown_flag_is_a_fault() -> None:
         ("database_owner_url", "me:hunter2@db"),
     ],
 )
-def test_a_bad_secret_is_refused_without_being_shown(
+def test_bad_secret_is_refused_without_being_shown(
     name: str, value: str, by_flag: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not by_flag:
         monkeypatch.setenv(f"TOKENTAPE_{name.upper()}", value)
-    said = refusal({name: value} if by_flag else None)
+    said = refusal_text({name: value} if by_flag else None)
     assert "(not shown): it has to look like postgresql://user:password@host:5432/database" in said
     assert "hunter2" not in said
 
 
 @pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"])
-def test_nor_is_a_providers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_provider_url_is_refused_without_being_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "ftp://me:hunter2@host")
-    said = refusal()
+    said = refusal_text()
     assert f"{name} = (not shown): it has to start with http:// or https://" in said
     assert "hunter2" not in said
 
 
-def test_good_secrets_are_not_shown_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However the settings are printed, by whoever debugs something."""
+def test_good_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the settings are printed."""
     monkeypatch.setenv("TOKENTAPE_DATABASE_URL", URL)
     monkeypatch.setenv("TOKENTAPE_DATABASE_OWNER_URL", URL)
     for provider in ("OPENAI", "ANTHROPIC"):
@@ -100,10 +100,10 @@ def test_good_secrets_are_not_shown_either(monkeypatch: pytest.MonkeyPatch) -> N
         assert "bind='127.0.0.1:8000'" in text
 
 
-def test_both_urls_or_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_owner_url_needs_the_database_url(monkeypatch: pytest.MonkeyPatch) -> None:
     """An owner of which database?"""
     monkeypatch.setenv("TOKENTAPE_DATABASE_OWNER_URL", URL)
-    said = refusal()
+    said = refusal_text()
     assert "TOKENTAPE_DATABASE_OWNER_URL is set but TOKENTAPE_DATABASE_URL is not" in said
     assert "hunter2" not in said
     assert load({"database_url": URL}).database_owner_url == URL
@@ -112,7 +112,7 @@ def test_both_urls_or_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().database_owner_url is None
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_frozen() -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
         setattr(settings, "bind", "0.0.0.0:80")  # noqa: B010  # mypy refuses it too

@@ -18,7 +18,7 @@ from .process_table import postgres_of, running
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
-def test_root_runs_it_as_a_system_user_without_a_login(data_dir: Path) -> None:
+def test_root_runs_postgres_as_a_system_user(data_dir: Path) -> None:
     with ServerProcess(data_dir, prefix=["setpriv", "--groups=0,4"]) as server:
         status = Path(f"/proc/{server.pid_of_postgres()}/status").read_text().splitlines()
         server.release()
@@ -86,7 +86,7 @@ def nobody(folder: Path) -> tuple[str, Path, int]:
     return python, site, user.pw_uid
 
 
-def test_an_ordinary_user_runs_it_under_the_same_user(folder: Path, nobody: tuple[str, Path, int]) -> None:
+def test_ordinary_user_runs_postgres_as_itself(folder: Path, nobody: tuple[str, Path, int]) -> None:
     python, site, uid = nobody
     data_dir = folder / "home" / "made" / "data"
     with (
@@ -112,7 +112,7 @@ def test_an_ordinary_user_runs_it_under_the_same_user(folder: Path, nobody: tupl
     ("place", "mode", "reason"),
     [("private/data", 0o700, "may not enter"), ("closed/data", 0o755, "Permission denied")],
 )
-def test_an_ordinary_user_is_told_which_folder_is_closed(
+def test_ordinary_user_is_told_the_closed_folder(
     folder: Path, nobody: tuple[str, Path, int], place: str, mode: int, reason: str
 ) -> None:
     python, site, uid = nobody
@@ -123,7 +123,7 @@ def test_an_ordinary_user_is_told_which_folder_is_closed(
         assert part in refusal
 
 
-def test_an_ordinary_user_does_not_get_roots_database(copied: Path, nobody: tuple[str, Path, int]) -> None:
+def test_ordinary_user_does_not_get_roots_database(copied: Path, nobody: tuple[str, Path, int]) -> None:
     python, site, uid = nobody
     with ServerProcess(copied, python=python, path=(site,), user=uid) as server:
         assert "cannot be used: Permission denied" in server.wait_for("refused")
@@ -139,7 +139,7 @@ grep ^tokentape: /etc/passwd
 """
 
 
-def test_servers_that_start_together_agree_on_the_system_user(folder: Path) -> None:
+def test_concurrent_servers_agree_on_the_system_user(folder: Path) -> None:
     """Of two useradd at once, the second would give the user another id than the first one's files have."""
     ask = "from server.embedded_postgres.os_user import postgres_os_user; print(postgres_os_user().uid)"
     done = subprocess.run(
@@ -155,7 +155,7 @@ def test_servers_that_start_together_agree_on_the_system_user(folder: Path) -> N
     assert answers == [entry.split(":")[2]] * 3
 
 
-def test_a_container_that_may_not_read_other_processes_finds_it(data_dir: Path) -> None:
+def test_container_without_process_access_finds_postgres(data_dir: Path) -> None:
     """Root in an ordinary container has no CAP_SYS_PTRACE, and can read little about another user's process."""
     kept = "chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap".replace(",", ",+")
     limited = ["setpriv", f"--bounding-set=-all,+{kept}", "--inh-caps=-all"]

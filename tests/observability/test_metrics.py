@@ -1,4 +1,4 @@
-"""Our histogram and prometheus-client's own say the same of the same values; a counter stays bounded."""
+"""The histogram and the counter: they count as prometheus-client's do, and stay bounded."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ VALUES = st.lists(st.one_of(st.sampled_from(BOUNDS), st.floats(0, 2_000)), max_s
 
 
 @given(VALUES)
-def test_a_histogram_counts_as_the_library_does(values: list[float]) -> None:
+def test_histogram_counts_as_prometheus_client(values: list[float]) -> None:
     ours, registry = Histogram(BOUNDS), CollectorRegistry()
     theirs = Reference("x", "x", buckets=BOUNDS, registry=registry)
     for value in values:
@@ -25,7 +25,7 @@ def test_a_histogram_counts_as_the_library_does(values: list[float]) -> None:
     assert f"x_sum {ours.total}" in lines
 
 
-def test_a_counter_counts_by_labels() -> None:
+def test_counter_counts_by_labels() -> None:
     counter = Counter()
     counter.expect([("GET", "200"), ("GET", "503")])
     counter.add("GET", "200")
@@ -34,8 +34,8 @@ def test_a_counter_counts_by_labels() -> None:
     assert counter.counts == {("GET", "200"): 3, ("GET", "503"): 0, ("PUT", "405"): 1}
 
 
-def test_a_counter_has_a_bound() -> None:
-    """Whatever is asked of a server, its memory and its page stay small."""
+def test_counter_has_a_bound() -> None:
+    """Whatever clients request, the memory and the page stay small."""
     counter = Counter(most=3)
     for n in range(100):
         counter.add("GET", str(n))

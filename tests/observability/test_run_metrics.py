@@ -1,4 +1,4 @@
-"""A run's figures in virtual time: to its first token, between tokens, outcomes, repaired characters, its line."""
+"""The metrics and the log line of one run in virtual time: first token, gaps, outcomes, repaired characters."""
 
 from collections.abc import Iterator, MutableMapping
 from typing import Any
@@ -15,7 +15,7 @@ from server.generations.run_stats import RunStats
 from server.observability import Metrics
 from server.providers import Finish, UpstreamError
 from tests.generations.fake_upstream import FOREVER, FakeUpstream, Step
-from tests.generations.owning import CONVERSATION, GENERATION, Owner, owner, run_of
+from tests.generations.run_owner import CONVERSATION, GENERATION, Owner, owner, run_of
 
 Lines = list[MutableMapping[str, Any]]
 
@@ -26,31 +26,31 @@ def lines() -> Iterator[Lines]:
         yield lines
 
 
-def over(lines: Lines) -> dict[str, Any]:
-    """The one line of a run that is over."""
+def ended_line(lines: Lines) -> dict[str, Any]:
+    """The one log line of a run that has ended."""
     (line,) = [line for line in lines if line["event"] == "run finished"]
     return dict(line)
 
 
-async def run_out(upstream: FakeUpstream, log: MemoryBackend | None = None) -> Metrics:
-    """One run to its end."""
+async def run_to_end(upstream: FakeUpstream, log: MemoryBackend | None = None) -> Metrics:
+    """Runs one run to its end."""
     async with owner((log or MemoryBackend()).process()) as here:
-        run = await begin(here, upstream)
+        run = await start_run(here, upstream)
         await run.done.wait()
         return here.supervisor.metrics
 
 
-async def begin(here: Owner, upstream: FakeUpstream) -> Attempt:
-    """A run that has been requested."""
+async def start_run(here: Owner, upstream: FakeUpstream) -> Attempt:
+    """Requests and starts a run."""
     await here.request()
     run = run_of(upstream, model="demo")
     here.supervisor.start(run)
     return run
 
 
-async def test_first_token_and_between(lines: Lines, autojump_clock: MockClock) -> None:
+async def test_first_token_and_gaps(lines: Lines, autojump_clock: MockClock) -> None:
     """Tokens that arrive together are one arrival."""
-    metrics = await run_out(FakeUpstream(2.0, ("a",), 0.3, ("b", "c"), 4.0, ("d",)))
+    metrics = await run_to_end(FakeUpstream(2.0, ("a",), 0.3, ("b", "c"), 4.0, ("d",)))
     meter = metrics.providers["demo"]
     assert [meter.first_token.count, meter.between_tokens.count] == [1, 2]
     assert meter.first_token.total == pytest.approx(2.0, abs=0.01)
@@ -58,7 +58,7 @@ async def test_first_token_and_between(lines: Lines, autojump_clock: MockClock) 
     assert dict(meter.between_tokens.buckets())["0.5"] == 1
     assert dict(meter.between_tokens.buckets())["5.0"] == 2
     assert meter.tokens == 4
-    line = over(lines)
+    line = ended_line(lines)
     assert line.pop("tokens_per_second") == pytest.approx(4 / 4.3, abs=0.1)
     assert line.pop("ttft_ms") == pytest.approx(2000, abs=10)
     assert line.pop("longest_gap_ms") == pytest.approx(4000, abs=10)
@@ -78,57 +78,57 @@ async def test_first_token_and_between(lines: Lines, autojump_clock: MockClock) 
     }
 
 
-async def test_a_run_without_a_token(lines: Lines, autojump_clock: MockClock) -> None:
-    metrics = await run_out(FakeUpstream(1.0))
+async def test_run_without_tokens(lines: Lines, autojump_clock: MockClock) -> None:
+    metrics = await run_to_end(FakeUpstream(1.0))
     assert metrics.providers["demo"].first_token.count == 0
     assert metrics.providers["demo"].runs["completed"].count == 1
-    assert not {"ttft_ms", "longest_gap_ms", "tokens_per_second"} & over(lines).keys()
+    assert not {"ttft_ms", "longest_gap_ms", "tokens_per_second"} & ended_line(lines).keys()
 
 
 @pytest.mark.parametrize("before", [(), (("a",), ("b",))])
-async def test_an_upstream_that_fails_is_counted_by_code(
+async def test_upstream_failure_is_counted_by_code(
     before: tuple[Step, ...], lines: Lines, autojump_clock: MockClock
 ) -> None:
     error = UpstreamError("upstream_cut", "The line went dead, said hunter2.")
-    metrics = await run_out(FakeUpstream(*before, error))
+    metrics = await run_to_end(FakeUpstream(*before, error))
     assert metrics.failures.counts["demo", "upstream_cut"] == 1
     assert sum(metrics.failures.counts.values()) == 1
     assert metrics.providers["demo"].runs["failed"].count == 1
     assert metrics.providers["demo"].tokens == len(before)
-    line = over(lines)
+    line = ended_line(lines)
     assert (line["outcome"], line["failure"], line["log_level"]) == ("failed", "upstream_cut", "warning")
     assert "hunter2" not in str(lines), "the provider's words may hold anything"
 
 
-async def test_a_crash_is_ours(lines: Lines, autojump_clock: MockClock) -> None:
-    metrics = await run_out(FakeUpstream(("a",), ValueError("x")))
+async def test_crash_is_an_internal_error(lines: Lines, autojump_clock: MockClock) -> None:
+    metrics = await run_to_end(FakeUpstream(("a",), ValueError("x")))
     assert metrics.failures.counts["demo", "internal_error"] == 1
-    assert over(lines)["failure"] == "internal_error"
+    assert ended_line(lines)["failure"] == "internal_error"
 
 
-async def test_a_cancelled_run(lines: Lines, autojump_clock: MockClock) -> None:
+async def test_cancelled_run(lines: Lines, autojump_clock: MockClock) -> None:
     async with owner(MemoryBackend().process()) as here:
-        run = await begin(here, FakeUpstream(("a",), FOREVER))
+        run = await start_run(here, FakeUpstream(("a",), FOREVER))
         await trio.sleep(1)
         assert await here.cancel()
         await run.done.wait()
         metrics = here.supervisor.metrics
     assert metrics.providers["demo"].runs["cancelled"].count == 1
     assert sum(metrics.failures.counts.values()) == 0
-    assert over(lines)["outcome"] == "cancelled"
+    assert ended_line(lines)["outcome"] == "cancelled"
 
 
-async def test_a_stopped_server(lines: Lines, autojump_clock: MockClock) -> None:
+async def test_run_of_a_stopped_server(lines: Lines, autojump_clock: MockClock) -> None:
     async with owner(MemoryBackend().process()) as here:
-        await begin(here, FakeUpstream(("a",), FOREVER))
+        await start_run(here, FakeUpstream(("a",), FOREVER))
         await here.supervisor.finish(1.0)
         metrics = here.supervisor.metrics
     assert metrics.failures.counts["demo", "server_stopped"] == 1
-    assert over(lines)["failure"] == "server_stopped"
+    assert ended_line(lines)["failure"] == "server_stopped"
 
 
-async def test_a_run_that_is_handed_over(lines: Lines, autojump_clock: MockClock) -> None:
-    """No failure: another process goes on with it."""
+async def test_handed_over_run(lines: Lines, autojump_clock: MockClock) -> None:
+    """It is no failure: another process goes on with it."""
     async with owner(MemoryBackend().process()) as here:
         await here.request()
         run = run_of(FakeUpstream(("a",), FOREVER), model="demo", on_crash="restart")
@@ -142,13 +142,13 @@ async def test_a_run_that_is_handed_over(lines: Lines, autojump_clock: MockClock
         "interrupted": 1,
     }
     assert sum(metrics.failures.counts.values()) == 0
-    line = over(lines)
+    line = ended_line(lines)
     assert (line["outcome"], line["log_level"], line["tokens"]) == ("interrupted", "info", 1)
     assert "failure" not in line
 
 
-async def test_a_wait_between_two_answers_is_no_gap(autojump_clock: MockClock) -> None:
-    """For a person, or a tool: of a run that asks twice only its upstreams' own time counts."""
+async def test_wait_between_two_answers_is_no_gap(autojump_clock: MockClock) -> None:
+    """Waiting for a person or a tool: only the upstreams' own time counts."""
     stats = RunStats()
     stats.run_started(10.0)
     for now in (10.0, 1_000.0):
@@ -160,8 +160,8 @@ async def test_a_wait_between_two_answers_is_no_gap(autojump_clock: MockClock) -
     assert stats.meter.between_tokens.total == pytest.approx(3 + 2 + 3)
 
 
-def test_usage_is_that_of_all_answers() -> None:
-    """And of those that an attempt before this one paid for."""
+def test_usage_sums_all_answers() -> None:
+    """Also those of earlier attempts."""
     stats = RunStats()
     stats.add_usage({"input_tokens": 10, "output_tokens": 1})
     stats.add_usage(None)
@@ -172,11 +172,11 @@ def test_usage_is_that_of_all_answers() -> None:
     assert (stats.repaired, stats.meter.repaired) == (3, 3)
 
 
-async def test_a_database_that_is_away_too_long(lines: Lines, autojump_clock: MockClock) -> None:
-    """The run fails with its own code; what it waited shows as the longest gap of nobody."""
+async def test_long_database_outage(lines: Lines, autojump_clock: MockClock) -> None:
+    """The run fails with its own code, and the outage counts as nobody's gap."""
     log = MemoryBackend()
     async with owner(log.process(), patience=3.0) as here:
-        run = await begin(here, FakeUpstream(("a",), 1.0, ("b",), FOREVER))
+        run = await start_run(here, FakeUpstream(("a",), 1.0, ("b",), FOREVER))
         await trio.sleep(0.5)
         log.available = False
         await trio.sleep(20)
@@ -191,7 +191,7 @@ async def test_a_database_that_is_away_too_long(lines: Lines, autojump_clock: Mo
 
 
 async def test_repaired_characters_are_counted(lines: Lines, autojump_clock: MockClock) -> None:
-    """Those of every answer, whether it ended well or not."""
+    """Of every answer, whether it ended well or not."""
     total = 0
     metrics = Metrics()
     async with owner(MemoryBackend().process(), metrics=metrics) as here:

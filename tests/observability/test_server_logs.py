@@ -1,4 +1,4 @@
-"""Log lines of a real server: ids on every answer and line, runs with their figures, no secret, no content."""
+"""Log lines of a real server: ids on every response and line, figures of runs, no secret and no content."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.providers.fake_provider import FakeProvider
 JSON = {"Content-Type": "application/json"}
 
 
-async def lines(server: Server, event: str, count: int = 1) -> list[dict[str, Any]]:
-    """So many lines of a kind, as soon as they are there."""
+async def wait_for_lines(server: Server, event: str, count: int = 1) -> list[dict[str, Any]]:
+    """Waits for this number of lines of a kind."""
     with trio.fail_after(20):
         while len(found := [line for line in server.log_lines() if line["event"] == event]) < count:
             await trio.sleep(0.02)
     return found
 
 
-async def test_every_answer_has_an_id(database: TestDatabase) -> None:
-    """Well or not, with a body or without, also what the framework itself refuses."""
+async def test_every_response_has_a_request_id(database: TestDatabase) -> None:
+    """Successful or not, with or without a body, also where the framework itself refuses."""
     async with (
         running(database.app_url) as server,
         Api.open(server.port) as api,
@@ -68,8 +68,8 @@ async def test_every_answer_has_an_id(database: TestDatabase) -> None:
             assert answered[b"x-request-id"] == b"socket-1"
 
 
-async def test_a_run_carries_the_id_of_who_began_it(database: TestDatabase) -> None:
-    """Though it outlives the request; and of nobody else, on one connection kept alive or on many."""
+async def test_run_lines_carry_the_request_id(database: TestDatabase) -> None:
+    """The run outlives its request; connections kept alive mix no ids."""
     async with running(database.app_url) as server, http_client(server.url) as client:
         begun: dict[str, str] = {}
 
@@ -85,7 +85,7 @@ async def test_a_run_carries_the_id_of_who_began_it(database: TestDatabase) -> N
         async with trio.open_nursery() as nursery:
             for n in range(1, 12):
                 nursery.start_soon(begin, n)
-        over = await lines(server, "run finished", 12)
+        over = await wait_for_lines(server, "run finished", 12)
         assert {line["generation"]: line["request"] for line in over} == begun
         for line in over:
             assert (line["model"], line["outcome"], line["tokens"]) == ("demo", "completed", 5)
@@ -93,34 +93,32 @@ async def test_a_run_carries_the_id_of_who_began_it(database: TestDatabase) -> N
             assert {"ttft_ms", "duration_ms", "tokens_per_second", "longest_gap_ms"} <= line.keys()
 
 
-async def test_a_command_over_a_websocket_too(database: TestDatabase) -> None:
+async def test_websocket_commands_carry_the_request_id(database: TestDatabase) -> None:
     async with running(database.app_url) as server, Api.open(server.port) as api:
         log = await api.conversation()
         async with talk(server.port, log, headers=[(b"X-Request-ID", b"socket-1")]) as connection:
             await connection.command("generate", **demo(tokens=2))
             await connection.until_event("generation.completed")
-        (over,) = await lines(server, "run finished")
+        (over,) = await wait_for_lines(server, "run finished")
         assert over["request"] == "socket-1"
         assert log.endswith(over["conversation"])
 
 
-async def test_a_server_that_stops_says_whose_runs_it_ended(database: TestDatabase) -> None:
+async def test_stopping_server_logs_the_request_ids_of_its_runs(database: TestDatabase) -> None:
     env = {"TOKENTAPE_STOP_TIMEOUT": "2"}
     async with running(database.app_url, env) as server, http_client(server.url) as client:
         got = await client.post(
             "/v1/generations", json=demo(tokens=1000, rate=1), headers={"X-Request-ID": "asker"}
         )
         assert await server.stop() == 0
-        (over,) = await lines(server, "run finished")
+        (over,) = await wait_for_lines(server, "run finished")
         assert (over["request"], over["generation"]) == ("asker", got.json()["id"])
         assert (over["outcome"], over["failure"], over["level"]) == ("failed", "server_stopped", "warning")
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-async def test_no_secret_and_no_content_in_any_line(
-    database: TestDatabase, nursery: trio.Nursery, form: str
-) -> None:
-    """Keys of the environment, headers, what people say, what models say: whatever goes well or wrong."""
+async def test_no_line_holds_secrets_or_content(database: TestDatabase, nursery: trio.Nursery, form: str) -> None:
+    """Keys of the environment, headers, messages and answers, in success and failure."""
     fake = await FakeProvider.listen(key="sk-secret-1")
     nursery.start_soon(fake.serve)
     env = {

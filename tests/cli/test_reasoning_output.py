@@ -1,4 +1,7 @@
-"""What a model says besides its answer, on a terminal and without one: seen, marked, and no part of the answer."""
+"""How the command shows reasoning and pieces of tool calls, on a terminal and on a pipe.
+
+They must be visible and marked, and never part of the answer on standard output.
+"""
 
 import io
 import re
@@ -45,15 +48,15 @@ done
 """
 
 
-def test_on_a_pipe_each_line_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
-    """As `tail` and `replay` print them, in their order; a line that goes on is no new one."""
+def test_tail_and_replay_mark_each_line_on_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """In their order; a line that continues is not marked again."""
     with PlainOutput() as output:
         TextEventPrinter(output).print_events(MIXED)
     assert capsys.readouterr() == (SHOWN, "")
 
 
-def test_beside_an_answer_on_a_pipe_they_are_no_part_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """As `chat` prints them: standard output is what was said."""
+def test_chat_prints_reasoning_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output holds only the answer."""
     with PlainOutput(asides_apart=True) as output:
         TextEventPrinter(output).print_events([event for event in MIXED if event is not STARTED])
         output.note("over")
@@ -83,14 +86,14 @@ def drawn(events: list[Event], *, markdown: bool = False, colours: bool = True) 
 
 
 @pytest.mark.parametrize("markdown", [False, True])
-def test_on_a_terminal_they_are_dimmed(markdown: bool) -> None:
+def test_reasoning_is_dimmed_on_a_terminal(markdown: bool) -> None:
     written = drawn([thought("let me *see*\nnow"), token("so now"), thought("hm")], markdown=markdown)
     assert "\x1b[2mthinking: let me *see*" in written
     assert "\x1b[2mthinking: hm" in written
     assert not re.search(r"\x1b\[2m[^\n]*so now", written)
 
 
-def test_without_colours_each_line_is_marked() -> None:
+def test_reasoning_is_marked_without_colours() -> None:
     written = drawn([thought("one\ntwo\n"), token("so")], colours=False)
     # The last row is drawn again and again, and printed once.
     printed = [row for row in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).split("\n") if row.strip()]
@@ -100,13 +103,13 @@ def test_without_colours_each_line_is_marked() -> None:
     assert "thinking: so" not in written
 
 
-def test_a_call_whose_first_piece_was_not_seen_goes_by_its_id() -> None:
-    """Of a tail that begins in its middle."""
+def test_tool_call_without_its_first_piece_is_named_by_its_id() -> None:
+    """As in a tail that begins in its middle."""
     assert Asides().of(piece("x")) == (f"arguments of {CALL}", "x")
     assert Asides().of(token("x")) is None
 
 
-def test_the_line_under_an_answer() -> None:
+def test_status_line_names_reasoning_and_tool_calls() -> None:
     status = StatusLine()
     words = []
     for event in [STARTED, thought("hm"), token("a"), piece("{", name="refund"), thought("hm"), STARTED]:
@@ -122,6 +125,6 @@ def test_the_line_under_an_answer() -> None:
     ]
 
 
-def test_the_words_of_a_refusal_are_in_the_last_line() -> None:
+def test_summary_shows_the_refusal() -> None:
     end = {"type": "generation.completed", "finish_reason": "refusal", "refusal": "I will not.\u202e", "usage": {}}
     assert summary(end) == "refusal · I will not.\\u202e"

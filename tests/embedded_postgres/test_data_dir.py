@@ -1,4 +1,6 @@
-"""Which data folders work, and which are refused with what message. No folder of other origin changes its mode."""
+"""Data folders that work, and those that are refused with a message. No folder of other origin changes its
+mode.
+"""
 
 import os
 import pwd
@@ -25,7 +27,7 @@ only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root's PostgreSQL
     ['it\'s "quoted" `$HOME` \\n %s, çødé-數據-\u2028', "/".join(["long" * 50] * 4)],
     ids=["spaces quotes unicode", "long"],
 )
-def test_any_name_works(folder: Path, name: str) -> None:
+def test_any_folder_name_works(folder: Path, name: str) -> None:
     held = acquire(folder / name, settings=FAST)
     assert query(held.app_url, "SELECT 1", held.bin_dir) == "1"
     assert held.data_dir == folder / name
@@ -33,7 +35,7 @@ def test_any_name_works(folder: Path, name: str) -> None:
     held.release()
 
 
-def test_a_link_leads_to_the_same_database(data_dir: Path, folder: Path) -> None:
+def test_symbolic_link_leads_to_the_same_database(data_dir: Path, folder: Path) -> None:
     (folder / "link").symlink_to(data_dir)
     direct, linked = acquire(data_dir, settings=FAST), acquire(folder / "link", settings=FAST)
     assert (direct.pid, direct.app_url) == (linked.pid, linked.app_url)
@@ -61,7 +63,7 @@ def make(place: Path, mode: int, owner: str | None = None) -> None:
         pytest.param(lambda f: None, "/".join(["long" * 50] * 5), "more than 900 bytes", id="too long"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused_and_stays_as_it_is(
+def test_unusable_folder_is_refused_and_unchanged(
     folder: Path, prepare: Callable[[Path], object], name: str, reason: str
 ) -> None:
     prepare(folder)
@@ -72,7 +74,7 @@ def test_a_folder_that_cannot_be_used_is_refused_and_stays_as_it_is(
 
 
 @only_root
-def test_a_folder_that_the_operator_created_keeps_its_mode(folder: Path) -> None:
+def test_folder_of_the_operator_keeps_its_mode(folder: Path) -> None:
     make(folder / "made", 0o755)
     prepare_data_dir(folder / "made", postgres_os_user())
     found = (folder / "made").stat()
@@ -92,9 +94,7 @@ def test_a_folder_that_the_operator_created_keeps_its_mode(folder: Path) -> None
         ),
     ],
 )
-def test_a_database_that_it_cannot_open_is_refused(
-    copied: Path, damage: Callable[[Path], object], reason: str
-) -> None:
+def test_incompatible_database_is_refused(copied: Path, damage: Callable[[Path], object], reason: str) -> None:
     damage(copied / "postgres")
     with pytest.raises(EmbeddedError, match=reason):
         acquire(copied)
@@ -112,14 +112,14 @@ def small_disk(folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_is_reported_and_leaves_no_partial_database(small_disk: Path) -> None:
+def test_full_disk_leaves_no_partial_database(small_disk: Path) -> None:
     with pytest.raises(EmbeddedError, match=r"(?s)could not make a database.*TOKENTAPE_DATA_DIR.*No space left"):
         acquire(small_disk / "data", settings=FAST)
     assert [path.name for path in (small_disk / "data").iterdir()] == ["start.lock"]
 
 
 @pytest.mark.parametrize("planted", ["a link", "a folder of another user", "a folder open to all"])
-def test_a_socket_folder_that_somebody_else_created_is_not_used(
+def test_foreign_socket_folder_is_not_used(
     data_dir: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, planted: str
 ) -> None:
     first, second = folder / "first", folder / "second"
@@ -136,14 +136,14 @@ def test_a_socket_folder_that_somebody_else_created_is_not_used(
     assert os.path.lexists(first)
 
 
-def test_no_place_for_a_socket_is_reported(data_dir: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_socket_folder_is_reported(data_dir: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_dir_module, "_socket_dirs", lambda *_: [folder / "none" / "socket"])
     with pytest.raises(EmbeddedError, match="no place for the folder of PostgreSQL's socket"):
         acquire(data_dir, settings=FAST)
     assert postgres_of(data_dir) == []
 
 
-def test_the_default_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_data_dir() == Path("/var/lib/tokentape")
     monkeypatch.setattr(os, "geteuid", lambda: 1234)

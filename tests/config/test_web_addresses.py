@@ -1,6 +1,7 @@
-"""Hosts and origins in the settings: every value that no request could ever match is refused, with what to write.
+"""Hosts and origins in the settings: every value that no request could match is refused, with what to write
+instead.
 
-Checked against the code that compares them, too: what is taken is matched by a request that says it.
+Accepted values are also checked against the code that compares them with requests.
 """
 
 import traceback
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from server.config import BadSettings, load
-from server.web.edge.host_origin_check import HostOriginCheck
+from server.web.edge.host_origin_cors import HostOriginCheck
 
 HOSTS_TAKEN = [
     ("chat.example.org", "chat.example.org"),
@@ -130,7 +131,7 @@ def _refusal(flags: dict[str, Any] | None = None) -> str:
         *(("allowed_origins", *row) for row in ORIGINS_TAKEN),
     ],
 )
-def test_taken_in_the_form_that_a_browser_sends(
+def test_values_are_normalised_to_the_browsers_form(
     name: str, value: str, meant: str, by_flag: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not by_flag:
@@ -147,7 +148,7 @@ def test_taken_in_the_form_that_a_browser_sends(
         *(("allowed_origins", *row) for row in ORIGINS_REFUSED),
     ],
 )
-def test_refused_with_what_to_write(
+def test_unmatchable_values_are_refused_with_a_hint(
     name: str, value: str, hint: str, by_flag: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not by_flag:
@@ -159,22 +160,22 @@ def test_refused_with_what_to_write(
     assert said.count("\n") == 0
 
 
-def test_each_bad_one_of_a_list_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the good ones between them are not."""
+def test_each_bad_value_of_a_list_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The good values between them are not."""
     monkeypatch.setenv("TOKENTAPE_ALLOWED_ORIGINS", "*, https://good.example, localhost:3000")
     lines = _refusal().splitlines()
     assert [line.split(" = ")[1].split(":")[0] for line in lines] == ["'*'", "'localhost"]
 
 
 @pytest.mark.parametrize(("value", "meant"), ORIGINS_TAKEN)
-def test_a_page_of_that_origin_may_post(value: str, meant: str) -> None:
-    """The origin as a browser writes it is the one that was allowed."""
+def test_allowed_origin_may_post(value: str, meant: str) -> None:
+    """The origin as a browser writes it is the allowed one."""
     check = HostOriginCheck("127.0.0.1", (), load({"allowed_origins": value}).allowed_origins)
     check.check_origin(meant, "localhost", secure=False)
 
 
 @pytest.mark.parametrize(("value", "meant"), HOSTS_TAKEN)
 @pytest.mark.parametrize("port", ["", ":8443"])
-def test_a_request_to_that_host_is_answered(value: str, meant: str, port: str) -> None:
+def test_allowed_host_is_answered(value: str, meant: str, port: str) -> None:
     check = HostOriginCheck("127.0.0.1", load({"allowed_hosts": value}).allowed_hosts, ())
     check.check_host((f"[{meant}]" if ":" in meant else meant) + port)
