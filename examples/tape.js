@@ -5,7 +5,8 @@
 // 8000 of its host. A link must not choose whom the page talks to, and gives its keys to: all others are refused.
 export const SERVERS = [];
 
-const FINAL = new Set([4400, 4404, 4410]); // the address is wrong, unknown, or too old: coming back does not help
+// The address is wrong, unknown or too old, or the key is no longer good, or not for this: coming back does not help.
+const FINAL = new Set([4400, 4401, 4403, 4404, 4410]);
 const FIRST_WAIT = 250, LONGEST_WAIT = 4000; // milliseconds
 
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -30,9 +31,9 @@ export function conversationOf(address) {
   return name;
 }
 
-// A POST; its JSON. Throws an Error with the problem's `code` and its `detail` as the message.
-export async function post(server, path, body) {
-  const headers = { "Content-Type": "application/json", "Idempotency-Key": newKey() };
+// A POST; its JSON. Throws an Error with the problem's `code` and its `detail` as the message. `session`: of session.js.
+export async function post(server, path, body, session) {
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": newKey(), ...session?.headers };
   const answer = await fetch(server + path, { method: "POST", headers, body: JSON.stringify(body) });
   const told = await answer.json();
   if (!answer.ok) throw Object.assign(new Error(told.detail), { code: told.code });
@@ -47,12 +48,13 @@ export class Tape {
   #count = 0;
   #rewinding = false;
   #closed = false;
+  #attempt = 0;
   #online = () => this.connect(); // a phone that woke up does not know that its socket is dead
 
   // `on`: event(event) for each, in order, once; state("connecting" | "reading" | "live" | "away" | "over", why);
-  // presence({you, count, people}).
-  constructor(server, conversation, on, author = "") {
-    Object.assign(this, { server, conversation, on, author, position: 0 });
+  // presence({you, count, people}). `session`: of session.js, where the server may want a key.
+  constructor(server, conversation, on, author = "", session = null) {
+    Object.assign(this, { server, conversation, on, author, session, position: 0 });
     addEventListener("online", this.#online);
     this.connect();
   }
@@ -65,12 +67,24 @@ export class Tape {
   connect() {
     if (this.#closed) return;
     clearTimeout(this.#timer);
-    this.#socket?.close();
+    const before = this.#socket;
+    this.#socket = null;
+    before?.close();
     this.#rewinding = false;
     this.on.state("connecting");
+    const attempt = ++this.#attempt;
+    if (!this.session) return this.#open(["tokentape.v1"]);
+    this.session.protocols(this.conversation).then(
+      (protocols) => attempt === this.#attempt && this.#open(protocols),
+      (error) => attempt === this.#attempt && (error.final ? this.#end(error.code) : this.#lost()),
+    );
+  }
+
+  #open(protocols) {
+    if (this.#closed) return;
     const query = new URLSearchParams({ after: this.position, ...(this.author && { author: this.author }) });
     const address = `${this.server.replace(/^http/, "ws")}/v1/conversations/${this.conversation}/ws?${query}`;
-    const socket = (this.#socket = new WebSocket(address, "tokentape.v1"));
+    const socket = (this.#socket = new WebSocket(address, protocols));
     socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data));
     socket.onclose = ({ code, reason }) => socket === this.#socket && this.#lost(code, reason);
   }
@@ -81,7 +95,7 @@ export class Tape {
     if (this.#closed) return Promise.reject(new Error("The conversation is closed."));
     return new Promise((resolve, reject) => {
       this.#commands.set(command.id, { command, resolve, reject });
-      if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(command));
+      if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(command));
     });
   }
 
@@ -99,7 +113,7 @@ export class Tape {
     removeEventListener("online", this.#online);
     const socket = this.#socket;
     this.#socket = null; // what it still says is of no socket of ours
-    socket.close();
+    socket?.close();
     for (const { reject } of this.#commands.values()) reject(new Error(`Not answered: ${why}.`));
     this.#commands.clear();
     this.on.state("over", why);

@@ -1,11 +1,12 @@
 // Marks as they come, and a slider. A change counts from the next sentence on; the log says where both stand.
 
+import { enter, Session } from "../session.js";
 import { conversationOf, post, serverOf, Tape } from "../tape.js";
 
 const $ = (id) => document.getElementById(id);
 const rows = []; // those that have a mark, in the order of the sentences
 const waiting = []; // changes that no sentence has begun with yet
-let server, tape, running;
+let server, session, tape, running;
 let current = 0; // the sentence that is being graded
 
 function tell(error) {
@@ -88,10 +89,11 @@ $("essay").onsubmit = async (submitted) => {
   const { text, pace } = $("essay").elements;
   try {
     const input = { text: text.value, pace: Number(pace.value) };
-    const run = await post(server, "/v1/generations", { workflow: "live_grading", input });
+    const run = await post(server, "/v1/generations", { workflow: "live_grading", input }, session);
     history.pushState(null, "", `#${run.conversation}`); // whoever opens this address sees the same
     follow(run.conversation);
   } catch (error) {
+    enter(session, $("session")); // was it the key?
     tell(error.code ? error : new Error(`No answer from ${server}. Does it run, and does it allow this page (--allowed-origins)?`));
   }
 };
@@ -103,10 +105,11 @@ function follow(conversation) {
     shown[one.type]?.(one);
     $("slider").disabled = !running;
   };
-  tape = new Tape(server, conversation, { event, state });
+  tape = new Tape(server, conversation, { event, state }, "", session);
 }
 
 function state(name, why) {
+  if (name === "over") enter(session, $("session")); // was it the key?
   const words = { connecting: "connecting", reading: "reading", live: "live", away: "away, coming back", over: `over: ${why}` };
   $("state").dataset.state = name;
   $("state").textContent = words[name];
@@ -116,8 +119,10 @@ addEventListener("hashchange", () => location.reload());
 $("fresh").href = location.pathname + location.search;
 try {
   server = serverOf(new URL(location));
+  session = new Session(server);
   const conversation = conversationOf(new URL(location));
-  if (conversation) follow(conversation);
+  if (!(await enter(session, $("session")))) state("over", "not signed in");
+  else if (conversation) follow(conversation);
   else $("essay").hidden = false;
 } catch (error) {
   tell(error);

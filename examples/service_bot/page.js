@@ -1,12 +1,13 @@
 // The operator's page: the log of one conversation made visible, event by event, and decisions sent back.
 // What is shown comes from the log alone, never from what was clicked: so every operator sees the same.
 
+import { enter, Session } from "../session.js";
 import { conversationOf, post, serverOf, Tape } from "../tape.js";
 import { hasUnseen, visible } from "../visible.js";
 
 const $ = (id) => document.getElementById(id);
 const cards = new Map(); // a card and its proposal, by call
-let server, tape, running, paragraph;
+let server, session, tape, running, paragraph;
 let again = null; // behind a crash: what the run has said once more, until it says something new
 
 const pretty = (value) => visible(typeof value === "string" ? value : JSON.stringify(value, null, 2));
@@ -155,10 +156,11 @@ $("ticket").onsubmit = async (submitted) => {
   tell($("trouble"));
   try {
     const input = Object.fromEntries(new FormData($("ticket")));
-    const run = await post(server, "/v1/generations", { workflow: "service_bot", input });
+    const run = await post(server, "/v1/generations", { workflow: "service_bot", input }, session);
     history.pushState(null, "", `#${run.conversation}`); // whoever opens this address sees the same
     follow(run.conversation);
   } catch (error) {
+    enter(session, $("session")); // was it the key?
     tell($("trouble"), error.code ? error : new Error(`No answer from ${server}. Does it run, and does it allow this page (--allowed-origins)?`));
   }
 };
@@ -185,10 +187,11 @@ function follow(conversation) {
     shown[one.type]?.(one);
     for (const button of $("note").querySelectorAll("button")) button.disabled = !running;
   };
-  tape = new Tape(server, conversation, { event, state, presence }, $("note").elements.author.value);
+  tape = new Tape(server, conversation, { event, state, presence }, $("note").elements.author.value, session);
 }
 
 function state(name, why) {
+  if (name === "over") enter(session, $("session")); // was it the key?
   const words = { connecting: "connecting", reading: "reading", live: "live", away: "away, coming back", over: `over: ${why}` };
   $("state").dataset.state = name;
   $("state").textContent = words[name];
@@ -214,8 +217,10 @@ $("fresh").href = location.pathname + location.search;
 $("note").elements.author.value = localStorage.getItem("author") ?? "";
 try {
   server = serverOf(new URL(location));
+  session = new Session(server);
   const conversation = conversationOf(new URL(location));
-  if (conversation) follow(conversation);
+  if (!(await enter(session, $("session")))) state("over", "not signed in");
+  else if (conversation) follow(conversation);
   else $("ticket").hidden = false;
 } catch (error) {
   tell($("trouble"), error);

@@ -4,7 +4,7 @@ import pytest
 
 from examples.live_grading.app import Mark, mark, split
 from tests.clients.api import Api
-from tests.examples.browsing import browsing
+from tests.examples.browser_pages import browsing
 from tests.harness.browser import CHROMIUM, NO_CHROMIUM
 from tests.harness.servers import ROOT, Server
 

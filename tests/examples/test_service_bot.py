@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.clients.api import Api
-from tests.examples.browsing import Browser, Page, browsing
+from tests.examples.browser_pages import Browser, Page, browsing
 from tests.examples.conftest import ALLOWED
 from tests.harness.browser import CHROMIUM, NO_CHROMIUM
 from tests.harness.proxy import cuttable

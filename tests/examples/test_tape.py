@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.examples.browsing import browsing
+from tests.examples.browser_pages import browsing
 from tests.harness.browser import CHROMIUM, NO_CHROMIUM
-from tests.test_hidden_characters import all_hidden
+from tests.test_unicode_safety_hidden import all_hidden
 
 RIG = """
 async () => {

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from tests.harness.browser import CHROMIUM, FLAGS
 
@@ -19,6 +19,8 @@ VIEWS: dict[str, dict[str, Any]] = {
     "wide": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
 }
+RATE = 45
+"""Tokens a second that the demo is given in place of its 15: an answer in five seconds, still enough to cut it."""
 SEEN = """() => ({
     dead: [...document.querySelectorAll('a[href^="#"]')]
         .filter(one => !document.getElementById(one.hash.slice(1))).map(one => one.hash),
@@ -40,6 +42,7 @@ def look(browser: Browser, url: str, view: dict[str, Any]) -> dict[str, Any]:
     page = context.new_page()
     requests: list[str] = []
     complaints: list[str] = []
+    page.route("**/v1/generations", hurry)
     page.on("request", lambda request: requests.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -48,6 +51,13 @@ def look(browser: Browser, url: str, view: dict[str, Any]) -> dict[str, Any]:
     seen: dict[str, Any] = {**act(page), **page.evaluate(SEEN)}
     context.close()
     return {**seen, "requests": requests, "complaints": complaints}
+
+
+def hurry(route: Route) -> None:
+    """Sends the demo's question on, and asks for a quicker answer."""
+    asked = json.loads(route.request.post_data or "")
+    asked["parameters"]["rate"] = RATE
+    route.continue_(post_data=json.dumps(asked))
 
 
 def docs(page: Page) -> dict[str, Any]:

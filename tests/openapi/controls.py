@@ -40,6 +40,16 @@ async def workflow(api: Api, conversation: str = "/v1", **fields: Any) -> tuple[
     return await _waiting(api, conversation, {**WORKFLOW, **fields})
 
 
+async def paused(api: Api, conversation: str = "/v1") -> str:
+    """A model that waits for a larger budget; its path."""
+    asked = {"model": "demo", "input": "Hi", "parameters": {"tokens": 50, "rate": 0}, "budget": {"tokens": 1}}
+    answer = await api.post(f"{conversation}/generations", asked)
+    assert answer.status_code == 202, answer.text
+    path: str = answer.headers["Location"]
+    await until(api, path, lambda one: one["waiting_for"] == "budget")
+    return path
+
+
 async def _waiting(api: Api, conversation: str, body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     answer = await api.post(f"{conversation}/generations", body)
     assert answer.status_code == 202, answer.text

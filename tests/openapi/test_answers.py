@@ -19,7 +19,7 @@ from tests.clients.api import Api, demo, new_key
 from tests.clients.websocket import talk
 
 from .contract import validator
-from .controls import NOBODY, agent, approval, until, workflow
+from .controls import NOBODY, agent, approval, paused, until, workflow
 
 CLIENT_TOOL = EXAMPLE_BODIES["A model with a tool that you run"]
 WORKFLOW = EXAMPLE_BODIES["A workflow"]
@@ -75,6 +75,12 @@ async def session(api: Api) -> None:
     assert (await get("/v1/diagnostics/stream?chunks=3&interval=0.001")).status_code == 200
     assert (await get("/v1/diagnostics/stream?chunks=3&after=3")).status_code == 204
     assert (await get("/v1/diagnostics/stream?chunks=0")).status_code == 400
+    assert (await get("/v1/session")).status_code == 200
+    assert (await api.http.post("/v1/session")).status_code == 200
+    assert (await api.http.delete("/v1/session")).status_code == 204
+    assert (await api.http.post(f"{conversation}/tickets")).status_code == 201
+    assert (await post(f"{generation}/tickets", {"transport": "sse"})).status_code == 201
+    assert (await post(f"{generation}/tickets", {"transport": "websocket"})).status_code == 422
     failed = await post("/v1/generations", {"model": "openai/nothing"})
     assert failed.status_code == 422
     await talk_back(api)
@@ -109,6 +115,14 @@ async def talk_back(api: Api) -> None:
     assert (await post(f"{generation}/decisions", approval(call))).status_code == 200
     assert (await api.finished(generation))[-1]["type"] == "generation.completed"
     assert (await get(generation)).json()["result"] == {"published": True, "strictness": 0.8}
+    generation = await paused(api)
+    for tokens in (1, 0, None):
+        assert (await post(f"{generation}/budget", {"tokens": tokens})).status_code == 422
+    assert (await post(f"{generation}/budget", {"tokens": 1_000})).json()["budget"]["tokens"] == 1_000
+    assert (await api.finished(generation))[-1]["type"] == "generation.completed"
+    assert (await post(f"{generation}/budget", {"tokens": 2_000})).json()["code"] == "generation_ended"
+    unpriced = {**demo(), "budget": {"cost": 1}}
+    assert (await post("/v1/generations", unpriced)).json()["code"] == "unknown_price"
     for asked in ({**WORKFLOW, "input": {"pages": 0}}, {"workflow": "none"}, {**CLIENT_TOOL, "tools": ["none"]}):
         assert (await post("/v1/generations", asked)).status_code == 422
     assert (await post("/v1/generations", {**demo(), "webhook": "ftp://x"})).json()["code"] == "invalid_webhook"
@@ -138,7 +152,8 @@ async def test_every_operation_answers_as_described(api: Api) -> None:
         for status in one["responses"]
         if int(status) < 400
     }
-    assert described - seen == {("GET /v1/conversations/{conversation}/ws", 101)}
+    # Here nobody has to sign in; tests/web/test_sessions.py does.
+    assert described - seen == {("GET /v1/conversations/{conversation}/ws", 101), ("POST /v1/session", 201)}
 
 
 @pytest.mark.parametrize("named", ["", "&named=1"])
@@ -152,6 +167,9 @@ async def test_what_streams_is_as_described(api: Api, named: str) -> None:
     await api.post(f"{graded}/decisions", approval(call))
     await api.finished(graded)
     await api.post(f"{(await agent(api, conversation))[0]}/cancel", {})
+    held = await paused(api, conversation)
+    await api.post(f"{held}/budget", {"tokens": 1_000})
+    await api.finished(held)
     answer = await api.http.get(f"{conversation}/events?format=sse{named}")
     events = [json.loads(frame.data) for frame in sse.Parser().feed(answer.content) if frame.data is not None]
     lines = ndjson.Parser().feed((await api.http.get(f"{conversation}/events?format=ndjson")).content)
@@ -159,8 +177,9 @@ async def test_what_streams_is_as_described(api: Api, named: str) -> None:
     assert {event["type"] for event in events} == {kind.value for kind in EventType} - {
         "generation.interrupted",
         "generation.failed",
-        "reasoning",  # the demo does not think; tests/transports/test_thinking.py
+        "reasoning",  # the demo does not think; tests/transports/test_all_event_types.py
         "tool.arguments",
+        "tool.approval",  # without keys nobody is one of several people
     }
     for event in events:
         validator("Event").validate(event)

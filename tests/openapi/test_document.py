@@ -19,15 +19,19 @@ from schemathesis.specs.openapi import definitions
 from eventstore.memory_backend import MemoryBackend
 from eventstore.model import NewEvent
 from server import event_types, ids
+from server.auth.authenticator import Authenticator
+from server.auth.limits.limit_list import LimitList
+from server.auth.limits.rate_limiter import RateLimiter
+from server.auth.memory_auth_store import MemoryAuthStore
 from server.config import Settings
 from server.event_types import EventType
 from server.web.app import build
 from server.web.openapi import document
 from server.web.openapi.component_schemas import PREFIX
 from server.web.openapi.problem_codes import CODES
-from server.wire.websocket_messages import SUBPROTOCOL
+from server.wire_formats import SUBPROTOCOL
 from tests.harness.servers import ROOT
-from tests.runtime.world import process
+from tests.runtime.runtime_process import process
 
 from .contract import validator
 
@@ -46,13 +50,17 @@ def test_every_reference_leads_somewhere_and_every_component_is_used() -> None:
     text = json.dumps(document())
     used = set(re.findall(r'"\$ref": "#/components/(\w+)/([\w-]+)"', text))
     there = {(kind, name) for kind, named in document()["components"].items() for name in named}
+    for path in document()["paths"].values():
+        for operation in path.values():
+            used |= {("securitySchemes", name) for need in operation["security"] for name in need}
     assert used == there
 
 
 async def test_its_operations_are_the_routes_of_the_server() -> None:
     """Method by method; a WebSocket's handshake is a GET."""
+    store = MemoryAuthStore()
     async with process(MemoryBackend().process()) as runtime:
-        app: Any = build(runtime, Settings())
+        app: Any = build(runtime, Settings(), Authenticator(store), RateLimiter(LimitList(), store))
     while not isinstance(app, QuartTrio):
         app = getattr(app, "framework", None) or app._app
     routes = set()
@@ -105,7 +113,7 @@ def test_every_event_type_has_a_schema() -> None:
 MESSAGE, CALL, DIGEST = "msg_" + "0" * 26, "call_" + "0" * 26, "0" * 64
 SOON = datetime(2026, 11, 22, 10, tzinfo=UTC)
 WRITTEN: list[NewEvent] = [
-    event_types.conversation_started("A title", {"a": [1]}),
+    event_types.conversation_started("A title", {"a": [1]}, "acme"),
     event_types.conversation_started(None, None),
     event_types.message_posted(MESSAGE, "user", "", "Ada", "anonymous"),
     event_types.message_posted(MESSAGE, "tool", "x", None, "anonymous"),
@@ -116,6 +124,7 @@ WRITTEN: list[NewEvent] = [
         tools=["refund", {"name": "look", "description": "Looks."}],
         on_crash="restart",
         if_running="interrupt",
+        budget={"tokens": 100, "cost": 0.5},
         by="anonymous",
     ),
     event_types.generation_requested(
@@ -146,9 +155,25 @@ WRITTEN: list[NewEvent] = [
         client=True,
         expires_at=SOON,
         hidden_characters=["U+202E", "U+E0041"],
+        approvers=2,
+        another_person=True,
     ),
     event_types.tool_proposed(
         GENERATION, CALL, name="look", arguments={}, arguments_digest=DIGEST, needs_approval=False, step="answer"
+    ),
+    event_types.tool_approval(
+        GENERATION, CALL, proposed_digest=DIGEST, arguments_digest=DIGEST, remaining=1, by="Ada"
+    ),
+    event_types.tool_approval(
+        GENERATION,
+        CALL,
+        proposed_digest=DIGEST,
+        arguments_digest=DIGEST,
+        remaining=2,
+        by="Ada",
+        arguments={"order": 8},
+        reason="fine",
+        hidden_characters=["U+200B"],
     ),
     *(
         event_types.tool_decided(
@@ -161,6 +186,7 @@ WRITTEN: list[NewEvent] = [
             reason=reason,
             by="anonymous",
             hidden_characters=["U+200B"] if decision == "modified" else (),
+            approvals=["Ada", "anonymous"] if decision == "approved" else (),
         )
         for decision, reason in (("approved", None), ("rejected", "no"), ("modified", None))
     ),
@@ -168,10 +194,14 @@ WRITTEN: list[NewEvent] = [
     event_types.tool_finished(GENERATION, CALL, {"result": None}, "anonymous"),
     event_types.tool_finished(GENERATION, CALL, {"error": {"code": "x", "message": "y"}}),
     event_types.steering_changed(GENERATION, "strictness", 0.8, "anonymous"),
+    event_types.budget_reached(GENERATION, "tokens", 100, 103),
+    event_types.budget_reached(GENERATION, "cost", 0.5, 0.51),
+    event_types.budget_raised(GENERATION, 200, None, "anonymous"),
+    event_types.budget_raised(GENERATION, None, 1.5, "anonymous"),
     event_types.progress(GENERATION, 12, 47, "pages", "reading"),
     event_types.progress(GENERATION, 0.5, 1, "", None),
     event_types.result(GENERATION, None),
-    event_types.generation_completed(GENERATION, "stop", {"input_tokens": 1}, 5),
+    event_types.generation_completed(GENERATION, "stop", {"input_tokens": 1, "cost": 0.25}, 5),
     event_types.generation_completed(GENERATION, "refusal", None, None, "I will not."),
     event_types.generation_failed(GENERATION, "upstream_cut", "It went away.", retryable=True),
     event_types.generation_failed(

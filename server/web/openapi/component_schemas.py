@@ -14,13 +14,13 @@ import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from server.web import diagnostics_stream
+from server.web import operator_endpoints, session_endpoints, ticket_endpoints
 from server.web.commands import request_models as models
 from server.web.openapi import event_schemas, problem_codes
 from server.web.snapshots import snapshot_json
-from server.web.transports.presence import MOST_LISTED
+from server.web.transports.presence import MAX_LISTED
 from server.webhooks.webhook_events import WebhookSnapshot
-from server.wire.websocket_messages import Person
+from server.wire_formats import Person
 
 Schema = dict[str, Any]
 
@@ -31,7 +31,9 @@ COMPONENT_NAMES: Mapping[type[BaseModel], str] = {
     models.GenerateRequest: "GenerationAsk",
     models.ModelInput: "InputAsk",
     models.CancelRequest: "CancelAsk",
+    models.CreateTicket: "TicketAsk",
     models.SteerRequest: "SteerAsk",
+    models.BudgetBounds: "BudgetAsk",
     models.ToolDecision: "DecisionAsk",
     models.ToolResult: "ToolResultAsk",
     models.ClientTool: "ClientToolAsk",
@@ -51,7 +53,12 @@ _FIELD_DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "Absent: `restart` for workflows and with tools, else `fail`.",
         "ephemeral": "Only where the generation has a conversation of its own: that is erased some time after the "
         "end.",
+        "budget": "How much it may use. At a bound it waits (`waiting_for: budget`) until somebody raises that.",
         "webhook": "Who is told of the end: a URL, signed as by Standard Webhooks.",
+    },
+    "BudgetAsk": {
+        "tokens": "Of input and output, of all its requests to models.",
+        "cost": "In the currency of the server's prices; only for models that have one.",
     },
     "ClientToolAsk": {
         "name": "By which the model calls it.",
@@ -59,6 +66,13 @@ _FIELD_DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "parameters": "A JSON Schema of its arguments, an object.",
         "approval": "Whether a person is asked before each call.",
         "expires": "Seconds for the decision; then it counts as rejected.",
+        "approvers": "How many different people have to approve each call; one who rejects it is enough.",
+        "another_person": "Whether who asks for the generation may not approve its calls.",
+    },
+    "TicketAsk": {
+        "transport": "Which stream of it: its events, or the WebSocket of a conversation.",
+        "scopes": "What the reader may do, of what you may. Absent: `read` for `sse`, all of them for "
+        "`websocket`.",
     },
     "SteerAsk": {"value": "What the parameter's declared type takes."},
     "DecisionAsk": {
@@ -69,7 +83,7 @@ _FIELD_DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "ToolResultAsk": {"result": "Any JSON; the model is given it.", "error": "Why it came to nothing."},
 }
 _URL: Schema = {"type": "string", "minLength": 1, "maxLength": 2_000}
-_SHARED_FIELDS = ("parameters", "if_running", "on_crash", "ephemeral", "webhook")
+_SHARED_FIELDS = ("parameters", "if_running", "on_crash", "ephemeral", "budget", "webhook")
 
 
 def request_schemas() -> dict[str, Schema]:
@@ -186,9 +200,9 @@ SERVER_FRAME: Schema = {
             count={"type": "integer", "minimum": 1, "description": "How many there are."},
             people={
                 "type": "array",
-                "maxItems": MOST_LISTED,
+                "maxItems": MAX_LISTED,
                 "items": {"$ref": PREFIX + "Person"},
-                "description": f"Who came first is first; at most {MOST_LISTED} are listed.",
+                "description": f"Who came first is first; at most {MAX_LISTED} are listed.",
             },
         ),
         _frame("caught_up", "The reader stands at the head.", position=_COUNT),
@@ -226,6 +240,7 @@ def client_command(asked: dict[str, Schema]) -> Schema:
         *_commands("generate", asked["GenerationAsk"]),
         *_commands("cancel", asked["CancelAsk"], key=False, generation=generation),
         *_commands("steer", asked["SteerAsk"], generation=generation),
+        *_commands("budget", asked["BudgetAsk"], generation=generation),
         *_commands("decide", asked["DecisionAsk"], generation=generation),
         *_commands("tool_result", asked["ToolResultAsk"], generation=generation, call=call),
         *_commands("resync", rewind, key=False, after=after),
@@ -263,7 +278,9 @@ RESPONSES = (
     snapshot_json.ConversationSnapshot,
     snapshot_json.ConversationList,
     snapshot_json.Health,
-    diagnostics_stream.DiagnosticChunk,
+    operator_endpoints.DiagnosticChunk,
+    session_endpoints.SessionShown,
+    ticket_endpoints.TicketShown,
     WebhookSnapshot,
     Person,
 )

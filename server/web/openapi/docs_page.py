@@ -1,8 +1,8 @@
 """The OpenAPI document, the page made of it, and their addresses: `/openapi.json`, `/docs` and `/`.
 
 Owns how the document is put together of operations and schemas, how it is rendered as one page that needs no other
-file and no other host, and the page of `/`. All are made once, when they are first
-asked for, and stay the same until the next version. Must not know any operation.
+file and no other host, and the page of `/`. Both pages sign in where the server wants a key. All are made once,
+when they are first asked for, and stay the same until the next version. Must not know any operation.
 """
 
 import base64
@@ -22,11 +22,11 @@ from quart import Blueprint, Response, request
 
 import server
 from server.config.web_addresses import PublicUrl
-from server.web.edge.plain_http import end_line
+from server.web.edge.http_messages import end_line
 from server.web.edge.quart_adapter import empty_response
 from server.web.openapi import problem_codes
 from server.web.openapi.component_schemas import PREFIX, schemas
-from server.web.openapi.operations import HEADERS, PARAMETERS, paths
+from server.web.openapi.operations import HEADERS, PARAMETERS, SECURITY_SCHEMES, paths
 
 _DESCRIPTION = (
     "Every token of an answer is appended to a log before anybody sees it, and clients read the log: a "
@@ -39,7 +39,10 @@ _DESCRIPTION = (
     "with the same headers; every address answers OPTIONS, and "
     "a method it does not take with 405, both with `Allow`. A slash at the end of an address does no harm. Pages "
     "of other origins may call when the server allows their origin "
-    "(`TOKENTAPE_ALLOWED_ORIGINS`)."
+    "(`TOKENTAPE_ALLOWED_ORIGINS`).\n\n"
+    "From the first key on (`tokentape keys create`) every request says who makes it: by `Authorization: Bearer` "
+    "with a key or a signed token, by the cookie of `POST /v1/session`, or, for one stream, by a ticket. A "
+    "conversation of another tenant is as one that does not exist."
 )
 
 
@@ -58,7 +61,12 @@ def document() -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": said} for name, said in _TAGS.items()],
         "paths": paths(list(_TAGS)),
-        "components": {"schemas": schemas(), "parameters": PARAMETERS, "headers": HEADERS},
+        "components": {
+            "schemas": schemas(),
+            "parameters": PARAMETERS,
+            "headers": HEADERS,
+            "securitySchemes": SECURITY_SCHEMES,
+        },
     }
 
 
@@ -66,6 +74,7 @@ _TAGS = {
     "Generations": "One run of a model or a workflow: asked for, read, cancelled.",
     "Talking back": "While it runs: decide on its calls, give their results, steer it.",
     "Conversations": "Messages and generations in one order: one log, one cursor.",
+    "Signing in": "Who calls: sessions of browsers, and tickets for streams.",
     "Running it": "For who runs the server.",
 }
 
@@ -97,6 +106,7 @@ def render_docs(prefix: str = "") -> Page:
             **operation,
             "method": method,
             "path": path,
+            "scopes": _scopes(operation.get("security", [])),
             "parameters": [parameters[one["$ref"].rpartition("/")[2]] for one in operation.get("parameters", ())],
         }
         for path, methods in whole["paths"].items()
@@ -119,27 +129,22 @@ def render_docs(prefix: str = "") -> Page:
 @cache
 def render_root(prefix: str = "") -> Page:
     """`/`, for browsers: what this is, and a demo that asks this server alone."""
-    return _page(
-        "root.html", "root.js", more_style="root.css", connect="'self'", prefix=prefix, info=document()["info"]
-    )
+    return _page("root.html", "root.js", more_style="root.css", prefix=prefix, info=document()["info"])
 
 
-def _page(
-    template: str, script: str, *, more_style: str | None = None, connect: str | None = None, **values: Any
-) -> Page:
-    """A template with its script and styles inlined. `connect`: the CSP source that the script may fetch from."""
+def _page(template: str, script: str, *, more_style: str | None = None, **values: Any) -> Page:
+    """A template with its script and styles inlined, and the script that signs in where a key is wanted."""
     environment = Environment(
         loader=PackageLoader("server.web.openapi"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"prose": _prose, "kind": _kind, "breakable": _breakable, "json": _json}
     style = _source(environment, "style.css") + (_source(environment, more_style) if more_style else "")
-    code = _source(environment, script)
+    code = _source(environment, "sign_in.js") + _source(environment, script)
     icon = "data:image/svg+xml," + quote(_ICON)
     html = environment.get_template(template).render(style=style, script=code, icon=icon, base=BASE, **values)
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(code)}; img-src data:; "
-        + (f"connect-src {connect}; " if connect else "")
-        + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return Page(html.encode(), policy)
 
@@ -185,6 +190,11 @@ def _kind(schema: dict[str, Any]) -> Markup:
     kinds = schema.get("type", "anything")
     told = " or ".join([kinds] if isinstance(kinds, str) else kinds)
     return escape(told + _bounds(schema))
+
+
+def _scopes(security: list[dict[str, list[str]]]) -> list[str]:
+    """The scopes of which one is needed, each once, in their order."""
+    return list(dict.fromkeys(scope for way in security for scopes in way.values() for scope in scopes))
 
 
 def _bounds(schema: dict[str, Any]) -> str:

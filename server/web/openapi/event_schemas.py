@@ -81,11 +81,36 @@ class ToolProposed(GenerationEvent, tag=EventType.TOOL_PROPOSED.value, kw_only=T
     expires_at: Annotated[
         datetime | UnsetType, Meta(description="From then on it counts as rejected, with the reason `expired`.")
     ] = UNSET
+    approvers: Annotated[
+        Annotated[int, Meta(ge=2)] | UnsetType, Meta(description="How many people have to approve it. Absent: 1.")
+    ] = UNSET
+    another_person: Annotated[
+        bool | UnsetType, Meta(description="Whether who asked for the generation may not approve it.")
+    ] = UNSET
     client: Annotated[bool | UnsetType, Meta(description="Whether a client runs it, and posts its result.")] = (
         UNSET
     )
     hidden_characters: Hidden = UNSET
     step: Annotated[str, Meta(description="By which part of the run.")]
+
+
+class ToolApproval(GenerationEvent, tag=EventType.TOOL_APPROVAL.value, kw_only=True):
+    """One of several people who have to approve the call has done so. The last one's is `tool.decided`."""
+
+    call: CallId
+    proposed_digest: Annotated[Digest, Meta(description="Of what was seen.")]
+    arguments: Annotated[
+        Arguments | UnsetType,
+        Meta(
+            description="What the person wants to run instead. Approvals before it count no more, and decisions "
+            "have to name the `arguments_digest` of these."
+        ),
+    ] = UNSET
+    arguments_digest: Annotated[Digest, Meta(description="Of what is approved.")]
+    hidden_characters: Hidden = UNSET
+    remaining: Annotated[int, Meta(ge=1, description="How many other people have to approve it still.")]
+    reason: str | UnsetType = UNSET
+    by: By
 
 
 class ToolDecided(GenerationEvent, tag=EventType.TOOL_DECIDED.value, kw_only=True):
@@ -99,6 +124,9 @@ class ToolDecided(GenerationEvent, tag=EventType.TOOL_DECIDED.value, kw_only=Tru
     hidden_characters: Hidden = UNSET
     reason: str | UnsetType = UNSET
     by: By
+    approvals: Annotated[
+        list[str] | UnsetType, Meta(description="All who approved it, where several people had to.")
+    ] = UNSET
 
 
 class ToolStarted(GenerationEvent, tag=EventType.TOOL_STARTED.value, kw_only=True):
@@ -124,6 +152,22 @@ class SteeringChanged(GenerationEvent, tag=EventType.STEERING_CHANGED.value, kw_
     by: By
 
 
+class BudgetReached(GenerationEvent, tag=EventType.BUDGET_REACHED.value, kw_only=True):
+    """The run waits until somebody raises this bound, unless that came just before."""
+
+    bound: Literal["tokens", "cost"]
+    limit: float
+    used: Annotated[float, Meta(description="So much was used: the limit or more.")]
+
+
+class BudgetRaised(GenerationEvent, tag=EventType.BUDGET_RAISED.value, kw_only=True):
+    """The generation may use more from here on. A bound that is not named stays as it is."""
+
+    tokens: int | UnsetType = UNSET
+    cost: float | UnsetType = UNSET
+    by: By
+
+
 class Progress(GenerationEvent, tag=EventType.PROGRESS.value, kw_only=True):
     """So much of the work is done: 12 of 47 pages."""
 
@@ -144,6 +188,7 @@ class ConversationStarted(Event, tag=EventType.CONVERSATION_STARTED.value, kw_on
 
     title: str | UnsetType = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET
+    tenant: Annotated[str | UnsetType, Meta(description="Who owns it, for ever. Absent: `default`.")] = UNSET
 
 
 class MessagePosted(Event, tag=EventType.MESSAGE_POSTED.value, kw_only=True):
@@ -172,6 +217,9 @@ class GenerationRequested(GenerationEvent, tag=EventType.GENERATION_REQUESTED.va
     on_crash: Annotated[Literal["restart"] | UnsetType, Meta(description="Absent: `fail`.")] = UNSET
     if_running: Annotated[Literal["queue", "interrupt"] | UnsetType, Meta(description="Absent: `reject`.")] = UNSET
     ephemeral: bool | UnsetType = UNSET
+    budget: Annotated[
+        dict[Literal["tokens", "cost"], int | float] | UnsetType, Meta(description="The bounds at which it waits.")
+    ] = UNSET
     by: By
 
 
@@ -205,7 +253,13 @@ class GenerationCompleted(GenerationEvent, tag=EventType.GENERATION_COMPLETED.va
     """The end, well. Nothing follows in this generation."""
 
     finish_reason: str
-    usage: Annotated[dict[str, int], Meta(description="What the upstream counted; may be empty.")]
+    usage: Annotated[
+        dict[str, int | float],
+        Meta(
+            description="What the upstream counted, with its `cost` where the server knows the prices. May be "
+            "empty."
+        ),
+    ]
     ttft_ms: Annotated[
         int | None, Meta(description="Milliseconds from the start to the first token; null where none came.")
     ]
@@ -239,10 +293,13 @@ AnyEvent = (
     | StepFinished
     | ToolArguments
     | ToolProposed
+    | ToolApproval
     | ToolDecided
     | ToolStarted
     | ToolFinished
     | SteeringChanged
+    | BudgetReached
+    | BudgetRaised
     | Progress
     | Result
     | GenerationCompleted

@@ -11,21 +11,23 @@ from importlib.resources import files
 from typing import Any
 
 from server.ids import id_pattern
-from server.web import diagnostics_stream
+from server.web import operator_endpoints
+from server.web.edge.authorization import LOOPBACK_COOKIE, SECURE_COOKIE, TICKET_PROTOCOL
+from server.web.edge.route_scopes import RouteScope, route_scope
 from server.web.openapi import problem_codes
 from server.web.openapi.component_schemas import ref
-from server.web.transports.read_endpoints import PAGE_DEFAULT, PAGE_MOST
+from server.web.transports.read_endpoints import DEFAULT_PAGE, MAX_PAGE
 from server.web.transports.read_params import (
+    DEFAULT_LIMIT,
     EVENT_TYPES,
-    HEARTBEAT_LEAST,
-    HEARTBEAT_MOST,
-    LIMIT_DEFAULT,
-    LIMIT_MOST,
-    PAD_MOST,
-    WAIT_MOST,
+    MAX_HEARTBEAT,
+    MAX_LIMIT,
+    MAX_PAD,
+    MAX_WAIT,
+    MIN_HEARTBEAT,
     Form,
 )
-from server.web.transports.websocket_endpoint import AUTHOR_MOST
+from server.web.transports.websocket_endpoint import MAX_AUTHOR
 
 Part = dict[str, Any]
 _POSITION = {"type": "string", "pattern": "^([0-9]+|now)$"}
@@ -60,7 +62,7 @@ PARAMETERS: dict[str, Part] = {
         "The name under which the others see you; you choose it.",
         type="string",
         minLength=1,
-        maxLength=AUTHOR_MOST,
+        maxLength=MAX_AUTHOR,
     ),
     "at": _query("at", "The snapshot as it was at this position: the fold of the events up to it.", **_POSITION),
     "after": _query(
@@ -92,7 +94,7 @@ PARAMETERS: dict[str, Part] = {
     ),
     "heartbeat": _query(
         "heartbeat",
-        f"Seconds between signs of life on a quiet stream ({HEARTBEAT_LEAST} to {HEARTBEAT_MOST}). "
+        f"Seconds between signs of life on a quiet stream ({MIN_HEARTBEAT} to {MAX_HEARTBEAT}). "
         "SSE: `event` makes them frames that a page can see (`event: heartbeat`, no id); both: `event,5`.",
         type="string",
         pattern=f"^(event|{_PAUSE})(,(event|{_PAUSE}))?$",
@@ -103,26 +105,26 @@ PARAMETERS: dict[str, Part] = {
         enum=["202"],
     ),
     "format": _query("format", "The form, whatever `Accept` says.", enum=[str(form) for form in Form]),
-    "limit": _count("limit", "JSON: events on a page, at most.", LIMIT_MOST, default=LIMIT_DEFAULT),
-    "conversations": _count("limit", "Conversations on a page, at most.", PAGE_MOST, PAGE_DEFAULT),
+    "limit": _count("limit", "JSON: events on a page, at most.", MAX_LIMIT, default=DEFAULT_LIMIT),
+    "conversations": _count("limit", "Conversations on a page, at most.", MAX_PAGE, DEFAULT_PAGE),
     "wait": _query(
         "wait",
-        f"Seconds to hold a page or snapshot until there is something new; at most {WAIT_MOST:g} count.",
+        f"Seconds to hold a page or snapshot until there is something new; at most {MAX_WAIT:g} count.",
         type="number",
         minimum=0,
     ),
     "named": _query("named", "SSE: `1` names each event by its type.", enum=["0", "1"], default="0"),
-    "pad": _count("pad", "SSE: bytes of comment to begin with, for proxies that hold back the first.", PAD_MOST),
+    "pad": _count("pad", "SSE: bytes of comment to begin with, for proxies that hold back the first.", MAX_PAD),
     "chunks": _count(
-        "chunks", "How many.", diagnostics_stream.CHUNKS_MOST, default=diagnostics_stream.CHUNKS_DEFAULT
+        "chunks", "How many.", operator_endpoints.MAX_CHUNKS, default=operator_endpoints.DEFAULT_CHUNKS
     ),
     "interval": _query(
         "interval",
         "Seconds between two.",
         type="number",
         minimum=0,
-        maximum=diagnostics_stream.INTERVAL_MOST,
-        default=diagnostics_stream.INTERVAL_DEFAULT,
+        maximum=operator_endpoints.MAX_INTERVAL,
+        default=operator_endpoints.DEFAULT_INTERVAL,
     ),
     "Last-Event-ID": _header(
         "Last-Event-ID",
@@ -159,6 +161,8 @@ HEADERS: dict[str, Part] = {
     "Vary": _response_header("The form depends on `Accept`."),
     "X-Accel-Buffering": _response_header("Tells nginx not to hold the stream back.", const="no"),
     "Incremental": _response_header("Asks intermediaries to pass bytes on as they come (RFC 10036).", const="?1"),
+    "Set-Cookie": _response_header("The session's cookie."),
+    "WWW-Authenticate": _response_header("The scheme of `Authorization` that is asked for.", const="Bearer"),
     "X-Request-ID": _response_header("The request's name in the server's log: the client's, or a new one."),
 }
 
@@ -204,11 +208,69 @@ def _operation(row: Mapping[str, Any]) -> dict[str, Any]:
         made["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     if "body" in row:
         made["requestBody"] = _request_body(row)
+    scope = _scope_of(row)
+    made["security"] = _security(scope)
     responses = {status: _response(response) for status, response in row["responses"].items()}
-    made["responses"] = responses | problem_codes.responses(_words(row.get("problems", ""), TABLE["problems"]))
+    problems = _words(f"{row.get('problems', '')} {_refusals(row, scope)}", TABLE["problems"])
+    made["responses"] = responses | problem_codes.responses(problems)
     shell = row.get("shell", {})
     made["x-codeSamples"] = [{"lang": "Shell", "label": name, "source": source} for name, source in shell.items()]
     return {**made, **row.get("more", {})}
+
+
+def _scope_of(row: Mapping[str, Any]) -> RouteScope:
+    """What the operation needs of its caller, from the table that the server asks."""
+    method, path = row["address"].split(" ", 1)
+    rule = re.sub("{(conversation|generation)}", "<name>", path).replace("{call}", "<call>")
+    return route_scope("WEBSOCKET" if rule.endswith("/ws") else method, rule)
+
+
+def _security(scope: RouteScope) -> list[dict[str, list[str]]]:
+    """The operation's security requirements. Any one is enough; the empty one holds until a key was made."""
+    if scope.need == "nothing":
+        return []
+    schemes = ["bearer", "cookie", *(["ticket"] if scope.stream else [])]
+    roles = [[one] for one in scope.scopes] or [[]]
+    return [{}, *({scheme: role} for role in roles for scheme in schemes)]
+
+
+def _refusals(row: Mapping[str, Any], scope: RouteScope) -> str:
+    """The problems of an operation's security."""
+    if scope.need == "nothing":
+        return ""
+    found = ["@signed_in"]
+    if scope.scopes:
+        found.append("scope_required")
+    if scope.creates:
+        found.append("conversations_limited")
+    if scope.stream:
+        found.append("ticket_used")
+    if scope.stream == "websocket" or not row["address"].startswith("GET "):
+        found.append("origin_required")
+    return " ".join(found)
+
+
+SECURITY_SCHEMES: dict[str, Part] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key (`tt_key_…`), or a token (JWT) of the app that this server is part of.",
+    },
+    "cookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SECURE_COOKIE,
+        "description": "The session of a browser, from `POST /v1/session`. Over plain http on the server's own "
+        f"machine it is called `{LOOPBACK_COOKIE}`.",
+    },
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "For one stream of one reader, from `POST …/tickets`. A WebSocket may offer it as the "
+        f"subprotocol `{TICKET_PROTOCOL}<ticket>` beside `tokentape.v1`.",
+    },
+}
 
 
 def _words(text: str, named: Mapping[str, str]) -> Iterator[str]:

@@ -30,16 +30,31 @@ CODES: Mapping[str, tuple[int, str]] = {
     "invalid_pending": (400, "`pending` is not 202"),
     "invalid_pad": (400, "`pad` is not a whole number within its bounds"),
     "invalid_wait": (400, "`wait` is not a number of seconds ≥ 0"),
+    "unauthenticated": (401, "the server asks who calls, and nothing was sent that says so"),
+    "invalid_credential": (401, "the credential is unknown, malformed, or not for this"),
+    "expired_credential": (401, "the credential was good and its time is over"),
+    "revoked_credential": (401, "the credential, or what it was made from, was revoked or has ended"),
+    "ticket_used": (401, "the ticket has another reader, or a newer connection of the same one"),
+    "conversations_limited": (403, "the credential is for certain conversations, and starts no other ones"),
+    "https_required": (403, "a browser is signed in over https only, or on the server's own machine"),
+    "origin_required": (
+        403,
+        "a request that a cookie signs in has to say that a page of this server makes it",
+    ),
     "origin_not_allowed": (403, "pages of this `Origin` may not post here"),
+    "another_person_required": (403, "somebody else has to approve the call"),
+    "scope_required": (403, "the caller has not the `scope` that this needs"),
     "not_found": (404, "there is none, or it belongs to somebody else"),
     "method_not_allowed": (405, "the address does not take this method; see `Allow`"),
     "body_too_slow": (408, "the body did not arrive in time"),
+    "already_approved": (409, "this person has approved the call; another one has to"),
     "already_decided": (409, "the call was decided before; `decision` says how"),
     "already_finished": (409, "the call has its result"),
     "decision_expired": (409, "the time to decide on the call is over"),
     "digest_mismatch": (409, "the decision is about other arguments than those of `arguments_digest`"),
     "generation_ended": (409, "the `generation` has ended"),
     "generation_running": (409, "another `generation` of this conversation is still running"),
+    "no_budget": (409, "the generation has no budget"),
     "no_decision_needed": (409, "the call runs without a decision"),
     "not_started": (409, "nobody may run the call yet, or a client may not"),
     "queue_full": (409, "`limit` generations of this conversation have not ended"),
@@ -49,6 +64,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "unsupported_media_type": (415, "a body has to be application/json, and not compressed"),
     "host_not_allowed": (421, "the server does not answer to this `Host`"),
     "invalid_arguments": (422, "the call's tool does not take these arguments"),
+    "invalid_budget": (422, "the bound would not be raised by this; see `field`"),
     "invalid_input": (422, "the workflow does not take this `input`; see `errors`"),
     "invalid_parameters": (422, "the model refuses its parameters; see `field`"),
     "invalid_request": (422, "the JSON has not the right shape; see `errors` or `field`"),
@@ -62,10 +78,16 @@ CODES: Mapping[str, tuple[int, str]] = {
     "unknown_command": (422, "`do` names no command"),
     "unknown_model": (422, "no upstream serves this model"),
     "unknown_parameter": (422, "the workflow declares no parameter of this `name`"),
+    "unknown_price": (422, "the cost of a model without a price cannot be bounded"),
     "unknown_tool": (422, "the server has no tool of this name; see `field`"),
     "unknown_workflow": (422, "the server has no workflow of this name"),
     "webhooks_not_configured": (422, "the server has no secret to sign webhooks with"),
     "upgrade_required": (426, "the address speaks WebSocket only"),
+    "rate_limited": (
+        429,
+        "the caller has reached a limit: see `limit` and `value`; come back after `retry_after` seconds",
+    ),
+    "too_many_attempts": (429, "too many wrong credentials came from this address"),
     "internal_error": (500, "the server failed; the request may be sent again"),
     "draining": (503, "the server is stopping; come back in a moment"),
     "overloaded": (503, "all places are taken; see `limit`"),
@@ -92,6 +114,7 @@ SCHEMA: dict[str, Any] = {
         "snapshot": {"type": "string", "description": "With `cursor_expired`: where to start again."},
         "limit": {"type": "number", "description": "The limit that was passed."},
         "field": {"type": "string", "description": "The field that was refused."},
+        "scope": {"type": "string", "description": "With `scope_required`: the scope that is missing."},
         "generation": {
             "type": "string",
             "description": "With `generation_running`, `generation_ended`: which one.",
@@ -117,17 +140,20 @@ SCHEMA: dict[str, Any] = {
 }
 
 
+_MORE_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+
+
 def responses(codes: Iterable[str]) -> dict[str, Any]:
     """The refusals with these codes, as responses by status."""
     by_status: dict[int, list[str]] = {}
-    for code in sorted(codes, key=lambda code: (CODES[code][0], code)):
+    for code in sorted(set(codes), key=lambda code: (CODES[code][0], code)):
         by_status.setdefault(CODES[code][0], []).append(code)
     return {str(status): _response(status, found) for status, found in by_status.items()}
 
 
 def _response(status: int, codes: list[str]) -> dict[str, Any]:
     narrowed = {"properties": {"code": {"enum": codes}, "status": {"const": status}}}
-    headers = ["X-Request-ID", *(["Retry-After"] if status == 503 else [])]
+    headers = ["X-Request-ID", *_MORE_HEADERS.get(status, ())]
     return {
         "description": "; ".join(f"`{code}`: {CODES[code][1]}" for code in codes),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},

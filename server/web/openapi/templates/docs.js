@@ -1,7 +1,6 @@
-"use strict";
 // The server's address as this browser knows it, into the first example.
 const first = document.querySelector("#begin pre code");
-first.textContent = first.textContent.replace(/^U=.*/, "U=" + location.origin + document.documentElement.dataset.prefix);
+first.textContent = first.textContent.replace(/^U=.*/, "U=" + location.origin + PREFIX);
 // On a small screen the contents would push the page away.
 if (matchMedia("(max-width: 52rem)").matches) document.querySelector("nav details").open = false;
 function copy(text) {

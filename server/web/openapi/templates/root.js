@@ -1,8 +1,6 @@
-"use strict";
 // The demo of the front page: one answer, read as server-sent events, cut and resumed as the visitor likes.
 // It uses the public API alone: POST /v1/generations, the events of its conversation, and its snapshot.
 
-const PREFIX = document.documentElement.dataset.prefix;
 const QUESTION = { model: "demo", input: "Tell me a story.", ephemeral: true };
 const TOKENS = 240, RATE = 15; // tokens, tokens a second: 16 seconds, enough to cut and to reconnect
 const ENDS = ["generation.completed", "generation.failed", "generation.cancelled"];
@@ -13,10 +11,18 @@ const [startButton, cutButton, reconnectButton, statusLine, here, head, opened, 
     .map((id) => document.getElementById(id));
 
 let run = null; // the answer on the page, made by `begin`
+let keyWanted = false;
 
 startButton.addEventListener("click", start);
 cutButton.addEventListener("click", cut);
 reconnectButton.addEventListener("click", reconnect);
+
+onSession = (state) => {
+  keyWanted = state !== "open";
+  document.getElementById("open").hidden = keyWanted;
+  if (!run) startButton.disabled = state === "out";
+  if (!run) say(state === "out" ? "Sign in first." : "Ready.");
+};
 
 async function start() {
   // A click that disables its own button would lose the keyboard's place: the focus goes to the next button.
@@ -41,6 +47,7 @@ async function ask() {
     body: JSON.stringify({ ...QUESTION, parameters }),
   });
   const body = await response.json();
+  if (response.status === 401) askWho();
   if (!response.ok) throw new Error(body.detail);
   return body;
 }
@@ -56,7 +63,8 @@ function begin(snapshot) {
   connectionList.replaceChildren();
   verdict.hidden = true;
   document.getElementById("command").textContent =
-    `curl -N -H 'Accept: text/event-stream' ${location.origin}${snapshotPath}/events`;
+    `curl -N -H 'Accept: text/event-stream' ${keyWanted ? '-H "Authorization: Bearer $TOKENTAPE_KEY" ' : ""}` +
+    `${location.origin}${snapshotPath}/events`;
   document.getElementById("more").hidden = false;
   count();
 }
@@ -77,12 +85,19 @@ function connect() {
     if (run.connection) tell("lost");
     run.connection = null;
     run.lateUntil = Infinity; // until `look` has found out how far the log is
-    say(source.readyState === EventSource.CLOSED
-      ? "The server refused the connection. Reload the page."
-      : "The connection broke. The browser reconnects by itself, with the last id that it has.");
+    if (source.readyState === EventSource.CLOSED) refused();
+    else say("The connection broke. The browser reconnects by itself, with the last id that it has.");
   };
   cutButton.disabled = false;
   reconnectButton.disabled = true;
+}
+
+// An EventSource ends for good on any answer but 200. Most likely the session is over: signed in again, the page goes on.
+function refused() {
+  say("The server refused the connection. Sign in if it asks for a key, then reconnect.");
+  cutButton.disabled = true;
+  reconnectButton.disabled = false;
+  askWho();
 }
 
 function cut() {

@@ -1,15 +1,16 @@
 """One Chromium with several pages, as people have them: a desktop and a phone, light and dark.
 
 In a process of its own, for Playwright's event loop and the store driver's do not share a program.
-`python -m tests.examples.browsing`: a JSON line [page, method, arguments] in, the result or the error out.
+`python -m tests.examples.browser_pages`: a JSON line [page, method, arguments] in, the result or the error out.
 """
 
+import atexit
 import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -85,43 +86,86 @@ class Browser:
 
 @asynccontextmanager
 async def browsing() -> AsyncIterator[Browser]:
-    """For as long as the context."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.examples.browsing"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+    """New pages, without what earlier ones stored, for as long as the context. The browser itself stays."""
+    browser = Browser(_running())
+    await browser.do("", "open")
     try:
-        yield Browser(process)
+        yield browser
     finally:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.close()
-        with trio.CancelScope(shield=True), trio.move_on_after(10):
-            await trio.to_thread.run_sync(process.wait)
-        process.kill()
-        process.stdout.close()
+        with trio.CancelScope(shield=True):
+            await browser.do("", "close")
+
+
+_process: "subprocess.Popen[str] | None" = None
+
+
+def _running() -> "subprocess.Popen[str]":
+    """The browser's process; one for all tests that run in this process, for its start is most of its cost."""
+    global _process
+    if _process is None or _process.poll() is not None:
+        _process = subprocess.Popen(
+            [sys.executable, "-m", "tests.examples.browser_pages"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        atexit.register(_end, _process)
+    return _process
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+class _Pages:
+    """The pages of one test, in the browser's process; what they asked for and complained of."""
+
+    def __init__(self, browser: Any) -> None:
+        self._browser = browser
+        self._pages: dict[str, Any] = {}
+        self._told: dict[str, list[str]] = {}
+
+    def open(self) -> None:
+        """Each page in a context of its own."""
+        told = self._told = {"hosts": [], "complaints": []}
+        for name, options in PAGES.items():
+            page = self._pages[name] = self._browser.new_context(**options).new_page()
+            page.set_default_timeout(WAIT_MS)
+            page.on("request", lambda request: told["hosts"].append(urlsplit(request.url).hostname or ""))
+            page.on("pageerror", lambda error: told["complaints"].append(str(error)))
+
+    def close(self) -> None:
+        """Forgets them."""
+        while self._pages:
+            self._pages.popitem()[1].context.close()
+
+    def do(self, name: str, method: str, arguments: list[Any]) -> Any:
+        """One call, of a page's method or, without a page, one of these here."""
+        if name:
+            return getattr(self._pages[name], method)(*arguments)
+        if method in self._told:
+            return sorted(set(self._told[method]))
+        return {"open": self.open, "close": self.close}[method]()
 
 
 def _main() -> None:
     from playwright.sync_api import Error, sync_playwright
 
-    told: dict[str, list[str]] = {"hosts": [], "complaints": []}
     with sync_playwright() as playwright:
         flags = [*FLAGS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        pages = {}
-        for name, options in PAGES.items():
-            page = pages[name] = browser.new_context(**options).new_page()
-            page.set_default_timeout(WAIT_MS)
-            page.on("request", lambda request: told["hosts"].append(urlsplit(request.url).hostname or ""))
-            page.on("pageerror", lambda error: told["complaints"].append(str(error)))
+        pages = _Pages(browser)
         for line in sys.stdin:
-            name, method, arguments = json.loads(line)
             try:
-                result = getattr(pages[name], method)(*arguments) if name else sorted(set(told[method]))
+                result = pages.do(*json.loads(line))
                 answer = {"result": result if isinstance(result, str | int | bool | list | dict) else None}
             except Error as error:
                 answer = {"error": str(error)}
