@@ -32,3 +32,5 @@ async def up(shared_stack: Stack) -> AsyncIterator[Stack]:
     for server, start in zip(shared_stack.servers, before, strict=True):
         logged = os.pread(server.log.fileno(), 50_000_000, start).decode(errors="replace")
         assert "Traceback" not in logged, logged[:4000]
+        server.check_log()
+    shared_stack.nginx.check_logs()

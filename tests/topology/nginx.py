@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.harness import credentials_in_logs
 from tests.harness.servers import ROOT, free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
@@ -95,9 +96,15 @@ class Nginx:
         """Its error log."""
         return (self._folder / "error.log").read_text(encoding="utf-8")
 
+    def check_logs(self) -> None:
+        """Fails if a line of either log holds a credential."""
+        access = (self._folder / "access.log").read_text(encoding="utf-8")
+        credentials_in_logs.check(access + self.errors(), "nginx's logs")
+
     def close(self) -> None:
-        """Ends it."""
+        """Ends it, and checks its logs."""
         self._process.terminate()
         self._process.wait(30)
+        self.check_logs()
         self._errors.close()
         shutil.rmtree(self._folder, ignore_errors=True)

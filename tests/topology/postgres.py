@@ -21,21 +21,25 @@ START_SECONDS = 30.0
 class PasswordPostgres:
     """One cluster in `folder` (not made yet). `psql` asks it as whoever a URL names."""
 
-    def __init__(self, folder: Path, bin_dir: Path, superuser_password: str) -> None:
+    def __init__(
+        self, folder: Path, bin_dir: Path, password: str, *, auth: str = "scram-sha-256", log: str = "all"
+    ) -> None:
+        """`password`: the superuser's. `auth` is as in `initdb --auth`, `log` as in `log_statement`."""
         self.port = free_port()
         self._folder = folder
         self._bin = bin_dir
+        self._log_statement = log
         self._account = postgres_os_user()
         self._process: subprocess.Popen[str] | None = None
-        self.superuser_url = f"postgresql://postgres:{superuser_password}@127.0.0.1:{self.port}/postgres"
+        self.superuser_url = f"postgresql://postgres:{password}@127.0.0.1:{self.port}/postgres"
         folder.mkdir(mode=0o700)
         if self._account.separate:
             os.chown(folder, self._account.uid, self._account.gid)
         password_file = folder / "password"
-        password_file.write_text(superuser_password, encoding="ascii")
+        password_file.write_text(password, encoding="ascii")
         if self._account.separate:
             os.chown(password_file, self._account.uid, self._account.gid)
-        words = ["--username=postgres", f"--pwfile={password_file}", "--auth=scram-sha-256", "--no-sync"]
+        words = ["--username=postgres", f"--pwfile={password_file}", f"--auth={auth}", "--no-sync"]
         made = self._account.run([bin_dir / "initdb", *words, f"--pgdata={folder / 'data'}"])
         assert made.returncode == 0, made.stderr
         self.start()
@@ -48,7 +52,7 @@ class PasswordPostgres:
                 "port": str(self.port),
                 "unix_socket_directories": "",
                 "fsync": "off",
-                "log_statement": "all",
+                "log_statement": self._log_statement,
             }
             words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
             argv: list[str | Path] = [self._bin / "postgres", "-D", self._folder / "data", *words]

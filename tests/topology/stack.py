@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,18 @@ STOP_SECONDS = "3"  # 20 in compose.yaml
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """All of it. `app_url` is the servers' database address, `names` what a person put into .env."""
+    """All of it. `app_url` is the servers' database address, `names` what a person put into .env.
+
+    `run_keys` is `docker compose run first-key …`, and without words what `docker compose up` does with that
+    service: its output and its log.
+    """
 
     names: dict[str, str]
     postgres: PasswordPostgres
     app_url: str
     servers: tuple[Server, Server]
     nginx: Nginx
+    run_keys: Callable[..., tuple[str, str]]
 
     @property
     def url(self) -> str:
@@ -45,24 +51,30 @@ class Stack:
 
 
 @contextmanager
-def stack(folder: Path, bin_dir: Path) -> Iterator[Stack]:
-    """Up and ready; ended with the context."""
-    names = {**passwords.made_up(), "TOKENTAPE_ALLOWED_HOSTS": "chat.example.org"}
+def stack(folder: Path, bin_dir: Path, more_names: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """Up and ready; ended with the context. `more_names`: what else is in .env.
+
+    No key is made, so most tests need none: the servers listen on this machine alone.
+    """
+    names = {**passwords.made_up(), "TOKENTAPE_ALLOWED_HOSTS": "chat.example.org", **(more_names or {})}
     services = composed.read(names)["services"]
     with ExitStack() as ends:
         postgres = PasswordPostgres(folder, bin_dir, services["db"]["environment"]["POSTGRES_PASSWORD"])
         ends.callback(postgres.close)
         _run_init_script(postgres, services["db"])
-        _migrate(postgres, services["migrate"])
+        _run_once(postgres, services["migrate"])
         first, second = (_server(postgres, services[name]) for name in ("server-1", "server-2"))
         for server in (first, second):
             ends.callback(_end, server)
         app_url = first.env["TOKENTAPE_DATABASE_URL"]
         nginx = Nginx((first.port, second.port))
         ends.callback(nginx.close)
-        made = Stack(names, postgres, app_url, (first, second), nginx)
+        run_keys = partial(_run_once, postgres, services["first-key"])
+        made = Stack(names, postgres, app_url, (first, second), nginx, run_keys)
         trio.run(made.mend)
         yield made
+        for server in made.servers:
+            server.check_log()
 
 
 def _run_init_script(postgres: PasswordPostgres, db: dict[str, Any]) -> None:
@@ -73,9 +85,10 @@ def _run_init_script(postgres: PasswordPostgres, db: dict[str, Any]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _migrate(postgres: PasswordPostgres, service: dict[str, Any]) -> None:
+def _run_once(postgres: PasswordPostgres, service: dict[str, Any], *command: str) -> tuple[str, str]:
+    """A service that does its work and ends. What it wrote to standard output and to standard error."""
     done = subprocess.run(
-        [sys.executable, "-m", "server", *service["command"]],
+        [sys.executable, "-m", "server", *(command or service["command"])],
         env={**_outside(), **_environment(postgres, service)},
         cwd=ROOT,
         capture_output=True,
@@ -84,6 +97,7 @@ def _migrate(postgres: PasswordPostgres, service: dict[str, Any]) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
 
 
 def _server(postgres: PasswordPostgres, service: dict[str, Any]) -> Server:

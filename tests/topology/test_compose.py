@@ -8,13 +8,15 @@ import pytest
 
 from server.config import Settings, load
 from server.http import HttpOptions
-from server.web.transports.read_params import WAIT_MOST
+from server.web.transports.read_params import MAX_WAIT
 from tests.harness.servers import ROOT
 
 from . import composed, passwords
 
 NAMES = passwords.made_up()
 SERVERS = ("server-1", "server-2")
+ONCE = ("migrate", "first-key")
+"""Services that end, each before the next one starts."""
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def services() -> Mapping[str, Any]:
 
 def test_the_services(services: Mapping[str, Any]) -> None:
     """Two servers, and both the same."""
-    assert set(services) == {"db", "migrate", "server-1", "server-2", "nginx"}
+    assert set(services) == {"db", "migrate", "first-key", "server-1", "server-2", "nginx"}
     assert services["server-1"] == services["server-2"]
 
 
@@ -75,7 +77,7 @@ def test_a_server_holds_the_serving_role_alone(services: Mapping[str, Any]) -> N
     assert roles == set(re.findall(r"ALTER ROLE (\w+)", script))
 
 
-@pytest.mark.parametrize("name", ["migrate", *SERVERS])
+@pytest.mark.parametrize("name", [*ONCE, *SERVERS])
 def test_the_settings_are_ones_tokentape_knows(
     services: Mapping[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,10 +86,10 @@ def test_the_settings_are_ones_tokentape_knows(
         monkeypatch.setenv(variable, value)
     settings = load()
     assert settings.database_url is not None
-    assert (settings.database_owner_url is not None) == (name == "migrate")
+    assert (settings.database_owner_url is not None) == (name in ONCE)
     assert settings.allowed_hosts == ()
     assert settings.stream_max_seconds is None
-    if name != "migrate":
+    if name not in ONCE:
         assert _seconds(services[name]["stop_grace_period"]) > settings.stop_timeout + 5
 
 
@@ -137,19 +139,22 @@ def test_what_env_says_is_what_a_server_gets(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nothing_starts_before_what_it_needs(services: Mapping[str, Any]) -> None:
-    """Database, then migration, then servers, then nginx."""
+    """Database, then migration, then the first key, then servers, then nginx."""
     needs = {name: service.get("depends_on", {}) for name, service in services.items()}
     healthy, done = {"condition": "service_healthy"}, {"condition": "service_completed_successfully"}
     assert needs == {
         "db": {},
         "migrate": {"db": healthy},
-        "server-1": {"db": healthy, "migrate": done},
-        "server-2": {"db": healthy, "migrate": done},
+        "first-key": {"db": healthy, "migrate": done},
+        "server-1": {"db": healthy, "migrate": done, "first-key": done},
+        "server-2": {"db": healthy, "migrate": done, "first-key": done},
         "nginx": {"server-1": healthy, "server-2": healthy},
     }
-    assert services["migrate"]["restart"] == "no"
+    for name in ONCE:
+        assert services[name]["restart"] == "no"
+        assert services[name]["healthcheck"] == {"disable": True}
     assert services["migrate"]["command"] == ["migrate"]
-    assert services["migrate"]["healthcheck"] == {"disable": True}
+    assert services["first-key"]["command"][:3] == ["keys", "create", "--if-none"]
     assert "--host=127.0.0.1" in services["db"]["healthcheck"]["test"], "by the socket it is up too early"
     assert services["nginx"]["healthcheck"]["test"][-1].endswith(":8080/readyz")
     for name in SERVERS:
@@ -195,7 +200,7 @@ def test_nginxs_patience_fits_the_servers() -> None:
 
     settings = Settings.model_fields
     assert _seconds(said("keepalive_timeout")) < HttpOptions().keep_alive, "a POST would meet the server's close"
-    assert _seconds(said("proxy_read_timeout")) > max(settings["heartbeat"].default, WAIT_MOST) + 15
+    assert _seconds(said("proxy_read_timeout")) > max(settings["heartbeat"].default, MAX_WAIT) + 15
     assert _seconds(said("send_timeout")) >= settings["stall_timeout"].default
     assert int(said("client_max_body_size").removesuffix("m")) * 2**20 > settings["max_body"].default
 
@@ -206,11 +211,11 @@ def test_who_reaches_whom(services: Mapping[str, Any]) -> None:
     assert whole["networks"]["data"] == {"internal": True}
     reached = {name: set(service["networks"]) for name, service in services.items()}
     assert reached["nginx"] == {"web"}
-    assert reached["db"] == reached["migrate"] == {"data"}
+    assert reached["db"] == reached["migrate"] == reached["first-key"] == {"data"}
     assert reached["server-1"] == {"data", "web"}
 
 
-@pytest.mark.parametrize("name", ["migrate", *SERVERS, "nginx"])
+@pytest.mark.parametrize("name", [*ONCE, *SERVERS, "nginx"])
 def test_nothing_of_ours_can_write_or_rise(services: Mapping[str, Any], name: str) -> None:
     """Read-only but for /tmp, no capability, no way to gain one; restarted but for the migration."""
     service = services[name]
@@ -218,7 +223,7 @@ def test_nothing_of_ours_can_write_or_rise(services: Mapping[str, Any], name: st
     assert [path.split(":")[0] for path in service["tmpfs"]] == ["/tmp"]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert name == "migrate" or service["restart"] == "unless-stopped"
+    assert name in ONCE or service["restart"] == "unless-stopped"
     if name == "nginx":
         assert service["user"] == "101:101"
 

@@ -22,7 +22,7 @@ from .stack import Stack
 DEPLOY, PROXIES, DATABASE = (
     (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("deploy.md", "proxies.md", "database.md")
 )
-MOST_CONNECTIONS = 16
+MAX_CONNECTIONS = 16
 HINTS = ("notify", "listen", "liveness")
 
 
@@ -119,11 +119,11 @@ async def test_a_server_holds_as_many_connections_as_it_says(up: Stack) -> None:
             await api.finished(await api.generate(tokens=20))
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tokentape %'"
     done = up.postgres.psql(up.postgres.superuser_url, count)
-    assert 0 < int(done.stdout) <= MOST_CONNECTIONS * len(up.servers)
+    assert 0 < int(done.stdout) <= MAX_CONNECTIONS * len(up.servers)
     assert "about a dozen to the database, sixteen at most" in " ".join(DATABASE.split())
     assert (
         PostgresOptions("").parallel_appends + QUERY_CONNECTIONS + len(("reads", "heads", "retention", *HINTS))
-        == MOST_CONNECTIONS
+        == MAX_CONNECTIONS
     )
 
 

@@ -18,7 +18,7 @@ from eventstore.postgres.asyncpg_trio import open_driver
 from eventstore.postgres.db_connection import ReconnectingConnection
 from tests.conftest import postgres_folder
 from tests.eventstore.faults.load import Load
-from tests.eventstore.sample_events import BOUND, gapless, names, note, take, until, whole
+from tests.eventstore.sample_events import BOUND, is_gapless, names, read_all, sample_append, take, wait_until
 from tests.harness.databases import Postgres
 from tests.topology.pair import Pair, pair
 
@@ -89,11 +89,11 @@ async def test_synchronous_under_load_nothing_is_lost(synchronous: Pair, more: i
 async def test_synchronous_who_waits_behind_a_cursor_keeps_its_place(synchronous: Pair) -> None:
     """It has been given nothing since it came, so it has to know the event at its cursor all the same."""
     async with opened(synchronous.app_url).open() as store:
-        await store.append(note("s", 1, 2, 3))
+        await store.append(sample_append("s", 1, 2, 3))
         with store.subscribe("s", 3, seen=3) as reader:
             assert list(await reader.poll()) == []
             await trio.to_thread.run_sync(synchronous.fail_over)
-            await store.append(note("s", 4))
+            await store.append(sample_append("s", 4))
             with trio.fail_after(BOUND):
                 assert names(await reader.next()) == ["4"]
         assert told(store).moves == ["timeline 2 after 1"]
@@ -107,29 +107,29 @@ async def test_synchronous_what_the_standby_lacks_is_neither_acknowledged_nor_sh
         opened(synchronous.app_url, patience=1.5).open() as store,
         opened(synchronous.app_url).open() as other,
     ):
-        await store.append(note("s", 1, writer=Writer("w", 1, 1)))
+        await store.append(sample_append("s", 1, writer=Writer("w", 1, 1)))
         with other.subscribe("s") as reader:
             await take(reader, 1)
             os.kill(receiver, signal.SIGSTOP)
             try:
                 for _ in range(2):
                     with pytest.raises(StoreUnavailable):
-                        await store.append(note("s", 2, writer=Writer("w", 1, 2)))
+                        await store.append(sample_append("s", 2, writer=Writer("w", 1, 2)))
                     assert list(await reader.poll()) == []
-                    assert names(await whole(store, "s")) == ["1"]
+                    assert names(await read_all(store, "s")) == ["1"]
             finally:
                 os.kill(receiver, signal.SIGCONT)
             with trio.fail_after(BOUND):
                 while True:
                     try:
-                        appended = await store.append(note("s", 2, writer=Writer("w", 1, 2)))
+                        appended = await store.append(sample_append("s", 2, writer=Writer("w", 1, 2)))
                         break
                     except StoreUnavailable:
                         pass
             assert appended.first == 2
             assert names(await take(reader, 1)) == ["2"]
         await trio.to_thread.run_sync(synchronous.fail_over)
-        assert names(await whole(other, "s")) == ["1", "2"]
+        assert names(await read_all(other, "s")) == ["1", "2"]
 
 
 async def sent_back(reader: Subscription) -> Rewound:
@@ -148,13 +148,13 @@ async def test_asynchronous_what_is_lost_is_said(asynchronous: Pair) -> None:
         opened(asynchronous.app_url).open() as other,
     ):
         for n in (1, 2, 3):
-            await store.append(note("s", n, writer=Writer("w", 1, n)))
-        await store.append(note("whole", 1))
+            await store.append(sample_append("s", n, writer=Writer("w", 1, n)))
+        await store.append(sample_append("whole", 1))
         await trio.to_thread.run_sync(asynchronous.caught_up)
         await trio.to_thread.run_sync(asynchronous.cut)
         for n in (4, 5):
-            await store.append(note("s", n, writer=Writer("w", 1, n)))
-        await store.append(note("new", 1))
+            await store.append(sample_append("s", n, writer=Writer("w", 1, n)))
+        await store.append(sample_append("new", 1))
         with (
             store.subscribe("s") as here,
             other.subscribe("s") as there,
@@ -168,14 +168,14 @@ async def test_asynchronous_what_is_lost_is_said(asynchronous: Pair) -> None:
                 assert (await sent_back(reader)).head == head
             # The run that wrote goes on from what is no more: it is fenced, and does not write into the gap.
             with pytest.raises(Fenced):
-                await store.append(note("s", 6, writer=Writer("w", 1, 6)))
-            await store.append(note("s", "other 4"))
-            await store.append(note("whole", 2))
+                await store.append(sample_append("s", 6, writer=Writer("w", 1, 6)))
+            await store.append(sample_append("s", "other 4"))
+            await store.append(sample_append("whole", 2))
             assert names(await take(kept, 1)) == ["2"]
         for process in (store, other):
-            events = await whole(process, "s")
+            events = await read_all(process, "s")
             assert names(events) == ["1", "2", "3", "other 4"]
-            assert gapless(events)
+            assert is_gapless(events)
             with process.subscribe("s", 3) as again:
                 assert names(await take(again, 1)) == ["other 4"]
 
@@ -198,23 +198,23 @@ async def test_a_standby_and_an_old_primary_that_comes_back_are_refused(asynchro
     """That one does not know that it was replaced, and it is the first in the URL."""
     await only_the_primary_is_asked(asynchronous)
     async with opened(asynchronous.app_url).open() as store:
-        await store.append(note("s", 1))
+        await store.append(sample_append("s", 1))
         await trio.to_thread.run_sync(asynchronous.caught_up)
         await trio.to_thread.run_sync(asynchronous.fail_over)
-        await store.append(note("s", 2))
+        await store.append(sample_append("s", 2))
         await trio.to_thread.run_sync(asynchronous.first.start)
         kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'tokentape_app'"
         for n in (3, 4):
             await trio.to_thread.run_sync(asynchronous.second.sql, kill)
-            await store.append(note("s", n))
+            await store.append(sample_append("s", n))
             assert (await store.head("s")).position == n
 
         async def shows_life_there() -> bool:
             life = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'eventstore liveness'"
             return await trio.to_thread.run_sync(asynchronous.second.sql, life) == "1"
 
-        await until(shows_life_there)
-        assert names(await whole(store, "s")) == ["1", "2", "3", "4"]
+        await wait_until(shows_life_there)
+        assert names(await read_all(store, "s")) == ["1", "2", "3", "4"]
         assert (
             await trio.to_thread.run_sync(
                 asynchronous.first.sql, "SELECT count(*) FROM eventstore.events", "tokentape"

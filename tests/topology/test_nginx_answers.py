@@ -152,10 +152,17 @@ async def test_one_address_that_asks_too_much(alone: Nginx) -> None:
         assert "too_many_requests" in stream.text
 
 
-async def test_no_error_log_line_has_a_query(alone: Nginx) -> None:
+async def test_no_log_line_has_a_ticket_a_key_or_a_cookie(alone: Nginx) -> None:
     """Whatever goes wrong: servers away, a body too large, one address too often, a folder that is none."""
     query = f"?ticket={SECRET}"
+    headers = {
+        "Authorization": f"Bearer {SECRET}",
+        "Cookie": f"__Host-tokentape={SECRET}; tokentape={SECRET}",
+        "Sec-WebSocket-Protocol": f"tokentape.v1, tokentape.ticket.{SECRET}",
+        "Referer": f"https://page.example/{query}",
+    }
     async with http_client(alone.url) as client:
+        client.headers.update(headers)
         for path in ("/v1/x", EVENTS):
             assert (await client.get(path + query)).status_code == 503
         assert (await client.post(f"/v1/x{query}", content=b"x" * 3_000_000)).status_code == 413
@@ -164,8 +171,16 @@ async def test_no_error_log_line_has_a_query(alone: Nginx) -> None:
         assert (await client.post(f"/v1/x{query}", content=b"x" * 600_000)).status_code == 500
         while (await client.get(f"/v1/x{query}")).status_code != 429:
             pass
-    async with _sent(alone.port, f"GET /v1/x{query} HTTP/1.1\r\nConnection: close\r\n\r\n") as stream:
-        assert (await _answer(stream))[0] == 400
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    for head in (
+        f"GET /v1/x{query} HTTP/1.1\r\n{lines}",  # no Host
+        f"GET /v1/x{query} HTTP/1.1\r\nHost: localhost\r\n{lines}bad header\x01: {SECRET}\r\n",
+        f"GET /v1/x{query} HTTP/1.1\r\nHost: localhost\r\n{lines}X-Long: {'x' * 40_000}\r\n",
+        f"GET /v1/x{query} HTTP/9.9\r\nHost: localhost\r\n{lines}",
+        f"GET /v1/{'x' * 40_000}{query} HTTP/1.1\r\nHost: localhost\r\n{lines}",
+    ):
+        async with _sent(alone.port, f"{head}Connection: close\r\n\r\n") as stream:
+            assert (await _answer(stream))[0] in (400, 414, 505)
     assert SECRET not in alone.errors()
     assert SECRET not in json.dumps(alone.requests())
 

@@ -17,8 +17,8 @@ from eventstore import EventStore, StoreOptions, StoreUnavailable, Writer
 from eventstore.postgres import PostgresBackend, PostgresOptions, schema_revision
 from eventstore.postgres.asyncpg_trio import UnsuitableDatabase, open_driver
 from tests.eventstore.connections import sessions
-from tests.eventstore.sample_events import BOUND, names, note, take, until
-from tests.eventstore.test_db_connection import IN_FORCE, in_force
+from tests.eventstore.sample_events import BOUND, names, sample_append, take, wait_until
+from tests.eventstore.test_db_connection import IN_FORCE, settings_in_force
 from tests.faults.readers import ask, assert_whole, wait_closed
 from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.http import http_client
@@ -54,23 +54,23 @@ async def test_in_session_mode_all_works(tmp_path: Path, database: TestDatabase)
         await migrations.upgrade(owner_url, app_role="tokentape_app")
         assert await schema_revision(url) == migrations.HEAD
         async with sessions(url, "guarded") as (session,):
-            assert await in_force(session) == IN_FORCE
+            assert await settings_in_force(session) == IN_FORCE
         async with (
             EventStore(PostgresBackend(PostgresOptions(url, owner_url)), OPTIONS).open() as store,
             EventStore(PostgresBackend(PostgresOptions(url)), OPTIONS).open() as other,
         ):
-            await store.append(note("s", 1, writer=Writer("w", 1, 1)))
+            await store.append(sample_append("s", 1, writer=Writer("w", 1, 1)))
             with other.subscribe("s") as reader:  # nothing but a notification wakes it in time
                 await take(reader, 1)
                 assert list(await reader.poll()) == []
-                await store.append(note("s", 2, writer=Writer("w", 1, 2)))
+                await store.append(sample_append("s", 2, writer=Writer("w", 1, 2)))
                 assert names(await take(reader, 1)) == ["2"]
 
             async def seen_alive() -> bool:
                 state = await other.writer("s", "w")
                 return state is not None and state.owner_alive
 
-            await until(seen_alive)
+            await wait_until(seen_alive)
             # What a process has told others it does not hear itself, though the pooler greets with another number.
             own, there, back = store.wakeups.add("s", 2), other.wakeups.add("s", 2), store.wakeups.add("t", 0)
             for bell in (own, there, back):
