@@ -9,7 +9,7 @@ from html import escape
 
 WIDTH, HEIGHT = 760, 380
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 60, 50
-MOST_TICKS = 10
+MAX_TICKS = 10
 Points = Sequence[tuple[float, float]]
 
 STYLE = """
@@ -114,9 +114,9 @@ def icicle(title: str, weights: Mapping[tuple[str, ...], int], colours: Mapping[
 def _ticks(values: Sequence[float]) -> list[float]:
     """The values themselves where they are few, else round numbers up to the largest."""
     several = sorted(set(values))
-    if len(several) <= MOST_TICKS:
+    if len(several) <= MAX_TICKS:
         return several
-    step = _round_up(several[-1] / MOST_TICKS)
+    step = _round_up(several[-1] / MAX_TICKS)
     return [step * n for n in range(int(several[-1] / step) + 1)]
 
 

@@ -77,6 +77,7 @@ def poll(server: Server, plan: PollPlan, clients: int = 1) -> PollResult:
                 etag=plan.etag,
                 seconds=plan.seconds,
                 body=plan.body,
+                authorization=server.authorization,
                 count=_share(plan.count, n, len(processes)),
                 out=str(folder / str(n)),
             )

@@ -49,6 +49,8 @@ def send_request(
     """Sends one request on a connection of its own. Raises `RuntimeError` for a status other than 2xx."""
     data = b"" if body is None else msgspec.json.encode(body)
     kind = "" if body is None else f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+    if server.authorization:
+        kind += f"Authorization: {server.authorization}\r\n"
     request = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAccept: {accept}\r\n{kind}\r\n"
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_SECONDS) as sock:
         began = time.perf_counter()

@@ -35,10 +35,11 @@ NO_PROXY = urllib.request.build_opener(
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that is ready."""
+    """A server that is ready. `authorization`: the header that it asks of clients; empty for none."""
 
     port: int
     pid: int
+    authorization: str = ""
 
     @property
     def url(self) -> str:

@@ -50,6 +50,8 @@ def _request(kind: str, command: dict[str, Any]) -> bytes:
     conversation = f"/v1/conversations/{command['conversation']}"
     after = command["after"]
     end = f" HTTP/1.1\r\nHost: 127.0.0.1:{command['port']}\r\n"
+    if authorization := command.get("authorization"):
+        end += f"Authorization: {authorization}\r\n"
     match kind:
         case "HTTP/1.1 SSE":
             text = f"GET {conversation}/events?after={after}{end}Accept: text/event-stream\r\n\r\n"

@@ -152,6 +152,8 @@ def _request(command: dict[str, Any]) -> tuple[bytes, bytes]:
     body = command.get("body", "").encode()
     start = f"{'POST' if body else 'GET'} {command['path']} HTTP/1.1\r\nHost: 127.0.0.1:{command['port']}\r\n"
     kind = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) if body else b""
+    if authorization := command.get("authorization"):
+        kind += f"authorization: {authorization}\r\n".encode()
     rest = b"accept: application/json\r\n%b\r\n%b" % (kind, body)
     return start.encode() + rest, rest
 

@@ -35,13 +35,13 @@ def test_a_percentile_outside_is_refused(percent: float) -> None:
         percentile([1.0], percent)
 
 
-def test_of_nothing_there_is_no_percentile() -> None:
+def test_percentile_of_no_values_is_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
         percentile([], 50)
 
 
 @given(VALUES)
-def test_the_steps_of_a_distribution_rise(values: list[float]) -> None:
+def test_steps_of_a_distribution_are_increasing(values: list[float]) -> None:
     found = steps(values)
     assert [y for _, y in found] == sorted(y for _, y in found)
     assert all(0 < x < 100 for x, _ in found)
@@ -61,7 +61,7 @@ SITE = "/home/x/.venv/lib/python3.11/site-packages"
 @pytest.mark.parametrize(
     ("stack", "component"),
     [
-        (["/x/server/wire/sse.py:frame", "/x/server/transports/stream_body.py:StreamBody.__anext__"], "wire"),
+        (["/x/server/wire_formats.py:frame", "/x/server/transports/stream_body.py:StreamBody.__anext__"], "wire"),
         ([f"{SITE}/trio/_socket.py:send", f"{SITE}/hypercorn/trio/tcp_server.py:send"], "hypercorn and h11"),
         ([f"{SITE}/trio/_socket.py:recv", "/x/server/http_client/connection_pool.py:receive"], "upstream"),
         (["/x/server/observability/metrics.py:count", "/x/server/runtime/x.py:f"], "metrics"),

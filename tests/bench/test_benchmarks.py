@@ -5,7 +5,6 @@ Nothing is said about speed: no figure of a machine that does other things too m
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +13,7 @@ import pytest
 
 from bench.benchmark import Benchmark, markdown_table, write_report
 from bench.benchmarks import ALL
-from bench.harness.postgres import Postgres, open_postgres
+from bench.harness.postgres import Postgres
 
 LONG = frozenset({"capacity", "durability", "fanout", "job-polling", "replay", "snapshot-polling"})
 """These take longest, and use the same parts as the others."""
@@ -24,17 +23,12 @@ def _mark(one: Benchmark[Any]) -> Any:
     return pytest.param(one, id=one.name, marks=[pytest.mark.soak] if one.name in LONG else [])
 
 
-@pytest.fixture(scope="module")
-def bench_postgres() -> Iterator[Postgres]:
-    """As the command has it: fsync on, in a process of its own."""
-    with open_postgres() as found:
-        assert found.sql("SHOW fsync") == "on"
-        yield found
-
-
+@pytest.mark.usefixtures("forked_servers", "short_waits")
 @pytest.mark.timeout(300)  # some start PostgreSQL or a server several times over
 @pytest.mark.parametrize("one", [_mark(one) for one in ALL])
-def test_it_runs(one: Benchmark[Any], bench_postgres: Postgres, tmp_path: Path) -> None:
+def test_benchmark_runs_and_writes_its_report(
+    one: Benchmark[Any], bench_postgres: Postgres, tmp_path: Path
+) -> None:
     settings = dataclasses.replace(one.settings, **one.quick)
     report = one.run(bench_postgres, settings)
     assert report.rows

@@ -1,4 +1,4 @@
-"""The client processes against a scripted server: what they send, what they count, and when they reconnect."""
+"""The benchmark client processes against a scripted server: what they send and count, when they reconnect."""
 
 import os
 import re

@@ -1,6 +1,5 @@
 """Two revisions side by side: their figures, their table, and the code of the former one."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,12 @@ from bench.benchmarks.memory_growth import slope
 from bench.benchmarks.reconnect_storm import served_curve, split
 from bench.harness.child_process import ROOT
 from bench.harness.git_revision import BEFORE, NOW, PRESENT, Revision, UnknownRevision, revisions, unpack
-from bench.harness.postgres import Postgres, open_postgres
+from bench.harness.postgres import Postgres
 from bench.harness.raw_http import send_request
 from bench.harness.server_process import serving
 
 CHECKOUT = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="a former revision needs a git checkout")
 MEASURES = (Measure("polls", "/s", 100, at_least=True), Measure("cost", "ms", 2.0), Measure("size", "MiB"))
-
-
-@pytest.fixture(scope="module")
-def bench_postgres() -> Iterator[Postgres]:
-    with open_postgres() as found:
-        yield found
 
 
 def compared() -> Comparison:
@@ -61,7 +54,7 @@ def test_a_measure_without_values_has_no_line_and_an_unknown_one_is_refused() ->
         (MEASURES[2], 7, None, ""),
     ],
 )
-def test_goals(measure: Measure, value: float, holds: bool | None, text: str) -> None:
+def test_measure_holds_its_goal(measure: Measure, value: float, holds: bool | None, text: str) -> None:
     assert measure.holds(value) is holds
     assert measure.goal_text == text
 
@@ -138,16 +131,17 @@ def test_a_revision_is_unpacked_once(tmp_path: Path) -> None:
 
 @CHECKOUT
 @pytest.mark.parametrize("name", ["no-such-branch", "--help", "HEAD:server"])
-def test_what_is_no_revision_is_refused(name: str, tmp_path: Path) -> None:
+def test_unknown_revision_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UnknownRevision, match="git rev-parse"):
         revisions(name, tmp_path)
 
 
-def test_nothing_to_compare_is_the_present_alone(tmp_path: Path) -> None:
+def test_without_former_revision_only_the_present_is_measured(tmp_path: Path) -> None:
     assert revisions("", tmp_path) == [PRESENT]
 
 
 @CHECKOUT
+@pytest.mark.usefixtures("forked_servers", "short_waits")
 @pytest.mark.timeout(300)  # starts PostgreSQL and several servers
 def test_a_revision_serves_its_own_code(bench_postgres: Postgres, tmp_path: Path) -> None:
     before = unpack("HEAD", tmp_path)
@@ -161,8 +155,9 @@ def test_a_revision_serves_its_own_code(bench_postgres: Postgres, tmp_path: Path
 
 
 @CHECKOUT
+@pytest.mark.usefixtures("forked_servers", "short_waits")
 @pytest.mark.timeout(300)  # starts PostgreSQL and several servers
-def test_both_are_measured_in_one_run(bench_postgres: Postgres) -> None:
+def test_two_revisions_are_measured_in_one_run(bench_postgres: Postgres) -> None:
     settings = single_stream.Settings(rate=50, seconds=0.5, turns=1, against="HEAD")
     report = single_stream.measure(bench_postgres, settings)
     assert all(row.before for row in report.rows if row.what.startswith("added latency"))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import main
 from bench.harness.child_process import ChildProcess, ChildProcessFailed
 from bench.harness.resource_usage import descendants
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "bench", "load", "--generations", "2", "--seconds", "60"]
 
 
-def until(true: Callable[[], bool], seconds: float, what: str) -> None:
+def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, what
@@ -36,12 +37,12 @@ def commands(pids: list[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left(number: signal.Signals, tmp_path: Path) -> None:
+def test_no_process_is_left_after_a_signal(number: signal.Signals, tmp_path: Path) -> None:
     bench = subprocess.Popen(
         [*COMMAND, "--out", str(tmp_path)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        until(
+        wait_until(
             lambda: "processes.stream_readers" in " ".join(commands(descendants(bench.pid))), 60, "no reader began"
         )
         started = descendants(bench.pid)
@@ -52,8 +53,8 @@ def test_nothing_is_left(number: signal.Signals, tmp_path: Path) -> None:
         bench.send_signal(number)
         status = bench.wait(40)
         assert status == (-signal.SIGKILL if number == signal.SIGKILL else 1)
-        until(lambda: not commands(started), 40, "some are left")
-        until(lambda: not any(folder.exists() for folder in made), 40, "the database's folder is left")
+        wait_until(lambda: not commands(started), 40, "some are left")
+        wait_until(lambda: not any(folder.exists() for folder in made), 40, "the database's folder is left")
     finally:
         bench.kill()
         bench.wait()
@@ -73,22 +74,30 @@ def test_the_error_tells_a_child_that_ended_from_a_silent_one() -> None:
         child.close()
 
 
-def test_unknown_names_and_settings_are_refused() -> None:
-    for arguments in (["nonsense"], ["idle-memory", "--generations", "3"], ["disk", "--against", "HEAD"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 2
-        assert arguments[-2 if len(arguments) > 1 else 0].lstrip("-") in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["nonsense"], "nonsense"),
+        (["idle-memory", "--generations", "3"], "generations"),
+        (["disk", "--against", "HEAD"], "against"),
+    ],
+)
+def test_unknown_names_and_settings_are_refused(
+    arguments: list[str], refused: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert refused in capsys.readouterr().err
 
 
-def test_the_list_names_them_all() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "--list"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-    names = [line.split()[0] for line in done.stdout.splitlines()]
+def test_the_list_names_them_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--list"])
+    main()
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     measured = (
         "append load capacity fanout replay snapshot-polling job-polling "
-        "request-cost reconnect-storm single-stream durability cpu idle-memory memory-growth disk"
+        "request-cost key-cost reconnect-storm single-stream durability cpu idle-memory memory-growth disk"
     )
     assert set(measured.split()) == set(names)
