@@ -1,4 +1,4 @@
-"""The pages for people: no link is dead, and no setting, address or event type is left out of its page."""
+"""The documentation: no link is dead, and every setting, path and event type is on its page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _links(page: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_no_link_is_dead(page: Path) -> None:
     dead = []
     for link in _links(page):
         path, _, anchor = link.partition("#")
@@ -48,8 +48,22 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert dead == []
 
 
-def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
-    """It names the passage that each figure is from; that passage is there and has the figure."""
+def test_every_claim_about_security_names_a_test_that_is_there() -> None:
+    """Each row of what holds names at least one; files and functions exist."""
+    text = _text("docs/security.md")
+    table = text[text.index("## What holds") : text.index("## What does not hold")]
+    rows = [line for line in table.splitlines() if line.startswith("| **")]
+    assert len(rows) > 10
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", row)
+        assert named, row
+        for path, function in named:
+            assert (ROOT / path).is_file(), path
+            assert not function or re.search(rf"^(async )?def {function}\(", _text(path), re.MULTILINE), function
+
+
+def test_readme_figures_equal_the_results() -> None:
+    """The readme names the passage of each figure; that passage exists and has the figure."""
     readme, results = " ".join(_text("README.md").split()), _text("bench/RESULTS.md")
     named = re.findall(r"\(bench/RESULTS\.md\), \"([^\"]+)\"", readme)
     assert named == ["The load it is built for", "5,000 readers come back at once", "What durability costs"]
@@ -67,7 +81,7 @@ def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
 
 
 @pytest.mark.parametrize("folder", ["docs", "docs/decisions"])
-def test_an_index_has_every_page_of_its_folder(folder: str) -> None:
+def test_index_links_every_page_of_its_folder(folder: str) -> None:
     """A page that the index does not name is found by nobody."""
     index = ROOT / folder / "README.md"
     linked = {(index.parent / link.partition("#")[0]).resolve() for link in _links(index)}
@@ -75,8 +89,8 @@ def test_an_index_has_every_page_of_its_folder(folder: str) -> None:
     assert pages <= linked, pages - linked
 
 
-def test_every_setting_is_in_its_page() -> None:
-    """Each by its own name, with the default that the program has."""
+def test_every_setting_is_documented() -> None:
+    """By its name, with the default that the program has."""
     rows = dict(re.findall(r"^\| (.*?) \| (.*?) \|", _text("docs/settings.md"), re.MULTILINE))
     named = {name.removeprefix("TOKENTAPE_"): cell for cell in rows for name in re.findall(r"`([A-Z_]+)`", cell)}
     assert set(named) == {name.upper() for name in Settings.model_fields}
@@ -86,7 +100,7 @@ def test_every_setting_is_in_its_page() -> None:
             assert rows[named[name.upper()]] == f"{default:.0f}", name
 
 
-def test_every_address_is_in_its_page() -> None:
+def test_every_route_is_documented() -> None:
     """Method and path, in the first table."""
     text = _text("docs/api.md")
     for path, methods in document()["paths"].items():
@@ -95,8 +109,8 @@ def test_every_address_is_in_its_page() -> None:
             assert f"`{method.upper()} {short}`" in text, (method, path)
 
 
-def test_every_event_type_is_in_its_page() -> None:
-    """The first column of the table of events is the list that the API gives out."""
+def test_every_event_type_is_documented() -> None:
+    """The first column of the table of events is the list in the OpenAPI document."""
     schemas = document()["components"]["schemas"]
     branches = [schemas[one["$ref"].rpartition("/")[2]] for one in schemas["Event"]["oneOf"]]
     types = [kind for branch in branches for kind in branch["properties"]["type"]["enum"]]

@@ -1,6 +1,7 @@
-"""The README's tour, run as it stands there, line by line, against a server on its default address's stand-in."""
+"""The commands and the app of the README, run as they stand there against a server."""
 
 import json
+import os
 import re
 import subprocess
 from functools import partial
@@ -11,19 +12,25 @@ import trio
 
 from server.workflows import load
 from tests.harness.databases import TestDatabase
+from tests.harness.http import http_client
 from tests.harness.servers import ROOT, running
 
 
-async def test_the_tour_does_what_it_says(database: TestDatabase, tmp_path: Path) -> None:
-    """A cut and a resume: the second part begins right behind the first one's last id."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 5
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_tour(database: TestDatabase, tmp_path: Path, keyed: bool) -> None:
+    """It cuts and resumes: the second part begins right after the last id of the first. With a key: the same."""
+    *tour, with_key = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(tour) == 5
+    assert len(with_key.splitlines()) == 3
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    urls = {"TOKENTAPE_DATABASE_URL": database.app_url, "TOKENTAPE_DATABASE_OWNER_URL": database.owner_url}
     async with running(database.app_url) as server:
-        script = "set -u\n" + "\n".join(blocks).replace("http://127.0.0.1:8000", server.url)
+        script = "\n".join(["set -u", *([with_key] if keyed else []), *tour])
         run = partial(
             subprocess.run,
-            ["sh", "-c", script],
+            ["sh", "-c", script.replace("http://127.0.0.1:8000", server.url)],
             cwd=tmp_path,
+            env={**os.environ, **urls},
             capture_output=True,
             text=True,
             timeout=60,
@@ -38,6 +45,9 @@ async def test_the_tour_does_what_it_says(database: TestDatabase, tmp_path: Path
         cancelled = json.loads(done.stdout[done.stdout.rindex('{"id":"gen_') :])
         assert cancelled["status"] == "cancelled"
         assert cancelled["upstream_closed"] is True
+        async with http_client(server.url) as client:
+            assert (await client.get("/v1/conversations")).status_code == (401 if keyed else 200)
+        assert ('"subject":"key_' in done.stdout) is keyed
 
 
 BLOCKS = (
@@ -50,8 +60,8 @@ BLOCKS = (
 IDS = ("", "3", "3", "17", "118")
 
 
-def test_the_last_id_is_that_of_the_last_whole_block(tmp_path: Path) -> None:
-    """Wherever the file was cut: an id whose block is incomplete was not given out, and half of one is another."""
+def test_last_id_is_that_of_the_last_complete_block(tmp_path: Path) -> None:
+    """Wherever the file was cut: an incomplete block gives no id."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (recipe,) = re.findall(r"^LAST=\$\((.*)\)", text, re.MULTILINE)
     whole = b"".join(BLOCKS)
@@ -74,8 +84,8 @@ def _positions(path: Path) -> list[int]:
     return [json.loads(line.removeprefix("data: "))["position"] for line in lines if line.startswith("data: {")]
 
 
-def test_the_app_in_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It loads as it stands there: its workflow, its tool, and when that asks."""
+def test_app_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its workflow, its tool, and the tool's approval rule."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "readme_app.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
