@@ -1,4 +1,4 @@
-"""A run fails on a skip that nothing explains."""
+"""A test run fails on a skip that nothing explains."""
 
 import pytest
 
@@ -8,17 +8,17 @@ from tests.topology.nginx import NO_NGINX
 
 
 @pytest.mark.parametrize("reason", LIMITS)
-def test_a_limit_of_the_machine_is_expected(reason: str) -> None:
+def test_limit_of_the_machine_is_expected(reason: str) -> None:
     assert unexpected([f"Skipped: {reason}"], missing=(), is_root=False) == []
 
 
 @pytest.mark.parametrize(("reason", "package"), [(NO_CHROMIUM, "chromium"), (NO_NGINX, "nginx-light")])
-def test_a_missing_program_is_expected_where_it_could_not_be_installed(reason: str, package: str) -> None:
+def test_program_that_could_not_be_installed_is_expected(reason: str, package: str) -> None:
     assert unexpected([reason], missing=[package], is_root=True) == []
     assert unexpected([reason], missing=[], is_root=True) == [reason]
 
 
-def test_root_skips_nothing_that_only_root_can_do() -> None:
+def test_root_may_not_skip_tests_for_root() -> None:
     reason = "only root can become somebody else"
     assert unexpected([reason], missing=(), is_root=True) == [reason]
 

@@ -1,11 +1,11 @@
-"""A server process answers on a database of its own."""
+"""A real server process on its own database completes one generation."""
 
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
 from tests.harness.servers import INTERPRETER, running
 
 
-async def test_a_generation_runs_to_its_end(database: TestDatabase) -> None:
+async def test_generation_completes(database: TestDatabase) -> None:
     """The main job, once, in one breath."""
     async with running(database.app_url, program=INTERPRETER) as server, http_client(server.url) as client:
         ask = {"model": "demo", "parameters": {"tokens": 5, "rate": 0}}

@@ -1,17 +1,17 @@
-"""`tokentape`: what an app imports is what the server knows, and all of it."""
+"""The package `tokentape` that apps import: its names, and that they are the server's own."""
 
 import tokentape
 from server.workflows import Tool, Workflow
 
 
-def test_what_apps_are_given() -> None:
+def test_public_names() -> None:
     assert sorted(tokentape.__all__) == sorted(
         ["Decision", "Generated", "Run", "ToolError", "TranscriptMessage", "UpstreamError", "tool", "workflow"]
     )
     assert all(hasattr(tokentape, name) for name in tokentape.__all__)
 
 
-def test_a_tool_is_given_the_run_and_a_workflow_is_one() -> None:
+def test_tool_gets_the_run_and_workflow_is_a_workflow() -> None:
     @tokentape.tool
     async def look(what: str, run: tokentape.Run) -> str:
         """Looks."""

@@ -1,4 +1,4 @@
-"""The wheel: everything a server needs is in it, and nothing else."""
+"""The wheel has everything that a server needs, and nothing else."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ NEEDED = {
 }
 
 
-def test_the_wheel_ships_the_migrations(tmp_path: Path) -> None:
+def test_wheel_contents(tmp_path: Path) -> None:
     """Built from the tree as a release is: the command `tokentape`, four packages, and the module it starts in."""
     words = [
         "-m",

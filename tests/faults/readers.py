@@ -1,4 +1,7 @@
-"""Readers that outlive their server: what a careful client does, written plainly, for the fault tests."""
+"""An SSE client that reconnects with its cursor, and helpers that read a finished log.
+
+The fault tests use it as the reference of a careful client.
+"""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +19,7 @@ Event = dict[str, Any]
 
 @dataclass(eq=False)
 class SseReader:
-    """Follows an SSE address through cuts and restarts; keeps every event it was ever given."""
+    """Follows an event stream through cuts and restarts, and keeps every event it has received."""
 
     url: str
     events: list[Event] = field(default_factory=list)
@@ -25,7 +28,7 @@ class SseReader:
     connections: int = 0
 
     async def follow(self) -> None:
-        """Until `[DONE]` or 204."""
+        """Reads until `[DONE]` or 204."""
         while not self.done.is_set():
             with suppress(httpx2.TransportError, httpx2.StreamError):
                 await self._read_once()
@@ -61,7 +64,7 @@ class SseReader:
 
 
 async def read_log(url: str, after: int = 0) -> list[Event]:
-    """All events behind a position, by JSON pages."""
+    """Reads all events after a position, by JSON pages."""
     events: list[Event] = []
     async with http_client() as client:
         while True:
@@ -73,7 +76,7 @@ async def read_log(url: str, after: int = 0) -> list[Event]:
 
 
 async def wait_closed(url: str, seconds: float = 30.0) -> list[Event]:
-    """The whole log of a generation, once it has ended."""
+    """Waits until the generation has ended. Returns its whole log."""
     with trio.fail_after(seconds):
         async with http_client() as client:
             after, events = 0, list[Event]()
@@ -86,7 +89,7 @@ async def wait_closed(url: str, seconds: float = 30.0) -> list[Event]:
 
 
 def assert_whole(events: list[Event]) -> None:
-    """One start, gapless within a conversation of one generation, one terminal event, and that last."""
+    """Checks for one start, positions without a gap, and exactly one terminal event, which is the last."""
     positions = [event["position"] for event in events]
     assert positions == list(range(positions[0], positions[0] + len(positions)))
     ends = [event["type"] for event in events if event["type"] in TERMINAL]
@@ -95,7 +98,7 @@ def assert_whole(events: list[Event]) -> None:
 
 
 async def ask(url: str, body: dict[str, Any], conversation: str | None = None) -> dict[str, Any]:
-    """Requests a generation; its snapshot."""
+    """Requests a generation. Returns its snapshot."""
     path = f"/v1/conversations/{conversation}/generations" if conversation else "/v1/generations"
     async with http_client() as client:
         got = await client.post(url + path, json=body)

@@ -1,6 +1,7 @@
-"""A native EventSource in Chromium: cut, server restart, `after=now` cut before its first event.
+"""A native EventSource in Chromium through connection cuts and a server restart.
 
-The page is the server's own (an EventSource needs the same origin), reached through a proxy that the test cuts.
+The page comes from the server itself, because an EventSource needs the same origin, through a proxy that the test
+cuts.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -28,9 +29,10 @@ path => {
 """
 
 
-async def test_cuts_and_a_restart_lose_nothing_and_it_stops_at_the_end(database: TestDatabase) -> None:
-    """Cut twice, then the server stopped (which ends the run) and started: all events once, then silence."""
-    async with running(database.app_url) as server, cuttable(server.port) as proxy, _tab(proxy) as tab:
+async def test_eventsource_gets_every_event_once_despite_cuts_and_a_restart(database: TestDatabase) -> None:
+    """Two cuts, then a server stop that ends the run. After the end the browser must not reconnect."""
+    env = {"TOKENTAPE_STOP_TIMEOUT": "2"}
+    async with running(database.app_url, env) as server, cuttable(server.port) as proxy, _tab(proxy) as tab:
         run = await ask(server.url, {"model": "demo", "parameters": {"tokens": 50_000, "rate": 50}})
         await tab.evaluate(FOLLOW, f"/v1/generations/{run['id']}/events?after=0")
         seen = 0
@@ -52,8 +54,8 @@ async def test_cuts_and_a_restart_lose_nothing_and_it_stops_at_the_end(database:
         assert "Traceback" not in server.logged()
 
 
-async def test_after_now_cut_before_its_first_event(database: TestDatabase) -> None:
-    """What comes between the cut and the return is delivered: the id-only frame named the place."""
+async def test_eventsource_from_now_cut_before_its_first_event(database: TestDatabase) -> None:
+    """The first frame carries an id, so an event between the cut and the reconnect is delivered."""
     async with running(database.app_url) as server, cuttable(server.port) as proxy, _tab(proxy) as tab:
         conversation = await _conversation(server)
         before = await read_log(f"{server.url}/v1/conversations/{conversation}/events")

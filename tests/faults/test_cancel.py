@@ -1,4 +1,7 @@
-"""Cancelling: from any process, true when it returns, and the upstream hears it before."""
+"""Cancelling a run from any server process.
+
+When the request returns, the run has ended in the log and the connection to the provider is closed.
+"""
 
 import random
 
@@ -13,8 +16,8 @@ from tests.harness.servers import Server, running
 RACES = 30
 
 
-async def test_the_upstream_is_closed_before_cancel_returns(database: TestDatabase) -> None:
-    """Asked at the process that runs it, and at another one."""
+async def test_provider_connection_is_closed_before_cancel_returns(database: TestDatabase) -> None:
+    """Requested at the process that runs it, and at another one."""
     async with fake_upstream() as fake:
         env = {"OPENAI_BASE_URL": fake.base_url}
         async with running(database.app_url, env) as owner, running(database.app_url, env) as other:
@@ -36,8 +39,8 @@ async def test_the_upstream_is_closed_before_cancel_returns(database: TestDataba
                 assert [event["type"] for event in log if event["type"] in TERMINAL] == ["generation.cancelled"]
 
 
-async def test_a_race_of_cancels_a_late_runner_and_messages(database: TestDatabase) -> None:
-    """From two processes: one terminal event, and nothing of that run after it."""
+async def test_concurrent_cancels_and_messages_leave_one_terminal_event(database: TestDatabase) -> None:
+    """Requested on two processes; nothing of the run may follow its end."""
     rng = random.Random(7)
     async with running(database.app_url) as one, running(database.app_url) as two:
         for _ in range(RACES):

@@ -1,4 +1,7 @@
-"""PostgreSQL is away for longer than the store waits, under runs in several states: those that may go on do."""
+"""PostgreSQL is away for longer than the store retries, under runs in several states.
+
+Runs that may be resumed go on afterwards; those that may not end with a clear error.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +13,8 @@ from server.generations.run_context import Run
 from server.workflows import Workflow
 from tests.generations.fake_upstream import FakeUpstream
 from tests.harness.databases import Postgres, TestDatabase
-from tests.runtime.playing import decide, ended, play, started
-from tests.runtime.world import app, process
+from tests.runtime.run_commands import decide, ended, play, started
+from tests.runtime.runtime_process import app, process
 
 PATIENCE = 1.0
 AWAY = 3.0
@@ -29,8 +32,8 @@ async def _ask_somebody(run: Run) -> str:
 
 
 @contextmanager
-def _away(postgres: Postgres, database: TestDatabase) -> Iterator[None]:
-    """Nobody is let in, and who was in is thrown out: to a client this is a server that is gone."""
+def _database_away(postgres: Postgres, database: TestDatabase) -> Iterator[None]:
+    """Refuses new connections and ends existing ones: to a client the database is gone."""
     postgres.sql(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false")
     try:
         postgres.sql(
@@ -41,9 +44,10 @@ def _away(postgres: Postgres, database: TestDatabase) -> Iterator[None]:
         postgres.sql(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
 
 
-async def test_for_longer_than_anybody_waits(postgres: Postgres, database: TestDatabase) -> None:
-    """One that writes is interrupted and goes on, one that waits does not notice, a plain answer that was being
-    written fails, and the one behind it in the queue comes to its turn."""
+async def test_runs_after_an_outage_longer_than_the_retries(postgres: Postgres, database: TestDatabase) -> None:
+    """A writing workflow is interrupted and resumed, a waiting one does not notice, a plain answer fails, and
+    the run queued behind it completes.
+    """
     log = PostgresBackend(PostgresOptions(database.app_url, database.owner_url, call_timeout=PATIENCE))
     upstream = FakeUpstream(("a",), 1.5, ("b",))
     registry = app(Workflow("talks", _talk), Workflow("asks", _ask_somebody))
@@ -53,7 +57,7 @@ async def test_for_longer_than_anybody_waits(postgres: Postgres, database: TestD
         plain = await play(here, model="fake")
         behind = await play(here, plain[0], model="fake", if_running="queue")
         await started(here, asking, waiting=1)
-        with _away(postgres, database):
+        with _database_away(postgres, database):
             await trio.sleep(AWAY)
         with trio.fail_after(30):
             await decide(here, asking, "approved")

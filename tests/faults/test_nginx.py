@@ -1,4 +1,7 @@
-"""Behind a real nginx with nothing but `proxy_pass`: no token is held back, and quiet streams stay open."""
+"""Streams through a real nginx that is configured with `proxy_pass` alone.
+
+Its buffering must hold back no token, and its read timeout must not cut a quiet stream.
+"""
 
 import shutil
 import subprocess
@@ -54,8 +57,8 @@ async def _nginx(target: int, extra: str = "") -> AsyncIterator[str]:
             process.wait()
 
 
-async def test_no_token_is_held_back(database: TestDatabase) -> None:
-    """With the default buffering of nginx, the first token is there while the run has hardly begun."""
+async def test_nginx_holds_back_no_token(database: TestDatabase) -> None:
+    """Its default buffering is on; the first tokens arrive while the run has hardly begun."""
     async with running(database.app_url) as server, _nginx(server.port) as url:
         run = await ask(url, {"model": "demo", "parameters": {"tokens": 2_000, "rate": 20}})
         reader = SseReader(f"{url}/v1/generations/{run['id']}/events")
@@ -73,8 +76,8 @@ async def test_no_token_is_held_back(database: TestDatabase) -> None:
         assert reader.events == await read_log(f"{server.url}/v1/generations/{run['id']}/events")
 
 
-async def test_a_quiet_stream_outlives_the_proxys_patience(database: TestDatabase) -> None:
-    """A proxy that cuts after 2 s of silence sees a comment every 0.5 s (60 s and 15 s, scaled)."""
+async def test_heartbeats_keep_a_quiet_stream_open(database: TestDatabase) -> None:
+    """nginx cuts after 2 s of silence; a heartbeat comes every 0.5 s."""
     env = {"TOKENTAPE_HEARTBEAT": "0.5"}
     async with running(database.app_url, env) as server, _nginx(server.port, "proxy_read_timeout 2s;") as url:
         async with http_client(url) as client:

@@ -83,15 +83,15 @@ async def test_reasoning_is_no_text(database: TestDatabase, fake: FakeProvider) 
         assert all(text.startswith("t") for text in texts(log)), texts(log)
 
 
-async def test_tool_calls_are_understood_and_are_no_text(database: TestDatabase, fake: FakeProvider) -> None:
+async def test_tool_calls_are_not_shown_as_text(database: TestDatabase, fake: FakeProvider) -> None:
     async with serving(database, fake) as server:
         log = await answer(server, "tools")
         assert (log[-1]["type"], log[-1]["finish_reason"]) == ("generation.completed", "tool_calls")
         assert texts(log) == ["t0 "]
 
 
-async def test_failures_end_in_a_code(database: TestDatabase, fake: FakeProvider) -> None:
-    """Of which each says whether asking again can help; what came before is kept."""
+async def test_every_failure_ends_in_a_code(database: TestDatabase, fake: FakeProvider) -> None:
+    """The code says whether a repetition can help; the text before it is kept."""
     async with serving(database, fake) as server:
         for model, code, retryable, tokens in FAILURES:
             log = await answer(server, model)
@@ -101,7 +101,7 @@ async def test_failures_end_in_a_code(database: TestDatabase, fake: FakeProvider
         assert "Traceback" not in server.logged()
 
 
-async def test_a_key_that_the_provider_quotes_goes_nowhere(database: TestDatabase, fake: FakeProvider) -> None:
+async def test_api_key_quoted_by_the_provider_is_redacted(database: TestDatabase, fake: FakeProvider) -> None:
     async with serving(database, fake) as server:
         log = await answer(server, "leak-key")
         assert log[-1]["error"]["code"] == "upstream_unauthorized"
@@ -109,10 +109,10 @@ async def test_a_key_that_the_provider_quotes_goes_nowhere(database: TestDatabas
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
-async def test_two_answers_come_over_one_connection(
+async def test_second_answer_reuses_the_connection(
     database: TestDatabase, fake: FakeProvider, provider: str
 ) -> None:
-    """The second saves the handshakes: a tenth of a second and more, with TLS across a continent."""
+    """This saves the handshakes: a tenth of a second and more with TLS across a continent."""
     async with serving(database, fake, OPENAI_BASE_URL=fake.base_url) as server:
         for count in (3, 4):
             run = await ask(server.url, {"model": f"{provider}/ok-{count}", "input": "hello"})
@@ -124,8 +124,7 @@ async def test_two_answers_come_over_one_connection(
         await fake.until(lambda: fake.open == 0)
 
 
-async def test_without_a_key_the_model_is_not_there(database: TestDatabase) -> None:
-    """422, and the answer says what to set."""
+async def test_model_without_api_key_gets_422_naming_the_setting(database: TestDatabase) -> None:
     async with running(database.app_url) as server, http_client(server.url) as client:
         got = await client.post("/v1/generations", json={"model": "anthropic/x", "input": "hello"})
         assert (got.status_code, got.json()["code"]) == (422, "unknown_model")
@@ -133,10 +132,12 @@ async def test_without_a_key_the_model_is_not_there(database: TestDatabase) -> N
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
-async def test_https_goes_through_the_proxy_of_the_environment(
+async def test_https_uses_the_proxy_of_the_environment(
     database: TestDatabase, nursery: trio.Nursery, tmp_path: Path, provider: str
 ) -> None:
-    """By a tunnel, with TLS to the provider inside: it alone sees the key, the proxy alone its own password."""
+    """By a tunnel with TLS to the provider inside: only the provider sees the API key, and only the proxy its
+    own password.
+    """
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,1 +1,3 @@
-"""What the tests stand on: databases, server processes, clients. Nothing here asserts about the product."""
+"""The infrastructure of the tests: databases, server processes, clients. Nothing here asserts about the
+product.
+"""

@@ -1,8 +1,8 @@
-"""Debian's Chromium, driven by Playwright in a process of its own; or the reason why there is none.
+"""Debian's Chromium, driven by Playwright in its own process, or the reason why there is none.
 
-A process, because Playwright's event loop and the one under the store's driver do not share a program.
-`python -m tests.harness.browser URL` opens the page and evaluates: a JSON line [script, value] in, the result
-as a JSON line out.
+Playwright's event loop and that of the store's driver cannot share a process. `python -m
+tests.harness.browser URL` opens the page and evaluates: a JSON line [script, value] in, the result as a JSON
+line out.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Real PostgreSQL for tests: one embedded server a session, one template, a cheap clone a test."""
+"""A real PostgreSQL for tests: one embedded server for the session, one template, and a cheap clone for
+each test.
+"""
 
 import secrets
 import subprocess
@@ -46,10 +48,13 @@ class Postgres:
         return done.stderr
 
     @contextmanager
-    def clone(self) -> Iterator[TestDatabase]:
-        """A database that is dropped again, whoever is still connected to it."""
+    def clone(self, template: str = TEMPLATE) -> Iterator[TestDatabase]:
+        """A database that is dropped again, whoever is still connected to it.
+
+        It has what `template` has, the name of a database that nobody is connected to: by default only tables.
+        """
         name = f"test_{secrets.token_hex(6)}"
-        self.sql(f"CREATE DATABASE {name} OWNER tokentape_owner TEMPLATE {TEMPLATE}")
+        self.sql(f"CREATE DATABASE {name} OWNER tokentape_owner TEMPLATE {template}")
         try:
             yield TestDatabase(name, _in(self.embedded.app_url, name), _in(self.embedded.owner_url, name))
         finally:

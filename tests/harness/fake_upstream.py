@@ -1,4 +1,4 @@
-"""The fake OpenAI-wire provider as a process of its own, for end-to-end tests."""
+"""Runs the fake provider of OpenAI's wire format as a process of its own, for end-to-end tests."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.harness.processes import start
 
 @dataclass(frozen=True, slots=True)
 class FakeUpstream:
-    """Where it is. `base_url` is what OPENAI_BASE_URL takes."""
+    """The running fake. `base_url` is the value for OPENAI_BASE_URL."""
 
     base_url: str
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that a test can cut, stall and heal: the network between a client and the server."""
+"""A TCP proxy that a test can cut, stall and restore: the network between a client and the server."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

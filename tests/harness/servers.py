@@ -1,4 +1,7 @@
-"""Real `tokentape serve` processes: started, waited for, killed, stopped. Each ends with its context."""
+"""Real `tokentape serve` processes that are started, waited for, killed and stopped; each ends with its context.
+
+At the end of each, its log is searched for credentials.
+"""
 
 import json
 import os
@@ -14,6 +17,7 @@ from typing import IO
 import httpx2
 import trio
 
+from tests.harness import credentials_in_logs
 from tests.harness.http import http_client
 from tests.harness.processes import ROOT as ROOT
 from tests.harness.processes import Process, start
@@ -92,6 +96,10 @@ class Server:
         """Its JSON log lines."""
         return [json.loads(line) for line in self.logged().splitlines() if line.startswith("{")]
 
+    def check_log(self) -> None:
+        """Fails if a line that it wrote holds a credential."""
+        credentials_in_logs.check(self.logged(), "a server's log")
+
     async def kill(self) -> None:
         """SIGKILL, and waits for the end."""
         await self._end(signal.SIGKILL)
@@ -127,6 +135,7 @@ async def running(
     try:
         await server.start()
         yield server
+        server.check_log()
     except BaseException:
         if server.process is not None:
             with suppress(subprocess.TimeoutExpired):  # one that is just crashing has its last words to say

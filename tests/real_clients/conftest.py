@@ -1,4 +1,4 @@
-"""One server for all tests here that leave it alone, and a client of it."""
+"""One server for all tests here that do not stop or kill it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.transports.module_servers import serving
 
 @pytest.fixture(scope="session")
 def server(postgres: Postgres) -> Iterator[Server]:
-    """It."""
+    """The server that the tests of this folder share."""
     with postgres.clone() as database, serving(database.app_url) as server:
         yield server
 
 
 @pytest.fixture
 async def api(server: Server) -> AsyncIterator[Api]:
-    """A JSON client of it."""
+    """A JSON client of that server."""
     async with Api.open(server.port) as api:
         yield api

@@ -1,9 +1,8 @@
-"""A proxy that cuts the answers of its followers at planned bytes: the network between a library and the server.
+"""A proxy that cuts responses at planned bytes, in place of a bad network between a library and the server.
 
-It owns HTTP/1.1 between the two: one request a connection, the answer's body unpacked and packed again, so that a
-cut is at an exact byte of the *body*, whatever chunks the server made of it. A WebSocket's bytes pass as they are.
-The first segment of a request's path names the follower (`/f7/v1/…`) and is taken off; each follower has its own
-plan of cuts. It knows nothing of the libraries.
+It speaks HTTP/1.1, one request a connection, and re-encodes each body, so that a cut falls on an exact byte of the
+body, whatever chunks the server sent. WebSocket bytes pass unchanged. The first segment of a path names the
+follower (`/f7/v1/…`) and is removed; each follower has its own plan of cuts. The proxy knows no library.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ class Library:
     """One of them, and the program of docs/clients*.md (or of variants.md) that uses it.
 
     `replacing` makes one program another library's. `faults`: by scenario, what is expected instead of "exact".
-    `thorough`: cut at every byte in each run of the tests, not only in the long ones.
     """
 
     name: str
@@ -31,7 +30,6 @@ class Library:
     transport: Transport = "sse"
     replacing: Sequence[tuple[str, str]] = ()
     faults: Mapping[str, str] = field(default_factory=dict)
-    thorough: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -97,25 +95,22 @@ LIBRARIES = [
         "eventsource 2, guarded",
         "eventsource.mjs",
         replacing=[*EVENTSOURCE_2, (BEGIN, BEGIN + "  let last = 0;\n"), (SHOW, SHOW_ONCE)],
-        thorough=True,
     ),
     # It shows an event at the first byte of an empty line, and remembers its id one line later.
     Library(
         "eventsource 2",
         "eventsource.mjs",
         replacing=EVENTSOURCE_2,
-        faults={"every byte": "6 repeat"},
-        thorough=True,
+        faults={"cut frame": "6 repeat"},
     ),
     Library("undici EventSource", "undici_eventsource.mjs"),
-    Library("fetch-event-source", "fetch_event_source.mjs", thorough=True),
+    Library("fetch-event-source", "fetch_event_source.mjs"),
     Library("fetch-event-source, POST", "ask_and_follow.mjs", "post"),
     # It remembers an id at the end of its line, and shows the event at the empty line behind it: one byte.
     Library(
         "fetch-event-source, plain",
         "fetch_event_source_plain.mjs",
-        faults={"every byte": "1 lose", "past the end": "goes on", "unknown": "goes on"},
-        thorough=True,
+        faults={"cut frame": "1 lose", "past the end": "goes on", "unknown": "goes on"},
     ),
     Library("eventsource-parser", "eventsource_parser.mjs"),
     Library("event-source-polyfill", "event_source_polyfill.mjs"),
@@ -131,7 +126,7 @@ LIBRARIES = [
         "sseclient",
         "sseclient_0.py",
         # It reads below HTTP's chunks: their sizes stand in its data.
-        faults={"edges": "broken", "every byte": "broken", **dict.fromkeys(SCENARIOS_OF_ALL, "not run")},
+        faults={"cut frame": "broken", **dict.fromkeys(SCENARIOS_OF_ALL, "not run")},
     ),
     Library("aiohttp-sse-client2", "aiohttp_sse_client2_client.py"),
     Library("httpx, NDJSON", "ndjson_httpx.py", "ndjson"),

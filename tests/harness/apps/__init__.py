@@ -1,1 +1,1 @@
-"""Apps as people write them, for servers that tests start: `TOKENTAPE_WORKFLOWS=tests.harness.apps.talking`."""
+"""Apps as people write them, for servers that tests start, by `TOKENTAPE_WORKFLOWS`."""

@@ -1,4 +1,4 @@
-"""Prints as JSON what a process of Python finds itself to be: for tests of how processes are started."""
+"""Prints as JSON how a Python process was started: arguments, environment, descriptors and signals."""
 
 import gc
 import json

@@ -1,7 +1,7 @@
-"""An app that is led from outside: its workflows go on when somebody decides, so a test knows where they stand.
+"""An app whose workflows go on when a client decides, so that a test knows where they stand.
 
-What has an effect is written into the file that `DIARY` names (in the environment): a line of JSON each, which
-counts what was really done, outside of any log. Nothing here knows the tests.
+Each effect is a JSON line in the file that the environment variable `DIARY` names: it counts what was really
+done, outside of any log.
 """
 
 import json
@@ -15,7 +15,7 @@ from tokentape import Run, tool, workflow
 
 
 class Pages(BaseModel):
-    """What `reading` is given. `pause`: seconds a page takes."""
+    """The input of `reading`. `pause`: seconds for each page."""
 
     pages: int = Field(ge=1, le=1_000)
     pause: float = Field(0, ge=0, le=10)
@@ -32,15 +32,15 @@ class Speech(BaseModel):
     cue: str | None = None
 
 
-class Sliders(BaseModel):
-    """What people steer."""
+class SteeringParameters(BaseModel):
+    """The parameters that clients steer."""
 
     strictness: int = Field(3, ge=0, le=1_000_000)
     voice: Literal["calm", "loud"] = "calm"
 
 
-def note(what: str, **fields: Any) -> int:
-    """Writes down that it was done; how often it was by now, with the same fields."""
+def record_effect(what: str, **fields: Any) -> int:
+    """Records that it was done, and returns how often that was with the same fields."""
     path = os.environ.get("DIARY")
     if path is None:
         return 1
@@ -55,28 +55,28 @@ def note(what: str, **fields: Any) -> int:
 @tool
 def refund(amount: int, to: str = "the customer") -> dict[str, Any]:
     """Pays money back."""
-    note("refund", amount=amount, to=to)
+    record_effect("refund", amount=amount, to=to)
     return {"paid": amount, "to": to}
 
 
 @tool(approval="never")
 def look(page: int) -> str:
     """Shows a page."""
-    note("look", page=page)
+    record_effect("look", page=page)
     return f"page {page}"
 
 
 @tool(approval="never")
 async def mail(text: str) -> None:
     """Sends a letter, and never comes back from the post office."""
-    note("mail", text=text)
+    record_effect("mail", text=text)
     await trio.sleep_forever()
 
 
 @tool(approval="never", idempotent=True)
 async def store(text: str) -> str:
-    """Puts something away; the first time it takes for ever."""
-    if note("store", text=text) == 1:
+    """Stores something; the first time it never returns."""
+    if record_effect("store", text=text) == 1:
         await trio.sleep_forever()
     return f"stored {text}"
 
@@ -87,18 +87,18 @@ def break_down(how: str) -> str:
     raise LookupError(f"no {how} in the drawer")
 
 
-@workflow("asking", steering=Sliders)
+@workflow("asking", steering=SteeringParameters)
 async def asking(run: Run) -> dict[str, Any]:
     """Asks once, and does what was decided."""
     decision = await run.approve("publish", run.input)
-    note("publish", arguments=dict(decision.arguments), decision=decision.decision)
+    record_effect("publish", arguments=dict(decision.arguments), decision=decision.decision)
     told = {"decision": decision.decision, "arguments": dict(decision.arguments), "reason": decision.reason}
     return {**told, "strictness": run.steering.strictness}
 
 
-@workflow("everything", steering=Sliders)
+@workflow("everything", steering=SteeringParameters)
 async def everything(run: Run) -> dict[str, Any]:
-    """Each kind of event that a run can have."""
+    """Writes each kind of event that a run can have."""
     await run.token("Let me see. ")
     await run.progress(0, 2, "pages")
     calls = [
@@ -117,10 +117,10 @@ async def everything(run: Run) -> dict[str, Any]:
 
 @workflow("careful")
 async def careful(run: Run) -> str:
-    """Two steps that are not to be done twice, and a question behind each."""
-    first = await run.step("fetch", lambda: note("fetch"))
+    """Two steps that must not be done twice, with a question after each."""
+    first = await run.step("fetch", lambda: record_effect("fetch"))
     await run.approve("go on", expires=None)
-    second = await run.step("fetch", lambda: note("fetch again"))
+    second = await run.step("fetch", lambda: record_effect("fetch again"))
     await run.approve("end", expires=None)
     await run.token(f"attempt {run.attempt}")
     return f"fetched {first}, again {second}"
@@ -128,20 +128,20 @@ async def careful(run: Run) -> str:
 
 @workflow("hurried")
 async def hurried(run: Run) -> str:
-    """Asks, and waits a second."""
+    """Asks, and waits one second."""
     return (await run.approve("publish", expires=1)).decision
 
 
 @workflow("reading", input=Pages)
 async def reading(run: Run) -> dict[str, int]:
-    """A job: page after page, with its progress."""
+    """A job that reads page after page and reports its progress."""
     for page in range(1, run.input.pages + 1):
         await trio.sleep(run.input.pause)
         await run.progress(page, run.input.pages, "pages", stage="reading")
     return {"read": run.input.pages}
 
 
-@workflow("duet", input=Speech, steering=Sliders)
+@workflow("duet", input=Speech, steering=SteeringParameters)
 async def duet(run: Run) -> int:
     """Each word says what it knows: the slider, and how much was said by others."""
     pauses = run.input.pauses
@@ -160,7 +160,7 @@ async def duet(run: Run) -> int:
 
 @workflow("failing")
 async def failing(run: Run) -> None:
-    """Ends in an error of its own."""
+    """Fails with an error of its own."""
     secret = "hunter2"  # it stands in the frame that no client may see
     await run.token("Almost …")
     raise ArithmeticError(f"the sum of {len(secret)} numbers is wrong")

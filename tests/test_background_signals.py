@@ -1,4 +1,4 @@
-"""Started in the background by a script, where the shell has SIGINT ignored: the tests, and the server itself."""
+"""SIGINT in processes that a script starts in the background, where the shell has it ignored."""
 
 import signal
 import subprocess
@@ -18,8 +18,8 @@ def in_background(*words: str) -> list[str]:
     return ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *words]
 
 
-def test_what_tests_start_hears_sigint() -> None:
-    """A child of a process that runs tests, for which alone SIGINT is ignored no more."""
+def test_children_of_the_tests_receive_sigint() -> None:
+    """Importing tests.conftest undoes the ignored SIGINT for child processes."""
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SHOW!r}], check=True)"
     for before, ignored in (("", "True"), ("import tests.conftest; ", "False")):
         done = subprocess.run(
@@ -33,8 +33,8 @@ def test_what_tests_start_hears_sigint() -> None:
         assert done.stdout.strip() == ignored
 
 
-async def test_a_server_in_the_background_stops_by_sigterm_with_its_database(tmp_path: Path) -> None:
-    """SIGTERM stops it, and its PostgreSQL still hears the SIGINT by which it is told to stop."""
+async def test_background_server_stops_by_sigterm_with_its_database(tmp_path: Path) -> None:
+    """Its PostgreSQL must receive the SIGINT by which it is told to stop."""
     with postgres_folder(tmp_path, "background") as folder:
         server = Server(
             None, {"TOKENTAPE_DATA_DIR": str(folder)}, free_port(), program=in_background(sys.executable)

@@ -1,4 +1,7 @@
-"""A model's answer, end to end: a real provider's wire, a real server, a real client."""
+"""Answers of an OpenAI-compatible provider, from the provider's bytes to the client.
+
+Every failure must end in a code that a client can act on, and keep the text that came before it.
+"""
 
 import pytest
 
@@ -18,8 +21,8 @@ FAILURES = [
 ]
 
 
-async def test_answers_and_failures(database: TestDatabase) -> None:
-    """Every failure ends in a code that a client can act on; what came before it is kept."""
+async def test_complete_answer_and_every_failure(database: TestDatabase) -> None:
+    """A failure has a code that a client can act on, and keeps the text before it."""
     env = {"TOKENTAPE_UPSTREAM_STALL": "1"}
     async with fake_upstream() as fake:
         env["OPENAI_BASE_URL"] = fake.base_url
@@ -42,8 +45,8 @@ async def test_answers_and_failures(database: TestDatabase) -> None:
             assert "Traceback" not in server.logged()
 
 
-async def test_readers_see_life_while_a_model_thinks(database: TestDatabase) -> None:
-    """Nothing comes from the provider, not even a head: the reader's stream is no quieter than any other."""
+async def test_readers_get_heartbeats_while_the_provider_is_silent(database: TestDatabase) -> None:
+    """Not even response headers have come from the provider."""
     async with fake_upstream() as fake:
         env = {"OPENAI_BASE_URL": fake.base_url, "TOKENTAPE_HEARTBEAT": "0.2"}
         async with running(database.app_url, env) as server, http_client(server.url) as client:

@@ -1,4 +1,4 @@
-"""What a library does when there is nothing more to say: a quiet stretch, the end, and answers that are final."""
+"""What each library does when nothing more comes: in a quiet stretch, after the end, and after final errors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from tests.clients.api import Api
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
 
-from .crowd import Crowd, crowd, differences, libraries, on_runtimes, slow_to_start
 from .cutting_proxy import Cut, CuttingProxy, cutting
 from .libraries import LIBRARIES, Library
+from .library_processes import (
+    LibraryProcesses,
+    differences,
+    libraries_of,
+    on_runtimes,
+    run_libraries,
+    slow_to_start,
+)
 
 pytestmark = slow_to_start
 
@@ -23,19 +30,21 @@ HELD_OPEN = ("sse", "ndjson", "websocket")
 UNKNOWN = "0" * 32
 SECONDS = 60.0
 AGAIN = 3
-"""So many requests where one had been enough: who makes them goes on."""
+"""Number of requests, where one would do, after which a library counts as repeating forever."""
 
 
 @on_runtimes
-async def test_a_quiet_stretch(database: TestDatabase, runtime: str, tmp_path: Path) -> None:
-    """Heartbeats between few tokens: nobody shows them, and nobody comes back before the end."""
-    members = libraries(runtime, "quiet", HELD_OPEN)
-    async with running(database.app_url, {"TOKENTAPE_HEARTBEAT": "1"}) as server, Api.open(server.port) as api:
+async def test_heartbeats_are_not_shown_and_cause_no_reconnect(
+    database: TestDatabase, runtime: str, tmp_path: Path
+) -> None:
+    """Heartbeats come between a few slow tokens."""
+    members = libraries_of(runtime, "quiet", HELD_OPEN)
+    async with running(database.app_url, {"TOKENTAPE_HEARTBEAT": "0.4"}) as server, Api.open(server.port) as api:
         conversation = await api.conversation()
-        generation = await api.generate(conversation, tokens=4, rate=0.2)
+        generation = await api.generate(conversation, tokens=3, rate=0.5)
         async with (
             cutting(server.port) as proxy,
-            crowd(members, _through(proxy, conversation, generation), tmp_path) as run,
+            run_libraries(members, _through(proxy, conversation, generation), tmp_path) as run,
         ):
             await api.finished(generation)
             came = await run.outcomes(api, conversation, generation)
@@ -48,30 +57,30 @@ async def test_a_quiet_stretch(database: TestDatabase, runtime: str, tmp_path: P
 
 
 @on_runtimes
-async def test_a_cut_before_done(api: Api, runtime: str, tmp_path: Path) -> None:
-    """Everything was read, and the answer is 204: the programs stop, all but those that never heard of it."""
-    members = libraries(runtime, "past the end", ["sse"])
+async def test_library_stops_at_204_after_a_cut_before_done(api: Api, runtime: str, tmp_path: Path) -> None:
+    """All events were read; libraries that do not know 204 are listed as exceptions."""
+    members = libraries_of(runtime, "past the end", ["sse"])
     conversation = await api.conversation()
     generation = await api.generate(conversation, tokens=3)
     await api.finished(generation)
     async with cutting(api.port) as proxy:
         for library in members:
             proxy.plans[library.slug].append(Cut(None, 0))
-        async with crowd(members, _through(proxy, conversation, generation), tmp_path) as run:
-            await _settled(run, proxy, "past the end")
+        async with run_libraries(members, _through(proxy, conversation, generation), tmp_path) as run:
+            await _wait_settled(run, proxy, "past the end")
             came = await run.outcomes(api, conversation, generation, 0)
         assert differences(came, members, "past the end") == {}, run.complaints()
 
 
 @on_runtimes
-async def test_an_unknown_one(api: Api, runtime: str, tmp_path: Path) -> None:
-    """404, and 4404 on a WebSocket: the programs stop. An hour's worth of tries would help nobody."""
-    members = libraries(runtime, "unknown", ["sse", "ndjson", "pages", "snapshots", "websocket"])
+async def test_library_stops_at_404(api: Api, runtime: str, tmp_path: Path) -> None:
+    """And at 4404 on a WebSocket, because repeating cannot help."""
+    members = libraries_of(runtime, "unknown", ["sse", "ndjson", "pages", "snapshots", "websocket"])
     conversation, generation = f"/v1/conversations/conv_{UNKNOWN}", f"/v1/generations/gen_{UNKNOWN}"
     assert (await api.http.get(generation)).status_code == 404
     async with cutting(api.port) as proxy:
-        async with crowd(members, _through(proxy, conversation, generation), tmp_path) as run:
-            await _settled(run, proxy, "unknown")
+        async with run_libraries(members, _through(proxy, conversation, generation), tmp_path) as run:
+            await _wait_settled(run, proxy, "unknown")
             came = {
                 library.name: "exact" if follower.ended.is_set() else "goes on"
                 for library, follower in run.members.items()
@@ -82,8 +91,10 @@ async def test_an_unknown_one(api: Api, runtime: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["event-source-polyfill", "reconnecting-eventsource"])
-async def test_they_ask_for_ever_behind_the_end(api: Api, name: str, tmp_path: Path) -> None:
-    """As docs/clients.md says: opened on a generation that has ended, with a cursor behind its end."""
+async def test_libraries_documented_to_reconnect_forever_after_the_end(
+    api: Api, name: str, tmp_path: Path
+) -> None:
+    """docs/clients.md says so: opened on a generation that has ended, with a cursor after its end."""
     (library,) = (library for library in LIBRARIES if library.name == name)
     if library.missing is not None:
         pytest.skip(library.missing)
@@ -94,7 +105,7 @@ async def test_they_ask_for_ever_behind_the_end(api: Api, name: str, tmp_path: P
         def address(_: Library) -> str:
             return proxy.url("late", f"{generation}/events?after={last}")
 
-        async with crowd([library], address, tmp_path) as run:
+        async with run_libraries([library], address, tmp_path) as run:
             with trio.fail_after(SECONDS):
                 while len(proxy.requests) < AGAIN:
                     await trio.sleep(0.05)
@@ -102,8 +113,8 @@ async def test_they_ask_for_ever_behind_the_end(api: Api, name: str, tmp_path: P
             assert run.members[library].events == []
 
 
-async def _settled(run: Crowd, proxy: CuttingProxy, scenario: str) -> None:
-    """Until each has ended, or has come back often enough where that is expected of it."""
+async def _wait_settled(run: LibraryProcesses, proxy: CuttingProxy, scenario: str) -> None:
+    """Waits until each has ended, or has reconnected often enough where that is expected."""
     with trio.move_on_after(SECONDS):
         for library, follower in run.members.items():
             if library.expects(scenario) != "goes on":

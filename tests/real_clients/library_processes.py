@@ -1,4 +1,4 @@
-"""All libraries of one runtime at once, each in a process of its own, following the same generation."""
+"""Runs all client libraries of one runtime at once, each following the same generation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .libraries import LIBRARIES, Library
 from .outcomes import judge
 
 LONG_QUESTION = ("tokens: 40, rate: 20", "tokens: 5000, rate: 20")
-"""The program that asks by itself asks for an answer that outlasts what is done to it."""
+"""For the program that sends its own request: an answer that lasts longer than the test's faults."""
 
 slow_to_start = pytest.mark.timeout(300)
-"""A process each: on a busy machine that alone may take a minute."""
+"""Each program is a process; on a busy machine starting them may take a minute."""
 on_runtimes = pytest.mark.parametrize(
     "runtime",
     [
@@ -35,8 +35,8 @@ on_runtimes = pytest.mark.parametrize(
 )
 
 
-def libraries(runtime: str, scenario: str, transports: Sequence[str] | None = None) -> list[Library]:
-    """Those of a runtime (a shell's are with Python's) that take part, perhaps of some transports only."""
+def libraries_of(runtime: str, scenario: str, transports: Sequence[str] | None = None) -> list[Library]:
+    """The libraries of a runtime that take part in the scenario; shell programs count as Python's."""
     return [
         library
         for library in LIBRARIES
@@ -47,14 +47,14 @@ def libraries(runtime: str, scenario: str, transports: Sequence[str] | None = No
 
 
 @dataclass(frozen=True)
-class Crowd:
-    """A follower of each."""
+class LibraryProcesses:
+    """A follower for each library."""
 
     members: Mapping[Library, Follower]
     processes: Sequence[Followers]
 
     async def shown(self, count: int, seconds: float = 60.0) -> None:
-        """Waits until each has been shown so many events; two snapshots, where it polls snapshots."""
+        """Waits until each has shown that many events; two snapshots if it polls snapshots."""
         with trio.fail_after(seconds):
             for library, follower in self.members.items():
                 if not library.program.endswith(".sh"):  # shows them when its connection has ended
@@ -63,7 +63,9 @@ class Crowd:
     async def outcomes(
         self, api: Api, conversation: str, generation: str, seconds: float = 60.0
     ) -> dict[str, str]:
-        """What became of each; those that go on for so long do so for ever."""
+        """Returns each library's outcome. A library that has not ended after `seconds` counts as going on
+        forever.
+        """
         with trio.move_on_after(seconds):
             for follower in self.members.values():
                 await follower.ended.wait()
@@ -73,17 +75,18 @@ class Crowd:
         }
 
     def complaints(self) -> str:
-        """What they wrote to standard error."""
+        """What the programs wrote to standard error."""
         return "\n".join(process.complaint() for process in self.processes)
 
 
 @asynccontextmanager
-async def crowd(
+async def run_libraries(
     members: Sequence[Library], address: Callable[[Library], str], folder: Path, *replacing: tuple[str, str]
-) -> AsyncIterator[Crowd]:
-    """They run for as long as the context; `address` tells each what to follow.
+) -> AsyncIterator[LibraryProcesses]:
+    """Runs the libraries within the context; `address` gives the URL each of them follows.
 
-    Programs of Python share a process, for their imports take longer than their work; each of Node's has its own.
+    Python programs share a process, because their imports take longer than their work; each Node program has
+    its own.
     """
     asked = [
         (library.write(folder, *(replacing if library.transport == "post" else ())), address(library))
@@ -96,11 +99,11 @@ async def crowd(
             for group in together
         ]
         followers = [follower for process in processes for follower in process.all]
-        yield Crowd(dict(zip(members, followers, strict=True)), processes)
+        yield LibraryProcesses(dict(zip(members, followers, strict=True)), processes)
 
 
 def differences(came: Mapping[str, str], members: Sequence[Library], scenario: str) -> dict[str, tuple[str, str]]:
-    """Where something else came than is expected: what came, and what was expected."""
+    """Outcomes that differ from the expected ones: the actual and the expected outcome."""
     expected = {library.name: library.expects(scenario) for library in members}
     return {
         name: (one, expected[name])

@@ -1,4 +1,4 @@
-"""A process that the fork server makes is what a fresh interpreter is."""
+"""A process that the harness forks behaves as one that a fresh interpreter runs."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from tests.harness.processes import ForkedProcess, ForkServer, start
 PROBE = "tests.harness.apps.probe"
 
 
-def run(arguments: list[str], env: dict[str, str], *, fresh: bool) -> tuple[int, Any, list[str]]:
-    """The exit status, what the probe found, and the lines after it."""
+def run_probe(arguments: list[str], env: dict[str, str], *, fresh: bool) -> tuple[int, Any, list[str]]:
+    """The exit status, the probe's findings, and the lines after them."""
     with tempfile.TemporaryFile() as output:
         process = start([PROBE, *arguments], env=env, stdout=output.fileno(), stderr=2, fresh=fresh)
         assert isinstance(process, subprocess.Popen if fresh else ForkedProcess)
@@ -27,12 +27,12 @@ def run(arguments: list[str], env: dict[str, str], *, fresh: bool) -> tuple[int,
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("status", [0, 3, -signal.SIGKILL, -signal.SIGTERM])
-def test_it_finds_itself_to_be_the_same(status: int, unbuffered: str) -> None:
+def test_forked_process_equals_a_fresh_one(status: int, unbuffered: str) -> None:
     """Arguments, environment, folder, descriptors, signals, streams, exit status; and its output is flushed."""
     env = {**os.environ, "TOKENTAPE_PROBE": "ä", "PYTHONUNBUFFERED": unbuffered}
     arguments = [str(int(status)), "two words"]
-    forked = run(arguments, env, fresh=False)
-    assert forked == run(arguments, env, fresh=True)
+    forked = run_probe(arguments, env, fresh=False)
+    assert forked == run_probe(arguments, env, fresh=True)
     assert (forked[0], forked[2]) == (status, ["last"] if status >= 0 else [])
     assert (forked[1]["arguments"], forked[1]["env"]) == (
         arguments,
@@ -40,7 +40,7 @@ def test_it_finds_itself_to_be_the_same(status: int, unbuffered: str) -> None:
     )
 
 
-def test_it_is_stopped_and_killed() -> None:
+def test_forked_process_can_be_stopped_and_killed() -> None:
     """SIGSTOP holds it, and only then may a wait time out; SIGKILL ends it, and once more is nothing."""
     with tempfile.TemporaryFile() as output:
         process = start(
@@ -57,7 +57,7 @@ def test_it_is_stopped_and_killed() -> None:
     assert not Path(f"/proc/{process.pid}").exists()
 
 
-def test_what_another_start_gives_starts_so() -> None:
+def test_environment_of_the_interpreter_start_is_respected() -> None:
     """Another locale or another hash seed is read at an interpreter's start."""
     env = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     with tempfile.TemporaryFile() as output:
@@ -68,7 +68,7 @@ def test_what_another_start_gives_starts_so() -> None:
     assert found["encoding"][0][1] == "surrogateescape"
 
 
-def test_nothing_outlives_the_tests() -> None:
+def test_forked_processes_end_with_their_client() -> None:
     """Processes end with the fork server, and it ends with the process that asks it."""
     server = ForkServer()
     with tempfile.TemporaryFile() as output:

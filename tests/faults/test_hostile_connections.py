@@ -1,4 +1,7 @@
-"""One hostile or clumsy connection hurts itself and nobody else: the server goes on, without a traceback."""
+"""Connections that send invalid bytes, huge messages or unexpected frames.
+
+Only the offending connection may end; the server must go on and log no traceback.
+"""
 
 import json
 import struct
@@ -22,8 +25,8 @@ UPGRADE = (
 )
 
 
-async def test_bytes_that_are_no_text_end_their_own_connection(database: TestDatabase) -> None:
-    """In the headers of an upgrade, in a request line, in HTTP/2: each was the end of the whole server once."""
+async def test_undecodable_bytes_end_their_own_connection_only(database: TestDatabase) -> None:
+    """In upgrade headers, request lines and HTTP/2 headers: each once ended the whole server."""
     async with running(database.app_url) as server:
         for raw in (
             _upgrade(server, "/v1/x", "Sec-WebSocket-Protocol: \u00ff\r\n"),
@@ -32,27 +35,27 @@ async def test_bytes_that_are_no_text_end_their_own_connection(database: TestDat
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
             b"GET / HTTP/1.1\r\n" + b"A: " + b"x" * 100_000 + b"\r\n\r\n",
         ):
-            await _send_and_drain(server, raw)
+            await _send_and_read_to_end(server, raw)
         strange: list[list[tuple[str, str | bytes]]] = [
             [(":method", "CONNECT"), (":authority", f"127.0.0.1:{server.port}")],
             [(":method", "GET"), (":path", b"/\xff"), (":scheme", "http"), (":authority", "x")],
         ]
         for headers in strange:
             await _speak_h2(server, headers)
-        await _still_well(server)
+        await _check_server_works(server)
 
 
-async def test_an_early_answer_over_http2_prior_knowledge(database: TestDatabase) -> None:
-    """A POST answered before its body has come, whose body then comes."""
+async def test_http2_body_after_an_early_response(database: TestDatabase) -> None:
+    """The POST is answered before its body arrives."""
     async with running(database.app_url) as server:
         post = [(":method", "POST"), (":path", "/nothing"), (":scheme", "http"), (":authority", "127.0.0.1")]
         await _speak_h2(server, post, body=b"x" * 1_000, end_headers=False)
-        await _still_well(server)
+        await _check_server_works(server)
 
 
 @pytest.mark.parametrize("origin", ["http://[", "null", "http://evil.example", "http://127.0.0.1:1"])
-async def test_a_foreign_or_broken_origin_is_403(database: TestDatabase, origin: str) -> None:
-    """Refused in words; a broken one was a fault of ours once."""
+async def test_foreign_or_invalid_origin_gets_403(database: TestDatabase, origin: str) -> None:
+    """An invalid one once caused a 500."""
     async with running(database.app_url) as server, http_client(server.url) as client:
         got = await client.post("/v1/conversations", json={}, headers={"Origin": origin})
         assert got.status_code == 403
@@ -60,8 +63,8 @@ async def test_a_foreign_or_broken_origin_is_403(database: TestDatabase, origin:
         assert "Traceback" not in server.logged()
 
 
-async def test_a_message_too_large_is_forgotten_and_the_connection_ended(database: TestDatabase) -> None:
-    """100 MB in one WebSocket message: close code 1009, no memory for it, and the socket is gone soon."""
+async def test_too_large_websocket_message_closes_with_1009(database: TestDatabase) -> None:
+    """100 MB in one message: none of it is kept, and the socket is closed soon."""
     async with running(database.app_url) as server:
         async with _websocket(server, await _conversation(server)) as stream:
             assert server.process is not None
@@ -74,52 +77,51 @@ async def test_a_message_too_large_is_forgotten_and_the_connection_ended(databas
                 except trio.BrokenResourceError:
                     pass
             assert process.memory_info().rss - before < 40_000_000
-            assert b"\x88\x02" + struct.pack("!H", 1009) in await _drain(stream)
-            await _still_well(server)
+            assert b"\x88\x02" + struct.pack("!H", 1009) in await _read_to_end(stream)
+            await _check_server_works(server)
 
 
-async def test_bytes_after_text_in_one_message(database: TestDatabase) -> None:
-    """A text message that is too large, then a binary one: an innocent client's mistake."""
+async def test_binary_message_after_a_too_large_one(database: TestDatabase) -> None:
+    """The second message must not raise in the server."""
     async with running(database.app_url) as server:
         async with _websocket(server, await _conversation(server)) as stream:
             await stream.send_all(_frame(b"x" * 1_100_000, first=True, last=True))
             await stream.send_all(_frame(b"y" * 10, first=True, last=True, binary=True))
-            await _drain(stream)
-            await _still_well(server)
+            await _read_to_end(stream)
+            await _check_server_works(server)
 
 
-async def test_a_binary_message_is_1003(database: TestDatabase) -> None:
-    """Text frames only."""
+async def test_binary_message_closes_with_1003(database: TestDatabase) -> None:
     async with running(database.app_url) as server:
         async with _websocket(server, await _conversation(server)) as stream:
             await stream.send_all(_frame(b"\x00\x01", first=True, last=True, binary=True))
-            assert struct.pack("!H", 1003) in await _drain(stream)
-            await _still_well(server)
+            assert struct.pack("!H", 1003) in await _read_to_end(stream)
+            await _check_server_works(server)
 
 
-async def test_a_socket_with_commands_in_flight_is_closed_at_its_end(database: TestDatabase) -> None:
-    """A capped stream whose client has eighty commands under way: no socket is left behind."""
+async def test_websocket_with_commands_in_flight_leaves_no_socket(database: TestDatabase) -> None:
+    """The stream reaches its maximum duration while eighty commands are in progress."""
     async with running(database.app_url, {"TOKENTAPE_STREAM_MAX_SECONDS": "1"}) as server:
         conversation = await _conversation(server)
         async with _websocket(server, conversation) as stream:
             for n in range(80):
                 body = {"id": n, "key": f"key-{n:020}", "do": "post", "role": "user", "content": "x"}
                 await stream.send_all(_frame(json.dumps(body).encode(), first=True, last=True))
-            assert struct.pack("!H", 1012) in await _drain(stream)
+            assert struct.pack("!H", 1012) in await _read_to_end(stream)
         assert server.process is not None
         process = psutil.Process(server.process.pid)
         with trio.fail_after(30):
-            while any(link.status in ("CLOSE_WAIT", "ESTABLISHED") for link in _clients(process, server)):
+            while any(link.status in ("CLOSE_WAIT", "ESTABLISHED") for link in _client_sockets(process, server)):
                 await trio.sleep(0.1)
-        await _still_well(server)
+        await _check_server_works(server)
 
 
-def _clients(process: psutil.Process, server: Server) -> list[Any]:
+def _client_sockets(process: psutil.Process, server: Server) -> list[Any]:
     links = process.net_connections("tcp")
     return [link for link in links if link.laddr and link.laddr.port == server.port and link.raddr]
 
 
-async def _still_well(server: Server) -> None:
+async def _check_server_works(server: Server) -> None:
     async with http_client(server.url) as client:
         assert (await client.get("/readyz")).status_code == 200
     assert server.process is not None
@@ -141,14 +143,14 @@ async def _open(server: Server) -> trio.SocketStream:
     return await trio.open_tcp_stream("127.0.0.1", server.port)
 
 
-async def _send_and_drain(server: Server, raw: bytes) -> bytes:
+async def _send_and_read_to_end(server: Server, raw: bytes) -> bytes:
     async with await _open(server) as stream:
         with suppress(trio.BrokenResourceError):  # an answer in the middle of a request
             await stream.send_all(raw)
-        return await _drain(stream, 3)
+        return await _read_to_end(stream, 3)
 
 
-async def _drain(stream: trio.SocketStream, seconds: float = 10) -> bytes:
+async def _read_to_end(stream: trio.SocketStream, seconds: float = 10) -> bytes:
     got = bytearray()
     with trio.move_on_after(seconds):
         try:
@@ -208,4 +210,4 @@ async def _speak_h2(
                 await stream.send_all(raw)
             except trio.BrokenResourceError:
                 return
-            await _drain(stream, 2)
+            await _read_to_end(stream, 2)

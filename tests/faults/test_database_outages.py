@@ -1,4 +1,7 @@
-"""The database goes away under a serving server, and comes back."""
+"""PostgreSQL is restarted, stopped, or has a table locked while a server runs.
+
+Runs go on afterwards, clients get clear errors meanwhile, and the server recovers by itself.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -21,13 +24,13 @@ RUN = {"model": "demo", "parameters": {"tokens": 1_500, "rate": 300}}
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
-    """A folder for an embedded database of the test's own, with a space in its path."""
+    """A directory for an embedded database of the test, with a space in its path."""
     with postgres_folder(tmp_path, "data folder") as folder:
         yield folder
 
 
-async def test_postgres_restarted_under_a_run(data_dir: Path) -> None:
-    """Crashed and started again in the middle: the run goes on, the reader gets every token once."""
+async def test_run_survives_a_postgres_restart(data_dir: Path) -> None:
+    """A crash and a restart: the reader gets every token once."""
     async with running(None, {"TOKENTAPE_DATA_DIR": str(data_dir)}) as server:
         held = await trio.to_thread.run_sync(acquire, data_dir)
         try:
@@ -53,8 +56,8 @@ async def test_postgres_restarted_under_a_run(data_dir: Path) -> None:
         assert "Traceback" not in server.logged()
 
 
-async def test_a_database_that_is_away_is_said_and_waited_for(data_dir: Path) -> None:
-    """503 with Retry-After once patience is over, not ready meanwhile, well again by itself afterwards."""
+async def test_stopped_database_gives_503_until_it_is_back(data_dir: Path) -> None:
+    """With Retry-After, after `TOKENTAPE_STORE_PATIENCE`; `/readyz` fails meanwhile."""
     env = {"TOKENTAPE_DATA_DIR": str(data_dir), "TOKENTAPE_STORE_PATIENCE": "1"}
     async with running(None, env) as server, http_client(server.url) as client:
         held = await trio.to_thread.run_sync(acquire, data_dir)
@@ -76,8 +79,8 @@ async def test_a_database_that_is_away_is_said_and_waited_for(data_dir: Path) ->
         assert "Traceback" not in server.logged()
 
 
-async def test_the_embedded_database_outlives_kill_9(data_dir: Path) -> None:
-    """Found again by the next start; a clean stop then stops it."""
+async def test_embedded_database_survives_a_killed_server(data_dir: Path) -> None:
+    """The next start finds it running, and a clean stop then stops it."""
     async with running(None, {"TOKENTAPE_DATA_DIR": str(data_dir)}) as server:
         run = await ask(server.url, RUN)
         postmaster = await trio.to_thread.run_sync(_postmaster, data_dir)
@@ -100,10 +103,8 @@ def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-async def test_a_server_stays_ready_whatever_table_somebody_holds(
-    postgres: Postgres, database: TestDatabase
-) -> None:
-    """A migration or an index that holds a table must not take all servers out of the load balancer at once."""
+async def test_server_stays_ready_while_a_table_is_locked(postgres: Postgres, database: TestDatabase) -> None:
+    """A migration that locks a table must not take all servers out of the load balancer at once."""
     async with (
         running(database.app_url) as server,
         http_client(server.url) as client,

@@ -1,4 +1,4 @@
-"""The pages for clients: none of their programs is untried, and the recipe for curl counts right."""
+"""The documentation for clients: every program in it is tested, and its recipe for curl finds the right cursor."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from .test_browser import PROGRAMS
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in scripts.DOCS)
 
 
-def test_every_program_is_tried() -> None:
-    """Each block of code is a program that a test runs."""
+def test_every_documented_program_is_tested() -> None:
     fences = re.findall(r"^```(\w*)$", TEXT, re.MULTILINE)[::2]
     tried = {library.program for library in LIBRARIES} | set(PROGRAMS)
     assert set(scripts.programs()) == tried
     assert len(fences) == len([name for name in scripts.programs() if f" {name}" in TEXT])
 
 
-async def test_an_id_counts_when_its_block_is_complete(api: Api, tmp_path: Path) -> None:
-    """The line of awk against a stream that ends anywhere: the place that an EventSource would come back to."""
+async def test_curl_recipe_finds_the_cursor_of_an_eventsource(api: Api, tmp_path: Path) -> None:
+    """The awk line reads streams that end anywhere."""
     (recipe,) = re.findall(r"last=\$\((awk .*) events\.txt\)", TEXT)
     generation = await api.generate(tokens=3)
     await api.finished(generation)

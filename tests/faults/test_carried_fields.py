@@ -1,4 +1,7 @@
-"""A server is killed between two requests of one answer: the provider gets back what it wants."""
+"""The server is killed between two provider requests of one answer.
+
+After the restart the provider must get back the fields that it wants to see again, such as signatures.
+"""
 
 import json
 from itertools import chain
@@ -13,9 +16,9 @@ from tests.cli.fake_endpoints import listening
 from tests.clients.api import Api
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
-from tests.transports.control_clients import approval, begun, by_post, is_asking, until
+from tests.transports.command_clients import approval, send_by_post, start_run, wait_until, waits_for_decision
 
-from .talking import app_settings, done, interrupted, line
+from .tool_side_effects import app_settings, count_side_effects, log_of_interrupted_run, side_effect
 
 SIGNATURE = "c2lnbmF0dXJl"
 PATIENCE = 60.0
@@ -23,7 +26,7 @@ CALL = {"name": "refund", "arguments": '{"amount": 9007199254740993}'}
 
 
 def chunks(*deltas: dict[str, Any], reason: str) -> list[str]:
-    """As OpenAI's wire has them."""
+    """Chunks of OpenAI's stream format."""
     choices: list[dict[str, Any]] = [{"index": 0, "delta": delta} for delta in deltas]
     choices.append({"index": 0, "delta": {}, "finish_reason": reason})
     return [*(json.dumps({"choices": [choice]}) for choice in choices), "[DONE]"]
@@ -51,7 +54,7 @@ OPENAI = (
 
 
 def block(index: int, block: dict[str, Any], *deltas: dict[str, Any]) -> list[str]:
-    """As Anthropic's wire has one."""
+    """A content block of Anthropic's stream format."""
     start = {"type": "content_block_start", "index": index, "content_block": block}
     pieces = [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
     return [json.dumps(one) for one in (start, *pieces, {"type": "content_block_stop", "index": index})]
@@ -85,7 +88,9 @@ ANTHROPIC = (
 
 
 class Provider:
-    """Answers the first request and all that follow; `asked` are their bodies."""
+    """A provider that responds to the first request with `first` and to all others with `second`. `asked` holds
+    their bodies.
+    """
 
     def __init__(self, first: list[str], second: list[str]) -> None:
         self._answers = first, second
@@ -109,7 +114,7 @@ class Provider:
 
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
-async def test_what_a_provider_wants_back_survives_a_kill(
+async def test_carried_fields_reach_the_provider_after_a_kill(
     wire: str, database: TestDatabase, tmp_path: Path
 ) -> None:
     provider = Provider(*(OPENAI if wire == "openai" else ANTHROPIC))
@@ -121,20 +126,20 @@ async def test_what_a_provider_wants_back_survives_a_kill(
             async with running(database.app_url, {**app_settings(diary), **keys}) as server:
                 async with Api.open(server.port) as api:
                     body = {"model": f"{wire}/m", "tools": ["refund"], "input": "Pay.", "on_crash": "restart"}
-                    run = await begun(api, "/v1", body)
-                    [call] = (await until(api, run, is_asking))["tool_calls"]
+                    run = await start_run(api, "/v1", body)
+                    [call] = (await wait_until(api, run, waits_for_decision))["tool_calls"]
                 await server.kill()
                 await server.start()
                 async with Api.open(server.port) as api:
-                    await until(api, run, lambda one: one["attempt"] == 2 and is_asking(one))
-                    await by_post(api)("decide", run, **approval(call))
-                    log = await interrupted(api, run)
+                    await wait_until(api, run, lambda one: one["attempt"] == 2 and waits_for_decision(one))
+                    await send_by_post(api)("decide", run, **approval(call))
+                    log = await log_of_interrupted_run(api, run)
                     shown = json.dumps([log, await api.get(run), await api.get(f"{run}?at={log[-1]['position']}")])
                     found = await api.get(run)
     assert log[-1]["type"] == "generation.completed", log[-1]
     assert SIGNATURE not in shown
     assert (found["text"], found["reasoning"]) == ("done", "I need to pay.")
-    assert done(diary) == {line("refund", amount=2**53 + 1, to="the customer"): 1}
+    assert count_side_effects(diary) == {side_effect("refund", amount=2**53 + 1, to="the customer"): 1}
     first, second = provider.asked
     turn = next(message for message in second["messages"] if message["role"] == "assistant")
     assert SIGNATURE not in json.dumps(first)
