@@ -9,7 +9,7 @@ help:
 	@echo 'make test    set up, then every check and test'
 	@echo 'make check   types, lint, architecture'
 	@echo 'make check-all  the same on every Python from 3.11 to 3.14 that is installed'
-	@echo 'make soak    the long runs: every byte, fifty kills'
+	@echo 'make soak    the long runs: every byte, fifty kills, five hundred examples of each law'
 	@echo 'make bench   figures, side by side (ARGS=--list names them)'
 	@echo 'make format  let ruff format'
 	@echo 'make lock    choose the newest allowed versions of all dependencies again'
@@ -58,7 +58,7 @@ test: check
 
 soak: setup
 	@tools/test-needs
-	$(BIN)/python -m pytest -m soak --timeout=3600
+	$(BIN)/python -m pytest -m 'soak or hypothesis' --hypothesis-profile=many --timeout=3600
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
