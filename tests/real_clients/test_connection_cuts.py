@@ -14,10 +14,10 @@ from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
 
 from . import scripts
+from .client_processes import differences, libraries_of, on_runtimes, run_libraries, slow_to_start
 from .cutting_proxy import Cut, cutting
 from .followers import following
 from .libraries import Library
-from .library_processes import differences, libraries_of, on_runtimes, run_libraries, slow_to_start
 
 pytestmark = slow_to_start
 

@@ -13,9 +13,7 @@ from tests.clients.api import Api
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
 
-from .cutting_proxy import Cut, CuttingProxy, cutting
-from .libraries import LIBRARIES, Library
-from .library_processes import (
+from .client_processes import (
     LibraryProcesses,
     differences,
     libraries_of,
@@ -23,6 +21,8 @@ from .library_processes import (
     run_libraries,
     slow_to_start,
 )
+from .cutting_proxy import Cut, CuttingProxy, cutting
+from .libraries import LIBRARIES, Library
 
 pytestmark = slow_to_start
 

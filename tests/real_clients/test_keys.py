@@ -14,9 +14,9 @@ from tests.harness.api_keys import make_key
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import running
 
+from .client_processes import differences, libraries_of, on_runtimes, run_libraries, slow_to_start
 from .cutting_proxy import Cut, cutting
 from .libraries import Library
-from .library_processes import differences, libraries_of, on_runtimes, run_libraries, slow_to_start
 
 pytestmark = slow_to_start
 

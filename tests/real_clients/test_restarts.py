@@ -11,8 +11,8 @@ from tests.clients.api import Api
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import Server, running
 
+from .client_processes import LONG_QUESTION, differences, libraries_of, on_runtimes, run_libraries, slow_to_start
 from .libraries import Library
-from .library_processes import LONG_QUESTION, differences, libraries_of, on_runtimes, run_libraries, slow_to_start
 
 pytestmark = slow_to_start
 
