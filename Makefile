@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup serve test check check-all style async types layers bench soak format lock
+.PHONY: help setup serve examples test check check-all style async types layers bench soak format lock
 help:
 	@echo 'make serve   set up, then serve on http://127.0.0.1:8000 with its own database (ARGS="--bind …")'
+	@echo 'make examples  set up, then serve six example apps: open http://127.0.0.1:8001'
 	@echo 'make test    set up, then every check and test'
 	@echo 'make check   types, lint, architecture'
 	@echo 'make check-all  the same on every Python from 3.11 to 3.14 that is installed'
@@ -23,6 +24,9 @@ setup: $(VENV)/.done
 
 serve: setup
 	@$(BIN)/tokentape serve $(ARGS)
+
+examples: setup
+	@$(BIN)/python examples/run_all.py $(ARGS)
 
 # Two at a time: mypy and flake8-async take about half a minute of one core each.
 check: setup
@@ -54,7 +58,7 @@ layers: setup
 test: export PYTHONDONTWRITEBYTECODE =
 test: check
 	@tools/test-needs
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not soak"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 soak: setup
 	@tools/test-needs

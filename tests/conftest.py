@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 import structlog
 
-from tests.harness import credentials_in_logs
+from tests.harness import credentials_in_logs, sampling
 from tests.harness.databases import Postgres, TestDatabase
 from tests.harness.expected_skips import unexpected_in
 
@@ -74,7 +74,10 @@ SLOWEST = (
     "openapi/test_front_page",
     "faults/test_database_outages",
     "http_conformance/test_server_stop",
+    "files/test_uploads_served",
     "examples/test_service_bot",
+    "examples/test_content_forge",
+    "examples/test_operators",
     "topology/test_image",
     "transports/test_cors",
     "topology/test_failures",
@@ -96,8 +99,21 @@ hypothesis.settings.register_profile("many", deadline=None, max_examples=500)
 hypothesis.settings.load_profile("few")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest files first, the others as they are."""
+def pytest_configure() -> None:
+    """Sets the day of this run, before the processes that share it are started."""
+    sampling.day()
+
+
+def pytest_report_header() -> str:
+    """Which cells of the tests in `sampling.CELLS` are run."""
+    return f"cells of {sampling.DAY}={sampling.day()}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slowest files first, the others as they are; of some tests a part, unless one is named."""
+    if "not soak" in config.option.markexpr:
+        sampling.leave_to_soak(items)
     rank = {f"tests/{name}.py": number for number, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
 

@@ -141,6 +141,7 @@ def test_without_former_revision_only_the_present_is_measured(tmp_path: Path) ->
 
 
 @CHECKOUT
+@pytest.mark.soak  # the next test serves two revisions, too
 @pytest.mark.usefixtures("forked_servers", "short_waits")
 @pytest.mark.timeout(300)  # starts PostgreSQL and several servers
 def test_a_revision_serves_its_own_code(bench_postgres: Postgres, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ path => {
 """
 
 
+@pytest.mark.soak  # tests/real_clients/test_browser.py cuts and kills in each `make test`
 async def test_eventsource_gets_every_event_once_despite_cuts_and_a_restart(database: TestDatabase) -> None:
     """Two cuts, then a server stop that ends the run. After the end the browser must not reconnect."""
     env = {"TOKENTAPE_STOP_TIMEOUT": "2"}

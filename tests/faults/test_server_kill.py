@@ -46,9 +46,9 @@ async def _kill_at_random(database: TestDatabase, kills: int, seed: int) -> None
             assert "Traceback" not in server.logged()
 
 
-async def test_four_kills(database: TestDatabase) -> None:
+async def test_two_kills(database: TestDatabase) -> None:
     """Seeded."""
-    await _kill_at_random(database, 4, seed=1)
+    await _kill_at_random(database, 2, seed=1)
 
 
 @pytest.mark.soak

@@ -120,6 +120,15 @@ def test_headers_are_lower_case_joined_and_final() -> None:
     assert parser.headers == {"warning": "1, é"}
 
 
+@pytest.mark.parametrize(("size", "refused"), [(MAX_OVERHEAD, False), (MAX_OVERHEAD + 1, True)])
+def test_largest_head(size: int, refused: bool) -> None:
+    """Counted is all that came without a byte of body, the blank line of the head among it."""
+    head = OK + b"Content-Length: 3\r\nX: "
+    parser = ResponseParser()
+    parser.feed(head + b"x" * (size - len(head) - 4) + b"\r\n\r\n")
+    assert (parser.failure is not None) is refused
+
+
 def test_chunk_overhead_is_bounded() -> None:
     parser = ResponseParser()
     parser.feed(CHUNKED)

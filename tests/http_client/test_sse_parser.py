@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.http_client.sse_parser import SseMessage, SseMessageTooLong, SseParser
+from server.http_client.sse_parser import MAX_UNPARSED, SseMessage, SseMessageTooLong, SseParser
 
 # Pieces that meet in every order: line ends, marks, fields, broken and whole UTF-8.
 MARKS = [b"\r", b"\n", b"\r\n", b"\n\n", b":", b" ", b"\xef\xbb\xbf", b"\xff", "é😀".encode(), b"x"]
@@ -116,6 +116,14 @@ def test_body_that_is_no_event_stream_is_kept(
             found += parser.feed(stream[start:end])
         assert [(message.event, message.data) for message in found] == messages
         assert parser.unparsed() == unparsed
+
+
+@pytest.mark.parametrize(("size", "kept"), [(MAX_UNPARSED - 2, True), (MAX_UNPARSED - 1, False)])
+def test_most_that_is_kept_to_be_quoted(size: int, kept: bool) -> None:
+    """The lines with their ends; what comes later and does not fit is left out."""
+    parser = SseParser()
+    parser.feed(b"{\n" + b"x" * size + b"\n")
+    assert parser.unparsed() == (b"{\n" + b"x" * size if kept else b"{")
 
 
 @pytest.mark.parametrize(

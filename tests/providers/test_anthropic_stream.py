@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from server.providers import ArgumentsDelta, Chunk, Finish, Message, Prompt, Reasoning, UpstreamError
 from server.providers.anthropic import ANTHROPIC_MESSAGES, encode_body
-from server.providers.decoding.answer_accumulator import FINISH_REASONS
 from server.providers.decoding.answer_decoder import AnswerDecoder
+from server.providers.decoding.finish_reasons import FINISH_REASONS
 from server.providers.decoding.redaction import Redactor
 
 from .answer_reader import reasoning_in, texts_in, whole_call
@@ -332,3 +332,18 @@ def test_signed_reasoning_keeps_its_place(pieces: tuple[str, ...], text: str) ->
     sent = json.loads(encode_body(Prompt("m", turns, {}), 1))["messages"][1]["content"]
     assert [each["type"] for each in sent] == ["thinking", "text", "thinking", "tool_use"]
     assert (sent[1]["text"], sent[3]["id"]) == (text, "theirs")
+
+
+@pytest.mark.parametrize(("closed", "kinds"), [(True, ["thinking", "tool_use"]), (False, ["tool_use"])])
+def test_reasoning_that_was_cut_off_is_not_sent_back(closed: bool, kinds: list[str]) -> None:
+    """Its signature is incomplete: the provider would refuse the next request, and each one after it."""
+    body = block_start(0, "thinking", thinking="t", signature="half")
+    body += anthropic_event("content_block_stop", index=0) if closed else b""
+    body += block_start(1, "tool_use", id="a", name="x", input={}) + anthropic_event("content_block_stop", index=1)
+    decoder = AnswerDecoder(ANTHROPIC_MESSAGES, Redactor(), collect_carry=True)
+    decoder.feed(body + END + STOP)
+    assert decoder.finish is not None
+    asked = Message("assistant", "", decoder.finish.tool_calls, carry=decoder.finish.carry)
+    turns = (Message("user", "u"), asked, Message("tool", "r", call=asked.calls[0].id))
+    sent = json.loads(encode_body(Prompt("m", turns, {}), 1))["messages"][1]["content"]
+    assert [each["type"] for each in sent] == kinds

@@ -123,3 +123,15 @@ def test_other_memoized_values_are_kept() -> None:
     event.memo = {"theirs": b"bytes"}
     assert parsed_fields(event)["delta"] == "x"
     assert event.memo["theirs"] == b"bytes"
+
+
+@pytest.mark.parametrize("result", [{"carry": "the app's own"}, {"carry": {"deep": ["carry"]}}, '"carry"', None])
+def test_what_a_provider_wants_back_reaches_no_client(result: Any) -> None:
+    """Only the event's own field is left out: a result may use the same name."""
+    for carry in ({"answer": {"signature": "secret"}}, None):
+        new = event_types.step_finished("gen_1", "answer/1", result, carry)
+        (event,) = rows([new])
+        found = parsed_fields(event)
+        assert "carry" not in found
+        assert "secret" not in encode_event(event).decode()
+        assert found["result"] == result
