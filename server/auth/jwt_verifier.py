@@ -24,8 +24,15 @@ from server.auth import refusals
 from server.auth.auth_store import Origin
 from server.auth.key_set import KeySet, VerifyingKey
 from server.auth.live_credentials import LiveCredential
-from server.auth.principal import MAX_SUBJECT, RESERVED_SUBJECTS, TENANT_FORM, is_subject, is_tenant
-from server.auth.scopes import ALL_SCOPES, MEANINGS
+from server.auth.principal import (
+    ALL_SCOPES,
+    MAX_SUBJECT,
+    MEANINGS,
+    RESERVED_SUBJECTS,
+    TENANT_FORM,
+    is_subject,
+    is_tenant,
+)
 from server.problem import Problem, unavailable
 
 MAX_TOKEN: Final = 8_192

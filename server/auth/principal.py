@@ -1,14 +1,54 @@
-"""The principal: who makes a request, for which tenant, and what they may do.
+"""The principal: who makes a request, for which tenant, and what they may do: their scopes.
 
-Owns the value that the rest of the server is given, and the forms of tenants and subjects. Pure: it must not know
-how somebody was recognised.
+Owns the value that the rest of the server is given, the list of scopes and how people and tokens write them, and
+the forms of tenants and subjects. Pure: it must not know how somebody was recognised, nor which route needs which
+scope (`web/edge/route_scopes` says that).
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from server.auth.scopes import ALL_SCOPES
+MEANINGS: Final = {
+    "read": "read conversations, generations, their logs and snapshots",
+    "write": "create conversations, post messages, start, steer and cancel generations, answer tool calls",
+    "decide": "approve and reject tool calls that wait for a person",
+    "audit": "read logs and past states, and nothing else",
+    "admin": "read the server's metrics and diagnostics",
+    "roles": "post messages in the roles system, assistant and tool",
+}
+"""Each scope, and what it allows, in the words of the command line's help. No scope includes another one."""
+
+ALL_SCOPES: Final = frozenset(MEANINGS)
+
+
+class UnknownScope(ValueError):
+    """A name that is no scope; whoever wrote it is to blame. The message lists the scopes."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name[:40]!r} is not a scope; the scopes are {', '.join(MEANINGS)}")
+
+
+def parse_scopes(text: str) -> frozenset[str]:
+    """The scopes in a list with commas or spaces between them.
+
+    Raises `UnknownScope`, or ValueError if the list is empty.
+    """
+    names = text.replace(",", " ").split()
+    for name in names:
+        if name not in ALL_SCOPES:
+            raise UnknownScope(name)
+    if not names:
+        raise ValueError(f"at least one scope is needed, of {', '.join(MEANINGS)}")
+    return frozenset(names)
+
+
+def in_order(scopes: Iterable[str]) -> list[str]:
+    """The scopes in the order of `MEANINGS`, for answers and tables."""
+    held = frozenset(scopes)
+    return [name for name in MEANINGS if name in held]
+
 
 DEFAULT_TENANT: Final = "default"
 MAX_SUBJECT: Final = 200

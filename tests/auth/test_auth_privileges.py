@@ -7,7 +7,7 @@ from eventstore.postgres.asyncpg_trio import DatabaseRefused
 from server.auth.auth_store import Origin
 from server.auth.credentials import generate
 from server.auth.postgres_auth_store import PostgresAuthStore
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from tests.eventstore.connections import sessions
 from tests.harness.databases import Postgres, TestDatabase
 

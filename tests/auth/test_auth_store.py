@@ -7,7 +7,7 @@ import trio
 
 from server.auth.auth_store import SERVER_SECONDS, Origin
 from server.auth.credentials import Credential, NewCredential, generate
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from tests.auth.conftest import Stores
 
 READ = frozenset({"read"})

@@ -16,8 +16,7 @@ from server.auth.authenticator import Authenticator, Presented, Reader
 from server.auth.credentials import NewCredential, generate
 from server.auth.live_credentials import IDLE_SECONDS, LiveCredentials
 from server.auth.memory_auth_store import MemoryAuthStore
-from server.auth.principal import ANONYMOUS, Principal
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES, ANONYMOUS, Principal
 from server.problem import Problem
 
 READ = frozenset({"read"})

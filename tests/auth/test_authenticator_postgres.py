@@ -6,7 +6,7 @@ from server.auth.auth_store import Origin
 from server.auth.authenticator import Authenticator, Presented, Reader
 from server.auth.credentials import generate
 from server.auth.postgres_auth_store import PostgresAuthStore
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from tests.auth.test_authenticator import Stream, bearer, refusal
 from tests.harness.databases import Postgres, TestDatabase
 

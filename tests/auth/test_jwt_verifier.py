@@ -24,7 +24,7 @@ from server.auth.jwt_verifier import LEEWAY_SECONDS, MAX_TOKEN, JwtVerifier
 from server.auth.key_set import BadKeySet, KeySet, VerifyingKey, parse_key_set
 from server.auth.live_credentials import LiveCredential
 from server.auth.memory_auth_store import MemoryAuthStore
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from server.problem import Problem
 from tests.auth.test_authenticator import Stream
 

@@ -2,8 +2,17 @@
 
 import pytest
 
-from server.auth.principal import ANONYMOUS, Principal, is_subject, is_tenant
-from server.auth.scopes import ALL_SCOPES, MEANINGS, UnknownScope, in_order, parse_scopes
+from server.auth.principal import (
+    ALL_SCOPES,
+    ANONYMOUS,
+    MEANINGS,
+    Principal,
+    UnknownScope,
+    in_order,
+    is_subject,
+    is_tenant,
+    parse_scopes,
+)
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def raised(tokens: int | None = None, cost: float | None = None) -> NewEvent:
         ([REACHED, completed(G)], "completed", None, "reached"),
     ],
 )
-def test_what_events_make_of_it(
+def test_budget_after_events(
     news: list[NewEvent], status: str, waiting_for: str | None, budget: Budget | str
 ) -> None:
     found = after(*news)
@@ -84,7 +84,7 @@ def test_what_events_make_of_it(
     assert found.tool_calls or whole.size == from_stored(to_stored(whole)).size
 
 
-def test_without_a_budget_nothing_waits() -> None:
+def test_no_pause_without_a_budget() -> None:
     whole = state(REACHED, raised(5), budget=None)
     found = whole.generation(G)
     assert found is not None
@@ -99,7 +99,7 @@ def test_without_a_budget_nothing_waits() -> None:
         max_size=12,
     )
 )
-def test_it_waits_as_long_as_the_bound_is_reached(news: list[NewEvent]) -> None:
+def test_pauses_while_a_bound_is_reached(news: list[NewEvent]) -> None:
     """And a bound never falls."""
     tokens = 100
     for number in range(len(news) + 1):
@@ -120,7 +120,7 @@ def test_it_waits_as_long_as_the_bound_is_reached(news: list[NewEvent]) -> None:
         (Budget(5, 0.5), {"tokens": 5, "cost": 0.5}),
     ],
 )
-def test_a_request_with_a_budget(budget: Budget | None, fields: dict[str, Any] | None) -> None:
+def test_request_with_a_budget(budget: Budget | None, fields: dict[str, Any] | None) -> None:
 
     command = RequestGeneration("gen_B", {}, "Ada", model="demo", budget=budget)
     (event,) = decide_request(Conversation("conv_1"), command)
@@ -142,7 +142,7 @@ def test_a_request_with_a_budget(budget: Budget | None, fields: dict[str, Any] |
         ([completed(G)], 200, None, (409, "generation_ended"), None),
     ],
 )
-def test_raising_it(
+def test_raise_budget(
     news: list[NewEvent],
     tokens: int | None,
     cost: float | None,
@@ -161,7 +161,7 @@ def test_raising_it(
         assert caught.value.extra == {"field": field}
 
 
-def test_what_is_not_bounded_is_not_raised() -> None:
+def test_missing_bound_cannot_be_raised() -> None:
     with pytest.raises(Problem, match="no_budget"):
         decide_budget(state(budget=None), RaiseBudget(G, 5, None, "Bob"))
     with pytest.raises(Problem, match="no such bound"):

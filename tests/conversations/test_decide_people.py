@@ -103,14 +103,14 @@ def test_every_rule_and_person(
         assert refusal(state, by, decision, arguments=arguments) == expected
 
 
-def test_what_anonymous_people_are_told() -> None:
+def test_anonymous_people_cannot_be_several() -> None:
     """Nobody can be told apart: which command mends it."""
     for rule in ({"approvers": 2}, {"another_person": True}):
         with pytest.raises(Problem, match=r"tokentape keys create.* Rejecting it is possible"):
             answer(asked(by="anonymous", **rule), "anonymous")
 
 
-def test_two_people_approve() -> None:
+def test_two_approvals_decide() -> None:
     """The first approval is an event of its own, and the call waits; the last one decides and names both."""
     state = asked(approvers=2)
     first = answer(state, "Bob")
@@ -146,7 +146,7 @@ def test_one_rejection_decides() -> None:
     assert the_call(after(state, answer(state, "Bob", "rejected"))).status == "rejected"
 
 
-def test_a_modification_is_the_first_approval_of_other_arguments() -> None:
+def test_modification_is_first_approval_of_new_arguments() -> None:
     state = asked(approvers=2)
     state = after(state, answer(state, "Bob"))
     event = answer(state, "Cem", "modified", OTHER)
@@ -167,14 +167,14 @@ def test_a_modification_is_the_first_approval_of_other_arguments() -> None:
     assert the_call(after(state, last)).status == "modified"
 
 
-def test_the_same_arguments_are_no_modification() -> None:
+def test_same_arguments_are_no_modification() -> None:
     state = asked(approvers=2)
     state = after(state, answer(state, "Bob"))
     assert refusal(state, "Bob", "modified", arguments=ARGUMENTS) == (409, "already_approved")
     assert answer(state, "Cem", "modified", ARGUMENTS).type == "tool.decided"
 
 
-def test_an_answer_after_its_time_is_none() -> None:
+def test_decision_after_expiry_is_refused() -> None:
     command = DecideCall(G, CALL, "approved", digest(ARGUMENTS), None, None, "Bob")
     with pytest.raises(Problem, match="decision_expired"):
         decide_on_call(asked(approvers=2), command, NOW, lambda _, given: dict(given))
@@ -212,7 +212,7 @@ def judged(log: list[Event], approvers: int, *, another_person: bool) -> None:
 
 @no_deadline
 @given(approvers=st.integers(1, 4), another_person=st.booleans(), answers=st.lists(ANSWERS, max_size=25))
-def test_no_sequence_of_answers_gets_around_the_rule(
+def test_no_sequence_of_decisions_evades_the_rule(
     approvers: int, another_person: bool, answers: list[Any]
 ) -> None:
     """Whatever is answered by whom, having seen whatever; a call that may start was approved by enough people."""

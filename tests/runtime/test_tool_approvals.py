@@ -56,7 +56,7 @@ def agent(name: str = "pay", **arguments: str) -> FakeAgent:
     return FakeAgent(Say([["so "]], [call(name, **(arguments or {"what": "a"}))]), Say([["done"]]))
 
 
-async def test_two_people_approve_and_it_runs(autojump_clock: MockClock) -> None:
+async def test_tool_runs_after_two_approvals(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), agent(), registry=REGISTRY) as here:
         run = await play(here, model="fake", tools=("pay",))
@@ -84,9 +84,7 @@ async def test_two_people_approve_and_it_runs(autojump_clock: MockClock) -> None
 
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize(("name", "approvers"), [("pay", 2), ("wire", 3)])
-async def test_people_who_answer_at_the_same_moment(
-    name: str, approvers: int, seed: int, autojump_clock: MockClock
-) -> None:
+async def test_simultaneous_approvals(name: str, approvers: int, seed: int, autojump_clock: MockClock) -> None:
     """At two servers, each twice: no approval is lost, and nobody counts twice."""
 
     chance = random.Random(seed)
@@ -123,7 +121,7 @@ async def test_people_who_answer_at_the_same_moment(
 
 
 @pytest.mark.parametrize("seed", range(25))
-async def test_a_rejection_or_a_modification_at_the_same_moment(seed: int, autojump_clock: MockClock) -> None:
+async def test_simultaneous_rejection_or_modification(seed: int, autojump_clock: MockClock) -> None:
     """Whatever comes first: what runs was approved by two people who saw it, or nothing runs."""
 
     chance = random.Random(seed)
@@ -164,7 +162,7 @@ async def test_a_rejection_or_a_modification_at_the_same_moment(seed: int, autoj
         assert len(approved) >= 2
 
 
-async def test_the_same_answer_sent_twice_acts_once(autojump_clock: MockClock) -> None:
+async def test_repeated_decision_acts_once(autojump_clock: MockClock) -> None:
     log = MemoryBackend()
     async with process(log.process(), agent(), registry=REGISTRY) as here, process(log.process()) as there:
         run = await play(here, model="fake", tools=("pay",))
@@ -179,7 +177,7 @@ async def test_the_same_answer_sent_twice_acts_once(autojump_clock: MockClock) -
     assert kinds(log, run).count("tool.approval") == 1
 
 
-async def test_nobody_else_comes(autojump_clock: MockClock) -> None:
+async def test_call_expires_without_second_approval(autojump_clock: MockClock) -> None:
     """When the time is over one approval is not enough; the server says so, in whatever order it comes."""
     log = MemoryBackend()
     async with process(log.process(), agent(), registry=REGISTRY) as here:
@@ -209,7 +207,7 @@ class Held(Wrapped):
 
 
 @pytest.mark.parametrize("late", ["the person", "the server"])
-async def test_an_approval_in_the_last_moment(late: str, autojump_clock: MockClock) -> None:
+async def test_approval_just_before_expiry(late: str, autojump_clock: MockClock) -> None:
     """Decided on before the time is over, appended after it: who comes second finds what the first one said."""
     log = MemoryBackend()
     ours, theirs = Held(log.process()), Held(log.process())
@@ -242,7 +240,7 @@ async def test_an_approval_in_the_last_moment(late: str, autojump_clock: MockClo
     assert told == (["already_decided"] if late == "the person" else [])
 
 
-async def test_approvals_outlast_the_server(autojump_clock: MockClock) -> None:
+async def test_approvals_survive_takeover(autojump_clock: MockClock) -> None:
     """Given while one server runs it, and another one after it is lost; a client runs the tool."""
     log = MemoryBackend()
     model = FakeAgent(Say([["so "]], [call("ship", to="x")]), Say([["done"]]))
@@ -262,7 +260,7 @@ async def test_approvals_outlast_the_server(autojump_clock: MockClock) -> None:
     assert (one.decision, one.arguments, one.approvals) == ("modified", {"to": "y"}, ("Bob", "Ada"))
 
 
-async def test_a_rejected_modification_was_seen_as_proposed_too(autojump_clock: MockClock) -> None:
+async def test_rejected_modification_counts_as_seen(autojump_clock: MockClock) -> None:
     """What the model proposed first is not put before people again either."""
     log = MemoryBackend()
     model = FakeAgent(
@@ -277,7 +275,7 @@ async def test_a_rejected_modification_was_seen_as_proposed_too(autojump_clock: 
     assert [one.error and one.error["code"] for one in found.tool_calls] == [None, "rejected_before"]
 
 
-async def test_a_question_to_several_people(autojump_clock: MockClock) -> None:
+async def test_run_approve_with_several_approvers(autojump_clock: MockClock) -> None:
     """An answer under another rule does not count for it."""
     told: list[tuple[str, Mapping[str, Any]]] = []
 
@@ -303,7 +301,7 @@ async def test_a_question_to_several_people(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("rule", [{"approvers": 0}, {"approvers": 6}, {"approvers": True}, {"another_person": 1}])
-async def test_a_rule_that_makes_no_sense(rule: dict[str, Any], autojump_clock: MockClock) -> None:
+async def test_invalid_approval_rule_is_refused(rule: dict[str, Any], autojump_clock: MockClock) -> None:
     async def work(run: Run) -> str:
         try:
             await run.approve("send", **rule)

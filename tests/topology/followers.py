@@ -37,7 +37,7 @@ class LineFollower:
     async def follow(self) -> None:
         """Until cancelled."""
         while True:
-            query = {"format": "ndjson", "after": str(_last(self.events))}
+            query = {"format": "ndjson", "after": str(_last_position(self.events))}
             with suppress(httpx2.TransportError, httpx2.StreamError):
                 async with http_client() as client, client.stream("GET", self.url, params=query) as got:
                     assert got.status_code in (200, 503), got.status_code
@@ -59,7 +59,7 @@ class SocketFollower:
         """Until cancelled."""
         while True:
             try:
-                async with talk(self.port, self.conversation, _last(self.events)) as socket:
+                async with talk(self.port, self.conversation, _last_position(self.events)) as socket:
                     while True:
                         message = await socket.receive()
                         if message["kind"] == "event":
@@ -69,5 +69,5 @@ class SocketFollower:
             await trio.sleep(0.02)
 
 
-def _last(events: list[Event]) -> int:
+def _last_position(events: list[Event]) -> int:
     return int(events[-1]["position"]) if events else 0

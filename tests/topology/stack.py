@@ -47,7 +47,7 @@ class Stack:
         """Starts the servers that do not run, and again those that a failed test left half stopped."""
         async with trio.open_nursery() as nursery:
             for server in self.servers:
-                nursery.start_soon(_mend, server)
+                nursery.start_soon(_ensure_running, server)
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def stack(folder: Path, bin_dir: Path, more_names: Mapping[str, str] | None = No
 
     No key is made, so most tests need none: the servers listen on this machine alone.
     """
-    names = {**passwords.made_up(), "TOKENTAPE_ALLOWED_HOSTS": "chat.example.org", **(more_names or {})}
+    names = {**passwords.example_env_values(), "TOKENTAPE_ALLOWED_HOSTS": "chat.example.org", **(more_names or {})}
     services = composed.read(names)["services"]
     with ExitStack() as ends:
         postgres = PasswordPostgres(folder, bin_dir, services["db"]["environment"]["POSTGRES_PASSWORD"])
@@ -89,7 +89,7 @@ def _run_once(postgres: PasswordPostgres, service: dict[str, Any], *command: str
     """A service that does its work and ends. What it wrote to standard output and to standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "server", *(command or service["command"])],
-        env={**_outside(), **_environment(postgres, service)},
+        env={**_environment_of_host(), **_environment(postgres, service)},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -112,11 +112,11 @@ def _environment(postgres: PasswordPostgres, service: dict[str, Any]) -> dict[st
     }
 
 
-def _outside() -> dict[str, str]:
+def _environment_of_host() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("TOKENTAPE_", "OPENAI_"))}
 
 
-async def _mend(server: Server) -> None:
+async def _ensure_running(server: Server) -> None:
     if server.process is not None and server.process.poll() is None:
         async with http_client() as client:
             with suppress(httpx2.TransportError), trio.move_on_after(5):

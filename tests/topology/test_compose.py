@@ -9,11 +9,12 @@ import pytest
 from server.config import Settings, load
 from server.http import HttpOptions
 from server.web.transports.read_params import MAX_WAIT
+from server.web.upload_body import MAX_FORM_OVERHEAD
 from tests.harness.servers import ROOT
 
 from . import composed, passwords
 
-NAMES = passwords.made_up()
+NAMES = passwords.example_env_values()
 SERVERS = ("server-1", "server-2")
 ONCE = ("migrate", "first-key")
 """Services that end, each before the next one starts."""
@@ -26,7 +27,7 @@ def services() -> Mapping[str, Any]:
     return found
 
 
-def test_the_services(services: Mapping[str, Any]) -> None:
+def test_services_of_compose(services: Mapping[str, Any]) -> None:
     """Two servers, and both the same."""
     assert set(services) == {"db", "migrate", "first-key", "server-1", "server-2", "nginx"}
     assert services["server-1"] == services["server-2"]
@@ -42,7 +43,7 @@ def test_images_are_pinned(services: Mapping[str, Any]) -> None:
     assert services["db"]["image"].startswith("postgres:18.")
 
 
-def test_only_nginx_is_published_and_to_this_machine_alone(services: Mapping[str, Any]) -> None:
+def test_only_nginx_is_published_on_loopback(services: Mapping[str, Any]) -> None:
     """Unless somebody says otherwise."""
     assert [name for name, service in services.items() if "ports" in service] == ["nginx"]
     assert services["nginx"]["ports"] == ["127.0.0.1:8000:8080"]
@@ -62,7 +63,7 @@ def test_no_password_has_a_default(name: str) -> None:
             assert re.search(r"\$\{DB_\w+_PASSWORD:\?[^}]+\}", line), line
 
 
-def test_a_server_holds_the_serving_role_alone(services: Mapping[str, Any]) -> None:
+def test_server_has_only_the_serving_role(services: Mapping[str, Any]) -> None:
     """Not the owner's password, not the superuser's; the database gets only what its script asks for."""
     for name in SERVERS:
         held = " ".join(services[name]["environment"].values())
@@ -78,7 +79,7 @@ def test_a_server_holds_the_serving_role_alone(services: Mapping[str, Any]) -> N
 
 
 @pytest.mark.parametrize("name", [*ONCE, *SERVERS])
-def test_the_settings_are_ones_tokentape_knows(
+def test_every_setting_is_known_to_tokentape(
     services: Mapping[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A typo would be refused at start; here it is refused before. Optional ones left out count as unset."""
@@ -107,7 +108,7 @@ OURS_TO_SAY = {
 """Settings that .env cannot change, each with its reason."""
 
 
-def test_every_setting_reaches_the_servers() -> None:
+def test_compose_passes_every_setting_on() -> None:
     """A new one has to be passed on, or be put into the list above: else .env has it, and nothing happens."""
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     passed = dict(re.findall(r"^    (\w+): \$\{\1:-([\w./,]*)\}$", text, re.MULTILINE))
@@ -127,7 +128,7 @@ def test_every_setting_reaches_the_servers() -> None:
     }
 
 
-def test_what_env_says_is_what_a_server_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_in_env_file_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each variable's value arrives whole, on both servers."""
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     names = set(re.findall(r"\$\{(\w+):-", text)) - {"PUBLISH"}
@@ -138,7 +139,7 @@ def test_what_env_says_is_what_a_server_gets(monkeypatch: pytest.MonkeyPatch) ->
         assert {name: got[name] for name in names} == values
 
 
-def test_nothing_starts_before_what_it_needs(services: Mapping[str, Any]) -> None:
+def test_services_start_after_their_dependencies(services: Mapping[str, Any]) -> None:
     """Database, then migration, then the first key, then servers, then nginx."""
     needs = {name: service.get("depends_on", {}) for name, service in services.items()}
     healthy, done = {"condition": "service_healthy"}, {"condition": "service_completed_successfully"}
@@ -161,7 +162,7 @@ def test_nothing_starts_before_what_it_needs(services: Mapping[str, Any]) -> Non
         assert "healthcheck" not in services[name], "the image's own"
 
 
-def test_the_volume_lies_where_postgres_18_keeps_its_data(services: Mapping[str, Any]) -> None:
+def test_volume_is_mounted_at_postgres_data_directory(services: Mapping[str, Any]) -> None:
     """Mounted on …/data, as before 18, the data would be in an anonymous volume and gone with the container."""
     whole = composed.read(NAMES)
     mounts = dict(volume.split(":")[:2] for volume in services["db"]["volumes"])
@@ -169,7 +170,7 @@ def test_the_volume_lies_where_postgres_18_keeps_its_data(services: Mapping[str,
     assert set(whole["volumes"]) == {"postgres"}
 
 
-def test_files_that_are_mounted_exist_and_cannot_be_written(services: Mapping[str, Any]) -> None:
+def test_mounted_files_exist_and_are_read_only(services: Mapping[str, Any]) -> None:
     """A path that does not exist would be made, as an empty folder."""
     for service in services.values():
         for volume in service.get("volumes", []):
@@ -179,7 +180,7 @@ def test_files_that_are_mounted_exist_and_cannot_be_written(services: Mapping[st
                 assert mode == ["ro"]
 
 
-def test_nginx_asks_the_servers_by_their_names(services: Mapping[str, Any]) -> None:
+def test_nginx_upstreams_are_the_services(services: Mapping[str, Any]) -> None:
     """At the port the image binds; and it reads the file that is mounted."""
     config = (ROOT / "deploy" / "nginx" / "tokentape.conf").read_text(encoding="utf-8")
     assert re.findall(r"^    server (\S+) resolve", config, re.MULTILINE) == [f"{name}:8000" for name in SERVERS]
@@ -190,7 +191,7 @@ def test_nginx_asks_the_servers_by_their_names(services: Mapping[str, Any]) -> N
     assert "/etc/tokentape/nginx.conf" in services["nginx"]["command"]
 
 
-def test_nginxs_patience_fits_the_servers() -> None:
+def test_nginx_timeouts_exceed_those_of_the_server() -> None:
     """Each time-out on the side where it does no harm."""
     config = (ROOT / "deploy" / "nginx" / "tokentape.conf").read_text(encoding="utf-8")
 
@@ -202,10 +203,12 @@ def test_nginxs_patience_fits_the_servers() -> None:
     assert _seconds(said("keepalive_timeout")) < HttpOptions().keep_alive, "a POST would meet the server's close"
     assert _seconds(said("proxy_read_timeout")) > max(settings["heartbeat"].default, MAX_WAIT) + 15
     assert _seconds(said("send_timeout")) >= settings["stall_timeout"].default
-    assert int(said("client_max_body_size").removesuffix("m")) * 2**20 > settings["max_body"].default
+    body, file = re.findall(r"^ +client_max_body_size (\d+)m;", config, re.MULTILINE)
+    assert int(body) * 2**20 > settings["max_body"].default
+    assert int(file) * 2**20 > settings["max_file"].default + MAX_FORM_OVERHEAD
 
 
-def test_who_reaches_whom(services: Mapping[str, Any]) -> None:
+def test_networks_connect_only_neighbours(services: Mapping[str, Any]) -> None:
     """nginx never the database; the database nothing outside; the servers both, and their upstreams."""
     whole = composed.read(NAMES)
     assert whole["networks"]["data"] == {"internal": True}
@@ -216,7 +219,7 @@ def test_who_reaches_whom(services: Mapping[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", [*ONCE, *SERVERS, "nginx"])
-def test_nothing_of_ours_can_write_or_rise(services: Mapping[str, Any], name: str) -> None:
+def test_containers_cannot_write_or_gain_privileges(services: Mapping[str, Any], name: str) -> None:
     """Read-only but for /tmp, no capability, no way to gain one; restarted but for the migration."""
     service = services[name]
     assert service["read_only"] is True

@@ -26,7 +26,7 @@ MAX_CONNECTIONS = 16
 HINTS = ("notify", "listen", "liveness")
 
 
-def test_the_first_command_makes_what_compose_asks_for(tmp_path: Path) -> None:
+def test_first_command_of_the_docs_writes_all_passwords(tmp_path: Path) -> None:
     """Three passwords that differ, fit into a URL, and nobody else can read."""
     first = re.findall(r"```sh\n(.*?)```", DEPLOY, re.DOTALL)[0].splitlines()[0]
     subprocess.run(["sh", "-euc", first], cwd=tmp_path, check=True, timeout=20)
@@ -39,25 +39,25 @@ def test_the_first_command_makes_what_compose_asks_for(tmp_path: Path) -> None:
     assert composed.read(variables)["services"]
 
 
-def test_what_env_may_hold_is_what_compose_reads() -> None:
+def test_env_example_lists_what_compose_reads() -> None:
     """Each variable of compose.yaml is in the page."""
     text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     for name in sorted(set(re.findall(r"\$\{(\w+)", text)) - set(passwords.NAMES)):
         assert name in DEPLOY or name.startswith("ANTHROPIC_"), name
 
 
-def _block(text: str, behind: str) -> list[str]:
+def _indented_block(text: str, behind: str) -> list[str]:
     """The indented lines of a page's first block behind some words."""
     found = re.search(r"\n\n((?:    .*\n)+)", text[text.index(behind) :])
     assert found is not None
     return [line[4:] for line in found[1].splitlines()]
 
 
-def test_the_lines_for_tls_are_ones_that_nginx_takes(tmp_path: Path) -> None:
+def test_nginx_accepts_the_tls_lines(tmp_path: Path) -> None:
     """Each is a directive by itself, none behind another's comment; HTTP/2 is spoken then."""
     if NGINX is None:
         pytest.skip(NO_NGINX)
-    lines = _block(DEPLOY, "### TLS")
+    lines = _indented_block(DEPLOY, "### TLS")
     assert all(re.fullmatch(r"[a-z0-9_]+ [^#;]+;", line) for line in lines), lines
     assert [line.split()[0] for line in lines] == ["listen", "http2", "ssl_certificate", "ssl_certificate_key"]
     version = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr.rpartition("/")[2]
@@ -78,11 +78,11 @@ def test_the_lines_for_tls_are_ones_that_nginx_takes(tmp_path: Path) -> None:
         nginx.close()
 
 
-async def test_under_a_path(database: TestDatabase) -> None:
+async def test_server_under_a_path(database: TestDatabase) -> None:
     """The page's lines: `Location` and the links stay inside of it, streams and WebSockets pass."""
     if NGINX is None:
         pytest.skip(NO_NGINX)
-    lines = _block(PROXIES, "## Under a path")
+    lines = _indented_block(PROXIES, "## Under a path")
     server_port, name = free_port(), "example.org"
     public = {"TOKENTAPE_PUBLIC_URL": f"https://{name}/tape"}
     block = "\n".join(lines).replace("127.0.0.1:8000", f"127.0.0.1:{server_port}")
@@ -112,7 +112,7 @@ async def test_under_a_path(database: TestDatabase) -> None:
         nginx.close()
 
 
-async def test_a_server_holds_as_many_connections_as_it_says(up: Stack) -> None:
+async def test_server_holds_as_many_database_connections_as_documented(up: Stack) -> None:
     """Counted after both have served runs."""
     async with Api.open(up.nginx.port) as api:
         for _ in range(4):
@@ -127,7 +127,7 @@ async def test_a_server_holds_as_many_connections_as_it_says(up: Stack) -> None:
     )
 
 
-async def test_a_backup_can_be_restored(up: Stack) -> None:
+async def test_backup_can_be_restored(up: Stack) -> None:
     """With the page's own words: the events are the same, and the role that serves may still change none."""
     dump, restore = (
         line.split("db ", 1)[1].split(" > ")[0].split(" < ")[0].split()

@@ -23,7 +23,7 @@ from tests.harness.databases import Postgres
 from tests.topology.pair import Pair, pair
 
 
-class Told(Observer):
+class RecordingObserver(Observer):
     """What an observer is told of the log's going elsewhere, or back."""
 
     def __init__(self) -> None:
@@ -38,13 +38,13 @@ class Told(Observer):
 
 
 def opened(url: str, patience: float = 60.0) -> EventStore:
-    options = StoreOptions(call_timeout=patience, safety_poll=0.2, observer=Told())
+    options = StoreOptions(call_timeout=patience, safety_poll=0.2, observer=RecordingObserver())
     return EventStore(PostgresBackend(PostgresOptions(url, connect_timeout=2.0, call_timeout=patience)), options)
 
 
-def told(store: EventStore) -> Told:
+def told(store: EventStore) -> RecordingObserver:
     observer = store.options.observer
-    assert isinstance(observer, Told)
+    assert isinstance(observer, RecordingObserver)
     return observer
 
 
@@ -67,7 +67,7 @@ def asynchronous(postgres: Postgres, tmp_path: Path) -> Iterator[Pair]:
 
 
 @pytest.mark.parametrize("more", [5, pytest.param(500, marks=pytest.mark.soak)])
-async def test_synchronous_under_load_nothing_is_lost(synchronous: Pair, more: int) -> None:
+async def test_synchronous_failover_under_load_loses_nothing(synchronous: Pair, more: int) -> None:
     async with (
         opened(synchronous.app_url).open() as writes,
         opened(synchronous.app_url).open() as reads,
@@ -86,7 +86,7 @@ async def test_synchronous_under_load_nothing_is_lost(synchronous: Pair, more: i
         nursery.cancel_scope.cancel()
 
 
-async def test_synchronous_who_waits_behind_a_cursor_keeps_its_place(synchronous: Pair) -> None:
+async def test_synchronous_reader_keeps_its_cursor(synchronous: Pair) -> None:
     """It has been given nothing since it came, so it has to know the event at its cursor all the same."""
     async with opened(synchronous.app_url).open() as store:
         await store.append(sample_append("s", 1, 2, 3))
@@ -100,7 +100,7 @@ async def test_synchronous_who_waits_behind_a_cursor_keeps_its_place(synchronous
         assert told(store).rewinds == []
 
 
-async def test_synchronous_what_the_standby_lacks_is_neither_acknowledged_nor_shown(synchronous: Pair) -> None:
+async def test_synchronous_append_is_invisible_until_the_standby_has_it(synchronous: Pair) -> None:
     """However often it is sent, and whoever gives up waiting for it."""
     receiver = int(synchronous.second.sql("SELECT pid FROM pg_stat_wal_receiver"))
     async with (
@@ -132,7 +132,7 @@ async def test_synchronous_what_the_standby_lacks_is_neither_acknowledged_nor_sh
         assert names(await read_all(other, "s")) == ["1", "2"]
 
 
-async def sent_back(reader: Subscription) -> Rewound:
+async def rewound_to(reader: Subscription) -> Rewound:
     """What a reader is told that goes on reading."""
     try:
         with trio.fail_after(BOUND):
@@ -142,7 +142,7 @@ async def sent_back(reader: Subscription) -> Rewound:
         return error
 
 
-async def test_asynchronous_what_is_lost_is_said(asynchronous: Pair) -> None:
+async def test_asynchronous_failover_reports_lost_events(asynchronous: Pair) -> None:
     async with (
         opened(asynchronous.app_url).open() as store,
         opened(asynchronous.app_url).open() as other,
@@ -165,7 +165,7 @@ async def test_asynchronous_what_is_lost_is_said(asynchronous: Pair) -> None:
                 await take(reader, count)
             await trio.to_thread.run_sync(asynchronous.fail_over)
             for reader, head in ((here, 3), (there, 3), (vanished, 0)):
-                assert (await sent_back(reader)).head == head
+                assert (await rewound_to(reader)).head == head
             # The run that wrote goes on from what is no more: it is fenced, and does not write into the gap.
             with pytest.raises(Fenced):
                 await store.append(sample_append("s", 6, writer=Writer("w", 1, 6)))
@@ -194,7 +194,7 @@ async def only_the_primary_is_asked(asynchronous: Pair) -> None:
         session.disconnect()
 
 
-async def test_a_standby_and_an_old_primary_that_comes_back_are_refused(asynchronous: Pair) -> None:
+async def test_standby_and_returned_old_primary_are_refused(asynchronous: Pair) -> None:
     """That one does not know that it was replaced, and it is the first in the URL."""
     await only_the_primary_is_asked(asynchronous)
     async with opened(asynchronous.app_url).open() as store:

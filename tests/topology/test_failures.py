@@ -13,7 +13,7 @@ from .followers import Event, Follower, LineFollower, SocketFollower
 from .stack import Stack
 
 
-async def test_the_readers_server_is_killed(up: Stack) -> None:
+async def test_reader_continues_after_its_server_is_killed(up: Stack) -> None:
     """The run is on one server, its reader on the other, which is killed: nginx brings the reader to the first."""
     runs_here, reads_here = up.servers
     async with Api.open(up.nginx.port) as api:
@@ -38,11 +38,11 @@ async def test_the_readers_server_is_killed(up: Stack) -> None:
     assert log[-1]["type"] == "generation.completed", "the run was on the other server"
 
 
-async def test_a_rolling_restart(up: Stack) -> None:
+async def test_rolling_restart(up: Stack) -> None:
     """Both servers stopped and started, one after the other, under twenty readers and a steady poster."""
     async with Api.open(up.nginx.port) as api:
         conversation = await api.conversation()
-        followers = _twenty(up, conversation)
+        followers = _twenty_followers(up, conversation)
         posted: list[str] = []
         rolled = trio.Event()
 
@@ -82,7 +82,7 @@ async def test_a_rolling_restart(up: Stack) -> None:
     assert ends == ["server_stopped"] * 2
 
 
-async def test_a_stopping_servers_refusals_reach_nobody_who_can_be_served(up: Stack) -> None:
+async def test_nginx_retries_refusals_of_a_stopping_server(up: Stack) -> None:
     """While it drains it refuses new runs and streams with 503; nginx takes those to the other server."""
     stopping = up.servers[0]
     async with Api.open(stopping.port) as direct, Api.open(up.nginx.port) as api:
@@ -100,12 +100,12 @@ async def test_a_stopping_servers_refusals_reach_nobody_who_can_be_served(up: St
             assert await trio.to_thread.run_sync(stopping.process.wait) == 0  # a second signal would hurry it
 
 
-async def test_the_database_is_restarted(up: Stack) -> None:
+async def test_readers_continue_after_a_database_restart(up: Stack) -> None:
     """Runs and readers wait for it; nobody is told anything but the truth, and nothing is lost."""
     async with Api.open(up.nginx.port) as api:
         conversation = await api.conversation()
         run = await api.generate(conversation, tokens=600, rate=300)
-        followers = _twenty(up, conversation)[:8]
+        followers = _twenty_followers(up, conversation)[:8]
         async with trio.open_nursery() as nursery:
             for follower in followers:
                 nursery.start_soon(follower.follow)
@@ -128,7 +128,7 @@ async def test_the_database_is_restarted(up: Stack) -> None:
         assert follower.events == log
 
 
-async def test_nobody_answers(up: Stack) -> None:
+async def test_nginx_answers_with_json_when_no_server_does(up: Stack) -> None:
     """Both servers are gone: a native EventSource is asked to come back, all others get a problem."""
     for server in up.servers:
         await server.kill()
@@ -163,7 +163,7 @@ async def test_nobody_answers(up: Stack) -> None:
             await api.finished(await api.generate(tokens=2))
 
 
-async def test_nginx_is_reloaded(up: Stack) -> None:
+async def test_streams_survive_an_nginx_reload(up: Stack) -> None:
     """Old workers let go of endless streams within seconds; their readers come back to the new ones."""
     async with Api.open(up.nginx.port) as api:
         conversation = await api.conversation()
@@ -183,7 +183,7 @@ async def test_nginx_is_reloaded(up: Stack) -> None:
         assert reader.events == await api.log(conversation)
 
 
-def _twenty(up: Stack, conversation: str) -> list[Follower]:
+def _twenty_followers(up: Stack, conversation: str) -> list[Follower]:
     url = f"{up.url}{conversation}/events"
     made: list[Follower] = []
     for _ in range(5):

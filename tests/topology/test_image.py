@@ -30,7 +30,7 @@ def stages() -> list[Stage]:
     return read()
 
 
-def test_the_base_is_pinned_and_shared(stages: list[Stage]) -> None:
+def test_base_image_is_pinned_and_shared(stages: list[Stage]) -> None:
     """One version of Python for all stages, to the patch; a slim one, which has no compiler."""
     assert re.fullmatch(r"python:3\.11\.\d+-slim-trixie", stages[BASE].base)
     assert [(stage.base, stage.name) for stage in stages[BUILD:]] == [("base", "build"), ("base", "")]
@@ -38,7 +38,7 @@ def test_the_base_is_pinned_and_shared(stages: list[Stage]) -> None:
     assert required == ">=3.11"
 
 
-def test_the_final_stage_only_copies(stages: list[Stage]) -> None:
+def test_final_stage_only_copies(stages: list[Stage]) -> None:
     """Nothing is installed there; of the tree only the health check gets in without the wheel."""
     final = stages[FINAL]
     assert final.all("RUN") == []
@@ -50,7 +50,7 @@ def test_the_final_stage_only_copies(stages: list[Stage]) -> None:
     assert final.all("ADD") == []
 
 
-def test_who_and_how(stages: list[Stage]) -> None:
+def test_final_image_runs_as_a_numbered_unprivileged_user(stages: list[Stage]) -> None:
     """A fixed number that is not root's (a name could not be checked by runAsNonRoot); told to stop by SIGTERM."""
     final = stages[FINAL]
     uid, _, gid = final.one("USER").partition(":")
@@ -64,7 +64,7 @@ def test_who_and_how(stages: list[Stage]) -> None:
     assert words.index("USER") > max(index for index, word in enumerate(words) if word == "COPY")
 
 
-def test_only_wheels_at_locked_versions(stages: list[Stage]) -> None:
+def test_dependencies_are_wheels_at_locked_versions(stages: list[Stage]) -> None:
     """No sdist is built, so no compiler is missed; every install is held by the lock."""
     for rest in stages[BUILD].all("RUN"):
         for command in rest.split("&&"):
@@ -75,7 +75,7 @@ def test_only_wheels_at_locked_versions(stages: list[Stage]) -> None:
         assert not re.search(r"apt|curl|wget|gcc|latest", str(stage.instructions))
 
 
-def test_all_a_server_needs_is_locked() -> None:
+def test_every_dependency_is_locked() -> None:
     """A constraint holds only what it names: a dependency of a dependency that the lock lacks would float."""
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     locked = {canonicalize_name(line.split("==")[0]) for line in text.splitlines() if "==" in line}
@@ -103,7 +103,7 @@ def _gather(requirements: Iterable[str], needed: set[str]) -> None:
                         _gather([further.partition(";")[0]], needed)
 
 
-def test_what_is_copied_gets_past_dockerignore(stages: list[Stage]) -> None:
+def test_dockerignore_lets_copied_files_pass(stages: list[Stage]) -> None:
     """All is shut out but what the image is made of; no secret or repository can slip into a layer."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
@@ -119,7 +119,7 @@ def test_what_is_copied_gets_past_dockerignore(stages: list[Stage]) -> None:
     assert all((ROOT / path).exists() for path in let_in)
 
 
-def test_the_health_check_needs_nothing_but_python(stages: list[Stage]) -> None:
+def test_health_check_needs_only_python(stages: list[Stage]) -> None:
     """No shell, no curl; the file it runs is the one that is copied."""
     rest = stages[FINAL].one("HEALTHCHECK")
     options, _, command = rest.partition("CMD ")
@@ -130,7 +130,7 @@ def test_the_health_check_needs_nothing_but_python(stages: list[Stage]) -> None:
     assert f"SECONDS = {int(timeout[1]) - 1}.0" in source, "it would be killed before it can say why"
 
 
-async def test_the_health_check_asks_the_server(up: Stack) -> None:
+async def test_health_check_asks_the_server(up: Stack) -> None:
     """0 while it serves, whatever proxy is set for upstreams; 1 with a reason when it is gone."""
     server = up.servers[0]
     assert _health(f"0.0.0.0:{server.port}") == (0, "")
@@ -143,7 +143,7 @@ async def test_the_health_check_asks_the_server(up: Stack) -> None:
 
 
 @pytest.mark.parametrize("setting", ["TOKENTAPE_TLS", "TOKENTAPE_CERTFILE"])
-async def test_the_health_check_asks_by_https_where_the_server_speaks_it(
+async def test_health_check_uses_https_where_tls_is_on(
     setting: str, database: TestDatabase, tmp_path: Path
 ) -> None:
     """Whoever made the certificate. Asked by HTTP, the port answers 400: the container would never be healthy."""
@@ -163,7 +163,7 @@ async def test_the_health_check_asks_by_https_where_the_server_speaks_it(
 
 
 @pytest.mark.parametrize("value", ["", "0", "false", "False", "no", "off", "n", "f"])
-async def test_tls_that_is_off_is_off_for_the_health_check_too(value: str, up: Stack) -> None:
+async def test_health_check_uses_http_where_tls_is_off(value: str, up: Stack) -> None:
     """In every spelling that the settings take for no."""
     if value:
         assert load({"tls": value}).tls is False

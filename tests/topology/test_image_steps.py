@@ -57,7 +57,7 @@ def _build(folder: Path) -> None:
     source = Path(here(build.one("WORKDIR")))
     source.mkdir()
     # Stands for the base image's own Python and pip.
-    subprocess.run([_everybodys_python(), "-m", "venv", folder / "base"], check=True, timeout=120)
+    subprocess.run([_world_readable_python(), "-m", "venv", folder / "base"], check=True, timeout=120)
     path = f"{folder / 'base' / 'bin'}:{os.environ['PATH']}"
     env = {**os.environ, **build.env(), "PATH": path, "EMBEDDED_POSTGRES": "no"}
     for word, rest in build.instructions:
@@ -85,7 +85,7 @@ def _build(folder: Path) -> None:
             shutil.copy(ROOT / words[-2], here(words[-1]))
 
 
-def _everybodys_python() -> str:
+def _world_readable_python() -> str:
     """One that the stranger may run: the tests' own may lie in somebody's home."""
     probe = "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))"
     for python in (str(Path(sys.executable).resolve()), "/usr/local/bin/python3", "/usr/bin/python3"):
@@ -97,7 +97,7 @@ def _everybodys_python() -> str:
     pytest.skip("no Python 3.11 with venv that every user may run")
 
 
-def test_what_is_in_it(image: Path) -> None:
+def test_image_has_only_locked_packages(image: Path) -> None:
     """Locked versions, no developer's tool, no embedded PostgreSQL, no pip."""
     packages = next((image / "opt/tokentape/lib").glob("python3.*")) / "site-packages"
     found = {path.name.removesuffix(".dist-info") for path in packages.glob("*.dist-info")}
@@ -119,13 +119,13 @@ def test_what_is_in_it(image: Path) -> None:
     assert size < 140 * 2**20, f"{size / 2**20:.0f} MiB"
 
 
-async def test_it_runs_as_a_stranger_who_can_write_nowhere(image: Path, up: Stack) -> None:
+async def test_image_runs_as_unknown_user_on_a_read_only_disk(image: Path, up: Stack) -> None:
     """Ready, healthy, ended by SIGTERM with status 0: a user id without a name, a home or a writable folder."""
     port = free_port()
     own = {**read()[-1].env(), "TOKENTAPE_BIND": f"127.0.0.1:{port}", "HOME": "/nonexistent"}
     own |= {"PATH": f"{image}/opt/tokentape/bin:/usr/bin:/bin", "TOKENTAPE_DATABASE_URL": up.app_url}
     with (image / "log").open("wb") as log:
-        process = _as_stranger([f"{image}/opt/tokentape/bin/tokentape", "serve"], own, log)
+        process = _start_as_unknown_user([f"{image}/opt/tokentape/bin/tokentape", "serve"], own, log)
         try:
             async with http_client() as client:
                 with trio.fail_after(30):
@@ -137,7 +137,7 @@ async def test_it_runs_as_a_stranger_who_can_write_nowhere(image: Path, up: Stac
                         await trio.sleep(0.05)
             check = [word.replace("/opt/", f"{image}/opt/") for word in _health_check()]
             check[0] = f"{image}/opt/tokentape/bin/{check[0]}"
-            assert _as_stranger(check, own, log).wait(20) == 0
+            assert _start_as_unknown_user(check, own, log).wait(20) == 0
             async with Api.open(port) as api:
                 await api.finished(await api.generate(tokens=20))
             process.send_signal(signal.SIGTERM)
@@ -145,21 +145,21 @@ async def test_it_runs_as_a_stranger_who_can_write_nowhere(image: Path, up: Stac
         finally:
             process.kill()
             process.wait()
-    assert _belonging_to_stranger(image) == []
+    assert _files_of_unknown_user(image) == []
 
 
-def test_without_a_database_it_says_what_to_set(image: Path) -> None:
+def test_server_without_database_names_the_setting(image: Path) -> None:
     """The embedded PostgreSQL is not in the image: one line with the way out, no traceback."""
     with (image / "said").open("wb") as log:
         env = {**read()[-1].env(), "PATH": f"{image}/opt/tokentape/bin:/usr/bin:/bin"}
-        process = _as_stranger([f"{image}/opt/tokentape/bin/tokentape", "serve"], env, log)
+        process = _start_as_unknown_user([f"{image}/opt/tokentape/bin/tokentape", "serve"], env, log)
         assert process.wait(60) == 1
     said = (image / "said").read_text(encoding="utf-8")
     assert "TOKENTAPE_DATABASE_URL" in said
     assert "Traceback" not in said
 
 
-def _belonging_to_stranger(folder: Path) -> list[Path]:
+def _files_of_unknown_user(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.lstat().st_uid == STRANGER]
 
 
@@ -168,7 +168,7 @@ def _health_check() -> list[str]:
     return words
 
 
-def _as_stranger(argv: list[str], env: Mapping[str, str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _start_as_unknown_user(argv: list[str], env: Mapping[str, str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         argv, env=env, cwd="/", user=STRANGER, group=STRANGER, extra_groups=[], stdout=log, stderr=log
     )

@@ -83,7 +83,7 @@ def first_key(keyed: Stack) -> tuple[str, str]:
     return keyed.run_keys()
 
 
-def test_the_first_key_is_made_once(keyed: Stack, first_key: tuple[str, str]) -> None:
+def test_first_key_is_made_once(keyed: Stack, first_key: tuple[str, str]) -> None:
     """The first `up` prints it and nothing else; later ones say that they made none, and why."""
     out, told = first_key
     assert parse(out.removesuffix("\n")) is not None
@@ -95,7 +95,7 @@ def test_the_first_key_is_made_once(keyed: Stack, first_key: tuple[str, str]) ->
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
-async def test_a_browser_signs_in_through_nginx(keyed: Stack, first_key: tuple[str, str]) -> None:
+async def test_browser_signs_in_through_nginx(keyed: Stack, first_key: tuple[str, str]) -> None:
     """By plain http on this machine, as Compose publishes it: the browser keeps the cookie, and the demo runs."""
     await keyed.mend()
     async with open_tab(f"{keyed.url}/") as tab:
@@ -110,7 +110,7 @@ async def test_a_browser_signs_in_through_nginx(keyed: Stack, first_key: tuple[s
         await tab.until("!signInForm.hidden")
 
 
-async def test_nothing_secret_is_written(keyed: Stack, app_secret: bytes, first_key: tuple[str, str]) -> None:
+async def test_no_secret_is_logged_anywhere(keyed: Stack, app_secret: bytes, first_key: tuple[str, str]) -> None:
     """Every transport, every credential, good and refused, directly and through nginx; then all logs are read."""
     await keyed.mend()
     scenario = Scenario(keyed)
@@ -128,10 +128,10 @@ async def test_nothing_secret_is_written(keyed: Stack, app_secret: bytes, first_
     known["malformed key"] = f"tt_key_{secrets.token_hex(30)}"
     for base in (keyed.url, keyed.servers[0].url):
         for name in ("first key", "revoked key", "token"):
-            await _good(scenario, base, name)
+            await _expect_accepted(scenario, base, name)
         for name in ("unknown key", "malformed key", "expired token", "forged token"):
-            await _refused(scenario, base, known[name])
-    await _revoked(scenario, doomed["id"])
+            await _expect_refused(scenario, base, known[name])
+    await _expect_revoked(scenario, doomed["id"])
     metrics = [httpx2.get(f"{server.url}/metrics").text for server in keyed.servers]
     for server in keyed.servers:
         assert await server.stop() == 0
@@ -156,7 +156,7 @@ async def test_nothing_secret_is_written(keyed: Stack, app_secret: bytes, first_
             assert secret[-43:] not in text, (name, place)
 
 
-async def _good(scenario: Scenario, base: str, name: str) -> None:
+async def _expect_accepted(scenario: Scenario, base: str, name: str) -> None:
     known = scenario.secrets
     authorization = {"Authorization": f"Bearer {known[name]}"}
     async with http_client(base) as client, http_client(base) as browser:
@@ -254,7 +254,7 @@ async def _websockets(
                         scenario.problems.append(json.dumps(frame))
 
 
-async def _refused(scenario: Scenario, base: str, text: str) -> None:
+async def _expect_refused(scenario: Scenario, base: str, text: str) -> None:
     async with http_client(base) as client:
         for headers in (
             {"Authorization": f"Bearer {text}"},
@@ -274,7 +274,7 @@ async def _refused(scenario: Scenario, base: str, text: str) -> None:
         await scenario.ask(client, "GET", f"{path}?key={text}&access_token={text}", headers={"Accept": SSE})
 
 
-async def _revoked(scenario: Scenario, key_id: str) -> None:
+async def _expect_revoked(scenario: Scenario, key_id: str) -> None:
     """A stream that is open when its key is revoked ends, and says nothing of the key."""
     headers = {"Authorization": f"Bearer {scenario.secrets['revoked key']}"}
     async with http_client(scenario.stack.url) as client:

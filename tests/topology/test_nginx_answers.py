@@ -1,5 +1,6 @@
 """What nginx answers by itself: a problem+json, or a stream that says to come back; and no log has a query."""
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ SECRET = "not-for-logs"
 
 
 @asynccontextmanager
-async def _sent(port: int, head: str, *body: bytes) -> AsyncIterator[trio.SocketStream]:
+async def _raw_request(port: int, head: str, *body: bytes) -> AsyncIterator[trio.SocketStream]:
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         with trio.fail_after(20):
             await stream.send_all(head.encode())
@@ -49,14 +50,14 @@ async def _answer(stream: trio.SocketStream) -> tuple[int, dict[str, str], str]:
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("path", LOCATIONS)
-async def test_a_body_that_is_too_large(up: Stack, path: str, chunked: bool, keyed: bool) -> None:
+async def test_too_large_body(up: Stack, path: str, chunked: bool, keyed: bool) -> None:
     """Wherever it is sent, however its length is told, with a key or without: the same problem."""
     framing = "Transfer-Encoding: chunked" if chunked else "Content-Length: 3000000"
     key = f"Idempotency-Key: {new_key()}\r\n" if keyed else ""
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n{key}Content-Type: application/json\r\n"
     block = b"x" * 100_000
     parts = [b"%x\r\n%s\r\n" % (len(block), block) if chunked else block] * 30
-    async with _sent(
+    async with _raw_request(
         up.nginx.port, f"{head}Connection: close\r\n\r\n", *parts, *([b"0\r\n\r\n"] * chunked)
     ) as stream:
         status, headers, body = await _answer(stream)
@@ -68,6 +69,30 @@ async def test_a_body_that_is_too_large(up: Stack, path: str, chunked: bool, key
     assert json.loads(_unchunked(body))["code"] == "body_too_large"
 
 
+async def test_a_file_passes_through(up: Stack) -> None:
+    """Above what other bodies may have, and up to the server's own limit; in parts of unknown length, too."""
+    data = b"x" * 5_000_000
+
+    async def parts() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 100_000):
+            yield data[start : start + 100_000]
+
+    raw = {"Content-Type": "application/octet-stream"}
+    async with http_client(f"http://127.0.0.1:{up.nginx.port}") as client:
+        for body, status in (
+            (data, 201),
+            (parts(), 200),
+            (bytes(33 * 1_048_576), 413),
+            (bytes(40 * 1_048_576), 413),
+        ):
+            answer = await client.post("/v1/files", content=body, headers=raw, timeout=60)
+            assert answer.status_code == status, answer.text
+        path = f"/v1/files/{hashlib.sha256(data).hexdigest()}"
+        for _ in up.servers:
+            assert (await client.get(path)).content == data
+            assert (await client.get(path, headers={"Range": "bytes=7-8"})).status_code == 206
+
+
 @pytest.mark.parametrize(
     ("head", "status", "code"),
     [
@@ -77,8 +102,8 @@ async def test_a_body_that_is_too_large(up: Stack, path: str, chunked: bool, key
         (f"GET /?{'x' * 40_000} HTTP/1.1\r\nHost: localhost\r\n", 414, "uri_too_long"),
     ],
 )
-async def test_a_request_that_is_none(up: Stack, head: str, status: int, code: str) -> None:
-    async with _sent(up.nginx.port, f"{head}Connection: close\r\n\r\n") as stream:
+async def test_malformed_request_is_refused_by_nginx(up: Stack, head: str, status: int, code: str) -> None:
+    async with _raw_request(up.nginx.port, f"{head}Connection: close\r\n\r\n") as stream:
         got, headers, body = await _answer(stream)
     assert got == status
     if headers["content-type"] != "application/problem+json":
@@ -121,7 +146,7 @@ def alone() -> Iterator[Nginx]:
         ("", {"Last-Event-ID": "seventeen"}, None),
     ],
 )
-async def test_a_stream_that_is_refused_keeps_its_cursor(
+async def test_refused_stream_keeps_its_cursor(
     alone: Nginx, query: str, headers: dict[str, str], cursor: str | None
 ) -> None:
     """One block with the cursor as it came: clients that take an absent id for an empty one would start over."""
@@ -136,7 +161,7 @@ async def test_a_stream_that_is_refused_keeps_its_cursor(
     assert len(lines) == 2 + (cursor is not None)
 
 
-async def test_one_address_that_asks_too_much(alone: Nginx) -> None:
+async def test_nginx_limits_requests_of_one_address(alone: Nginx) -> None:
     """429 with `Retry-After`; but a native EventSource is told to come back, with its cursor."""
     async with http_client(alone.url) as client:
         for _ in range(11):
@@ -179,7 +204,7 @@ async def test_no_log_line_has_a_ticket_a_key_or_a_cookie(alone: Nginx) -> None:
         f"GET /v1/x{query} HTTP/9.9\r\nHost: localhost\r\n{lines}",
         f"GET /v1/{'x' * 40_000}{query} HTTP/1.1\r\nHost: localhost\r\n{lines}",
     ):
-        async with _sent(alone.port, f"{head}Connection: close\r\n\r\n") as stream:
+        async with _raw_request(alone.port, f"{head}Connection: close\r\n\r\n") as stream:
             assert (await _answer(stream))[0] in (400, 414, 505)
     assert SECRET not in alone.errors()
     assert SECRET not in json.dumps(alone.requests())

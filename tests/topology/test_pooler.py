@@ -28,27 +28,27 @@ from tests.topology.pgbouncer import needs_pgbouncer, pgbouncer
 OPTIONS = StoreOptions(call_timeout=BOUND, safety_poll=600.0)
 
 
-async def opens(url: str) -> None:
+async def open_store(url: str) -> None:
     """A store on it."""
     async with EventStore(PostgresBackend(PostgresOptions(url)), OPTIONS).open():
         pass
 
 
-async def is_migrated(url: str) -> None:
+async def migrate(url: str) -> None:
     """By its owner."""
     await migrations.upgrade(url.replace("tokentape_app", "tokentape_owner"))
 
 
-async def tells_its_revision(url: str) -> None:
+async def read_revision(url: str) -> None:
     """As a server asks at start."""
     await schema_revision(url)
 
 
-STARTS: list[Callable[[str], Awaitable[None]]] = [opens, is_migrated, tells_its_revision]
+STARTS: list[Callable[[str], Awaitable[None]]] = [open_store, migrate, read_revision]
 
 
 @needs_pgbouncer
-async def test_in_session_mode_all_works(tmp_path: Path, database: TestDatabase) -> None:
+async def test_session_pooling_works(tmp_path: Path, database: TestDatabase) -> None:
     with pgbouncer(tmp_path, database.app_url, "session") as url:
         owner_url = url.replace("tokentape_app", "tokentape_owner")
         await migrations.upgrade(owner_url, app_role="tokentape_app")
@@ -93,7 +93,7 @@ async def test_in_session_mode_all_works(tmp_path: Path, database: TestDatabase)
 @needs_pgbouncer
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 @pytest.mark.parametrize("start", STARTS, ids=lambda start: start.__name__)
-async def test_in_another_mode_it_is_refused(
+async def test_other_pooling_modes_are_refused(
     tmp_path: Path, database: TestDatabase, mode: str, start: Callable[[str], Awaitable[None]]
 ) -> None:
     with pgbouncer(tmp_path, database.app_url, mode) as url:
@@ -103,7 +103,7 @@ async def test_in_another_mode_it_is_refused(
 
 
 @asynccontextmanager
-async def others_at_work(url: str) -> AsyncIterator[None]:
+async def load_from_others(url: str) -> AsyncIterator[None]:
     """Four clients of the pooler, so that two of ours seldom get the same connection by chance."""
     async with open_driver() as driver, trio.open_nursery() as nursery:
 
@@ -122,16 +122,16 @@ async def others_at_work(url: str) -> AsyncIterator[None]:
 
 
 @needs_pgbouncer
-async def test_a_busy_one_is_found_out_too(tmp_path: Path, database: TestDatabase) -> None:
+async def test_transaction_pooling_is_detected_under_load(tmp_path: Path, database: TestDatabase) -> None:
     with pgbouncer(tmp_path, database.app_url, "transaction") as url:
-        async with others_at_work(url):
+        async with load_from_others(url):
             for _ in range(5):
                 with trio.fail_after(BOUND), pytest.raises(UnsuitableDatabase, match="session mode"):
-                    await opens(url)
+                    await open_store(url)
 
 
 @needs_pgbouncer
-async def test_the_server_says_it_and_ends(tmp_path: Path, database: TestDatabase) -> None:
+async def test_server_refuses_transaction_pooling_and_ends(tmp_path: Path, database: TestDatabase) -> None:
     with pgbouncer(tmp_path, database.app_url, "transaction") as url:
         status, said = await serve_ends({"TOKENTAPE_DATABASE_URL": url})
     assert status != 0
@@ -155,7 +155,7 @@ async def serve_ends(env: dict[str, str]) -> tuple[int, str]:
 
 
 @needs_pgbouncer
-async def test_a_pool_that_is_too_small_is_said(tmp_path: Path, database: TestDatabase) -> None:
+async def test_too_small_pool_is_reported(tmp_path: Path, database: TestDatabase) -> None:
     """In session mode each connection keeps its own: whoever comes when all are taken waits."""
     with pgbouncer(tmp_path, database.app_url, "session", size=2) as url:
         log = PostgresBackend(PostgresOptions(url, connect_timeout=0.5, call_timeout=1.0))
@@ -177,7 +177,7 @@ def ascii_database(postgres: Postgres) -> Iterator[TestDatabase]:
 
 
 @pytest.mark.parametrize("start", STARTS, ids=lambda start: start.__name__)
-async def test_another_encoding_is_refused(
+async def test_database_of_another_encoding_is_refused(
     ascii_database: TestDatabase, start: Callable[[str], Awaitable[None]]
 ) -> None:
     with pytest.raises(UnsuitableDatabase, match=r"SQL_ASCII.*ENCODING 'UTF8' TEMPLATE template0"):

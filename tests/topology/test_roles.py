@@ -28,7 +28,7 @@ MAY_NOT = [
 
 
 @pytest.mark.parametrize("statement", MAY_NOT)
-async def test_the_servers_login_may_not(up: Stack, statement: str) -> None:
+async def test_serving_role_may_not(up: Stack, statement: str) -> None:
     """With the very address the servers are given, and events to lose."""
     async with Api.open(up.nginx.port) as api:
         conversation = await api.conversation()
@@ -38,7 +38,7 @@ async def test_the_servers_login_may_not(up: Stack, statement: str) -> None:
         assert len(await api.log(conversation)) == 1
 
 
-async def test_the_servers_login_may_read_and_add(up: Stack) -> None:
+async def test_serving_role_may_read_and_append(up: Stack) -> None:
     """Or the test above would pass with a login that can do nothing at all."""
     async with Api.open(up.nginx.port) as api:
         await api.conversation()
@@ -46,7 +46,7 @@ async def test_the_servers_login_may_read_and_add(up: Stack) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "t")
 
 
-async def test_passwords_are_asked_for_and_stand_in_no_log(up: Stack) -> None:
+async def test_passwords_are_required_and_never_logged(up: Stack) -> None:
     """A wrong one is refused; the database's log, which keeps every statement here, holds none of them."""
     wrong = up.app_url.replace(up.names["DB_APP_PASSWORD"], "wrong")
     done = up.postgres.psql(wrong, "SELECT 1")
@@ -59,7 +59,7 @@ async def test_passwords_are_asked_for_and_stand_in_no_log(up: Stack) -> None:
             assert password not in logged, name
 
 
-async def test_run_again_the_script_changes_a_password_and_nothing_else(up: Stack) -> None:
+async def test_second_run_of_role_script_changes_only_a_password(up: Stack) -> None:
     """By an administrator who is no superuser, as on a rented database."""
     make_admin = (
         "CREATE ROLE admin LOGIN CREATEROLE CREATEDB PASSWORD 'admin';"
@@ -85,7 +85,7 @@ async def test_run_again_the_script_changes_a_password_and_nothing_else(up: Stac
 
 
 @pytest.mark.parametrize("passwords", [{}, {"DB_OWNER_PASSWORD": "long enough, this", "DB_APP_PASSWORD": "short"}])
-async def test_the_script_refuses_to_go_without_passwords(up: Stack, passwords: dict[str, str]) -> None:
+async def test_role_script_refuses_missing_passwords(up: Stack, passwords: dict[str, str]) -> None:
     """And says what to set; nothing is changed."""
     done = up.postgres.psql(up.postgres.superuser_url, file=SCRIPT, env=passwords)
     assert done.returncode == 3

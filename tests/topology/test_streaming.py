@@ -43,7 +43,7 @@ async def test_tokens_arrive_one_by_one(up: Stack) -> None:
         assert reads > 4, "tokens came in clumps"
 
 
-async def test_an_answer_to_a_post_streams_too(up: Stack) -> None:
+async def test_streamed_answer_to_a_post(up: Stack) -> None:
     """POST with Accept: text/event-stream, with a key and without: the first token comes long before the last."""
     for key in ({}, {"Idempotency-Key": new_key()}):
         parser, events = Parser(), list[str]()
@@ -59,7 +59,7 @@ async def test_an_answer_to_a_post_streams_too(up: Stack) -> None:
         assert snapshot["tokens"] < FEW
 
 
-async def test_lines_and_held_polls(up: Stack) -> None:
+async def test_ndjson_and_long_polls_through_nginx(up: Stack) -> None:
     """NDJSON and long poll through nginx give the whole log, in order."""
     async with Api.open(up.nginx.port) as api:
         run = await api.generate(tokens=30, rate=60)
@@ -68,7 +68,7 @@ async def test_lines_and_held_polls(up: Stack) -> None:
             assert events == await api.finished(run)
 
 
-async def test_a_held_poll_wakes_for_the_other_server(up: Stack) -> None:
+async def test_long_poll_wakes_for_events_of_the_other_server(up: Stack) -> None:
     """Held by nginx on one server, woken by what is posted to the other."""
     async with Api.open(up.nginx.port) as api, trio.open_nursery() as nursery:
         conversation = await api.conversation()
@@ -145,7 +145,7 @@ async def test_only_websockets_are_upgraded(upgrade: str, passed: dict[str, str 
 
 
 @pytest.mark.parametrize(("size", "teller"), [(1_500_000, "1048576 bytes"), (3_000_000, "the proxy takes")])
-async def test_a_large_body_is_refused_in_words(up: Stack, size: int, teller: str) -> None:
+async def test_large_body_is_refused_with_problem_json(up: Stack, size: int, teller: str) -> None:
     """By the server up to 2 MiB, by nginx above, and the same problem+json both times; many times over."""
     body = json.dumps({"title": "x" * size}).encode()
     async with http_client(up.url) as client:
@@ -161,7 +161,7 @@ async def test_a_large_body_is_refused_in_words(up: Stack, size: int, teller: st
             assert teller in got.json()["detail"]
 
 
-async def test_the_clients_own_name_reaches_the_server(up: Stack) -> None:
+async def test_client_address_reaches_the_server(up: Stack) -> None:
     """Host with its port: allowed names pass, others do not, a page of the same origin may post."""
     async with http_client(up.url) as client:
 
@@ -175,7 +175,7 @@ async def test_the_clients_own_name_reaches_the_server(up: Stack) -> None:
         assert await status(Host=own, Origin="http://evil.example") == 403
 
 
-async def test_pages_are_compressed_and_their_etags_still_work(up: Stack) -> None:
+async def test_compressed_pages_keep_their_etags(up: Stack) -> None:
     """nginx weakens an ETag when it compresses; If-None-Match compares weakly (RFC 9110 section 13.1.2)."""
     async with Api.open(up.nginx.port) as api:
         run = await api.generate(tokens=400)
@@ -188,7 +188,7 @@ async def test_pages_are_compressed_and_their_etags_still_work(up: Stack) -> Non
         assert again.status_code == 304
 
 
-async def test_what_nginx_keeps_to_itself(up: Stack) -> None:
+async def test_nginx_hides_version_metrics_and_query(up: Stack) -> None:
     """Its version, the figures of a single server, and the query, which may hold a ticket."""
     async with http_client(up.url) as client:
         metrics = await client.get("/metrics")
@@ -203,7 +203,7 @@ async def test_what_nginx_keeps_to_itself(up: Stack) -> None:
     assert "not-for-logs" not in json.dumps(up.nginx.requests())
 
 
-async def test_a_broken_client_request_stays_nginxs_own(up: Stack) -> None:
+async def test_broken_request_never_reaches_a_server(up: Stack) -> None:
     """A request that is no HTTP ends at nginx; the servers never see it, and go on."""
     stream = await trio.open_tcp_stream("127.0.0.1", up.nginx.port)
     async with stream:

@@ -17,7 +17,7 @@ from tests.harness.http import http_client
 from .stack import Stack
 
 
-async def test_a_resume_lands_on_either_server(up: Stack) -> None:
+async def test_resume_on_either_server(up: Stack) -> None:
     """Cut in the middle of a frame, again and again: before + after is the log; both servers had their turn."""
     async with Api.open(up.nginx.port) as api:
         run = await api.generate(tokens=120, rate=400)
@@ -40,7 +40,7 @@ async def test_a_resume_lands_on_either_server(up: Stack) -> None:
     assert asked == {f"127.0.0.1:{server.port}" for server in up.servers}
 
 
-async def test_a_run_is_cancelled_by_the_server_it_does_not_run_on(up: Stack) -> None:
+async def test_cancel_through_the_other_server(up: Stack) -> None:
     """When the answer is there the upstream is closed; readers through nginx see the end."""
     first, second = up.servers
     async with Api.open(first.port) as one, Api.open(second.port) as other, Api.open(up.nginx.port) as api:
@@ -54,7 +54,7 @@ async def test_a_run_is_cancelled_by_the_server_it_does_not_run_on(up: Stack) ->
         assert [event["type"] for event in log if event["type"] in TERMINAL] == ["generation.cancelled"]
 
 
-async def test_a_repeated_post_acts_once(up: Stack) -> None:
+async def test_repeated_post_acts_once(up: Stack) -> None:
     """The same key through nginx, which asks another server each time, and straight from both: one run."""
     key = new_key()
     async with (
@@ -72,7 +72,7 @@ async def test_a_repeated_post_acts_once(up: Stack) -> None:
         await api.finished(answers[0].headers["Location"])
 
 
-async def test_a_post_whose_server_dies_is_sent_to_the_other_if_it_has_a_key(up: Stack) -> None:
+async def test_keyed_post_is_retried_on_the_other_server(up: Stack) -> None:
     """One server is stopped in its tracks with requests in hand, then killed: keyed ones never notice."""
     dying = up.servers[0]
     async with Api.open(up.nginx.port) as api:
@@ -107,7 +107,7 @@ async def test_a_post_whose_server_dies_is_sent_to_the_other_if_it_has_a_key(up:
     assert sorted(said) == sorted(name for name, status in statuses.items() if status == 201)
 
 
-async def test_a_cut_stream_is_not_taken_for_a_whole_one(up: Stack) -> None:
+async def test_cut_stream_is_not_taken_for_complete(up: Stack) -> None:
     """NDJSON ends with its body; when a server dies, the body must be seen to be broken off."""
     alone, dying = up.servers
     await alone.kill()

@@ -208,15 +208,15 @@ def blocks_of(message: Message, calls: list[dict[str, Any]]) -> Iterator[dict[st
     blocks = [each for each in kept if isinstance(each, dict)] if isinstance(kept, list) else []
     lengths = sum(each["length"] for each in blocks if type(each.get("length")) is int)
     places = [each.get("call") for each in blocks if each.get("type") == "tool_use"]
-    if lengths != len(message.content) or places != list(range(len(calls))):
+    if lengths != len(message.text) or places != list(range(len(calls))):
         blocks = [each for each in blocks if each.get("type") not in ("text", "tool_use")]
-        blocks.append({"type": "text", "length": len(message.content)})
+        blocks.append({"type": "text", "length": len(message.text)})
         blocks += [{"type": "tool_use", "call": place} for place in range(len(calls))]
     position = 0
     for block in blocks:
         if block.get("type") == "text" and type(block.get("length")) is int:
             end = position + block["length"]
-            text, position = message.content[position:end], end
+            text, position = message.text[position:end], end
             if text.strip():  # the provider refuses a blank text
                 yield {"type": "text", "text": text}
         elif block.get("type") == "tool_use":
