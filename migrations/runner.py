@@ -37,7 +37,7 @@ _LOCK = 7_306_015_824_111_507  # any number, the same in every process
 # Not to the owner itself: grant_to() first revokes all rights, and the owner would lock itself out.
 _GRANTS = {
     schema: text(f"SELECT {schema}.grant_to(a) FROM (SELECT CAST(:role AS name) AS a) r WHERE a <> current_user")
-    for schema in ("eventstore", "tokentape_auth")
+    for schema in ("eventstore", "tokentape_auth", "tokentape_files")
 }
 _HAS_GRANT = text("SELECT to_regprocedure(:schema || '.grant_to(name)') IS NOT NULL")
 # Tried again and again instead of waited for: a waiting statement keeps a snapshot, and CREATE INDEX CONCURRENTLY
@@ -50,8 +50,9 @@ _HOLDERS = text(
       FROM pg_locks l
       JOIN pg_class c ON c.oid = l.relation
       JOIN pg_stat_activity a ON a.pid = l.pid
-     WHERE c.relnamespace IN (to_regnamespace('eventstore'), to_regnamespace('tokentape_auth')) AND c.relkind = 'r'
-       AND l.granted AND l.pid <> pg_backend_pid()
+     WHERE c.relnamespace IN (to_regnamespace('eventstore'), to_regnamespace('tokentape_auth'),
+                              to_regnamespace('tokentape_files'))
+       AND c.relkind = 'r' AND l.granted AND l.pid <> pg_backend_pid()
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
      LIMIT 5
     """

@@ -1,6 +1,7 @@
 -- What all revisions together make. Never applied; refresh it: python -m tests.migrations.refresh
 CREATE SCHEMA eventstore;
 CREATE SCHEMA tokentape_auth;
+CREATE SCHEMA tokentape_files;
 CREATE FUNCTION eventstore.append(a_stream text[], a_category text[], a_expected bigint[], a_count integer[], a_writer text[], a_epoch integer[], a_seq bigint[], a_closes boolean[], a_owner bigint, k_append integer[], k_scope text[], k_name text[], k_digest bytea[], k_seconds double precision[], e_append integer[], e_offset integer[], e_type text[], e_tag text[], e_data json[]) RETURNS TABLE(append integer, verdict text, stream text, first bigint, last bigint, at timestamp with time zone, head bigint)
     LANGUAGE sql
     SET search_path TO 'eventstore', 'pg_catalog'
@@ -243,6 +244,116 @@ BEGIN
     EXECUTE format('GRANT SELECT, INSERT, UPDATE (amount), DELETE ON usage TO %I', app);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE (counts, at), DELETE ON servers TO %I', app);
 END $$;
+CREATE FUNCTION tokentape_files.drop_chunks(a_upload text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'tokentape_files', 'pg_catalog', 'pg_temp'
+    AS $$
+    DELETE FROM chunks c WHERE c.upload = a_upload AND NOT EXISTS (SELECT FROM files f WHERE f.upload = a_upload)
+$$;
+CREATE FUNCTION tokentape_files.drop_upload(a_upload text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'tokentape_files', 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    DELETE FROM uploads u WHERE u.name = a_upload;
+    IF FOUND THEN
+        PERFORM drop_chunks(a_upload);
+    END IF;
+END $$;
+CREATE FUNCTION tokentape_files.finish_upload(a_upload text, a_tenant text, a_digest text, a_media_type text, a_size bigint, a_seconds double precision) RETURNS TABLE(media_type text, size bigint, created_at timestamp with time zone, expires_at timestamp with time zone, created boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'tokentape_files', 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    until timestamptz := clock_timestamp() + make_interval(secs => a_seconds);
+BEGIN
+    DELETE FROM uploads u WHERE u.name = a_upload;
+    IF FOUND THEN
+        IF (SELECT sum(octet_length(c.data)) FROM chunks c WHERE c.upload = a_upload) = a_size THEN
+            INSERT INTO files AS f (tenant, digest, upload, media_type, size, expires_at, sweep_at)
+            VALUES (a_tenant, a_digest, a_upload, a_media_type, a_size, until, until)
+            ON CONFLICT (tenant, digest) DO UPDATE SET expires_at = excluded.expires_at, sweep_at = excluded.sweep_at;
+        END IF;
+        PERFORM drop_chunks(a_upload);
+    END IF;
+    RETURN QUERY SELECT f.media_type, f.size, f.created_at, f.expires_at, f.upload = a_upload
+                   FROM files f WHERE f.tenant = a_tenant AND f.digest = a_digest;
+END $$;
+CREATE FUNCTION tokentape_files.grant_to(app name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'tokentape_files', 'pg_catalog'
+    AS $$
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA tokentape_files TO %I', app);
+    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA tokentape_files FROM %I', app);
+    EXECUTE format('GRANT SELECT, UPDATE (sweep_at) ON files TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE (touched_at) ON uploads TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT ON chunks TO %I', app);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE (at) ON uses TO %I', app);
+END $$;
+CREATE FUNCTION tokentape_files.release(a_conversations text[], a_seconds double precision) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'tokentape_files', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    over text[]; unbegun text[];
+    before timestamptz := clock_timestamp() - make_interval(secs => a_seconds);
+    ended bigint;
+BEGIN
+    SELECT array_agg(n.name) FILTER (WHERE s.last_at = 'infinity'), array_agg(n.name) FILTER (WHERE s.name IS NULL)
+      INTO over, unbegun
+      FROM unnest(a_conversations) AS n (name)
+      LEFT JOIN eventstore.streams s ON s.name = n.name;
+    PERFORM FROM files f
+      WHERE (f.tenant, f.digest) IN (SELECT u.tenant, u.digest FROM uses u WHERE u.conversation = ANY (over || unbegun))
+      ORDER BY f.tenant, f.digest FOR NO KEY UPDATE;
+    WITH gone AS (
+        DELETE FROM uses u
+         WHERE u.conversation = ANY (over) OR (u.conversation = ANY (unbegun) AND u.at < before)
+        RETURNING u.tenant, u.digest, u.conversation
+    ), due AS (
+        UPDATE files f
+           SET sweep_at = CASE WHEN g.erased THEN clock_timestamp() ELSE f.expires_at END
+          FROM (SELECT g.tenant, g.digest, bool_or(g.conversation = ANY (over)) AS erased
+                  FROM gone g GROUP BY g.tenant, g.digest) g
+         WHERE f.tenant = g.tenant AND f.digest = g.digest AND f.sweep_at IS NULL
+    )
+    SELECT count(*) INTO ended FROM gone;
+    RETURN ended;
+END $$;
+CREATE FUNCTION tokentape_files.sweep(a_limit integer, a_seconds double precision) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'tokentape_files', 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    one record;
+    removed bigint := 0;
+    now timestamptz := clock_timestamp();
+BEGIN
+    FOR one IN
+        SELECT f.tenant, f.digest, f.upload FROM files f
+         WHERE f.sweep_at <= now ORDER BY f.sweep_at LIMIT a_limit FOR UPDATE SKIP LOCKED
+    LOOP
+        IF EXISTS (SELECT FROM uses u WHERE u.tenant = one.tenant AND u.digest = one.digest) THEN
+            UPDATE files f SET sweep_at = NULL WHERE f.tenant = one.tenant AND f.digest = one.digest;
+        ELSE
+            DELETE FROM files f WHERE f.tenant = one.tenant AND f.digest = one.digest;
+            PERFORM drop_chunks(one.upload);
+            removed := removed + 1;
+        END IF;
+    END LOOP;
+    FOR one IN
+        SELECT u.name FROM uploads u
+         WHERE u.touched_at < now - make_interval(secs => a_seconds)
+         ORDER BY u.touched_at LIMIT a_limit FOR UPDATE SKIP LOCKED
+    LOOP
+        DELETE FROM uploads u WHERE u.name = one.name;
+        PERFORM drop_chunks(one.name);
+        removed := removed + 1;
+    END LOOP;
+    RETURN removed;
+END $$;
 CREATE TABLE eventstore.compatible (
     since text NOT NULL
 );
@@ -363,6 +474,34 @@ CREATE TABLE tokentape_auth.usage (
     day date NOT NULL,
     amount double precision NOT NULL
 );
+CREATE TABLE tokentape_files.chunks (
+    upload text NOT NULL,
+    number integer NOT NULL,
+    data bytea NOT NULL
+);
+ALTER TABLE ONLY tokentape_files.chunks ALTER COLUMN data SET STORAGE EXTERNAL;
+CREATE TABLE tokentape_files.files (
+    tenant text NOT NULL,
+    digest text NOT NULL,
+    upload text NOT NULL,
+    media_type text NOT NULL,
+    size bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    sweep_at timestamp with time zone,
+    CONSTRAINT files_digest_check CHECK ((digest ~ '^[0-9a-f]{64}$'::text)),
+    CONSTRAINT files_size_check CHECK ((size > 0))
+);
+CREATE TABLE tokentape_files.uploads (
+    name text NOT NULL,
+    touched_at timestamp with time zone NOT NULL
+);
+CREATE TABLE tokentape_files.uses (
+    tenant text NOT NULL,
+    digest text NOT NULL,
+    conversation text NOT NULL,
+    at timestamp with time zone NOT NULL
+);
 ALTER TABLE ONLY eventstore.events
     ADD CONSTRAINT events_pkey PRIMARY KEY (stream, "position");
 ALTER TABLE ONLY eventstore.keys
@@ -393,6 +532,16 @@ ALTER TABLE ONLY tokentape_auth.tickets
     ADD CONSTRAINT tickets_pkey PRIMARY KEY (hash);
 ALTER TABLE ONLY tokentape_auth.usage
     ADD CONSTRAINT usage_pkey PRIMARY KEY (account, meter, day);
+ALTER TABLE ONLY tokentape_files.chunks
+    ADD CONSTRAINT chunks_pkey PRIMARY KEY (upload, number);
+ALTER TABLE ONLY tokentape_files.files
+    ADD CONSTRAINT files_pkey PRIMARY KEY (tenant, digest);
+ALTER TABLE ONLY tokentape_files.files
+    ADD CONSTRAINT files_upload_key UNIQUE (upload);
+ALTER TABLE ONLY tokentape_files.uploads
+    ADD CONSTRAINT uploads_pkey PRIMARY KEY (name);
+ALTER TABLE ONLY tokentape_files.uses
+    ADD CONSTRAINT uses_pkey PRIMARY KEY (tenant, digest, conversation);
 CREATE INDEX keys_expiry ON eventstore.keys USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 CREATE INDEX streams_by_category ON eventstore.streams USING btree (category, id);
 CREATE INDEX writers_open ON eventstore.writers USING btree (owner) WHERE (NOT closed);
@@ -400,7 +549,12 @@ CREATE INDEX writers_unreleased ON eventstore.writers USING btree (owner) WHERE 
 CREATE INDEX sessions_by_expiry ON tokentape_auth.sessions USING btree (expires_at);
 CREATE INDEX tickets_by_expiry ON tokentape_auth.tickets USING btree (expires_at);
 CREATE INDEX usage_by_day ON tokentape_auth.usage USING btree (day);
+CREATE INDEX files_to_sweep ON tokentape_files.files USING btree (sweep_at) WHERE (sweep_at IS NOT NULL);
+CREATE INDEX uploads_by_time ON tokentape_files.uploads USING btree (touched_at);
+CREATE INDEX uses_by_conversation ON tokentape_files.uses USING btree (conversation);
 ALTER TABLE ONLY tokentape_auth.sessions
     ADD CONSTRAINT sessions_key_fkey FOREIGN KEY (key) REFERENCES tokentape_auth.keys(hash);
 ALTER TABLE ONLY tokentape_auth.tickets
     ADD CONSTRAINT tickets_key_fkey FOREIGN KEY (key) REFERENCES tokentape_auth.keys(hash);
+ALTER TABLE ONLY tokentape_files.uses
+    ADD CONSTRAINT uses_tenant_digest_fkey FOREIGN KEY (tenant, digest) REFERENCES tokentape_files.files(tenant, digest);

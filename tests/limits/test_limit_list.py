@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from server.auth.limits.limit_list import AT_ONCE, DAILY, LEVELS, METERS, Limit, parse_key_limits, parse_limits
 
-GOOD = {"requests": "20/s", "readers": "50", "runs": "3", "tokens": "1000000/day", "cost": "0.5/day"}
+GOOD = {
+    "requests": "20/s",
+    "readers": "50",
+    "runs": "3",
+    "tokens": "1000000/day",
+    "cost": "0.5/day",
+    "upload": "1000000000/day",
+}
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -51,9 +58,10 @@ def test_several_with_commas_and_spaces() -> None:
         ("tenant.tokens=100", "such as 1000000/day"),
         ("tenant.tokens=9999999999999999/day", "at most"),
         ("tenant.cost=5/minute", "such as 5/day"),
-        ("tenant.upload=5/day", "no uploads yet"),
+        ("tenant.upload=5/s", "such as 1000000000/day"),
+        ("tenant.upload=0.5/day", "a whole number of bytes a day"),
         ("server.runs=5", "begins with one of key, user, tenant"),
-        ("key.run=5", "ends with one of requests, readers, runs, tokens, cost"),
+        ("key.run=5", "ends with one of requests, readers, runs, tokens, cost, upload"),
         ("key.runs=5, key.runs=6", "key.runs=5 and key.runs=6: only one"),
         ("key.requests=5/s, key.requests=6/second", "only one of them"),
         ("key.runs=none", "a whole number, such as 3"),
@@ -78,8 +86,8 @@ def test_any_text_is_limits_or_a_sentence(text: str) -> None:
 
 def test_a_keys_own_limits_replace_those_of_the_same_meter() -> None:
     everybodys = parse_limits("key.requests=20/s, key.requests=9/minute, key.runs=3, key.cost=1/day, user.runs=1")
-    own = parse_key_limits("requests=5/s, key.readers=2, cost=none")
-    assert str(own) == "key.requests=5/s, key.readers=2, key.cost=none"
+    own = parse_key_limits("requests=5/s, key.readers=2, cost=none, upload=none")
+    assert str(own) == "key.requests=5/s, key.readers=2, key.cost=none, key.upload=none"
     assert parse_key_limits(str(own)) == own
     assert [str(limit) for limit in everybodys.for_key(own)] == ["key.runs=3", "key.requests=5/s", "key.readers=2"]
     assert everybodys.for_key(parse_key_limits("")) == everybodys.at("key")
@@ -92,7 +100,7 @@ def test_a_keys_own_limits_replace_those_of_the_same_meter() -> None:
         ("runs", "written as"),
         ("runs=3, runs=none", "leave one out"),
         ("requests=none, requests=1/s", "leave one out"),
-        ("upload=none", "no uploads yet"),
+        ("upload=5", "such as 1000000000/day"),
         ("nothing=none", "is no limit"),
     ],
 )

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from server.auth.credentials import generate
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from server.config.price_table import Price, PriceTable
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
 from tests.web.asgi import Answered, Web, web
@@ -100,6 +100,12 @@ RUNS = {
     "post in a conversation": Transport(post("/v1/conversations/{id}/generations", GENERATE)),
     "post with a stream": Transport(stream("/v1/generations", GENERATE)),
     "command": Transport(command("generate", **GENERATE), "error frame"),
+}
+
+NOW = {"role": "user", "content": "x", "deliver": "now"}
+INTO_AN_ANSWER = {
+    "post": Transport(post("/v1/conversations/{id}/messages", NOW)),
+    "command": Transport(command("post", **NOW), "error frame"),
 }
 
 
@@ -234,6 +240,29 @@ async def test_the_day(level: str, name: str, meter: str, autojump_clock: MockCl
         await trio.sleep(5)  # written by now
         check_refused(await transport.act(who), transport.form, limit)
         assert (await who.ask("")).status == 200  # reading goes on
+        who.app.keys.clock = lambda: trio.current_time() + wait
+        assert is_taken(await transport.act(who))
+
+
+@pytest.mark.parametrize("meter", ["tokens=4/day", "cost=3.5/day"])
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", INTO_AN_ANSWER)
+async def test_an_answer_is_not_prolonged_beyond_the_day(
+    level: str, name: str, meter: str, autojump_clock: MockClock
+) -> None:
+    """A message put into an answer asks the provider again: else one answer could go on for ever."""
+    transport = INTO_AN_ANSWER[name]
+    async with somebody(level, meter, FakeUpstream(("a",), FOREVER)) as who:
+        conversation = f"/v1/conversations/{who.conversation}"
+        assert (await who.post(f"{conversation}/generations", GENERATE)).status == 202
+        posted = await who.post(f"{conversation}/messages", NOW)
+        assert (posted.status, posted.json["delivery"]) == (201, "queued")
+        who.app.limiter.add_use("acme" if who.headers else "default", posted.json["by"], 10, 10)
+        limit = f"{level}.{meter.partition('=')[0]}"
+        wait = check_refused(await transport.act(who), transport.form, limit)
+        ordinary = {"role": "user", "content": "x"}
+        assert (await who.post(f"{conversation}/messages", ordinary)).status == 201
+        await trio.sleep(5)  # written by now
         who.app.keys.clock = lambda: trio.current_time() + wait
         assert is_taken(await transport.act(who))
 

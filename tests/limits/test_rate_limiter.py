@@ -16,8 +16,7 @@ from eventstore import StoreUnavailable
 from server.auth.limits.limit_list import parse_limits
 from server.auth.limits.rate_limiter import IDLE_SECONDS, RateLimiter, account_names
 from server.auth.memory_auth_store import MemoryAuthStore
-from server.auth.principal import ANONYMOUS, Principal
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES, ANONYMOUS, Principal
 from server.ids import new_id
 from server.problem import Problem
 from tests.auth.conftest import Stores, auth_database, closed_stores, database, stores  # noqa: F401

@@ -13,7 +13,7 @@ from tests.conftest import postgres_folder
 from tests.harness.databases import Postgres
 
 SCHEMA = Path(migrations.__file__).with_name("schema.sql")
-SCHEMAS = ("-n", "eventstore", "-n", "tokentape_auth")
+SCHEMAS = ("-n", "eventstore", "-n", "tokentape_auth", "-n", "tokentape_files")
 HEADER = "-- What all revisions together make. Never applied; refresh it: python -m tests.migrations.refresh\n"
 
 

@@ -7,9 +7,11 @@ from trio.testing import MockClock
 from eventstore import Erased
 from eventstore.memory_backend import MemoryBackend
 from server.event_types import EPHEMERAL
+from server.files.memory_file_store import MemoryFileStore
 from server.generations.run_context import Run
-from server.runtime.retention import ERASE_SECONDS
+from server.runtime.retention import ERASE_SECONDS, EXPIRY_SECONDS
 from server.workflows import Workflow
+from tests.files.conftest import digest_of
 from tests.generations.unreliable_logs import events_of
 
 from .run_commands import ended, play, snapshot
@@ -66,6 +68,39 @@ async def test_repeated_request_names_the_erased_generation(autojump_clock: Mock
         await trio.sleep(30)
         assert (await play(here, ephemeral=True, key=key("k")))[0] == first[0]
         assert len(log.streams) == 1
+
+
+async def test_files_go_with_the_conversations_that_use_them(autojump_clock: MockClock) -> None:
+    """Also where the process is lost, or the database of files away, right after a conversation was erased."""
+
+    async def work(run: Run) -> str:
+        return "x"
+
+    log, registry = MemoryBackend(), app(Workflow("w", work))
+    files = MemoryFileStore(exists=lambda name: not log.streams[name].erased if name in log.streams else None)
+
+    async def has(data: bytes) -> bool:
+        return digest_of(data) in await files.describe("default", [digest_of(data)])
+
+    async with process(log.process(), registry=registry, ephemeral_seconds=10.0, files=files) as here:
+        short, lasting = await play(here, ephemeral=True), await play(here)
+        for number, (run, data) in enumerate(((short, b"short"), (lasting, b"lasting"))):
+            await files.add_chunk(f"u{number}", 0, data)
+            await files.finish_upload(f"u{number}", "default", digest_of(data), "text/plain", len(data), 3_600.0)
+            await files.use("default", run[0], [digest_of(data)])
+        await ended(here, short)
+        await trio.sleep(5)
+        assert await has(b"short")
+        files.available = False
+        await trio.sleep(20)
+        with pytest.raises(Erased):
+            await snapshot(here, short)
+        files.available = True
+        await trio.sleep(EXPIRY_SECONDS + 2 * ERASE_SECONDS)
+        assert [await has(data) for data in (b"short", b"lasting")] == [False, True]
+        assert here.metrics.removed_files == 1
+        await trio.sleep(50_000)
+        assert await has(b"lasting")
 
 
 async def test_erasing_resumes_after_an_outage(autojump_clock: MockClock) -> None:

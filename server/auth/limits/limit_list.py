@@ -1,6 +1,7 @@
 """The limits as an operator writes them: `TOKENTAPE_LIMITS`, and those that a key has of its own.
 
-    key.requests=20/s, key.requests=600/minute, user.runs=3, tenant.tokens=1000000/day, tenant.cost=5/day
+    key.requests=20/s, key.requests=600/minute, user.runs=3, tenant.tokens=1000000/day, tenant.cost=5/day,
+    tenant.upload=1000000000/day
 
 Owns the names, the form and its messages. `key` is each API key, with the sessions and tickets made from it;
 `user` is each subject that signs in with a token of an embedding app, and whoever signs in with nothing; `tenant`
@@ -10,16 +11,18 @@ is all of a tenant together. Pure: it must not know what is counted, nor where.
 import math
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Protocol, get_args
 
 Level = Literal["key", "user", "tenant"]
-Meter = Literal["requests", "readers", "runs", "tokens", "cost"]
+Meter = Literal["requests", "readers", "runs", "tokens", "cost", "upload"]
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 METERS: Final[tuple[Meter, ...]] = get_args(Meter)
 AT_ONCE: Final[frozenset[Meter]] = frozenset({"readers", "runs"})
 """Meters of what goes on at the same time: a limit of one names no time."""
-DAILY: Final[frozenset[Meter]] = frozenset({"tokens", "cost"})
+DAILY: Final[frozenset[Meter]] = frozenset({"tokens", "cost", "upload"})
 """Meters whose sums are kept for a day, in UTC."""
+OF_RUNS: Final[tuple[Meter, ...]] = ("tokens", "cost")
+"""Those of them that a run adds to, so that no run is started when one has reached its limit."""
 SECONDS: Final = {"s": 1, "second": 1, "min": 60, "minute": 60, "day": 86_400}
 MAX_VALUE: Final = 10**15
 NO_LIMIT: Final = "none"
@@ -31,6 +34,7 @@ _SHAPES: Final = {
     "runs": "a whole number, such as 3",
     "tokens": "a whole number a day, such as 1000000/day",
     "cost": "a number a day, such as 5/day or 0.5/day",
+    "upload": "a whole number of bytes a day, such as 1000000000/day",
 }
 _VALUE = re.compile(r"([0-9]{1,16}(?:\.[0-9]{1,9})?)(?:\s*/\s*([a-z]+))?")
 
@@ -46,7 +50,7 @@ class Limit:
 
     @property
     def name(self) -> str:
-        """As in the setting: `key.requests`. One of fifteen, so it may be a label of the metrics."""
+        """As in the setting: `key.requests`. One of eighteen, so it may be a label of the metrics."""
         return f"{self.level}.{self.meter}"
 
     @property
@@ -57,6 +61,31 @@ class Limit:
 
     def __str__(self) -> str:
         return f"{self.name}={self.amount}"
+
+
+class UploadSum(Protocol):
+    """Counts the bytes that this process was sent for one account since it knows the account."""
+
+    uploaded: float
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is left of a limit of the day: `left`, not above 0 once it is reached. `seconds_left`: of the day.
+
+    `account`: whose limit it is; `uploaded`: its count at that time.
+    """
+
+    limit: Limit
+    left: float
+    seconds_left: float
+    account: UploadSum
+    uploaded: float
+
+    @property
+    def left_for_uploads(self) -> float:
+        """What is left now: `left`, less what all uploads to this process have brought since."""
+        return self.left - (self.account.uploaded - self.uploaded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +139,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _any_value(meter: str) -> str:
-    return {"requests": "1/s", "tokens": "1/day", "cost": "1/day"}.get(meter, "1")
+    return "1/s" if meter == "requests" else "1/day" if meter in DAILY else "1"
 
 
 def _parse(part: str) -> Limit:
@@ -118,8 +147,6 @@ def _parse(part: str) -> Limit:
     level, dot, meter = name.partition(".")
     if not (equals and dot):
         raise ValueError(f"{part}: a limit is written as key.requests=20/s, with commas between several")
-    if meter == "upload":
-        raise ValueError(f"{name}: there are no uploads yet, so nothing would hold this limit; leave it out")
     if level not in LEVELS or meter not in METERS:
         raise ValueError(
             f"{name} is no limit: it begins with one of {', '.join(LEVELS)} and ends with one of "

@@ -5,8 +5,8 @@
   A run waits for a round of this before it starts: of two servers that start one at the same moment, at least one
   sees the other's. Readers do not wait: within two seconds, two servers may
   let in one each.
-- Tokens and cost of the day are sums in the database. A run that is under way when they reach the limit goes on to
-  its end; the next one is refused.
+- Tokens, cost and uploaded bytes of the day are sums in the database. A run that is under way when they reach the
+  limit goes on to its end; the next one is refused. An upload that would pass it is refused (`upload_count`).
 
 Where a caller has no limits, nothing is looked up and nothing is counted. It must not know HTTP, nor how a run
 goes.
@@ -25,7 +25,17 @@ import trio
 
 from eventstore import StoreError, StoreUnavailable
 from server.auth.auth_store import AuthStore, Use
-from server.auth.limits.limit_list import AT_ONCE, DAILY, Level, Limit, LimitList, Meter, parse_key_limits
+from server.auth.limits.limit_list import (
+    AT_ONCE,
+    DAILY,
+    OF_RUNS,
+    Level,
+    Limit,
+    LimitList,
+    Meter,
+    Room,
+    parse_key_limits,
+)
 from server.auth.limits.request_window import RequestWindow
 from server.auth.principal import Principal
 from server.ids import is_valid_id
@@ -52,6 +62,7 @@ _WHAT: Final[Mapping[Meter, str]] = {
     "runs": "running generations",
     "tokens": "tokens",
     "cost": "cost",
+    "upload": "uploaded bytes",
 }
 _WHOSE: Final[Mapping[Level, str]] = {"key": "This key", "user": "This user", "tenant": "This tenant"}
 
@@ -84,6 +95,7 @@ class _Account:
     name: str
     windows: tuple[RequestWindow, ...] = ()
     readers: int = 0
+    uploaded: float = 0.0  # bytes, as long as it lasts
 
     def windows_of(self, limits: Sequence[Limit]) -> tuple[RequestWindow, ...]:
         """Its windows, for these limits of requests: those that it has, or new ones where the limits differ."""
@@ -209,7 +221,8 @@ class RateLimiter:
                 return
             self._callers.popitem(last=False)
 
-    def _refusal(self, limit: Limit, retry_after: float) -> Problem:
+    def refusal(self, limit: Limit, retry_after: float) -> Problem:
+        """The `Problem` 429 `rate_limited` of a limit, which counts as told."""
         self._on_refusal(limit.name)
         seconds = max(1, math.ceil(retry_after))
         when = f"in {seconds} seconds" if seconds > 1 else "in a second"
@@ -237,7 +250,7 @@ class RateLimiter:
         for limit, window, _ in caller.requests:
             wait = window.wait(now)
             if wait > 0:
-                raise self._refusal(limit, wait)
+                raise self.refusal(limit, wait)
         for _, window, _ in caller.requests:
             window.take(now)
 
@@ -291,7 +304,7 @@ class RateLimiter:
                 here, waiting = self._count_runs(account.name, without)
             elsewhere = 0 if alone else self._others.get((account.name, meter), 0)
             if here + elsewhere >= limit.value or waiting >= limit.value * MAX_WAITING_RATIO:
-                raise self._refusal(limit, AT_ONCE_RETRY)
+                raise self.refusal(limit, AT_ONCE_RETRY)
 
     # -- runs
 
@@ -305,13 +318,12 @@ class RateLimiter:
 
         Raises `Problem` 429 `rate_limited`; and `StoreUnavailable`.
         """
-        caller = None
-        if self._limits.limits or (tenant, subject) in self._callers:
-            caller = self._caller(tenant, subject, None)
-        if caller is None or not any(meter in caller.others for meter in ("runs", *DAILY)):
+        known = self._limits.limits or (tenant, subject) in self._callers
+        caller = self._caller(tenant, subject, None) if known else None
+        if caller is None or not any(meter in caller.others for meter in ("runs", *OF_RUNS)):
             yield
             return
-        await self._check_day(caller)
+        await self.check_day(tenant, subject)
         start = _Starting(generation, conversation or "", tenant, subject)
         if "runs" in caller.others:
             # First without the others, of whom this server may know what was: the round below asks them.
@@ -393,25 +405,54 @@ class RateLimiter:
         """Counts what a run has used. A key's use is always written, that of users and tenants if it is
         limited."""
         for level, name in account_names(tenant, subject):
-            for meter, amount in (("tokens", tokens), ("cost", cost)):
+            for meter, amount in zip(OF_RUNS, (tokens, cost), strict=True):
                 if amount > 0 and (level == "key" or (level, meter) in self._summed):
-                    self._pending[name, meter] = self._pending.get((name, meter), 0.0) + amount
+                    self._add(name, meter, amount)
 
-    async def _check_day(self, caller: _Caller) -> None:
-        limits = [one for meter in DAILY for one in caller.others.get(meter, ())]
-        if not limits:
+    def add_upload(self, principal: Principal, size: int) -> None:
+        """Counts uploaded bytes, as `add_use` does; fewer than none where bytes that were counted did not come."""
+        for level, name in account_names(principal.tenant, principal.subject):
+            if size and (level == "key" or (level, "upload") in self._summed):
+                self._add(name, "upload", size)
+                if (account := self._accounts.get(name)) is not None:
+                    account.uploaded += size
+
+    def _add(self, account: str, meter: Meter, amount: float) -> None:
+        self._pending[account, meter] = self._pending.get((account, meter), 0.0) + amount
+
+    async def upload_room(self, principal: Principal) -> Sequence[Room]:
+        """How many bytes the principal may upload today, by each limit that it has."""
+        if not self.is_limited(principal):
+            return ()
+        return await self._read_room(
+            self._caller(principal.tenant, principal.subject, principal.limits), ("upload",)
+        )
+
+    async def check_day(self, tenant: str, subject: str) -> None:
+        """As `RunLimits.check_day`."""
+        if not self._limits.limits and (tenant, subject) not in self._callers:
             return
+        for room in await self._read_room(self._caller(tenant, subject, None), OF_RUNS):
+            if room.left <= 0:
+                raise self.refusal(room.limit, room.seconds_left)
+
+    async def _read_room(self, caller: _Caller, meters: Sequence[Meter]) -> Sequence[Room]:
+        limits = [one for meter in meters for one in caller.others.get(meter, ())]
+        if not limits:
+            return ()
         while True:
             writes = self._writes
             day = await self._store.read_usage([(account.name, limit.meter) for limit, account in limits])
             # 1. The sums are read. 2. What was pending is written. 3. Pending is empty: it would count nowhere.
             if writes == self._writes:
                 break
+        found = list[Room]()
         for limit, account in limits:
             use = account.name, limit.meter
             # What is being written may be in the sums already: for that moment it counts twice rather than never.
-            if day.sums.get(use, 0.0) + self._pending.get(use, 0.0) + self._writing.get(use, 0.0) >= limit.value:
-                raise self._refusal(limit, day.seconds_left)
+            used = day.sums.get(use, 0.0) + self._pending.get(use, 0.0) + self._writing.get(use, 0.0)
+            found.append(Room(limit, limit.value - used, day.seconds_left, account, account.uploaded))
+        return found
 
     async def write_usage(self) -> None:
         """Writes what was counted since the last call. What cannot be written now is written later."""

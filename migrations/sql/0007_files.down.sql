@@ -1,0 +1,1 @@
+DROP SCHEMA tokentape_files CASCADE;
