@@ -1,24 +1,18 @@
-"""The delivery of one webhook: waits for the generation's terminal event, and tries until the receiver takes it.
-
-Owns the schedule of the tries, which is that of Standard Webhooks, and the other options of webhooks; the bounds
-protect receivers and this process.
+"""The delivery of one webhook: follows its generation, and tries until the receiver takes each message.
 
 Each try is recorded before the next one is made. A process may die between a POST and its record; the next process
 makes that try again. So no crash loses a message, and a receiver may get the same one twice (with the same id).
 Each append carries the next sequence number of the webhook's writer: when another process has taken over, the
-append raises `Fenced`, and this delivery ends. It must not know HTTP.
+append raises `Fenced`, and this delivery ends. Messages about waits are in `wait_messages`. It must not know HTTP.
 """
 
+import math
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
-from weakref import WeakValueDictionary
 
 import trio
-from pydantic import SecretStr
 
 from eventstore import (
     Append,
@@ -32,82 +26,16 @@ from eventstore import (
     Writer,
 )
 from eventstore.db_retry import retry_until_available
-from server.config.web_addresses import PublicUrl
+from eventstore.subscription import Subscription
 from server.conversations import idempotency_keys
 from server.event_types import TERMINAL
 from server.observability import logs
 from server.observability.metrics import Counter
-from server.webhooks import sender, webhook_events
+from server.webhooks import webhook_events, webhook_messages
+from server.webhooks.retry_schedule import TryPlaces, WebhookOptions
 from server.webhooks.sender import Outcome, Sender
-from server.webhooks.target_address import ANY_PORT, USUAL_PORTS
+from server.webhooks.wait_messages import ReceiverGone, WaitTries
 from server.webhooks.webhook_events import WebhookState
-
-MINUTE, HOUR = 60.0, 3600.0
-SCHEDULE = (0.0, 5.0, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR)
-"""Seconds before each try. Standard Webhooks 1.0, "Deliverability and reliability", as far as it fits in a day."""
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookOptions:
-    """The options of webhooks.
-
-    `secret` (`whsec_…`) signs; without one no webhook is accepted. `allow_private`: receivers may be in private
-    networks. `ports`: ports that receivers may listen on; by default `USUAL_PORTS`, or any port where private
-    networks are allowed.
-
-    `schedule`: seconds before each try; the first counts from the generation's end. Each pause is lengthened by a
-    random part of itself, at most `jitter`, so that a receiver that comes back does not get all webhooks at once.
-    `timeout`: seconds that one try may take. `most_at_once`: tries under way in this process, of which
-    `most_of_tenant` may be of one tenant and `most_to_host` go to one host. `most_open`: webhooks of one tenant
-    that this process has not done with. `pause`: seconds between two reads of a conversation that grows. `public`:
-    the URL of this server, as receivers see it.
-    """
-
-    secret: SecretStr | None = None
-    allow_private: bool = False
-    ports: tuple[range, ...] = ()
-    schedule: tuple[float, ...] = SCHEDULE
-    jitter: float = 0.2
-    timeout: float = 15.0
-    most_at_once: int = 50
-    most_of_tenant: int = 25
-    most_to_host: int = 10
-    most_open: int = 10_000
-    pause: float = 0.2
-    public: PublicUrl = field(default_factory=PublicUrl)
-
-    @property
-    def allowed_ports(self) -> tuple[range, ...]:
-        """The ranges of ports that receivers may listen on."""
-        return self.ports or (ANY_PORT if self.allow_private else USUAL_PORTS)
-
-
-class TryPlaces:
-    """The places for tries of one process.
-
-    One tenant, or one receiver that lets each try wait for its whole time, leaves places for all others.
-    """
-
-    def __init__(self, options: WebhookOptions) -> None:
-        self._options = options
-        self._all = trio.CapacityLimiter(options.most_at_once)
-        # Weak: each lasts as long as a try waits for it or has a place.
-        self._some: WeakValueDictionary[tuple[str, str], trio.CapacityLimiter] = WeakValueDictionary()
-
-    @asynccontextmanager
-    async def place(self, tenant: str, host: str) -> AsyncIterator[None]:
-        """A place for one try, as soon as there is one. A place of all is taken last, so that none waits in it."""
-        of_tenant = self._limiter("tenant", tenant, self._options.most_of_tenant)
-        to_host = self._limiter("host", host, self._options.most_to_host)
-        async with of_tenant, to_host, self._all:
-            yield
-
-    def _limiter(self, kind: str, name: str, most: int) -> trio.CapacityLimiter:
-        limiter = self._some.get((kind, name))
-        if limiter is None:
-            limiter = self._some[kind, name] = trio.CapacityLimiter(most)
-        return limiter
-
 
 log = logs.get("webhooks")
 
@@ -120,10 +48,13 @@ GONE = "the receiver wants no more (410)"
 USED_UP = "no try left"
 
 
-async def wait_for_terminal_event(store: EventStore, place: Place, generation: str, pause: float) -> Event | None:
+async def follow_generation(
+    store: EventStore, place: Place, generation: str, pause: float, waits: WaitTries | None = None
+) -> Event | None:
     """Waits for the terminal event of a generation. None: retention has erased it.
 
-    `place` is where the generation was requested.
+    `place` is where the generation was requested. `waits` is given the generation's events, and tells receivers of
+    its waits, until the end. Raises what `WaitTries.tell` raises.
 
     Reads a page, and then sleeps `pause` seconds: a task that woke at every token would cost more than an end that
     is seen a moment later. Outages of the store only make the wait longer.
@@ -134,12 +65,17 @@ async def wait_for_terminal_event(store: EventStore, place: Place, generation: s
         try:
             with store.subscribe(place.stream, after) as subscription:
                 while bound is None or after < bound:
-                    found = await retry_until_available(subscription.next)
+                    found = await _next_events(subscription, math.inf if waits is None else waits.due)
                     for event in found:
                         if event.tag == generation and event.type in TERMINAL:
                             return event
+                        if waits is not None:
+                            waits.add(event)
                     after = subscription.position
-                    if len(found) < store.options.read_limit:
+                    # Behind the head nothing is told: what begins to wait here may be over a page later.
+                    if waits is not None and after >= subscription.head and waits.due <= trio.current_time():
+                        await waits.tell()
+                    elif len(found) < store.options.read_limit:
                         await trio.sleep(pause)
             return None
         except Trimmed as trimmed:
@@ -147,6 +83,13 @@ async def wait_for_terminal_event(store: EventStore, place: Place, generation: s
             bound = await retry_until_available(partial(_last_possible_position, store, place.stream, generation))
         except (StreamUnknown, Erased):
             return None
+
+
+async def _next_events(subscription: Subscription, until: float) -> Sequence[Event]:
+    """The next events; none where there are none at the time `until`, by trio's clock."""
+    with trio.move_on_at(until):
+        return await retry_until_available(subscription.next)
+    return await retry_until_available(subscription.poll)
 
 
 async def _last_possible_position(store: EventStore, conversation: str, generation: str) -> int | None:
@@ -213,11 +156,24 @@ class Delivery:
         if place is None:
             await self._give_up(webhook, NEVER_REQUESTED)
             return
-        end = await wait_for_terminal_event(self._store, place, webhook.generation, self._options.pause)
+        waits = None
+        if "waiting" in webhook.events:
+            make_try = partial(self._make_try, webhook)
+            waits = WaitTries(webhook, place.stream, self._options, self._counter, self._write, make_try)
+        try:
+            end = await follow_generation(self._store, place, webhook.generation, self._options.pause, waits)
+        except ReceiverGone as gone:
+            await self._give_up(webhook, GONE, None, *gone.records)
+            return
         if end is None:
             await self._give_up(webhook, EXPIRED)
-            return
-        body = sender.body(webhook.generation, place.stream, end, self._options.public)
+        elif "ended" not in webhook.events:
+            await self._write((webhook_events.done(),), last=True)
+        else:
+            await self._tell_end(webhook, place.stream, end)
+
+    async def _tell_end(self, webhook: WebhookState, conversation: str, end: Event) -> None:
+        body = webhook_messages.end_body(webhook.generation, conversation, end, self._options.public)
         # Only the store's clock tells how long ago the last try was: another process may have made it.
         passed = (webhook.newest_at - webhook.tries[-1].at).total_seconds() if webhook.tries else 0.0
         for attempt in range(len(webhook.tries) + 1, len(self._options.schedule) + 1):
@@ -231,14 +187,8 @@ class Delivery:
         return self._options.schedule[attempt - 1] * (1 + self._options.jitter * random.random())
 
     async def _try(self, webhook: WebhookState, attempt: int, body: bytes) -> bool:
-        """Makes one try and records it. Returns whether it was the last."""
-        started = trio.current_time()
-        async with self._places.place(webhook.tenant, webhook.host):
-            outcome = await self._post(webhook, body)
-        if outcome.error in webhook_events.HIDDEN_ERRORS:
-            log.warning("webhook has nowhere to go", attempt=attempt, why=outcome.error, ms=outcome.ms)
-            # Clients see when the try was recorded. An internal name fails at once, an unknown one takes longer.
-            await trio.sleep_until(started + NAME_SECONDS)
+        """Makes one try of the message about the end and records it. Returns whether it was the last."""
+        outcome = await self._make_try(webhook, attempt, webhook_messages.end_id(webhook.generation), body)
         record = webhook_events.tried(attempt, outcome.status, outcome.error, outcome.ms)
         if outcome.delivered:
             await self._write((record, webhook_events.delivered(attempt)), last=True)
@@ -252,11 +202,17 @@ class Delivery:
         await self._write((record,))
         return False
 
-    async def _post(self, webhook: WebhookState, body: bytes) -> Outcome:
-        secret = self._options.secret
-        assert secret is not None, "without a secret no webhook is driven"
-        headers = sender.headers(secret, webhook.generation, datetime.now(UTC), body)
-        return await self._sender.post(webhook.url, headers, body)
+    async def _make_try(self, webhook: WebhookState, attempt: int, message: str, body: bytes) -> Outcome:
+        """Sends the message with this id once."""
+        started = trio.current_time()
+        async with self._places.place(webhook.tenant, webhook.host):
+            headers = webhook_messages.headers(self._options, message, datetime.now(UTC), body)
+            outcome = await self._sender.post(webhook.url, headers, body)
+        if outcome.error in webhook_events.HIDDEN_ERRORS:
+            log.warning("webhook has nowhere to go", attempt=attempt, why=outcome.error, ms=outcome.ms)
+            # Clients see when the try was recorded. An internal name fails at once, an unknown one takes longer.
+            await trio.sleep_until(started + NAME_SECONDS)
+        return outcome
 
     async def _give_up(
         self, webhook: WebhookState, reason: str, attempts: int | None = None, *before: NewEvent

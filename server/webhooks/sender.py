@@ -1,10 +1,9 @@
-"""One POST to a receiver: its body, its signed headers, and the way out of the operator's network.
+"""One POST to a receiver, and its way out of the operator's network.
 
-Signed by Standard Webhooks 1.0. The id is the same for every try, so a receiver can tell a repetition; the time,
-and so the signature, differ. `Sender` resolves the host's name once, checks every address, and connects to one of
-those: a name that leads elsewhere a moment later (DNS rebinding) changes nothing. It uses no proxy, follows no
-redirect and keeps the status alone. It must not know when to try again. No URL reaches a log line, for it may hold
-a secret.
+`Sender` resolves the host's name once, checks every address, and connects to one of those: a name that leads
+elsewhere a moment later (DNS rebinding) changes nothing. It uses no proxy, follows no redirect and keeps the
+status alone. It must not know what is sent, or when to try again. No URL reaches a log line, for it may hold a
+secret.
 """
 
 import ssl
@@ -12,63 +11,15 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from datetime import datetime
 
-import msgspec
 import trio
-from pydantic import SecretStr
-from standardwebhooks import Webhook
 
-from eventstore import Event
-from server.config.web_addresses import PublicUrl
 from server.http_client.base_url import BaseUrl
 from server.http_client.http1_codec import ResponseParser, encode_request
 from server.observability import logs
 from server.webhooks.target_address import ANY_PORT, is_public, parse_target_url
-from server.wire_formats import encode_event
 
 log = logs.get("webhooks")
-
-MAX_EVENT = 128 * 1024
-"""Bytes. A larger event is left out of the body; the receiver gets it from the snapshot."""
-
-
-def message_id(generation: str) -> str:
-    """The `webhook-id`, the same for all tries: a generation has one webhook."""
-    return "msg_" + generation.partition("_")[2]
-
-
-def body(generation: str, conversation: str, event: Event, public: PublicUrl) -> bytes:
-    """The JSON body. `event` is the terminal event, as every transport sends it.
-
-    `snapshot` is an absolute URL where the server knows its own address: a receiver made no request, so it has no
-    base to resolve a path against.
-    """
-    encoded = encode_event(event)
-    return msgspec.json.encode(
-        {
-            "type": event.type,
-            "timestamp": event.at,
-            "data": {
-                "generation": generation,
-                "conversation": conversation,
-                "position": event.position,
-                "event": msgspec.Raw(encoded) if len(encoded) <= MAX_EVENT else None,
-                "snapshot": public.url(f"/v1/generations/{generation}"),
-            },
-        }
-    )
-
-
-def headers(secret: SecretStr, generation: str, at: datetime, body: bytes) -> Mapping[str, str]:
-    """The headers of a try that is made at `at` (UTC)."""
-    name = message_id(generation)
-    return {
-        "webhook-id": name,
-        "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": Webhook(secret.get_secret_value()).sign(name, at, body.decode()),
-    }
-
 
 CONNECT_SECONDS = 4.0
 """For each address of the host: an address that never answers leaves time for the next one."""

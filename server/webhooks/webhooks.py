@@ -6,6 +6,7 @@ process finds the webhooks of a process that died. This file knows no web.
 """
 
 import secrets
+from collections.abc import Sequence
 
 import trio
 
@@ -28,10 +29,11 @@ from server.observability import logs
 from server.observability.metrics import Counter
 from server.problem import Problem
 from server.webhooks import webhook_events
-from server.webhooks.delivery import NEVER_REQUESTED, Delivery, TryPlaces, WebhookOptions, read_webhook
+from server.webhooks.delivery import NEVER_REQUESTED, Delivery, read_webhook
+from server.webhooks.retry_schedule import TryPlaces, WebhookOptions
 from server.webhooks.sender import Sender, describe_fault
 from server.webhooks.target_address import BadTargetUrl, is_private_by_name, parse_target_url
-from server.webhooks.webhook_events import CATEGORY, FIRST_EPOCH, WebhookSnapshot, WebhookState
+from server.webhooks.webhook_events import CATEGORY, ENDED_ONLY, FIRST_EPOCH, Told, WebhookSnapshot, WebhookState
 
 log = logs.get("webhooks")
 
@@ -60,7 +62,7 @@ class Webhooks:
     ) -> None:
         self._store = store
         self._nursery = nursery
-        self._options = options
+        self.options = options
         self.counter = Counter() if counter is None else counter
         self.counter.expect((outcome,) for outcome in OUTCOMES)
         self._sender = sender or Sender(
@@ -78,8 +80,8 @@ class Webhooks:
 
     @property
     def can_deliver(self) -> bool:
-        """Whether this process can drive webhooks: it has a secret to sign with."""
-        return self._options.secret is not None
+        """Whether this process can drive webhooks: it has a secret, or a key, to sign with."""
+        return self.options.can_sign
 
     def leave_to_sweep(self, generation: str) -> None:
         """Leaves a webhook to the sweep, where nobody knows whether the generation's request is in the log.
@@ -97,18 +99,19 @@ class Webhooks:
 
     def check_url(self, url: str) -> None:
         """Raises `Problem` 422 where no webhook may go to this URL. Makes no DNS query."""
-        if self._options.secret is None:
+        if not self.options.can_sign:
             detail = (
-                "This server has no secret to sign webhooks with. Set TOKENTAPE_WEBHOOK_SECRET (whsec_ and the "
-                "base64 of 24 to 64 random bytes) and start it again, or leave out webhook."
+                "This server has nothing to sign webhooks with. Set TOKENTAPE_WEBHOOK_SECRET (whsec_ and the "
+                "base64 of 24 to 64 random bytes) or TOKENTAPE_WEBHOOK_SIGNING_KEY (made by `tokentape webhooks "
+                "new-key`) and start it again, or leave out webhook."
             )
             raise Problem(422, "webhooks_not_configured", detail, extra={"field": "webhook"})
         try:
             target = parse_target_url(url)
-            if not self._options.allow_private and is_private_by_name(target.address.host):
+            if not self.options.allow_private and is_private_by_name(target.address.host):
                 raise BadTargetUrl("leads to no public address (TOKENTAPE_WEBHOOK_ALLOW_PRIVATE would allow it)")
-            if not any(target.address.port in ports for ports in self._options.allowed_ports):
-                allowed = ", ".join(map(_format_ports, self._options.allowed_ports))
+            if not any(target.address.port in ports for ports in self.options.allowed_ports):
+                allowed = ", ".join(map(_format_ports, self.options.allowed_ports))
                 why = f"goes to port {target.address.port}; allowed are {allowed}"
                 raise BadTargetUrl(f"{why} (TOKENTAPE_WEBHOOK_PORTS allows others)")
         except BadTargetUrl as bad:
@@ -117,7 +120,7 @@ class Webhooks:
 
     def check_open(self, tenant: str) -> None:
         """Raises `Problem` 429 where this process has too many webhooks of the tenant that have not ended."""
-        most = self._options.most_open
+        most = self.options.most_open
         if len(self._tenants) >= most and sum(one == tenant for one in self._tenants.values()) >= most:
             raise Problem(
                 429,
@@ -128,8 +131,15 @@ class Webhooks:
                 extra={"limit": "tenant.webhooks", "value": str(most), "retry_after": 60},
             )
 
-    async def register(self, generation: str, conversation: str, url: str, tenant: str = DEFAULT_TENANT) -> None:
-        """Makes the webhook, durably. `tenant`: of the conversation.
+    async def register(
+        self,
+        generation: str,
+        conversation: str,
+        url: str,
+        tenant: str = DEFAULT_TENANT,
+        events: Sequence[Told] = ENDED_ONLY,
+    ) -> None:
+        """Makes the webhook, durably. `tenant`: of the conversation; `events`: what the receiver is told of.
 
         Call it before the generation is requested; then call `start` or `abandon`.
         A second call for the same generation does nothing. Raises `Problem` as `check_url` does, and
@@ -140,7 +150,7 @@ class Webhooks:
         stream = webhook_events.stream_of(generation)
         append = Append(
             stream,
-            (webhook_events.requested(generation, conversation, url, tenant),),
+            (webhook_events.requested(generation, conversation, url, tenant, events),),
             NO_STREAM,
             Writer(stream, FIRST_EPOCH, 1),
             # A random digest: only a repetition of this very append, whose answer got lost, has the same one.
@@ -201,7 +211,7 @@ class Webhooks:
         sweep calls again.
         """
         stream = open_writer.stream
-        if self._options.secret is None:
+        if not self.can_deliver:
             return False
         webhook = await read_webhook(self._store, stream)
         if webhook is None or webhook.status != "pending":
@@ -238,6 +248,7 @@ class Webhooks:
         finally:
             self._driven.discard(stream)
         self._registered.discard(stream)
+        self._tenants.pop(stream, None)
         if known:
             log.info("webhook taken over", generation=webhook.generation, owner=open_writer.owner)
             self._drive(stream, epoch, webhook.tenant)
@@ -268,7 +279,7 @@ class Webhooks:
         logs.bind(webhook=stream)
         try:
             await Delivery(
-                self._store, self._sender, self._options, self._places, self.counter, stream, epoch
+                self._store, self._sender, self.options, self._places, self.counter, stream, epoch
             ).run()
         except Fenced:
             pass  # another process goes on with it

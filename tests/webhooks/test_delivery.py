@@ -15,8 +15,8 @@ from eventstore import Event, NewEvent
 from eventstore.memory_backend import MemoryBackend
 from server import event_types
 from server.config.web_addresses import PublicUrl
-from server.webhooks import delivery, sender
-from server.webhooks.delivery import SCHEDULE
+from server.webhooks import delivery, webhook_messages
+from server.webhooks.retry_schedule import SCHEDULE
 from server.wire_formats import encode_event
 from tests.generations.unreliable_logs import events_of
 
@@ -80,7 +80,7 @@ def test_body_holds_an_absolute_url() -> None:
         ("https://example.org", "https://example.org"),
         ("https://example.org/tape/", "https://example.org/tape"),
     ):
-        told = json.loads(sender.body(GENERATION, CONVERSATION, event, PublicUrl(url)))
+        told = json.loads(webhook_messages.end_body(GENERATION, CONVERSATION, event, PublicUrl(url)))
         assert told["data"]["snapshot"] == f"{start}/v1/generations/{GENERATION}"
 
 

@@ -11,6 +11,7 @@ import trio
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
 from tests.harness.servers import Server, running
+from tests.openapi.contract import validator
 
 from .receiver import Receiver, silence
 from .webhook_process import PATH_SECRET, SECRET
@@ -61,6 +62,7 @@ async def test_webhook_is_delivered(servers: list[Server]) -> None:
     assert (one["attempt"], one["status"]) == (1, 200)
     (got,) = receiver.posts
     body = got.verified()
+    validator("EndedMessage").validate(body)
     assert body["type"] == "generation.completed"
     assert got.headers["webhook-id"] == "msg_" + generation.removeprefix("gen_")
     async with http_client(servers[1].url) as client:

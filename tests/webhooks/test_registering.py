@@ -10,7 +10,8 @@ from eventstore import StoreUnavailable
 from eventstore.memory_backend import MemoryBackend
 from server.problem import Problem
 from server.webhooks import WebhookOptions
-from server.webhooks.delivery import NEVER_REQUESTED, SCHEDULE
+from server.webhooks.delivery import NEVER_REQUESTED
+from server.webhooks.retry_schedule import SCHEDULE
 from server.webhooks.target_address import parse_ports
 from tests.generations.unreliable_logs import Forgetful, events_of
 

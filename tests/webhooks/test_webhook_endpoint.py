@@ -1,5 +1,6 @@
-"""`GET /v1/generations/{id}/webhook`: what a client is told, without the URL's path or the secret."""
+"""What clients are told of webhooks: each try, without the URL's path or the secret; and the public keys."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
@@ -11,16 +12,18 @@ from trio.testing import MockClock
 from eventstore import Place
 from eventstore.memory_backend import MemoryBackend
 from server.config.web_addresses import PublicUrl
+from server.config.webhook_signing_keys import new_signing_key
 from server.conversations import idempotency_keys
 from server.ids import new_id
 from server.problem import not_found
 from server.runtime.conversation_service import ConversationService
 from server.web.edge import problem_json
 from server.web.edge.quart_adapter import route_endpoints
-from server.web.snapshots.snapshot_endpoint import webhook_endpoints
+from server.web.webhook_endpoints import webhook_endpoints
+from tests.conversations.event_builders import proposed
 
 from .receiver import Receiver, silence
-from .webhook_process import CONVERSATION, PATH_SECRET, PLAIN_URL, PUBLIC, SECRET, Process, process
+from .webhook_process import CONVERSATION, OPTIONS, PATH_SECRET, PLAIN_URL, PUBLIC, SECRET, Process, process
 
 
 class WebhookRuntime:
@@ -58,8 +61,10 @@ async def test_each_try_is_listed(autojump_clock: MockClock) -> None:
         assert await answer.get_json() == {
             "status": "pending",
             "url": f"http://{PUBLIC}:8080",
+            "events": ["ended"],
             "reason": None,
             "tries": [],
+            "waits": [],
         }
         await here.end(generation=generation)
         await here.ended(generation)
@@ -100,3 +105,41 @@ async def test_webhook_of_a_refused_request_is_not_found() -> None:
         with trio.fail_after(5):
             answer = await app_with(here).test_client().get(f"/v1/generations/{generation}/webhook")
         assert answer.status_code == 404
+
+
+async def test_waits_and_their_tries_are_listed(autojump_clock: MockClock) -> None:
+    generation = new_id("gen")
+    async with (
+        Receiver(500, 200).in_memory() as receiver,
+        process(MemoryBackend().process(), receiver.connect) as here,
+    ):
+        await here.register(generation=generation, events=("waiting", "ended"))
+        await here.write(proposed(generation, asks=True, arguments={"card": PATH_SECRET}))
+        await receiver.got(2)
+        await here.end(generation=generation)
+        await here.ended(generation)
+        answer = await app_with(here).test_client().get(f"/v1/generations/{generation}/webhook")
+    found = await answer.get_json()
+    assert PATH_SECRET not in await answer.get_data(as_text=True)
+    assert found["events"] == ["waiting", "ended"]
+    (wait,) = found["waits"]
+    assert [one.pop("at") for one in wait["tries"]]
+    assert wait == {
+        "position": 3,
+        "waiting_for": "approval",
+        "calls": ["call_1"],
+        "status": "delivered",
+        "tries": [
+            {"attempt": 1, "status": 500, "error": None, "ms": 0},
+            {"attempt": 2, "status": 200, "error": None, "ms": 0},
+        ],
+    }
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_public_keys(number: int) -> None:
+    """All that sign, in their order; nothing of a private key."""
+    keys = tuple(new_signing_key() for _ in range(number))
+    async with process(MemoryBackend().process(), options=replace(OPTIONS, keys=keys)) as here:
+        answer = await app_with(here).test_client().get("/v1/webhooks/public-key")
+    assert await answer.get_json() == {"public_keys": [key.public_text for key in keys]}

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from eventstore.memory_backend import MemoryBackend
 from server.problem import Problem
-from server.webhooks.delivery import TryPlaces
+from server.webhooks.retry_schedule import TryPlaces
 from server.webhooks.webhook_events import stream_of
 
 from .webhook_process import GENERATION, OPTIONS, PLAIN_URL, process

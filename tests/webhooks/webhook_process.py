@@ -1,7 +1,7 @@
 """Processes with webhooks on one log, generations that end when a test says so, and a fake resolver of names."""
 
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from server import event_types
 from server.conversations import idempotency_keys
 from server.webhooks import Sender, WebhookOptions, Webhooks, WebhookSnapshot
 from server.webhooks.sender import Connect
-from server.webhooks.webhook_events import is_webhook, stream_of
+from server.webhooks.webhook_events import ENDED_ONLY, Told, is_webhook, stream_of
 from tests.generations.unreliable_logs import events_of
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -57,9 +57,11 @@ class Process:
         end = new or event_types.generation_completed(generation, "stop", {"output_tokens": 3}, 12)
         await self.store.append(Append(conversation, (end,), closes=generation))
 
-    async def register(self, url: str = PLAIN_URL, generation: str = GENERATION) -> None:
+    async def register(
+        self, url: str = PLAIN_URL, generation: str = GENERATION, events: Sequence[Told] = ENDED_ONLY
+    ) -> None:
         """The webhook and then the request, as a command does it; and the webhook is driven."""
-        await self.webhooks.register(generation, CONVERSATION, url)
+        await self.webhooks.register(generation, CONVERSATION, url, events=events)
         await self.request(generation)
         self.webhooks.start(generation)
 
@@ -86,6 +88,17 @@ class Process:
                     return found
                 await trio.sleep(pause)
                 pause = min(1.2 * pause, 60)  # hours of virtual time are looked through like seconds of real time
+
+    async def seen(self, there: Callable[[WebhookSnapshot], bool]) -> WebhookSnapshot:
+        """The webhook as soon as it is so."""
+        pause = 0.01
+        with trio.fail_after(200_000):
+            while True:
+                found = await self.webhooks.snapshot(GENERATION)
+                if found is not None and there(found):
+                    return found
+                await trio.sleep(pause)
+                pause = min(1.2 * pause, 60)
 
     async def told(self, stream: str = HOOK) -> list[str]:
         """The types of the webhook's events."""
