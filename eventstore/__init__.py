@@ -35,7 +35,7 @@ from eventstore.model import (
 )
 from eventstore.observer import Observer, StoreStats
 from eventstore.store import EventStore, StoreOptions
-from eventstore.subscription import Subscription
+from eventstore.subscription import RemoteListener, Subscription
 
 __all__ = [
     "ANY",
@@ -54,6 +54,7 @@ __all__ = [
     "Observer",
     "OpenWriter",
     "Place",
+    "RemoteListener",
     "Rewound",
     "Slice",
     "Snapshot",

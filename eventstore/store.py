@@ -8,7 +8,7 @@ It knows no SQL and nothing of the program's events.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -46,7 +46,7 @@ from eventstore.model import (
     WriterState,
 )
 from eventstore.observer import Health, Observer, StoreStats, stats
-from eventstore.subscription import Subscription, Wakeups
+from eventstore.subscription import RemoteListener, Subscription, Wakeups
 from eventstore.tail_cache import TailCache
 
 
@@ -259,6 +259,16 @@ class EventStore:
             tails=self._tails,
             wakeups=self.wakeups,
         )
+
+    def listen_to_others(
+        self, stream: str, position: int, callback: Callable[[], None]
+    ) -> AbstractContextManager[RemoteListener]:
+        """Calls back when another process may have appended to the stream, for as long as the context is open.
+
+        A lost notification delays the call by `options.safety_poll`, while the listener's `position` is kept up to
+        date.
+        """
+        return self.wakeups.listen(stream, position, callback)
 
     async def list_streams(self, category: str, before: int | None, limit: int) -> Sequence[StreamRow]:
         """At most `limit` streams of a category, the newest first: all, or those after the `order` in `before`."""

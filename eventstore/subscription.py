@@ -12,7 +12,8 @@ that never comes back, costs nothing more. It also notices that the log has gone
 it went on past the position since then. This file knows no database.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -85,11 +86,28 @@ class Waker:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+class RemoteListener:
+    """Calls back when another process may have appended to one stream. This process's own appends do not call.
+
+    `position`: up to where its owner knows the stream, who keeps it up to date. Where the stream's head is behind
+    that, the safety poll calls back too. The callback is called from the store's tasks and must return at once; a
+    call may be false. So a listener costs nothing for what its own process appends.
+    """
+
+    __slots__ = ("callback", "position", "stream")
+
+    def __init__(self, stream: str, position: int, callback: Callable[[], None]) -> None:
+        self.stream = stream
+        self.position = position
+        self.callback = callback
+
+
 class Wakeups:
-    """All wakers of this process, by stream."""
+    """All wakers and remote listeners of this process, by stream."""
 
     def __init__(self) -> None:
         self._wakers: dict[str, set[Waker]] = {}
+        self._listeners: dict[str, set[RemoteListener]] = {}
 
     def add(self, stream: str, position: int) -> Waker:
         """Registers and returns a new waker, which is woken already."""
@@ -104,31 +122,54 @@ class Wakeups:
         if not wakers:
             del self._wakers[waker.stream]
 
+    @contextmanager
+    def listen(self, stream: str, position: int, callback: Callable[[], None]) -> Iterator[RemoteListener]:
+        """A `RemoteListener` for as long as the context is open."""
+        listener = RemoteListener(stream, position, callback)
+        self._listeners.setdefault(stream, set()).add(listener)
+        try:
+            yield listener
+        finally:
+            listeners = self._listeners[stream]
+            listeners.discard(listener)
+            if not listeners:
+                del self._listeners[stream]
+
     def wake(self, streams: Iterable[str], *, in_tail: bool = False) -> None:
-        """Wakes all readers of these streams."""
+        """Wakes all readers of these streams. `in_tail`: this process has appended the newer events."""
         for stream in streams:
             for waker in self._wakers.get(stream, ()):
                 waker.wake(in_tail=in_tail)
+            if not in_tail:
+                for listener in self._listeners.get(stream, ()):
+                    listener.callback()
 
     def wake_all(self) -> None:
         """Wakes all readers of all streams: a notification may have been missed."""
         for wakers in self._wakers.values():
             for waker in wakers:
                 waker.wake()
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.callback()
 
     def wake_behind(self, stream: str, head: int) -> None:
         """Wakes the readers of the stream whose position is before `head`."""
         for waker in self._wakers.get(stream, ()):
             if waker.position < head:
                 waker.wake()
+        for listener in self._listeners.get(stream, ()):
+            if listener.position < head:
+                listener.callback()
 
     def furthest(self, stream: str) -> int:
         """The highest position that a reader of the stream stands at; 0 if it has no reader."""
-        return max((waker.position for waker in self._wakers.get(stream, ())), default=0)
+        readers = (*self._wakers.get(stream, ()), *self._listeners.get(stream, ()))
+        return max((reader.position for reader in readers), default=0)
 
     def streams(self) -> list[str]:
-        """The streams that have a reader."""
-        return list(self._wakers)
+        """The streams that have a reader or a listener."""
+        return [*self._wakers, *(stream for stream in self._listeners if stream not in self._wakers)]
 
     def __len__(self) -> int:
         """The number of readers."""

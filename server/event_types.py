@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from eventstore import NewEvent
+from server.message_parts import Content
 
 CONVERSATION: Final = "conversation"
 """The category of the streams of the default tenant's conversations in the event store."""
@@ -37,6 +38,7 @@ class EventType(StrEnum):
 
     CONVERSATION_STARTED = "conversation.started"
     MESSAGE_POSTED = "message.posted"
+    MESSAGE_APPLIED = "message.applied"
     GENERATION_REQUESTED = "generation.requested"
     GENERATION_STARTED = "generation.started"
     GENERATION_INTERRUPTED = "generation.interrupted"
@@ -111,10 +113,28 @@ def conversation_started(
     return _event(EventType.CONVERSATION_STARTED, {"title": title, "metadata": metadata, "tenant": named})
 
 
-def message_posted(message: str, role: str, content: str, author: str | None, by: str) -> NewEvent:
-    """A message. `message` is its id, `author` a name to show, `by` who posted it."""
+def message_posted(
+    message: str,
+    role: str,
+    content: Content,
+    author: str | None,
+    by: str,
+    deliver: str | None = None,
+    into: str | None = None,
+) -> NewEvent:
+    """A message. `message` is its id, `author` a name to show, `by` who posted it.
+
+    The files among the parts of `content` have their media types and sizes, and no `data`. `deliver`: `now` where
+    it is to be put into a running answer; `into` is then the generation that is to take it, None where no answer
+    was running that takes messages.
+    """
     fields = {"message": message, "role": role, "content": content, "author": author, "by": by}
-    return _event(EventType.MESSAGE_POSTED, fields)
+    return _event(EventType.MESSAGE_POSTED, {**fields, "deliver": deliver, "into": into})
+
+
+def message_applied(generation: str, message: str) -> NewEvent:
+    """The generation's answer takes this message into account from here on: its provider is asked with it."""
+    return _event(EventType.MESSAGE_APPLIED, {"message": message}, generation)
 
 
 def generation_requested(

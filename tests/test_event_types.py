@@ -35,6 +35,21 @@ SEVEN = hashlib.sha256(b'{"order":7}').hexdigest()
             {"message": "m", "role": "user", "content": "hi", "by": "anonymous"},
         ),
         (
+            event_types.message_posted("m", "user", "hi", "Ada", "anonymous", "now", G),
+            "message.posted",
+            None,
+            {
+                "message": "m",
+                "role": "user",
+                "content": "hi",
+                "author": "Ada",
+                "by": "anonymous",
+                "deliver": "now",
+                "into": G,
+            },
+        ),
+        (event_types.message_applied(G, "m"), "message.applied", G, {"message": "m"}),
+        (
             event_types.generation_requested(G, model="demo", parameters={}, by="anonymous"),
             "generation.requested",
             G,

@@ -25,9 +25,23 @@ try:
     from server.conversations.prompt import TranscriptMessage
     from server.generations.agent_loop import Generated
     from server.generations.run_context import Decision, Run
+    from server.message_parts import FilePart, ImagePart, TextPart
     from server.providers import UpstreamError
-    from server.workflows import ToolError, tool, workflow
+    from server.workflows import FileRef, ToolError, tool, workflow
 except ImportError as error:  # the app's folder may hold a module that is called `server` or `eventstore`
     raise explain_import_error(error) from error
 
-__all__ = ["Decision", "Generated", "Run", "ToolError", "TranscriptMessage", "UpstreamError", "tool", "workflow"]
+__all__ = [
+    "Decision",
+    "FilePart",
+    "FileRef",
+    "Generated",
+    "ImagePart",
+    "Run",
+    "TextPart",
+    "ToolError",
+    "TranscriptMessage",
+    "UpstreamError",
+    "tool",
+    "workflow",
+]

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from server.conversations.budget import Budget
 from server.event_types import ANONYMOUS, DEFAULT_TENANT
+from server.message_parts import Content
 
 ROLES_SCOPE: Final = "roles"
 """The scope that a caller needs to post messages in other roles than `user`."""
@@ -51,31 +52,45 @@ class StartConversation:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message that is posted together with a request for a generation."""
+    """A message that is posted together with a request for a generation. `content` as in `PostMessage`."""
 
     role: str
-    content: str
+    content: Content
 
 
 @dataclass(frozen=True, slots=True)
 class PostMessage:
-    """Post a message. `message` is its id; `author` is a name to show."""
+    """Post a message. `message` is its id; `author` is a name to show. `tenant`: owns the conversation.
+
+    The parts of `content` that are files lack their media types and sizes until they are looked up. `deliver`:
+    `now` puts the message into the answer that is running, None leaves it to the next one.
+    """
 
     message: str
     role: str
-    content: str
+    content: Content
     author: str | None
     by: str
+    tenant: str = DEFAULT_TENANT
+    deliver: Literal["now"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTarget:
+    """Who is told of a generation. `events`: of what; its end, and each of its waits."""
+
+    url: str = field(repr=False)  # it may hold a secret
+    events: tuple[Literal["ended", "waiting"], ...] = ("ended",)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestGeneration:
     """Run a model or a workflow. `generation` is the id of the new generation.
 
-    `input`: messages to post before it. `value`: the input of a workflow; `steering`: the first values of its
-    parameters. `tools`: names of the server's tools, and declarations of the client's. `on_crash` None: as the
-    workflow declares. `webhook`: a URL to call at the end. `tenant`: owns the generation's conversation, where it
-    gets one of its own. `budget`: the bounds at which the generation waits until somebody raises them.
+    `input`: messages to post before it. `value`: the input of a workflow; `files`: the digests of the files that
+    it names; `steering`: the first values of its parameters. `tools`: names of the server's tools, and
+    declarations of the client's. `on_crash` None: as the workflow declares. `webhook`: who is told of it.
+    `tenant`: owns the conversation. `budget`: the bounds at which the generation waits until somebody raises them.
     """
 
     generation: str
@@ -85,6 +100,7 @@ class RequestGeneration:
     input: tuple[NewMessage, ...] = ()
     workflow: str | None = None
     value: Any = None
+    files: tuple[str, ...] = ()
     steering: Mapping[str, Any] = field(default_factory=dict)
     tools: tuple[str | Mapping[str, Any], ...] = ()
     if_running: Literal["reject", "queue", "interrupt"] = "reject"
@@ -92,7 +108,7 @@ class RequestGeneration:
     ephemeral: bool = False
     tenant: str = DEFAULT_TENANT
     budget: Budget | None = None
-    webhook: str | None = field(default=None, repr=False)  # it may hold a secret
+    webhook: WebhookTarget | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ No I/O, no clock.
 """
 
 import sys
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import Enum
@@ -19,6 +19,7 @@ import msgspec
 from server.conversations.budget import Budget
 from server.conversations.state_machine import ENDED, CallStatus, Status
 from server.event_types import ANONYMOUS, DEFAULT_TENANT
+from server.message_parts import Content
 
 APPROVAL_STEP_PREFIX: Final = "approve "
 """How the name of a step begins by which a workflow itself asks people (`run.approve`)."""
@@ -115,21 +116,52 @@ NO_TEXT: Final = GrowingText()
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message that somebody posted.
 
-    `by` is who posted it, as the server knows it; `author` is a name to show.
+    `content`: a text, or parts, as it was posted. `by` is who posted it, as the server knows it; `author` is a
+    name to show. `deliver`: `now` where it was to be put into a running answer; `into` is then the generation that
+    was to take it, None where none could. What became of it is `Conversation.delivery_of`.
     """
 
     id: str
     role: str
-    content: str
+    content: Content
     position: int
     at: datetime
     by: str
     author: str | None = None
+    deliver: str | None = None
+    into: str | None = None
 
     @property
     def size(self) -> int:
-        """Bytes in memory. Messages share the strings of `role` and `by`."""
-        return _MESSAGE_BYTES + sys.getsizeof(self.content) + (sys.getsizeof(self.author) if self.author else 0)
+        """Bytes in memory. Messages share the strings of `role`, `by` and `into`."""
+        content = sys.getsizeof(self.content) if isinstance(self.content, str) else size_in_memory(self.content)
+        return _MESSAGE_BYTES + content + (sys.getsizeof(self.author) if self.author else 0)
+
+
+class AppliedMessage(msgspec.Struct, frozen=True):
+    """A message that an answer has taken into account. `message` is its id, `position` that of `message.applied`.
+
+    `text_length`: characters of the answer's text that were written before it.
+    """
+
+    message: str
+    position: int
+    text_length: int
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """What became of a message that was to be put into a running answer.
+
+    `queued`: the answer has not taken it yet. `applied`: it has, from `applied_position` on. `returned`: it ended
+    first, or there was none; the message is one like any other, which the next answer sees.
+    """
+
+    status: Literal["queued", "applied", "returned"]
+    applied_position: int | None = None
+
+
+_RETURNED: Final = Delivery("returned")
+_QUEUED: Final = Delivery("queued")
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -192,7 +224,8 @@ class Generation(msgspec.Struct, frozen=True):
 
     `growing_text`: all tokens of the present attempt so far; `growing_reasoning`: all its reasoning; `refusal`:
     the words with which the model refused to answer. `losses` counts the attempts that were lost without a word
-    since the run last did something durable: a step, a decision, the end of a tool.
+    since the run last did something durable: a step, a decision, the end of a tool. `applied`: the messages that
+    were put into the answer while it ran, in their order.
     """
 
     id: str
@@ -230,6 +263,7 @@ class Generation(msgspec.Struct, frozen=True):
     losses: int = 0
     by: str = ANONYMOUS
     budget: Budget | None = None
+    applied: tuple[AppliedMessage, ...] = ()
 
     @property
     def waits_for_budget(self) -> bool:
@@ -261,10 +295,11 @@ class Generation(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Bytes in memory, measured field by field. The fold does this once, and then counts along."""
-        calls = sum(map(size_in_memory, self.tool_calls))
+        listed = sum(size_in_memory(one) + 8 for one in (*self.tool_calls, *self.applied))
         request = sum(map(size_in_memory, (self.parameters, self.input, self.tools, self.steering, self.budget)))
         outcome = sum(map(size_in_memory, (self.result, self.usage, self.error, self.reason, self.refusal)))
-        return _GENERATION_BYTES + self.growing_text.size + self.growing_reasoning.size + calls + request + outcome
+        texts = self.growing_text.size + self.growing_reasoning.size
+        return _GENERATION_BYTES + texts + listed + request + outcome
 
     @property
     def ended(self) -> bool:
@@ -375,6 +410,12 @@ class Conversation(msgspec.Struct, frozen=True, eq=False):
             last = bisect_left(self.history.messages, before, 0, last, key=lambda message: message.position)
         return tuple(self.history.messages[max(0, last - limit) : last])
 
+    def messages_since(self, position: int) -> tuple[Message, ...]:
+        """The messages behind a position, oldest first."""
+        messages, last = self.history.messages, self.message_count
+        first = bisect_right(messages, position, 0, last, key=lambda message: message.position)
+        return tuple(messages[first:last])
+
     def newest_generations(self, limit: int, before: int | None = None) -> tuple[Generation, ...]:
         """The newest `limit` generations, in order of request.
 
@@ -399,6 +440,22 @@ class Conversation(msgspec.Struct, frozen=True, eq=False):
     def open(self) -> tuple[Generation, ...]:
         """The generations that have not ended, in order of request."""
         return tuple(self.running.values())
+
+    def delivery_of(self, message: Message) -> Delivery | None:
+        """What became of the message; None where it was not to be put into a running answer.
+
+        Derived, and not stored with the message: the end of a generation decides on all messages that it has not
+        taken, whoever writes that end.
+        """
+        if message.deliver is None:
+            return None
+        found = self.generation(message.into) if message.into is not None else None
+        if found is None:
+            return _RETURNED
+        for applied in found.applied:
+            if applied.message == message.id:
+                return Delivery("applied", applied.position)
+        return _RETURNED if found.ended else _QUEUED
 
     def _generation(self, place: int) -> Generation:
         found = self.running.get(place) or self.history.ended[place]

@@ -47,11 +47,27 @@ def decide_start(command: StartConversation) -> tuple[NewEvent, ...]:
     return (event_types.conversation_started(command.title, command.metadata, command.tenant),)
 
 
-def decide_message(command: PostMessage) -> tuple[NewEvent, ...]:
-    """A `message.posted`. Never refused: a message posted while a generation runs is context for the next one."""
+def decide_message(command: PostMessage, into: str | None = None) -> tuple[NewEvent, ...]:
+    """A `message.posted`. Never refused: a message posted while a generation runs is context for the next one.
+
+    `into`: the generation that is to take it, as `answer_to_join` says of a message that is delivered now.
+    """
     return (
-        event_types.message_posted(command.message, command.role, command.content, command.author, command.by),
+        event_types.message_posted(
+            command.message, command.role, command.content, command.author, command.by, command.deliver, into
+        ),
     )
+
+
+def answer_to_join(state: Conversation) -> str | None:
+    """The generation that takes a message which is delivered now; None: none does, the next answer sees it.
+
+    Of the open generations that is the first, for the others wait for its end. One that has not started yet takes
+    messages too: its prompt may be made already. A workflow takes none: its code decides what it reads.
+    """
+    for found in state.running.values():
+        return found.id if found.workflow is None else None
+    return None
 
 
 def decide_request(

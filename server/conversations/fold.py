@@ -17,6 +17,7 @@ from eventstore import Event
 from server.conversations.budget import Budget, budget_after
 from server.conversations.conversation_state import (
     NO_TEXT,
+    AppliedMessage,
     Conversation,
     Generation,
     Message,
@@ -27,6 +28,7 @@ from server.conversations.conversation_state import (
 from server.conversations.state_machine import Status, next_status
 from server.conversations.tool_call_fold import Fields, apply_to_tool_call
 from server.event_types import ANONYMOUS, DEFAULT_TENANT, LOSS_REASONS, EventType
+from server.message_parts import logged_content
 
 
 class _Delta(msgspec.Struct):
@@ -159,11 +161,13 @@ class ConversationFold:
         message = Message(
             id=fields["message"],
             role=intern(fields["role"]),
-            content=fields["content"],
+            content=logged_content(fields["content"]),
             position=event.position,
             at=event.at,
             by=intern(fields["by"]),
             author=fields.get("author"),
+            deliver=intern(fields["deliver"]) if "deliver" in fields else None,
+            into=intern(fields["into"]) if "into" in fields else None,
         )
         self._history.messages.append(message)
         self._messages += 1
@@ -211,7 +215,17 @@ class _GenerationFold:
     """
 
     __slots__ = (
-        *("_calls", "_changes", "_found", "_pieces", "_reasoning", "_reasoning_pieces", "_status", "_text"),
+        *(
+            "_applied",
+            "_calls",
+            "_changes",
+            "_found",
+            "_pieces",
+            "_reasoning",
+            "_reasoning_pieces",
+            "_status",
+            "_text",
+        ),
         *("_tokens", "grown", "place"),
     )
 
@@ -220,6 +234,7 @@ class _GenerationFold:
         self._changes: dict[str, Any] = {}
         self._text = found.growing_text
         self._pieces: list[str] = []
+        self._applied: list[AppliedMessage] = []
         self._reasoning = found.growing_reasoning
         self._reasoning_pieces: list[str] = []
         self._tokens = found.tokens
@@ -310,6 +325,14 @@ class _GenerationFold:
         """Handles `steering.changed`."""
         self._set("steering", {**self._current("steering"), fields["name"]: fields["value"]})
 
+    def message_applied(self, event: Event, fields: Fields) -> None:
+        """Handles `message.applied`."""
+        self._text, self._pieces = self._text.plus("".join(self._pieces)), []
+        applied = AppliedMessage(fields["message"], event.position, self._text.length)
+        # Not one tuple after the other, each measured anew: an answer may take thousands of messages at once.
+        self._applied.append(applied)
+        self.grown += size_in_memory(applied) + 8
+
     def budget_changed(self, event: Event, fields: Fields) -> None:
         """Handles `budget.reached` and `budget.raised`; without a budget neither is written."""
         budget = self._current("budget")
@@ -370,6 +393,8 @@ class _GenerationFold:
         if self._reasoning is not self._found.growing_reasoning:
             changes["growing_reasoning"] = self._reasoning
             self.grown += self._reasoning.size - self._found.growing_reasoning.size
+        if self._applied:
+            changes["applied"] = (*self._found.applied, *self._applied)
         if self._tokens != self._found.tokens:
             changes["tokens"] = self._tokens
         if self._status is not self._found.status:
@@ -395,6 +420,7 @@ _CHANGES: Final[Mapping[EventType, Callable[[_GenerationFold, Event, Fields], No
         (EventType.STEP_FINISHED, EventType.TOOL_DECIDED, EventType.TOOL_FINISHED), _GenerationFold.clear_losses
     ),
     EventType.STEERING_CHANGED: _GenerationFold.steered,
+    EventType.MESSAGE_APPLIED: _GenerationFold.message_applied,
     **dict.fromkeys((EventType.BUDGET_REACHED, EventType.BUDGET_RAISED), _GenerationFold.budget_changed),
     EventType.PROGRESS: _GenerationFold.progressed,
     EventType.RESULT: _GenerationFold.result_set,

@@ -47,7 +47,7 @@ _BY_CLIENTS = (
 """Events that clients' commands append, whether a worker runs the generation at that moment or not."""
 _STREAMED = (EventType.TOKEN, EventType.REASONING, EventType.TOOL_ARGUMENTS)
 _STEPS = (EventType.GENERATION_STARTED, EventType.STEP_FINISHED, EventType.TOOL_PROPOSED, EventType.TOOL_STARTED)
-_REPORTS = (EventType.PROGRESS, EventType.RESULT, EventType.BUDGET_REACHED)
+_REPORTS = (EventType.PROGRESS, EventType.RESULT, EventType.BUDGET_REACHED, EventType.MESSAGE_APPLIED)
 _WHILE_RUNNING: Final[Transitions] = {
     **dict.fromkeys((*_STREAMED, *_STEPS, *_REPORTS, *_BY_CLIENTS), Status.RUNNING),
     EventType.GENERATION_INTERRUPTED: Status.QUEUED,

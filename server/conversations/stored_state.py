@@ -13,9 +13,9 @@ import msgspec
 from server.conversations.conversation_state import NO_TEXT, Conversation, Generation, GrowingText, Message
 from server.event_types import DEFAULT_TENANT
 
-FORM: Final = "conversation.4"
+FORM: Final = "conversation.5"
 """The name under which this version stores states."""
-OLDER_FORMS: Final = ("conversation.3", "conversation.2")
+OLDER_FORMS: Final = ("conversation.4", "conversation.3", "conversation.2")
 """Names of older forms that this version can read, the newest first.
 
 The log's events are better than an older state. While both versions run, the older one folds over event types that

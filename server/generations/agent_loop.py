@@ -22,9 +22,10 @@ import trio
 
 from eventstore import NewEvent
 from server import event_types
-from server.generations.run_budget import RunBudget
-from server.generations.run_errors import RunFailed
-from server.generations.run_log import RunLog, model_of_step
+from server.generations.run.rounds import CUT, Round, model_of_step, rewritten
+from server.generations.run.run_budget import RunBudget
+from server.generations.run.run_errors import RunFailed
+from server.generations.run.run_log import RunLog
 from server.generations.token_pump import AdaptiveBatching, Transcript, pump_answer
 from server.generations.tool_execution import REJECTED_BEFORE, Outcome, RunInCall, execute_call, propose_call
 from server.providers import Finish, Message, Prompt, Provider, ToolCall
@@ -53,18 +54,6 @@ class Generated:
 
 
 @dataclass(slots=True)
-class _Round:
-    """One round, as it stands in the log: what was said and thought, how it ended, the ids of its calls."""
-
-    text: str
-    reason: str
-    usage: dict[str, int] | None = None
-    calls: list[str] = field(default_factory=list)
-    reasoning: str = ""
-    refusal: str = ""
-
-
-@dataclass(slots=True)
 class _Carry:
     """What the provider wants back of a round: with the answer, and with each call by its id. For no client."""
 
@@ -77,7 +66,8 @@ class AgentLoop:
     """The loop of one answer.
 
     `step` names the answer within its run: its rounds are the steps `step/1`, `step/2` … in the log. `run_in_call`
-    makes the `Run` that a tool is handed. `budget`: no round is asked for while it waits.
+    makes the `Run` that a tool is handed. `budget`: no round is asked for while it waits. `takes_messages`: people
+    may put messages into the answer (`RunLog.inbox`); not into one that a workflow asks for.
     """
 
     run_log: RunLog
@@ -87,9 +77,12 @@ class AgentLoop:
     run_in_call: RunInCall
     batching: AdaptiveBatching
     budget: RunBudget
+    takes_messages: bool = False
 
-    async def generate(self, prompt: Prompt) -> Generated:
-        """Asks the model, again and again, until it calls no tool.
+    async def generate(self, prompt: Prompt, position: int = 0) -> Generated:
+        """Asks the model, again and again, until it calls no tool and no message waits for it.
+
+        `position`: of the state of which the prompt was made, as `Round.prompt`.
 
         Raises `UpstreamError`, `RunFailed` (`too_many_turns`, `too_many_calls`, `rejected_call_repeated`),
         `Fenced`, `StoreUnavailable`.
@@ -97,30 +90,60 @@ class AgentLoop:
         text: list[str] = []
         usage: dict[str, int] = {}
         calls: list[str] = []
-        for number in range(1, MAX_ROUNDS + 1):
-            round_, carry = await self._round(f"{self.step}/{number}", prompt)
+        number = turns = 0
+        while True:
+            number += 1
+            step = f"{self.step}/{number}"
+            prompt = replace(prompt, messages=(*prompt.messages, *await self._take_messages(step, number - 1)))
+            round_, carry = await self._round(step, prompt, position)
             text.append(round_.text)
             for name, count in (round_.usage or {}).items():
                 usage[name] = usage.get(name, 0) + count
             calls += round_.calls
-            if not round_.calls or not Finish(round_.reason, None).ended_well:
+            ended_well = Finish(round_.reason, None).ended_well
+            if round_.calls and ended_well:
+                self._check_repeats()
+                outcomes = await self._execute_calls(round_.calls)
+                prompt = replace(prompt, messages=(*prompt.messages, *self._messages(round_, carry, outcomes)))
+                turns += 1
+                if turns >= MAX_ROUNDS:
+                    break
+            elif round_.reason == CUT or (ended_well and self._has_messages(number)):
+                said = (Message("assistant", round_.text),) if round_.text else ()
+                prompt = replace(prompt, messages=(*prompt.messages, *said))
+            else:
                 return Generated("".join(text), round_.reason, usage, tuple(calls), round_.refusal)
-            self._check_repeats()
-            outcomes = await self._execute_calls(round_.calls)
-            prompt = replace(prompt, messages=(*prompt.messages, *self._messages(round_, carry, outcomes)))
         raise RunFailed("too_many_turns", f"The model called tools in {MAX_ROUNDS} turns, which is the most.")
 
-    async def _round(self, step: str, prompt: Prompt) -> tuple[_Round, _Carry]:
+    def _has_messages(self, rounds: int) -> bool:
+        """Whether the answer goes on after so many rounds because of messages: some wait, or were taken then."""
+        inbox = self.run_log.inbox
+        return self.takes_messages and bool(inbox.waiting or inbox.applied_after(rounds))
+
+    async def _take_messages(self, step: str, rounds: int) -> list[Message]:
+        """The messages that the answer takes in front of this round, when so many others are over.
+
+        Those that an earlier attempt has taken there are in the log. Others are taken only where the round is
+        still to be asked for, once the budget allows that: a round in the log was asked without them.
+        """
+        inbox, run_log = self.run_log.inbox, self.run_log
+        if step not in run_log.steps:
+            await self.budget.wait()
+            while self.takes_messages and inbox.waiting:
+                await run_log.write(inbox.applied_events())
+                await self.budget.wait()
+        return [Message("user", one.content) for one in inbox.applied_after(rounds)] if self.takes_messages else []
+
+    async def _round(self, step: str, prompt: Prompt, position: int) -> tuple[Round, _Carry]:
         """One round: taken from the log where an earlier attempt has finished it, else asked of the provider."""
         run_log = self.run_log
         if step in run_log.steps:
-            round_ = msgspec.convert(run_log.steps[step], _Round)
+            round_ = msgspec.convert(run_log.steps[step], Round)
             run_log.stats.add_usage(round_.usage)
-            again = _text_events(run_log.generation, round_)
+            again = rewritten(run_log.generation, round_)
             if again:
                 await run_log.write(again)
             return round_, msgspec.convert(run_log.carried.get(step, {}), _Carry)
-        await self.budget.wait()
         transcript = Transcript()
         with run_log.stats.working():
             finish = await pump_answer(
@@ -132,18 +155,20 @@ class AgentLoop:
                 self.batching,
                 transcript,
                 model=model_of_step(step, run_log.model),
+                inbox=run_log.inbox if self.takes_messages else None,
             )
         wanted = finish.tool_calls
         if len(wanted) > MAX_CALLS:
             raise RunFailed(
                 "too_many_calls", f"The model wants {len(wanted)} calls at once; the most is {MAX_CALLS}."
             )
-        round_ = _Round(
+        round_ = Round(
             "".join(transcript.text),
             finish.reason,
             dict(finish.usage) if finish.usage is not None else None,
             reasoning="".join(transcript.reasoning),
             refusal=finish.refusal,
+            prompt=position,
         )
         carry = _Carry(finish.carry)
         proposed: list[NewEvent] = []
@@ -187,7 +212,7 @@ class AgentLoop:
                 nursery.start_soon(execute, call)
         return outcomes
 
-    def _messages(self, round_: _Round, carry: _Carry, outcomes: Mapping[str, Outcome]) -> list[Message]:
+    def _messages(self, round_: Round, carry: _Carry, outcomes: Mapping[str, Outcome]) -> list[Message]:
         """The round and its outcomes as messages to the model.
 
         A person may have modified a call's arguments: the message shows those that ran.
@@ -198,12 +223,6 @@ class AgentLoop:
         )
         results = [Message("tool", _as_text(_result_or_error(outcomes[one.call])), call=one.call) for one in found]
         return [Message("assistant", round_.text, calls=calls, carry=carry.answer), *results]
-
-
-def _text_events(generation: str, round_: _Round) -> list[NewEvent]:
-    """The text of a round that an earlier attempt wrote: readers have dropped it with that attempt."""
-    events = [event_types.reasoning(generation, round_.reasoning)] if round_.reasoning else []
-    return [*events, event_types.token(generation, round_.text)] if round_.text else events
 
 
 def _result_or_error(outcome: Outcome) -> Any:

@@ -18,11 +18,14 @@ from eventstore import NewEvent, StoreError
 from eventstore.db_retry import retry_until_available
 from server import event_types
 from server.conversations.conversation_state import Generation
+from server.conversations.prompt import FirstPrompt
 from server.event_types import EventTooLarge
 from server.generations.agent_loop import AgentLoop
-from server.generations.run_budget import RunBudget
-from server.generations.run_context import Run, RunResources
-from server.generations.run_errors import (
+from server.generations.plain_answer import AnswerLog, PlainAnswer, finished_rounds
+from server.generations.run.message_inbox import MessageInbox
+from server.generations.run.rounds import Round
+from server.generations.run.run_budget import RunBudget
+from server.generations.run.run_errors import (
     RunFailed,
     failure_from,
     is_fault,
@@ -31,10 +34,10 @@ from server.generations.run_errors import (
     see_log,
     terminal_failure,
 )
-from server.generations.run_log import FencedWriter, RunLog
-from server.generations.run_stats import RunStats
-from server.generations.token_pump import Write, pump_answer
-from server.providers import BadParameters, Prompt, Provider, UpstreamError
+from server.generations.run.run_log import FencedWriter, RunLog
+from server.generations.run.run_stats import RunStats
+from server.generations.run_context import Run, RunResources
+from server.providers import BadParameters, Provider, UpstreamError
 from server.workflows import AnyTool, BadInput, BadResult, Workflow
 
 FIRST_EPOCH = 1
@@ -75,7 +78,7 @@ class Attempt:
     returns when the attempt may start. `epoch` and `position` are those of the writer's last append: of the
     request, or of the takeover. `begun`: the attempt's `generation.started` is in the log. `queued`: it waits in
     its queue. `stopped_by`: the reason why this process stops it. `done` is set when nothing of it runs any more.
-    `tenant`: of its conversation.
+    `tenant`: of its conversation. `inbox`: the messages that people put into its answer.
     """
 
     found: Generation
@@ -91,6 +94,7 @@ class Attempt:
     stats: RunStats = field(default_factory=RunStats)
     stopped_by: str | None = None
     tenant: str = event_types.DEFAULT_TENANT
+    inbox: MessageInbox = field(default_factory=MessageInbox)
 
     @property
     def subject(self) -> str:
@@ -146,12 +150,13 @@ async def run_attempt(attempt: Attempt, writer: FencedWriter, worker: str, resou
 class _ModelExecutor:
     """What both executors of a model's answer have in common.
 
-    `prompt` is made when the attempt starts: everything said in the conversation until then belongs to it.
+    `prompt` is made when the attempt starts: everything said in the conversation until then belongs to it. Where
+    an earlier attempt has finished rounds, it is made as of the position at which that one made it.
     """
 
     model: str
     provider: Provider
-    prompt: Callable[[], Awaitable[Prompt]]
+    prompt: Callable[[int | None], Awaitable[FirstPrompt]]
 
     @property
     def provider_name(self) -> str:
@@ -163,39 +168,44 @@ class _ModelExecutor:
         """The model as the client named it."""
         return self.model
 
+    async def _first_prompt(self, earlier: Sequence[Round]) -> FirstPrompt:
+        until = earlier[0].prompt if earlier else 0
+        return await retry_until_available(partial(self.prompt, until or None))
+
 
 class AnswerExecutor(_ModelExecutor):
-    """A model's answer without tools: one request to the provider."""
+    """A model's answer without tools."""
 
     __slots__ = ()
 
     async def execute(self, attempt: Attempt, writer: FencedWriter, resources: RunResources) -> Sequence[NewEvent]:
-        """Asks the provider once. With a budget the log is read, too: somebody may raise it meanwhile."""
-        write: Write = writer.write
-        if attempt.found.budget is not None:
+        """Asks the provider, and again where messages are put into the answer.
+
+        The log is read where an earlier attempt may have left something there, and with a budget: somebody may
+        raise it meanwhile.
+        """
+        run_log, budget = None, None
+        if attempt.number > 1 or attempt.found.budget is not None:
             run_log = await _open_run_log(attempt, writer)
-            budget = RunBudget(run_log, resources.prices, self.model)
-            budget.check_model(self.model)
-            await budget.wait()
-            write = partial(_write_within, run_log, budget)
-        prompt = await retry_until_available(self.prompt)
-        finish = await pump_answer(
-            write,
-            attempt.generation,
-            self.provider,
-            prompt,
-            attempt.stats,
-            resources.batching,
-            model=self.model,
-        )
+            if attempt.found.budget is not None:
+                budget = RunBudget(run_log, resources.prices, self.model)
+                budget.check_model(self.model)
+                await budget.wait()
+        earlier = finished_rounds(run_log) if run_log is not None else []
+        first = await self._first_prompt(earlier)
+        log = AnswerLog(writer, attempt.inbox, run_log, budget)
+        if run_log is None:
+            attempt.inbox.seed(first.waiting)
+            attempt.inbox.position = first.position
+        with log.listen():
+            if run_log is None:
+                await log.catch_up()
+            answer = PlainAnswer(
+                log, attempt.generation, self.provider, self.model, attempt.stats, resources.batching
+            )
+            finish = await answer.answer(first, earlier)
         cost = resources.prices.cost({self.model: finish.usage or {}})
         return [_completed(attempt, finish.reason, finish.usage, finish.refusal, cost=cost)]
-
-
-async def _write_within(run_log: RunLog, budget: RunBudget, new: Sequence[NewEvent]) -> None:
-    """Appends what came of an answer, and returns when more of it may be read."""
-    await run_log.write(new)
-    await budget.wait_in_stream()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +217,16 @@ class AgentExecutor(_ModelExecutor):
     async def execute(self, attempt: Attempt, writer: FencedWriter, resources: RunResources) -> Sequence[NewEvent]:
         """Asks the provider until the model calls no tool."""
         run_log = await _open_run_log(attempt, writer)
-        run = Run(run_log, attempt.found, attempt.number, None, resources)
+        run = Run(run_log, attempt.found, attempt.number, None, resources, attempt.tenant)
         run.budget.check_model(self.model)
-        loop = AgentLoop(run_log, "answer", self.provider, self.tools, run.inside, resources.batching, run.budget)
+        loop = AgentLoop(
+            *(run_log, "answer", self.provider, self.tools, run.inside, resources.batching, run.budget),
+            takes_messages=True,
+        )
         try:
-            said = await loop.generate(await retry_until_available(self.prompt))
+            first = await self._first_prompt(finished_rounds(run_log))
+            with attempt.inbox.listen(writer.store, writer.conversation, run_log.read_on):
+                said = await loop.generate(first.prompt, first.position)
         except BaseExceptionGroup as group:
             if not is_fault(group):
                 raise
@@ -237,7 +252,7 @@ class WorkflowExecutor:
         """Calls the app's function; what it returns is the generation's result."""
         run_log = await _open_run_log(attempt, writer)
         try:
-            run = Run(run_log, attempt.found, attempt.number, self.workflow, resources)
+            run = Run(run_log, attempt.found, attempt.number, self.workflow, resources, attempt.tenant)
         except BadInput as error:  # the app's code has changed since the request was checked
             raise RunFailed("invalid_input", f"The workflow does not take its input any more: {error}") from None
         try:
@@ -267,7 +282,7 @@ class WorkflowExecutor:
 
 
 async def _open_run_log(attempt: Attempt, writer: FencedWriter) -> RunLog:
-    run_log = RunLog(writer, attempt.found, attempt.stats, attempt.number)
+    run_log = RunLog(writer, attempt.found, attempt.stats, attempt.number, attempt.inbox)
     await run_log.catch_up(writer.position)
     return run_log
 

@@ -13,7 +13,9 @@ import hashlib
 import inspect
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,12 +28,16 @@ from server import event_types
 from server.config.price_table import PriceTable
 from server.conversations.conversation_state import APPROVAL_STEP_PREFIX, Conversation, Generation
 from server.conversations.prompt import TranscriptMessage, transcript
+from server.event_types import DEFAULT_TENANT
+from server.files.memory_file_store import MemoryFileStore
 from server.generations.agent_loop import AgentLoop, Generated
-from server.generations.run_budget import RunBudget
-from server.generations.run_log import RunLog
+from server.generations.run.run_budget import RunBudget
+from server.generations.run.run_files import RunFiles
+from server.generations.run.run_log import RunLog
 from server.generations.token_pump import AdaptiveBatching
 from server.generations.tool_execution import expiry, wait_for_decision
 from server.ids import new_id
+from server.message_parts import Content, FilePart, TextPart, part_from_json
 from server.providers import Message, Prompt, ProviderRegistry
 from server.unicode_safety import find_hidden_characters, repair_text
 from server.workflows import AnyTool, InjectedRun, Tool, Workflow, check_approvers, digest, to_jsonable
@@ -68,13 +74,32 @@ class RunResources:
     batching: AdaptiveBatching
     read_conversation: Callable[[str], Awaitable[Conversation]]
     prices: PriceTable = field(default_factory=PriceTable)
+    files: RunFiles = field(default_factory=lambda: RunFiles(MemoryFileStore()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step that is being done: its run, how often each name was given within it, and what follows the names."""
+
+    run: "Run"
+    naming: tuple[Counter[str], str]
+
+
+_step: ContextVar[_Step | None] = ContextVar("step", default=None)
+"""The innermost step that the present task does; tasks that it starts are within the step, too."""
 
 
 class Run(InjectedRun):
     """One run of a workflow. `input` is the request's, checked; `attempt` counts from 1."""
 
     def __init__(
-        self, run_log: RunLog, found: Generation, attempt: int, workflow: Workflow | None, resources: RunResources
+        self,
+        run_log: RunLog,
+        found: Generation,
+        attempt: int,
+        workflow: Workflow | None,
+        resources: RunResources,
+        tenant: str = DEFAULT_TENANT,
     ) -> None:
         self.id = found.id
         self.conversation = found.conversation
@@ -83,6 +108,7 @@ class Run(InjectedRun):
         self._run_log = run_log
         self._workflow = workflow
         self._resources = resources
+        self._tenant = tenant
         self.budget = RunBudget(run_log, resources.prices)
         self._parameters = found.parameters
         self._names: Counter[str] = Counter()
@@ -143,14 +169,15 @@ class Run(InjectedRun):
         one argument, it is called with an idempotency key, a text of ASCII characters that is the same in every
         attempt and no other step's: `lambda key: pay(amount, idempotency_key=key)`.
 
-        `do` is async, or a plain function that runs in a thread. Steps of one name are told apart by their order,
-        so steps that run side by side need names of their own. An exception of `do` comes through, and nothing is
+        `do` is async, or a plain function that runs in a thread. It may itself call methods of the run: the names
+        that it gives count within the step. Steps of one name are told apart by their order, so steps that run
+        side by side need names of their own. An exception of `do` comes through, and nothing is
         recorded. Raises `EventTooLarge` where the result is more than 1 MiB as JSON; it is not recorded then.
         """
         step = self._name("step", name)
         if step not in self._run_log.steps:
             call = with_key(do, idempotency_key(self.id, step))
-            with self._run_log.stats.working():
+            with self._run_log.stats.working(), self._naming_within(step):
                 if inspect.iscoroutinefunction(do):
                     value = await call()
                 else:
@@ -172,15 +199,18 @@ class Run(InjectedRun):
     ) -> Generated:
         """Asks a model. Its tokens are events of this run, and the tools that it calls are run.
 
-        `messages` is a text, or a list of messages or of `{"role", "content"}`; without it, the conversation.
+        `messages` is a text, or a list of messages or of `{"role", "content"}`; without it, the conversation. A
+        content is a text or a list of parts, as objects of the API (`{"type": "image", "file": digest}`) or as
+        `TextPart`, `ImagePart` and `FilePart`.
 
         Before each request it waits where the generation has reached its budget, until somebody raises that.
 
         Raises `UpstreamError` where the provider, or the way to it, fails; `ValueError` for an unknown model or
-        tool, or parameters that the provider would refuse. A run whose cost is bounded ends here, where the model
-        has no price.
+        tool, or parameters or files that the provider would refuse. A run whose cost is bounded ends here, where
+        the model has no price; and so does one that needs a file that is not there, or too many bytes of files.
         """
         provider, name = self._resources.providers.resolve(model)
+        provider = self._resources.files.provider(provider, self._tenant)
         self.budget.check_model(model)
         if messages is None:
             messages = await self.context()
@@ -188,7 +218,8 @@ class Run(InjectedRun):
             messages = [Message("user", messages)]
         found = self._find_tools(tools)
         specs = tuple(one.spec() for one in found.values())
-        prompt = Prompt(name, tuple(_message(one) for one in messages), dict(parameters or {}), tools=specs)
+        asked = tuple([await self._message(one) for one in messages])
+        prompt = Prompt(name, asked, dict(parameters or {}), tools=specs)
         provider.check(prompt)
         step = self._name("generate", model)
         loop = AgentLoop(self._run_log, step, provider, found, self.inside, self._resources.batching, self.budget)
@@ -248,12 +279,43 @@ class Run(InjectedRun):
         """Everything said in the conversation until now, in order, also what came while this run went on."""
         return transcript(await self._resources.read_conversation(self.conversation), without=self.id)
 
+    async def file(self, digest: str) -> bytes:
+        """The bytes of a file that the input names (`FileRef`), or that a message has (`FilePart.digest`).
+
+        A run that needs a file which is not there ends here, with the code `file_unknown`.
+        """
+        return await self._resources.files.read(self._tenant, str(digest))
+
+    async def _message(self, given: Message | Mapping[str, Any] | TranscriptMessage) -> Message:
+        if isinstance(given, Message):
+            return given
+        if isinstance(given, TranscriptMessage):
+            return Message(given.role, given.content)
+        content = await self._resources.files.look_up(self._tenant, _content(given["content"]))
+        return Message(repair_text(str(given["role"])), content)
+
     def _name(self, kind: str, name: str, about: str = "") -> str:
         if not 0 < len(name) <= MAX_NAME:
             raise ValueError(f"a step's name has 1 to {MAX_NAME} characters")
+        step = _step.get()
+        names, suffix = (self._names, self._suffix) if step is None or step.run is not self else step.naming
         key = f"{kind} {to_jsonable(name)}{about}"
-        self._names[key] += 1
-        return f"{key} {self._names[key]}{self._suffix}"
+        names[key] += 1
+        return f"{key} {names[key]}{suffix}"
+
+    @contextmanager
+    def _naming_within(self, step: str) -> Iterator[None]:
+        """While a step is being done, the names that its task gives count within it.
+
+        1. The first attempt does the steps "page 1" and "page 2", each of which asks a model. 2. A later attempt
+        finds "page 1" in the log and skips it. Counted in the whole run, the first question of "page 2" would
+        then have the name of that of "page 1", and be given its answer. The same holds for approvals.
+        """
+        token = _step.set(_Step(self, (Counter(), f" in {step}")))
+        try:
+            yield
+        finally:
+            _step.reset(token)
 
     def _find_tools(self, tools: Iterable[Tool | str]) -> dict[str, AnyTool]:
         found: dict[str, AnyTool] = {}
@@ -295,9 +357,10 @@ def with_key(do: Callable[..., Any], key: str) -> Callable[[], Any]:
     return partial(do, **{argument.name: key}) if argument.kind is argument.KEYWORD_ONLY else partial(do, key)
 
 
-def _message(given: Message | Mapping[str, Any] | TranscriptMessage) -> Message:
-    if isinstance(given, Message):
-        return given
-    if isinstance(given, TranscriptMessage):
-        return Message(given.role, given.content)
-    return Message(repair_text(str(given["role"])), repair_text(str(given["content"])))
+def _content(given: Any) -> Content:
+    """The content of a message that an app wrote. Raises `ValueError` where a part of it is none."""
+    if not isinstance(given, list | tuple):
+        return repair_text(str(given))
+    return tuple(
+        one if isinstance(one, TextPart | FilePart) else part_from_json(to_jsonable(one)) for one in given
+    )

@@ -21,9 +21,10 @@ from eventstore import Append, Appended, EventStore, Fenced, NewEvent, Rewound, 
 from eventstore.db_retry import retry_until_available
 from server import event_types
 from server.generations.executors import Attempt, run_attempt
+from server.generations.run.message_inbox import MessageInbox
+from server.generations.run.run_errors import is_fault
+from server.generations.run.run_log import FencedWriter
 from server.generations.run_context import RunResources
-from server.generations.run_errors import is_fault
-from server.generations.run_log import FencedWriter
 from server.observability import Metrics, logs
 from server.providers import CODES
 
@@ -44,7 +45,7 @@ SERVER_FAILURES: Mapping[str, str] = {
 EXECUTOR_CODES = (
     *("invalid_parameters", "invalid_input", "invalid_result"),
     *("workflow_failed", "too_many_turns", "too_many_calls", "rejected_call_repeated"),
-    *("budget_not_raised", "unknown_price"),
+    *("budget_not_raised", "unknown_price", "files_too_large", "file_unknown"),
 )
 """Codes with which an executor fails a run."""
 
@@ -143,9 +144,17 @@ class Supervisor:
         """
         if attempt.generation not in self.runs:
             self.runs[attempt.generation] = attempt
+            attempt.inbox = MessageInbox(attempt.generation, self._nursery)
             if self._finished:
                 _stop(attempt)  # the request was on its way when the server stopped
             self._nursery.start_soon(self._drive, attempt)
+
+    def tell_of_message(self, generation: str) -> None:
+        """A message was posted here for this generation's answer. Nothing happens where it runs elsewhere: that
+        process is notified by the log."""
+        attempt = self.runs.get(generation)
+        if attempt is not None:
+            attempt.inbox.wake()
 
     async def stop(self, generation: str) -> bool:
         """Cancels a run here, writes nothing, and returns when its provider is closed.

@@ -17,12 +17,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import trio
 
 from eventstore import NewEvent
 from server import event_types
-from server.generations.run_stats import RunStats
+from server.generations.run.message_inbox import MessageInbox
+from server.generations.run.rounds import CUT
+from server.generations.run.run_stats import RunStats
 from server.ids import new_id
+from server.message_parts import FilePart, text_of
 from server.providers import Chunk, Finish, Prompt, Provider, Reasoning, UpstreamError
 
 SAMPLE_SECONDS = 0.1
@@ -32,6 +36,13 @@ HIGH_LOAD, LOW_LOAD = 0.86, 0.72
 MIN_PAUSE, MAX_PAUSE = 0.004, 0.050
 """Seconds. A shorter pause would gain nothing; people would see a longer one."""
 GROWTH, DECAY = 1.25, 0.9
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, by the providers' own rule of thumb: https://platform.openai.com/tokenizer"""
+TOKENS_PER_IMAGE = 1_600
+"""The most that is counted for an image, by https://platform.claude.com/docs/en/build-with-claude/vision"""
+BYTES_PER_TOKEN = 40
+"""Of a PDF: a page of some 80 KB is 1,500 to 3,000 tokens, by
+https://platform.claude.com/docs/en/build-with-claude/pdf-support"""
 SMOOTHING = 0.5
 """The weight of earlier samples in the smoothed load."""
 
@@ -99,35 +110,75 @@ async def pump_answer(
     transcript: Transcript | None = None,
     *,
     model: str | None = None,
+    inbox: MessageInbox | None = None,
 ) -> Finish:
     """Asks the provider, writes what comes as events, and returns how the answer ended.
 
     `model`: as clients name it, for its price. `transcript` is filled on the way. Without one, pieces of tool
-    calls are not written: nobody would run them.
+    calls are not written: nobody would run them. A message in `inbox` cuts the answer short where it may: the
+    `Finish` has the reason `CUT` then, and as usage an estimate, because the provider has not counted.
 
     Raises `UpstreamError`, and what `write` raises. The provider's connection is closed when this returns.
     """
     stats.upstream_asked(trio.current_time())
+    inbox = inbox or MessageInbox()
+    calls = transcript.calls if transcript is not None else ()
     pieces = 0
+    asked = False
+    finish: Finish | None = None
     async with provider.open(prompt) as answer:
         try:
-            while chunks := await answer.receive():
-                now = trio.current_time()
-                new, tokens = _events(generation, chunks, transcript)
-                if tokens:
-                    stats.tokens_arrived(now)
-                if new:
-                    pieces += len(new)
-                    stats.pieces_arrived(len(new), model)
-                    await write(new)
-                    stats.tokens_committed(tokens)
-                await batching.wait(now)
+            with inbox.interruptible(calls):
+                while not (inbox.waiting and inbox.may_cut()):
+                    asked = inbox.receiving = True
+                    chunks = await answer.receive()
+                    inbox.receiving = False
+                    if not chunks or inbox.interrupted:
+                        break
+                    now = trio.current_time()
+                    new, tokens = _events(generation, chunks, transcript)
+                    if tokens:
+                        stats.tokens_arrived(now)
+                    if new:
+                        pieces += len(new)
+                        stats.pieces_arrived(len(new), model)
+                        await write(new)
+                        stats.tokens_committed(tokens)
+                    await batching.wait(now)
+                else:
+                    inbox.interrupted = True
+            finish = answer.finish
+            if finish is None and inbox.interrupted:
+                estimate = {"input_tokens": _estimate(prompt), "output_tokens": pieces}
+                finish = Finish(CUT, estimate if asked else None)
         finally:
-            stats.answer_ended(answer.finish, answer.repaired, model, pieces)
-    if answer.finish is None:
+            stats.answer_ended(finish or answer.finish, answer.repaired, model, pieces)
+    if finish is None:
         # An adapter that breaks its contract must not pass a truncated answer off as a whole one.
         raise UpstreamError("upstream_cut", "The answer ended without saying how it finished.", retryable=True)
-    return answer.finish
+    return finish
+
+
+def _estimate(prompt: Prompt) -> int:
+    """About how many tokens of input the prompt is, where no provider says so.
+
+    Whatever is sent counts, also tools and files: somebody who cuts answers about a long document again and again
+    would otherwise pass every budget.
+    """
+    characters = sum(len(text_of(message.content)) for message in prompt.messages)
+    characters += sum(len(call.arguments) for message in prompt.messages for call in message.calls)
+    characters += sum(
+        len(msgspec.json.encode([tool.name, tool.description, tool.parameters])) for tool in prompt.tools
+    )
+    tokens = -(-characters // CHARACTERS_PER_TOKEN)
+    return tokens + sum(_estimate_file(part) for message in prompt.messages for part in message.files)
+
+
+def _estimate_file(part: FilePart) -> int:
+    if part.media_type.startswith("image/"):
+        return TOKENS_PER_IMAGE
+    per_token = CHARACTERS_PER_TOKEN if part.media_type.startswith("text/") else BYTES_PER_TOKEN
+    return -(-part.size // per_token)
 
 
 def _events(generation: str, chunks: Sequence[Chunk], transcript: Transcript | None) -> tuple[list[NewEvent], int]:

@@ -24,8 +24,8 @@ from server.conversations.conversation_state import ToolCall
 from server.conversations.idempotency_keys import DECISION, OUTCOME, approval_name
 from server.conversations.state_machine import CallStatus
 from server.event_types import MAX_EVENT_BYTES, SERVER, EventTooLarge, check_event_size
-from server.generations.run_errors import failure_from, is_fault, log_with_reference, root_fault, see_log
-from server.generations.run_log import RunLog
+from server.generations.run.run_errors import failure_from, is_fault, log_with_reference, root_fault, see_log
+from server.generations.run.run_log import RunLog
 from server.ids import new_id
 from server.providers import ToolCall as Wanted
 from server.unicode_safety import find_hidden_characters, repair_text

@@ -20,14 +20,19 @@ from .http1_codec import ResponseParser
 __all__ = ["StreamingRequest", "Timeouts"]
 
 
+SEND_BYTES = 262_144
+"""A long request may leave as slowly as this many bytes a second (2 Mbit/s)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long each phase of a request may take, in seconds.
 
     `first_byte` bounds the wait for the response's head, `idle` the wait between two pieces of its body. Both are
     long: a language model may read a long prompt or think for minutes without sending a byte, and the SDKs for
-    such models wait 600 s. `tail` bounds the wait for bytes that matter little, such as the body of an error.
-    `end` bounds the wait for the response's last bytes, which serves only to use the connection again.
+    such models wait 600 s. Sending may take `send`, and one second more for each `SEND_BYTES` of the request: a
+    prompt with images has many megabytes. `tail` bounds the wait for bytes that matter little, such as the body of
+    an error. `end` bounds the wait for the response's last bytes, which serves only to use the connection again.
     """
 
     connect: float = 10.0
@@ -140,14 +145,15 @@ class StreamingRequest:
     async def _exchange(self, connection: Connection, request: bytes) -> None:
         """Sends the request and reads the response's head."""
         self._sent = False
+        bound = self._timeouts.send + len(request) // SEND_BYTES
         try:
             # A server may refuse a long request and close before it has read all of it. Sending then fails, and
             # the refusal can still be read.
-            with trio.fail_after(self._timeouts.send), suppress(trio.BrokenResourceError):
+            with trio.fail_after(bound), suppress(trio.BrokenResourceError):
                 await connection.send_all(request)
                 self._sent = True
         except trio.TooSlowError:
-            raise SendTimeout(self._timeouts.send, detail=self._authority) from None
+            raise SendTimeout(bound, detail=self._authority) from None
         try:
             with trio.fail_after(self._timeouts.first_byte):
                 while True:

@@ -7,6 +7,7 @@ decoding, error mapping. One adapter per provider. Must not know the log or the 
 
 from server.http_client.proxy import ProxyChoice, choose_proxy
 from server.http_client.streaming_request import Timeouts
+from server.message_parts import Content, FilePart, ImagePart, Part, TextPart
 
 from .anthropic import AnthropicSettings
 from .interface import (
@@ -38,15 +39,20 @@ __all__ = [
     "ArgumentsDelta",
     "BadParameters",
     "Chunk",
+    "Content",
+    "FilePart",
     "Finish",
+    "ImagePart",
     "Message",
     "OpenAISettings",
+    "Part",
     "Prompt",
     "Provider",
     "ProviderRegistry",
     "ProxyChoice",
     "Reasoning",
     "RetryPolicy",
+    "TextPart",
     "Timeouts",
     "ToolCall",
     "ToolSpec",

@@ -4,7 +4,10 @@ Owns the settings and their defaults, the path and the headers; the request body
 assistant's blocks in their original order; the meaning of a streamed event, and which blocks are collected for the
 next request. Events, blocks and deltas of unknown type are skipped, as the provider asks its clients to do, and so
 is a field of unexpected shape. Must not know sockets; `decoding.answer_decoder` makes events of bytes. Sources:
-https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/docs/build-with-claude/streaming
+https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/docs/build-with-claude/streaming; of
+images https://platform.claude.com/docs/en/build-with-claude/vision, of PDFs
+https://platform.claude.com/docs/en/build-with-claude/pdf-support, and of documents of text
+https://platform.claude.com/docs/en/build-with-claude/citations
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 import msgspec
 from pydantic import Field
 
+from server.message_parts import Part, TextPart
 from server.providers.decoding.answer_accumulator import AnswerAccumulator, UnknownMessage
 from server.providers.decoding.answer_decoder import StreamFormat
 from server.providers.decoding.carried_fields import ANTHROPIC, CarriedBlocks, blocks_of, provider_call_id
@@ -28,26 +32,41 @@ from server.providers.decoding.tool_call_assembly import index_in
 from .http_provider import HttpProvider, ProviderSettings
 from .interface import BadParameters, Message, Prompt
 from .request_encoding import (
+    GIF,
+    JPEG,
     NOTHING_TO_ANSWER,
+    PDF,
+    PNG,
+    WEBP,
     ProviderRequest,
+    base64_of_file,
+    check_files,
     check_parameters,
     encode_json,
     group_turns,
+    is_text_file,
     is_tool_result,
     sent_arguments,
+    text_of_file,
 )
 
 _SET_BY_SERVER = ("model", "messages", "stream", "system")
 _SYSTEM = ("system", "developer")
+_FILES = (PNG, JPEG, WEBP, GIF, PDF)
 
 
 def encode_body(prompt: Prompt, max_tokens: int) -> bytes:
     """The request body as JSON. Raises `BadParameters` (the client's fault) for what would break the stream."""
     check_parameters(prompt, _SET_BY_SERVER)
+    check_files(prompt, _FILES)
     body: dict[str, Any] = {"model": prompt.model, "max_tokens": max_tokens, "stream": True}
     # The provider refuses a blank text (400), and with it every later request of the conversation.
-    kept = [message for message in prompt.messages if message.content.strip() or _has_tool_blocks(message)]
-    system = [message.content for message in kept if message.role in _SYSTEM]
+    kept = [
+        message
+        for message in prompt.messages
+        if message.text.strip() or message.files or _has_tool_blocks(message)
+    ]
+    system = [message.text for message in kept if message.role in _SYSTEM]
     if system:
         body["system"] = "\n\n".join(system)
     ids = {call.id: provider_call_id(call, ANTHROPIC) or call.id for message in kept for call in message.calls}
@@ -71,8 +90,8 @@ def _has_tool_blocks(message: Message) -> bool:
 
 def _encode_turn(turn: list[Message], ids: Mapping[str, str]) -> dict[str, Any]:
     role = "assistant" if turn[0].role == "assistant" else "user"
-    if len(turn) == 1 and not _has_tool_blocks(turn[0]) and turn[0].carry is None:
-        return {"role": role, "content": turn[0].content}
+    if len(turn) == 1 and not (_has_tool_blocks(turn[0]) or turn[0].files or turn[0].carry is not None):
+        return {"role": role, "content": turn[0].text}
     return {"role": role, "content": [block for message in turn for block in _encode_blocks(message, ids)]}
 
 
@@ -80,7 +99,10 @@ def _encode_blocks(message: Message, ids: Mapping[str, str]) -> Iterator[dict[st
     if is_tool_result(message):
         call = message.call or ""
         result = {"type": "tool_result", "tool_use_id": ids.get(call, call)}
-        yield {**result, "content": message.content} if message.content.strip() else result
+        yield {**result, "content": message.text} if message.text.strip() else result
+        return
+    if message.files and not isinstance(message.content, str):
+        yield from (_encode_part(part) for part in message.content if not _is_blank(part))
         return
     # Raw, so that numbers keep every digit that the model wrote.
     inputs = [msgspec.Raw(sent_arguments(call).encode()) for call in message.calls]
@@ -91,6 +113,22 @@ def _encode_blocks(message: Message, ids: Mapping[str, str]) -> Iterator[dict[st
             for call, given in zip(message.calls, inputs, strict=True)
         ],
     )
+
+
+def _is_blank(part: Part) -> bool:
+    return isinstance(part, TextPart) and not part.text.strip()
+
+
+def _encode_part(part: Part) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if is_text_file(part):
+        source: dict[str, Any] = {"type": "text", "media_type": "text/plain", "data": text_of_file(part)}
+    else:
+        source = {"type": "base64", "media_type": part.media_type, "data": base64_of_file(part)}
+    if part.media_type.startswith("image/"):
+        return {"type": "image", "source": source}
+    return {"type": "document", "source": source, **({"title": part.name} if part.name is not None else {})}
 
 
 _COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")

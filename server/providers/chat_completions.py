@@ -5,7 +5,9 @@ Chunks are read leniently, because many servers took over the format and differ 
 shape counts as absent, and the chunk's other fields are read all the same. Pure: must not know HTTP or time;
 `decoding.answer_decoder` makes chunks of bytes.
 Sources: https://platform.openai.com/docs/api-reference/chat/create and
-https://platform.openai.com/docs/api-reference/chat-streaming
+https://platform.openai.com/docs/api-reference/chat-streaming; of images
+https://platform.openai.com/docs/guides/images-vision, and of PDFs, which are the only files that this API takes,
+https://developers.openai.com/api/docs/guides/file-inputs
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from typing import Any
 
 import msgspec
 
-from server.providers.decoding.answer_accumulator import NOT_YET, AnswerAccumulator, UnknownMessage
+from server.message_parts import FilePart, Part, TextPart
+from server.providers.decoding.answer_accumulator import AnswerAccumulator, UnknownMessage
 from server.providers.decoding.answer_decoder import StreamFormat
 from server.providers.decoding.carried_fields import OPENAI, CarriedReasoning, provider_call_id, read_carried
 from server.providers.decoding.error_mapping import find_error, stream_error
+from server.providers.decoding.finish_reasons import NOT_YET
 from server.providers.decoding.redaction import Redactor
 from server.providers.decoding.tool_call_assembly import index_in
 
@@ -30,11 +34,16 @@ from .interface import BadParameters, Message, Prompt, ToolCall, ToolSpec
 from .openai_compatible_servers import SIGNED, Quirks
 from .request_encoding import (
     NOTHING_TO_ANSWER,
+    PDF,
+    base64_of_file,
+    check_files,
     check_parameters,
     encode_json,
     group_turns,
+    is_text_file,
     is_tool_result,
     sent_arguments,
+    text_of_file,
 )
 
 _SET_BY_SERVER = ("model", "messages", "stream")
@@ -47,6 +56,7 @@ DEFAULT = Quirks()
 def encode_body(prompt: Prompt, quirks: Quirks = DEFAULT) -> bytes:
     """The request body as JSON. Raises `BadParameters` (the client's fault) for what would break the stream."""
     check_parameters(prompt, _SET_BY_SERVER)
+    check_files(prompt, (*quirks.images, PDF) if quirks.pdfs else quirks.images)
     n = prompt.parameters.get("n", 1)
     if type(n) is not int or n != 1:
         raise BadParameters("parameters.n", "must be 1: a generation is one answer")
@@ -84,7 +94,7 @@ def _encode_messages(prompt: Prompt, quirks: Quirks) -> list[dict[str, Any]]:
 
 
 def _is_blank(message: Message) -> bool:
-    return not (message.content.strip() or message.calls or is_tool_result(message))
+    return not (message.text.strip() or message.files or message.calls or is_tool_result(message))
 
 
 def _call_ids(messages: list[Message], quirks: Quirks) -> dict[str, str]:
@@ -108,7 +118,7 @@ def _short_id(id: str) -> str:
 def _encode_message(message: Message, ids: Mapping[str, str], quirks: Quirks) -> dict[str, Any]:
     if is_tool_result(message):
         call = message.call or ""
-        return {"role": "tool", "tool_call_id": ids.get(call, call), "content": message.content}
+        return {"role": "tool", "tool_call_id": ids.get(call, call), "content": message.text}
     role = message.role
     if role == "tool":
         # A message that a client posted as `tool` answers no call. The provider would refuse it (400), and with it
@@ -116,12 +126,36 @@ def _encode_message(message: Message, ids: Mapping[str, str], quirks: Quirks) ->
         role = "user"
     elif role == "developer" and not quirks.developer:
         role = "system"
-    sent: dict[str, Any] = {"role": role, "content": message.content}
+    sent: dict[str, Any] = {"role": role, "content": _encode_content(message)}
     if message.calls:
-        sent["content"] = message.content or (None if quirks.null_content else "")
+        sent["content"] = message.text or (None if quirks.null_content else "")
         sent["tool_calls"] = [_encode_call(call, ids[call.id], quirks) for call in message.calls]
     kept = read_carried(message.carry, OPENAI)
     return {**sent, **{name: value for name, value in kept.items() if name in quirks.takes_back}}
+
+
+def _encode_content(message: Message) -> str | list[dict[str, Any]]:
+    """A text wherever there is no file: many servers of the format take no list, and only OpenAI's users' messages
+    may be one."""
+    if isinstance(message.content, str) or not message.files:
+        return message.text
+    return [_encode_part(part) for part in message.content if not isinstance(part, TextPart) or part.text.strip()]
+
+
+def _encode_part(part: Part) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if is_text_file(part):
+        return {"type": "text", "text": f"{part.title}:\n\n{text_of_file(part)}"}
+    url = base64_of_file(part, f"data:{part.media_type};base64,")
+    if part.media_type != PDF:
+        return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "file", "file": {"filename": _pdf_name(part), "file_data": url}}
+
+
+def _pdf_name(part: FilePart) -> str:
+    name = part.name or "file"
+    return name if name.lower().endswith(".pdf") else f"{name}.pdf"  # OpenAI tells the type by it
 
 
 def _encode_call(call: ToolCall, id: str, quirks: Quirks) -> dict[str, Any]:

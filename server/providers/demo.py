@@ -14,11 +14,13 @@ import re
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from random import Random
 from typing import Any, NamedTuple
 
 import trio
+
+from server.message_parts import FilePart, size_in_words
 
 from .interface import Answer, BadParameters, Chunk, Finish, Message, Prompt, ToolCall
 
@@ -26,6 +28,7 @@ MAX_TOKENS = 100_000
 MAX_RATE = 10_000
 MAX_SEED = 2**63 - 1
 MAX_CALLS = 20
+MAX_SAY = 20_000
 
 
 class Call(NamedTuple):
@@ -43,20 +46,28 @@ class DemoParameters:
     rate: float  # tokens a second; 0: as fast as it goes
     seed: int
     calls: tuple[Call, ...]  # one per turn, before the story
+    say: str | None  # what it says instead of the story
 
 
 def parse_parameters(prompt: Prompt) -> DemoParameters:
     """The prompt's parameters, with defaults. Raises `BadParameters` (the client's fault)."""
-    given = {"tokens": 200, "rate": 50, "seed": 1, "calls": [], **prompt.parameters}
+    given = {"tokens": 200, "rate": 50, "seed": 1, "calls": [], "say": None, **prompt.parameters}
     for name in given:
         if name not in DemoParameters.__slots__:
-            raise BadParameters(f"parameters.{name}", "is not known; demo takes tokens, rate, seed and calls")
+            raise BadParameters(f"parameters.{name}", "is not known; demo takes tokens, rate, seed, calls and say")
     return DemoParameters(
         tokens=_integer("tokens", given["tokens"], 1, MAX_TOKENS),
         rate=_number("rate", given["rate"], 0, MAX_RATE),
         seed=_integer("seed", given["seed"], 0, MAX_SEED),
         calls=_parse_calls(given["calls"], [tool.name for tool in prompt.tools]),
+        say=_parse_say(given["say"]),
     )
+
+
+def _parse_say(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= MAX_SAY or not value.strip()):
+        raise BadParameters("parameters.say", f"must be a text of at most {MAX_SAY} characters")
+    return value
 
 
 def _integer(name: str, value: Any, least: int, most: int) -> int:
@@ -187,6 +198,75 @@ def _pick(rng: Random, among: Sequence[str]) -> str:
     return among[int(rng.random() * len(among))]
 
 
+_KINDS = {
+    "image/png": "PNG",
+    "image/jpeg": "JPEG",
+    "image/gif": "GIF",
+    "image/webp": "WebP",
+    "application/pdf": "PDF",
+    "text/plain": "text",
+}
+
+
+def told_files(messages: Sequence[Message]) -> list[str]:
+    """A sentence about the files that came since the last answer, in chunks like `story`'s; none without files."""
+    since = takewhile(lambda message: message.role != "assistant", reversed(messages))
+    files = [part for message in reversed(list(since)) for part in message.files]
+    if not files:
+        return []
+    *others, last = map(_told_file, files)
+    words = f"You sent {', '.join(others)}{' and ' if others else ''}{last}.".split()
+    return [*(f"{word} " for word in words[:-1]), f"{words[-1]}\n\n"]
+
+
+def _told_file(part: FilePart) -> str:
+    size = part.size if part.data is None else len(part.data)
+    name = f" “{part.name}”" if part.name is not None else ""
+    return f"a {_KINDS.get(part.media_type, 'file')}{name} of {size_in_words(size)}"
+
+
+MAX_REPEATED = 12
+"""Words of a message that are repeated."""
+
+
+class Script(NamedTuple):
+    """What of a text is still to be said, in chunks. `goes_on`: the beginning was said before."""
+
+    chunks: list[str]
+    goes_on: bool
+
+
+def rest_of_script(say: str, messages: Sequence[Message]) -> Script:
+    """What of the text `say` an answer says after these messages.
+
+    An answer into which messages were put is several messages of the assistant, each the text up to the next cut.
+    """
+    said = 0
+    heard: list[Message] = []
+    for message in messages:
+        if message.role == "user":
+            heard.append(message)
+        elif message.role == "assistant" and message.text:
+            repeated = "".join(_repeat(heard)) if said else ""
+            heard = []
+            if repeated.startswith(message.text):
+                continue  # it was cut before it came back to the text
+            own = message.text.removeprefix(repeated)
+            said = said + len(own) if own and say.startswith(own, said) else 0
+            said = 0 if said == len(say) else said  # it was said whole: what comes now is another question
+    chunks = re.findall(r"\s*\S+\s*", say[said:])
+    return Script([*(_repeat(heard) if said else ()), *chunks], said > 0)
+
+
+def _repeat(heard: Sequence[Message]) -> list[str]:
+    """The messages in a few words, in chunks like `story`'s."""
+    told = []
+    for message in heard:
+        words = message.text.split()
+        told += f"(Noted: “{' '.join(words[:MAX_REPEATED])}{'…' if len(words) > MAX_REPEATED else ''}”)".split()
+    return [f"{word} " for word in told]
+
+
 UNPACED_BATCH = 64  # tokens in one receive: enough to be cheap, few enough to let other tasks run
 PACED_BATCH = 1_000  # most tokens in one receive, for a reader that is late
 
@@ -195,7 +275,12 @@ class Demo:
     """A `Provider`. The first token is due when the answer is opened, token i (from 0) at i/rate after that.
 
     With the parameter `calls` it acts as an agent: in each turn it says a sentence and makes the next call; when
-    all calls are made it tells its story. After a user's message it begins again with the first call.
+    all calls are made it tells its story. After a user's message it begins again with the first call. Before the
+    story it says which files it was sent.
+
+    With the parameter `say` it says that text instead, and nothing before its calls. Where the last answer is the
+    beginning of it, because a message was put into the answer, it repeats the message in a few words, makes no
+    call again and goes on.
     """
 
     def check(self, prompt: Prompt) -> None:
@@ -205,11 +290,14 @@ class Demo:
     async def open(self, prompt: Prompt) -> AsyncIterator[Answer]:
         parameters = parse_parameters(prompt)
         made = _count_turns_made(prompt)
-        words = sum(len(message.content.split()) for message in prompt.messages)
-        if made < len(parameters.calls):
+        words = sum(len(message.text.split()) for message in prompt.messages)
+        script = None if parameters.say is None else rest_of_script(parameters.say, prompt.messages)
+        if script is not None and (script.goes_on or made >= len(parameters.calls)):
+            yield _script_answer(parameters, words, script.chunks)
+        elif made < len(parameters.calls):
             yield _call_answer(parameters, made, _count_calls(prompt.messages), words)
         else:
-            yield _story_answer(parameters, words)
+            yield _story_answer(parameters, words, told_files(prompt.messages))
 
 
 def _count_turns_made(prompt: Prompt) -> int:
@@ -226,15 +314,21 @@ def _call_answer(parameters: DemoParameters, made: int, before: int, words: int)
     name, arguments = parameters.calls[made]
     # Numbered through all turns, so that a call made again after a user's message gets a new id.
     call = ToolCall(f"demo_{before}", name, arguments)
-    chunks = aside(parameters.seed, made)
+    chunks = aside(parameters.seed, made) if parameters.say is None else []
     usage = _usage(words, len(chunks))
     return _DemoAnswer(iter(chunks), len(chunks), parameters.rate, Finish("tool_calls", usage, (call,)))
 
 
-def _story_answer(parameters: DemoParameters, words: int) -> Answer:
-    chunks = whole_story(parameters.seed, parameters.tokens)
-    usage = _usage(words, parameters.tokens)
-    return _DemoAnswer(chunks, parameters.tokens, parameters.rate, Finish("stop", usage))
+def _story_answer(parameters: DemoParameters, words: int, told: Sequence[str]) -> Answer:
+    left = max(0, parameters.tokens - len(told))
+    if told and not left:
+        told = [*told[:-1], told[-1].rstrip()]
+    chunks = chain(told, whole_story(parameters.seed, left))
+    return _DemoAnswer(chunks, len(told) + left, parameters.rate, Finish("stop", _usage(words, len(told) + left)))
+
+
+def _script_answer(parameters: DemoParameters, words: int, chunks: Sequence[str]) -> Answer:
+    return _DemoAnswer(iter(chunks), len(chunks), parameters.rate, Finish("stop", _usage(words, len(chunks))))
 
 
 def _usage(words: int, tokens: int) -> dict[str, int]:

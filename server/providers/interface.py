@@ -15,6 +15,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from server.message_parts import Content, FilePart, files_of, text_of
+
 TOOL_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 """The JSON Schema pattern of tool names that every provider accepts. In Python use `re.fullmatch`: with
 `re.match`, `$` would also accept a name that ends with a line feed."""
@@ -48,16 +50,27 @@ class ToolCall:
 class Message:
     """One turn of the conversation; `role` is the provider's word (`system`, `user`, `assistant` …).
 
-    `calls`: the tools that an assistant's message called, beside its text. `call`: for the role `tool`, the id of
-    the call whose result `content` is; None where a client posted the message and it answers no call. `carry`: on
-    an assistant's message, the `Finish.carry` of the answer that the message was.
+    `content`: a text, or parts; images and files are in messages of the role `user` alone. `calls`: the tools that
+    an assistant's message called, beside its text. `call`: for the role `tool`, the id of the call whose result
+    `content` is; None where a client posted the message and it answers no call. `carry`: on an assistant's
+    message, the `Finish.carry` of the answer that the message was.
     """
 
     role: str
-    content: str
+    content: Content
     calls: tuple[ToolCall, ...] = ()
     call: str | None = None
     carry: Any = None
+
+    @property
+    def text(self) -> str:
+        """The content's text, or its texts joined."""
+        return text_of(self.content)
+
+    @property
+    def files(self) -> tuple[FilePart, ...]:
+        """The images and files of the content."""
+        return files_of(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +117,7 @@ class Finish:
     """How an answer ended: the finish reason, and what came beside the text.
 
     `reason`: one of OpenAI's words wherever the provider's word means the same (`stop`, `length`, `tool_calls` …;
-    the table is in `answer_accumulator`). `usage`: `input_tokens` and `output_tokens` if the provider sent
+    the table is in `finish_reasons`). `usage`: `input_tokens` and `output_tokens` if the provider sent
     both; where sent, also `cached_input_tokens` and `reasoning_tokens`, which are included in the first two.
     `refusal`: the text with which the model refused. `carry`: what the provider wants back, unchanged, with this
     message in the next request, such as signed reasoning. It is JSON, stored with the message, opaque to
@@ -151,7 +164,10 @@ class Provider(Protocol):
     """A service that answers prompts: an adapter to one LLM API, or the built-in demo."""
 
     def check(self, prompt: Prompt) -> None:
-        """Raise `BadParameters` (the client's fault) if this provider would refuse the prompt. Does no I/O."""
+        """Raise `BadParameters` (the client's fault) if this provider would refuse the prompt. Does no I/O.
+
+        The files of the prompt need no `data` for this.
+        """
 
     def open(self, prompt: Prompt) -> AbstractAsyncContextManager[Answer]:
         """An answer to the prompt, for as long as the context is open.
@@ -213,12 +229,16 @@ class UpstreamError(Exception):
 
 
 class BadParameters(ValueError):
-    """The client sent a parameter that the provider would refuse; `message` says what is wrong, and the limit."""
+    """The client sent a parameter that the provider would refuse; `message` says what is wrong, and the limit.
 
-    def __init__(self, field: str, message: str) -> None:
+    `part`: where it is about a part of a message, the place of the message in the prompt and of the part in it.
+    """
+
+    def __init__(self, field: str, message: str, part: tuple[int, int] | None = None) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
+        self.part = part
 
 
 class UnknownModel(ValueError):

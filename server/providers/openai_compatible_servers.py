@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .interface import Prompt
-from .request_encoding import ProviderRequest
+from .request_encoding import GIF, JPEG, PNG, WEBP, ProviderRequest
 
 SIGNED = ("extra_content", "provider_specific_fields")
 """Opaque fields of a tool call, with its signature: Gemini's, and LiteLLM's name for the same."""
@@ -34,7 +34,9 @@ class Quirks:
     otherwise `system` is sent. `null_content`: the server accepts null as the content beside tool calls; otherwise
     an empty text is sent. `blank_messages`: the server accepts messages without text; otherwise they are left out.
     `call_ids`: "short" if call ids must be exactly nine letters and digits. `takes_back`: which fields of
-    `TAKEN_BACK` the server accepts. `key_header`: the header for the bare key; empty: `Authorization: Bearer`.
+    `TAKEN_BACK` the server accepts. `images`: the media types of images that it accepts; empty: it accepts text
+    alone. `pdfs`: it accepts a PDF as a part of the type `file`. `key_header`: the header for the bare key; empty:
+    `Authorization: Bearer`.
     """
 
     hosts: tuple[str, ...] = ()
@@ -46,16 +48,19 @@ class Quirks:
     blank_messages: bool = False
     call_ids: Literal["any", "short"] = "any"
     takes_back: tuple[str, ...] = TAKEN_BACK
+    images: tuple[str, ...] = (PNG, JPEG, WEBP, GIF)
+    pdfs: bool = False
     key_header: str = ""
 
 
 DIALECTS: Mapping[str, Quirks] = {
-    "generic": Quirks(public=False),
+    "generic": Quirks(public=False, pdfs=True),  # it may be a gateway to a provider that takes them
     "openai": Quirks(
         hosts=("api.openai.com", ".api.openai.com"),
         max_tokens="max_completion_tokens",  # its reasoning models refuse `max_tokens`
         developer=True,
         blank_messages=True,
+        pdfs=True,  # https://developers.openai.com/api/docs/guides/file-inputs
     ),
     "azure": Quirks(
         hosts=(".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
@@ -72,10 +77,20 @@ DIALECTS: Mapping[str, Quirks] = {
         call_ids="short",
         takes_back=(),
     ),
-    "gemini": Quirks(hosts=("generativelanguage.googleapis.com", ".aiplatform.googleapis.com")),
-    "openrouter": Quirks(hosts=("openrouter.ai",)),
+    "gemini": Quirks(
+        hosts=("generativelanguage.googleapis.com", ".aiplatform.googleapis.com"),
+        images=(PNG, JPEG, WEBP),  # https://ai.google.dev/gemini-api/docs/image-understanding
+    ),
+    "openrouter": Quirks(
+        hosts=("openrouter.ai",),
+        pdfs=True,  # https://openrouter.ai/docs/features/multimodal/pdfs
+    ),
     "groq": Quirks(hosts=("api.groq.com",)),
-    "deepseek": Quirks(hosts=("api.deepseek.com",), max_tokens="max_tokens"),
+    "deepseek": Quirks(
+        hosts=("api.deepseek.com",),
+        max_tokens="max_tokens",
+        images=(),  # https://github.com/rikkahub/rikkahub/issues/1433
+    ),
     "kimi": Quirks(
         hosts=("api.moonshot.ai", "api.moonshot.cn", "api.kimi.com"), max_tokens="max_tokens", null_content=False
     ),
@@ -88,10 +103,14 @@ DIALECTS: Mapping[str, Quirks] = {
     # Servers on the operator's machines have no known host name: these rows apply only if the setting names them.
     "vllm": Quirks(public=False),
     "ollama": Quirks(public=False, max_tokens="max_tokens", null_content=False),
-    "llamacpp": Quirks(public=False, max_tokens="max_tokens"),
+    "llamacpp": Quirks(public=False, max_tokens="max_tokens", images=(PNG, JPEG, GIF)),  # what stb_image decodes
     "lmstudio": Quirks(public=False, max_tokens="max_tokens", null_content=False),
     "koboldcpp": Quirks(public=False, max_tokens="max_tokens", null_content=False),
-    "litellm": Quirks(public=False, developer=True),
+    "litellm": Quirks(
+        public=False,
+        developer=True,
+        pdfs=True,  # https://docs.litellm.ai/docs/completion/document_understanding
+    ),
 }
 
 

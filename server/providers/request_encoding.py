@@ -1,21 +1,25 @@
 """What the request bodies of all providers have in common.
 
-Owns the checks of a prompt that every adapter makes, the order of messages around tool calls, the encoding to
-JSON, and `ProviderRequest`, one encoded body. Strict providers set the rules: a prompt is stored, so whatever a
-provider refuses in it once, it refuses in every later request of that conversation as well.
+Owns the checks of a prompt that every adapter makes, the order of messages around tool calls, the encoding of
+files and of JSON, and `ProviderRequest`, one encoded body. Strict providers set the rules: a prompt is stored, so
+whatever a provider refuses in it once, it refuses in every later request of that conversation as well.
 Pure: must not know any provider's field names, nor HTTP.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
 import msgspec
 
+from server.message_parts import FilePart
+
 from .interface import BadParameters, Message, Prompt, ToolCall
 
+PNG, JPEG, WEBP, GIF, PDF = "image/png", "image/jpeg", "image/webp", "image/gif", "application/pdf"
 NOTHING_TO_ANSWER = "there is nothing to answer: give an input, or post a message first"
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
@@ -43,6 +47,45 @@ def check_parameters(prompt: Prompt, set_by_server: Collection[str]) -> None:
             raise BadParameters(f"parameters.{name}", "is set by the server and must not be given")
     if not prompt.messages:
         raise BadParameters("input", NOTHING_TO_ANSWER)
+
+
+def check_files(prompt: Prompt, taken: Collection[str]) -> None:
+    """Raise `BadParameters` (the client's fault), which names the part, for a file that the provider would refuse.
+
+    `taken`: the media types of files that it takes. It takes text files too: those are sent as text.
+    """
+    for place, message in enumerate(prompt.messages):
+        for number, part in enumerate(message.content if isinstance(message.content, tuple) else ()):
+            if isinstance(part, FilePart) and (wrong := _why_refused(part, message.role, taken)) is not None:
+                raise BadParameters(f"messages.{place}.content.{number}", wrong, (place, number))
+
+
+def _why_refused(part: FilePart, role: str, taken: Collection[str]) -> str | None:
+    if role != "user":
+        return f"images and files belong to messages of the role user, not {role}"
+    if part.media_type in taken or is_text_file(part):
+        return None
+    types = ", ".join([*taken, "text"])
+    return f"{part.title} is {part.media_type}; of files, this model's provider takes {types}"
+
+
+def is_text_file(part: FilePart) -> bool:
+    """Whether the file is text, which every model can read."""
+    return part.media_type.startswith("text/")
+
+
+def text_of_file(part: FilePart) -> str:
+    """The text of a text file. One without any word says so: providers refuse a blank text."""
+    text = (part.data or b"").decode(errors="replace").removeprefix("\ufeff")
+    return text if text.strip() else "(This file holds no text.)"
+
+
+def base64_of_file(part: FilePart, before: str = "") -> msgspec.Raw:
+    """The bytes of a file in base64 (RFC 4648 section 4), as a JSON string; `before` it an ASCII text.
+
+    Raw, because nothing in it needs an escape: to look for one in 27 MB would hold up all other answers.
+    """
+    return msgspec.Raw(b'"%b%b"' % (before.encode(), base64.b64encode(part.data or b"")))
 
 
 def encode_json(body: Mapping[str, Any], parameters: Mapping[str, Any]) -> bytes:

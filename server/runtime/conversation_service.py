@@ -17,6 +17,9 @@ from server.config.web_addresses import PublicUrl
 from server.conversations.conversation_state import Conversation, Generation
 from server.conversations.fold import fold
 from server.event_types import TERMINAL
+from server.files.file_store import FileStore
+from server.files.memory_file_store import MemoryFileStore
+from server.generations.run.run_files import RunFiles
 from server.generations.run_context import RunResources
 from server.generations.supervisor import Supervisor
 from server.generations.token_pump import AdaptiveBatching
@@ -32,7 +35,7 @@ from server.runtime.run_limits import NoRunLimits, RunLimits, report_running, re
 from server.runtime.run_scheduling import RunScheduler
 from server.runtime.state_cache import StateCache
 from server.runtime.stream_drain import StreamDrain
-from server.webhooks.delivery import WebhookOptions
+from server.webhooks.retry_schedule import WebhookOptions
 from server.webhooks.webhooks import Webhooks
 from server.workflows import Registry
 
@@ -56,8 +59,10 @@ class ConversationService:
         public: PublicUrl,
         prices: PriceTable,
         limits: RunLimits,
+        files: FileStore,
     ) -> None:
         self.store = store
+        self.files = files
         self.public = public
         self.metrics = metrics
         self.max_runs = max_runs
@@ -66,8 +71,11 @@ class ConversationService:
         self.states = StateCache(store, nursery)
         self.providers = providers
         self.batching = AdaptiveBatching()
-        self.scheduler = RunScheduler(store, self.states, providers, registry, prices)
-        resources = RunResources(providers, registry.tools, self.batching, self._read_conversation, prices)
+        run_files = RunFiles(files)
+        self.scheduler = RunScheduler(store, self.states, providers, registry, prices, run_files)
+        resources = RunResources(
+            providers, registry.tools, self.batching, self._read_conversation, prices, run_files
+        )
         worker = f"worker-{store.owner:016x}"
         report = partial(report_use, limits, prices)
         self.supervisor = Supervisor(store, nursery, worker, resources, metrics, report)
@@ -84,6 +92,7 @@ class ConversationService:
             registry,
             max_runs,
             limits,
+            files,
         )
         self.generations = GenerationIndex(store)
         self.orphan_recovery = OrphanRecovery(
@@ -229,12 +238,14 @@ async def open_conversation_service(
     public: PublicUrl | None = None,
     prices: PriceTable | None = None,
     limits: RunLimits | None = None,
+    files: FileStore | None = None,
 ) -> AsyncIterator[ConversationService]:
     """The service at work on an open store. Leaving the context cancels all its tasks: drain it first.
 
     `max_runs` run at once; `registry` holds what apps declared; `ephemeral_seconds` is how long an ephemeral
     conversation is kept after its last event; `public` is where clients find this server; `prices`: what
-    models cost; `limits`: lets runs start. Without `metrics` it counts for itself.
+    models cost; `limits`: lets runs start; `files`: an open store of files, without one they are kept in memory.
+    Without `metrics` it counts for itself.
     """
     limits, prices = limits or NoRunLimits(), prices or PriceTable()
     async with trio.open_nursery() as nursery:
@@ -250,12 +261,15 @@ async def open_conversation_service(
             public or PublicUrl(),
             prices,
             limits,
+            files or MemoryFileStore(),
         )
         nursery.start_soon(service.supervisor.watch)
         nursery.start_soon(service.batching.run)
         nursery.start_soon(report_running, limits, prices, service.supervisor)
         nursery.start_soon(service.orphan_recovery.run)
         nursery.start_soon(drain.serve)
-        nursery.start_soon(enforce_retention, store, service.states, ephemeral_seconds)
+        nursery.start_soon(
+            enforce_retention, store, service.states, service.files, service.metrics, ephemeral_seconds
+        )
         yield service
         nursery.cancel_scope.cancel()

@@ -31,6 +31,10 @@ class RunLimits(Protocol):
         """Around the start of a run that somebody asks for. Raises `Problem` where they may start none now."""
         ...
 
+    async def check_day(self, tenant: str, subject: str) -> None:
+        """Raises `Problem` where somebody's runs have used up what they may use in a day; `StoreUnavailable`."""
+        ...
+
     def add_use(self, tenant: str, subject: str, tokens: float, cost: float) -> None:
         """Somebody's run has used so much more."""
         ...
@@ -48,6 +52,9 @@ class NoRunLimits:
     ) -> AsyncIterator[None]:
         """As `RunLimits.starting`."""
         yield
+
+    async def check_day(self, tenant: str, subject: str) -> None:
+        """As `RunLimits.check_day`."""
 
     def add_use(self, tenant: str, subject: str, tokens: float, cost: float) -> None:
         """As `RunLimits.add_use`."""

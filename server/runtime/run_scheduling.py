@@ -5,7 +5,7 @@ the choice of the executor and the queue in front of a generation. Must not know
 lost.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,11 +28,11 @@ from eventstore.db_retry import retry_until_available
 from server import event_types
 from server.config.price_table import PriceTable
 from server.conversations import idempotency_keys
-from server.conversations.command_types import RequestGeneration
+from server.conversations.command_types import NewMessage, PostMessage, RequestGeneration
 from server.conversations.conversation_state import Conversation, Generation, ToolCall
-from server.conversations.prompt import prompt_for
+from server.conversations.prompt import FirstPrompt, first_prompt, prompt_for
 from server.conversations.state_machine import Status
-from server.event_types import TERMINAL, EventType
+from server.event_types import DEFAULT_TENANT, TERMINAL, EventType
 from server.generations.executors import (
     AgentExecutor,
     AnswerExecutor,
@@ -41,11 +41,13 @@ from server.generations.executors import (
     WorkflowExecutor,
     no_queue,
 )
+from server.generations.run.run_files import MAX_PROMPT_FILES_BYTES, RunFiles, size_of_files, too_large
 from server.generations.supervisor import Supervisor
+from server.message_parts import files_of
 from server.problem import Problem
 from server.providers import BadParameters, Prompt, Provider, ProviderRegistry, UnknownModel
 from server.runtime.state_cache import StateCache
-from server.workflows import AnyTool, BadArguments, BadInput, ClientTool, Registry
+from server.workflows import AnyTool, BadArguments, BadInput, ClientTool, Registry, find_file_refs
 
 
 class RunScheduler:
@@ -58,8 +60,10 @@ class RunScheduler:
         providers: ProviderRegistry,
         registry: Registry,
         prices: PriceTable,
+        files: RunFiles,
     ) -> None:
         self._store = store
+        self._files = files
         self._states = states
         self._providers = providers
         self._registry = registry
@@ -83,13 +87,14 @@ class RunScheduler:
             detail = f"unknown workflow {command.workflow[:100]!a}; loaded: {known}"
             raise Problem(422, "unknown_workflow", detail, extra={"field": "workflow"})
         try:
-            workflow.read_input(command.value)
+            value = workflow.read_input(command.value)
         except BadInput as error:
             errors = [{**one, "field": ".".join(filter(None, ("input", one["field"])))} for one in error.errors]
             detail = "; ".join(f"{one['field']}: {one['message']}" for one in errors[:5])
             raise Problem(422, "invalid_input", detail + ".", extra={"errors": errors[:20]}) from None
         return replace(
             command,
+            files=tuple(dict.fromkeys(map(str, find_file_refs(value)))),
             steering=workflow.initial_steering(),
             on_crash=command.on_crash or workflow.on_crash,
         )
@@ -106,16 +111,30 @@ class RunScheduler:
             )
 
     def check_prompt(self, state: Conversation, command: RequestGeneration) -> None:
-        """Raises `Problem` 422 `invalid_parameters` where the provider would refuse the request's prompt."""
+        """Raises `Problem` 422 where the provider would refuse the request's prompt.
+
+        `invalid_parameters`; `files_too_large`: the prompt has too many bytes of files.
+        """
         if command.model is None:
             return
         provider, name = self._resolve_model(command.model)
         specs = tuple(tool.spec() for tool in self._find_tools(command.tools).values())
-        try:
-            provider.check(prompt_for(state, name, command.parameters, more=command.input, tools=specs))
-        except BadParameters as error:
-            detail, extra = f"{error.field}: {error.message}", {"field": error.field}
-            raise Problem(422, "invalid_parameters", detail, extra=extra) from None
+        prompt = prompt_for(state, name, command.parameters, more=command.input, tools=specs)
+        _check_prompt(provider, prompt, [f"input.{number}.content" for number in range(len(command.input))])
+
+    def check_message(self, state: Conversation, generation: str, command: PostMessage) -> None:
+        """Raises `Problem` 422 where the generation's provider would refuse the files of a message that is to be
+        put into its answer: the answer would fail of it. As `check_prompt`.
+        """
+        found = state.generation(generation)
+        if found is None or not files_of(command.content) or not self.can_run(found):
+            return
+        provider, name = self._resolve_model(found.model or "")
+        posted = state.messages_since(found.requested_position)
+        more = [NewMessage(one.role, one.content) for one in posted if one.into == found.id]
+        more.append(NewMessage(command.role, command.content))
+        prompt = prompt_for(state, name, found.parameters, more=more, without=found.id)
+        _check_prompt(provider, prompt, ["content"])
 
     def first_attempt(self, found: Generation, tenant: str, state: Conversation | None = None) -> Attempt:
         """The first attempt at a request in the log. `tenant`: of its conversation.
@@ -124,12 +143,13 @@ class RunScheduler:
         Without it, the attempt waits until all generations requested before it have ended.
         """
         queue = no_queue if state is not None else partial(self._wait_for_earlier, found)
-        return Attempt(found, self._executor(found, state), queue, position=found.position, tenant=tenant)
+        executor = self._executor(found, state, tenant)
+        return Attempt(found, executor, queue, position=found.position, tenant=tenant)
 
     def can_run(self, found: Generation) -> bool:
         """Whether this process has the model, the tools or the workflow of the generation."""
         try:
-            self._executor(found, None)
+            self._executor(found, None, DEFAULT_TENANT)
         except Problem:
             return False
         return True
@@ -152,7 +172,7 @@ class RunScheduler:
         new = [event_types.generation_started(found.id, number, supervisor.worker)] if begun else []
         if not begun or found.status is not Status.QUEUED:  # else its worker has written the interruption itself
             new.insert(0, event_types.generation_interrupted(found.id, found.attempt, reason))
-        executor = self._executor(found, None)
+        executor = self._executor(found, None, state.tenant)
         append = Append(
             writer.stream,
             tuple(new),
@@ -177,13 +197,14 @@ class RunScheduler:
             )
         return True
 
-    def _executor(self, found: Generation, state: Conversation | None) -> Executor:
+    def _executor(self, found: Generation, state: Conversation | None, tenant: str) -> Executor:
         if found.workflow is not None:
             workflow = self._registry.workflows.get(found.workflow)
             if workflow is None:
                 raise Problem(422, "unknown_workflow", f"unknown workflow {found.workflow}")
             return WorkflowExecutor(workflow)
         provider, name = self._resolve_model(found.model or "")
+        provider = self._files.provider(provider, tenant)
         tools = self._find_tools(found.tools)
         prompt = self._prompt(found, name, tools, state)
         if tools:
@@ -192,12 +213,12 @@ class RunScheduler:
 
     def _prompt(
         self, found: Generation, name: str, tools: Mapping[str, AnyTool], state: Conversation | None
-    ) -> Callable[[], Awaitable[Prompt]]:
+    ) -> Callable[[int | None], Awaitable[FirstPrompt]]:
         specs = tuple(tool.spec() for tool in tools.values())
 
-        async def make() -> Prompt:
+        async def make(until: int | None) -> FirstPrompt:
             known = state or await self._states.latest(found.conversation)
-            return prompt_for(known, name, found.parameters, tools=specs, without=found.id)
+            return first_prompt(known, found, name, tools=specs, until=until)
 
         return make
 
@@ -268,6 +289,21 @@ class RunScheduler:
                 detail = f"tools.{number}: two tools are called {tool.name}"
                 raise Problem(422, "invalid_request", detail, extra={"field": f"tools.{number}"})
         return found
+
+
+def _check_prompt(provider: Provider, prompt: Prompt, fields: Sequence[str]) -> None:
+    """Raises `Problem` 422 where a prompt would be refused. `fields`: where the request has the last messages."""
+    size = size_of_files(prompt.messages)
+    if size > MAX_PROMPT_FILES_BYTES:
+        raise Problem(422, "files_too_large", too_large(size), extra={"limit": MAX_PROMPT_FILES_BYTES})
+    try:
+        provider.check(prompt)
+    except BadParameters as error:
+        field = error.field
+        if error.part is not None and (new := error.part[0] - len(prompt.messages) + len(fields)) >= 0:
+            field = f"{fields[new]}.{error.part[1]}"
+        detail = f"{field}: {error.message}"
+        raise Problem(422, "invalid_parameters", detail, extra={"field": field}) from None
 
 
 def _raise_if_taken(found: Generation, event: Event) -> None:

@@ -5,6 +5,7 @@ arguments, and the import of apps' modules. Knows pydantic. Must not know trio, 
 decides what fits a declared type, and others ask people, wait, run and write.
 """
 
+from .file_ref import FileRef, find_file_refs
 from .json_values import NotCanonical, NotJson, digest, to_jsonable
 from .registry import BadModule, Registry, load
 from .tool_arguments import InjectedRun, TypeMismatch
@@ -19,6 +20,7 @@ __all__ = [
     "BadResult",
     "BadValue",
     "ClientTool",
+    "FileRef",
     "InjectedRun",
     "NotCanonical",
     "NotJson",
@@ -30,6 +32,7 @@ __all__ = [
     "Workflow",
     "check_approvers",
     "digest",
+    "find_file_refs",
     "load",
     "to_jsonable",
     "tool",

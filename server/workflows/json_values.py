@@ -16,6 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, overload
 
+import msgspec
 import rfc8785
 from pydantic_core import to_jsonable_python
 
@@ -103,7 +104,7 @@ def _object_to_json(value: Mapping[str, Any], depth: int) -> dict[str, Any]:
 def _serialise(value: Any) -> Any:
     """The value in Python's own JSON types: pydantic returns no subclass of `str` or `dict`."""
     try:
-        return to_jsonable_python(value)
+        return to_jsonable_python(value, fallback=msgspec.to_builtins)  # which knows the parts of messages
     except UnicodeError:
         raise NotJson("bytes or names that are no Unicode text.") from None
     except Exception as error:  # the app's own code may have raised it: its text is for the server's log alone

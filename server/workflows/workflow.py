@@ -130,8 +130,21 @@ class Workflow:
         return None if self._steering is None else self._steering.model
 
     def read_input(self, value: Any) -> Any:
-        """The input as the function gets it; plain JSON, where no type is declared. Raises `BadInput`."""
-        return value if self._input is None else read(self._input, value, BadInput)
+        """The input as the function gets it; plain JSON, where no type is declared. Raises `BadInput`.
+
+        Where the request has no input, and every field of the declared type has a default, those are the input.
+        """
+        if self._input is None:
+            return value
+        try:
+            return read(self._input, value, BadInput)
+        except BadInput as error:
+            if value is not None:
+                raise
+            try:
+                return read(self._input, {}, BadInput)
+            except BadInput:
+                raise error from None
 
     def make_result(self, value: Any) -> Any:
         """The JSON of what the function returned, its text repaired. Raises `BadResult`.

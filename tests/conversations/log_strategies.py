@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from eventstore import Event, NewEvent
 from server import event_types
+from server.message_parts import Content, FilePart, ImagePart, TextPart
 from server.workflows import digest
 
 from .event_builders import (
@@ -32,6 +33,14 @@ GENERATIONS = ("gen_A", "gen_B", "gen_C")
 DECISIONS = ("approved", "rejected", "modified")
 JSON: st.SearchStrategy[Any] = st.sampled_from([None, False, 3, "é", [], [1, None], {"a": {"b": 1}}])
 ARGUMENTS: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"order": 7}, {"order": 8, "why": "é"}])
+
+
+PARTS = st.one_of(
+    STORABLE_TEXT.map(TextPart),
+    st.just(ImagePart("a" * 64, "image/png", 12_345)),
+    st.builds(FilePart, st.just("b" * 64), st.just("text/plain"), st.integers(1, 9), st.none() | STORABLE_TEXT),
+)
+CONTENTS: st.SearchStrategy[Content] = STORABLE_TEXT | st.lists(PARTS, min_size=1, max_size=3).map(tuple)
 
 
 @dataclass
@@ -168,12 +177,16 @@ def _report(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
     return [draw(st.sampled_from(shown))]
 
 
+def _apply_message(draw: st.DrawFn, drawn: DrawnGeneration) -> list[NewEvent]:
+    return [event_types.message_applied(drawn.name, f"msg_{draw(st.integers(0, 9))}")]
+
+
 def _possible_steps(drawn: DrawnGeneration) -> list[Step]:
     if drawn.status == "ended":
         return []
     steps: list[Step] = [_start, _interrupt, _steer]
     if drawn.status == "running":
-        steps += [_stream, _stream, _stream, _propose, _propose, _report, _end]
+        steps += [_stream, _stream, _stream, _propose, _propose, _report, _apply_message, _end]
     elif drawn.attempt == 0:
         steps += [_start, _end]
     if any(call.asks and call.status == "proposed" for call in drawn.calls):
@@ -189,11 +202,10 @@ def _unrelated(draw: st.DrawFn, number: int) -> list[NewEvent]:
     """A message, or an event that leaves every known generation as it was."""
     if draw(st.booleans()):
         role = draw(st.sampled_from(["user", "assistant", "system", "tool"]))
-        return [
-            event_types.message_posted(
-                f"msg_{number}", role, draw(STORABLE_TEXT), draw(st.none() | STORABLE_TEXT), "anonymous"
-            )
-        ]
+        deliver = draw(st.none() | st.just("now"))
+        into = draw(st.none() | st.sampled_from(GENERATIONS)) if deliver else None
+        content, author = draw(CONTENTS), draw(st.none() | STORABLE_TEXT)
+        return [event_types.message_posted(f"msg_{number}", role, content, author, "anonymous", deliver, into)]
     unrelated = (
         event_types.token("gen_Z", "x"),
         proposed("gen_Z", "call_Z"),

@@ -59,7 +59,7 @@ def test_find_call() -> None:
 SHAPE = (
     "id conversation status model parameters requested_position position created_at workflow input tools on_crash "
     "if_running ephemeral text tokens progress tool_calls steering result attempt worker started_at finished_at "
-    "finish_reason usage ttft_ms error retryable reason reasoning refusal losses by budget"
+    "finish_reason usage ttft_ms error retryable reason reasoning refusal losses by budget applied"
 )
 
 
@@ -68,7 +68,7 @@ def test_form_changes_with_the_fields() -> None:
 
     An old snapshot read as a new one would be silently wrong.
     """
-    assert FORM == "conversation.4"
+    assert FORM == "conversation.5"
     assert " ".join(field.encode_name for field in msgspec.structs.fields(Generation)) == SHAPE
 
 

@@ -78,6 +78,40 @@ def test_post_message_is_always_accepted(author: str | None) -> None:
     assert fields(new) == ("message.posted", None, data)
 
 
+def of_workflow(generation: str) -> NewEvent:
+    return event_types.generation_requested(generation, workflow="w", parameters={}, by="anonymous")
+
+
+@pytest.mark.parametrize(
+    ("news", "into"),
+    [
+        ([], None),
+        ([requested("gen_A")], "gen_A"),
+        ([requested("gen_A"), started("gen_A")], "gen_A"),
+        ([requested("gen_A"), started("gen_A"), completed("gen_A")], None),
+        ([requested("gen_A"), requested("gen_B")], "gen_A"),
+        ([requested("gen_A"), requested("gen_B"), started("gen_A"), completed("gen_A")], "gen_B"),
+        ([of_workflow("gen_A")], None),
+        ([of_workflow("gen_A"), requested("gen_B")], None),
+    ],
+    ids=["none", "queued", "running", "ended", "two", "the first has ended", "a workflow", "behind a workflow"],
+)
+def test_which_answer_takes_a_message(news: list[NewEvent], into: str | None) -> None:
+    """The first that is open; a message behind a workflow is for the answer that comes next anyway."""
+    state = fold(Conversation("conv_1"), rows([event_types.conversation_started(None, None), *news]))
+    assert decide.answer_to_join(state) == into
+    command = PostMessage("msg_1", "user", "hi", None, "anonymous", deliver="now")
+    (new,) = decide.decide_message(command, into)
+    assert fields(new)[2] == {
+        "message": "msg_1",
+        "role": "user",
+        "content": "hi",
+        "by": "anonymous",
+        "deliver": "now",
+        **({"into": into} if into is not None else {}),
+    }
+
+
 @pytest.mark.parametrize("status", list(WAYS))
 def test_request_in_every_state(status: Status | None) -> None:
     if status in BUSY:

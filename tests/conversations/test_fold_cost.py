@@ -101,12 +101,41 @@ def requests(count: int) -> list[Event]:
     return rows(news)
 
 
-@pytest.mark.parametrize("kind", [alternating, messages, requests])
+def taken(count: int) -> list[Event]:
+    """An answer that takes many messages, with a token between two of them."""
+    news = [event_types.conversation_started("T", None), requested("gen_1"), started("gen_1")]
+    for n in range(count // 3):
+        news += [
+            event_types.message_posted(f"m{n}", "user", "x", None, "anonymous", "now", "gen_1"),
+            event_types.message_applied("gen_1", f"m{n}"),
+            event_types.token("gen_1", "x" * 10),
+        ]
+    return rows(news)
+
+
+@pytest.mark.parametrize("kind", [alternating, messages, requests, taken])
 def test_fold_is_linear(kind: Callable[[int], list[Event]]) -> None:
     """Twice the events take twice the calls, in one page."""
     short, long = kind(1_000), kind(2_000)
     counts = [count_calls(lambda: fold(NEW, log)) for log in (short, long)]  # noqa: B023  # used at once
     assert counts[1] <= 2.02 * counts[0]
+
+
+def test_messages_that_an_answer_takes_are_counted_along() -> None:
+    """In memory and in the text: in one page, event by event, and measured anew."""
+    log = taken(60)
+    whole = fold(NEW, log)
+    step = NEW
+    for event in log:
+        step = fold(step, [event])
+    assert step == whole
+    assert step.size == whole.size
+    (found,) = whole.open
+    assert found.applied == step.open[0].applied
+    assert [one.text_length for one in found.applied] == [10 * n for n in range(20)]
+    assert Conversation("conv_1").size < whole.size
+    again = fold(whole, rows([event_types.token("gen_1", "x")], whole.position))
+    assert again.open[0].applied is found.applied
 
 
 def test_text_is_joined_on_demand() -> None:

@@ -8,7 +8,7 @@ from server import event_types
 from server.conversations.command_types import NewMessage
 from server.conversations.conversation_state import Conversation
 from server.conversations.fold import fold
-from server.conversations.prompt import TranscriptMessage, prompt_for, transcript
+from server.conversations.prompt import TranscriptMessage, first_prompt, prompt_for, transcript
 from server.conversations.state_machine import Status
 from server.providers import Message, ToolSpec
 
@@ -27,7 +27,7 @@ def state_of(*news: NewEvent) -> Conversation:
 def turns(*news: NewEvent, more: tuple[NewMessage, ...] = ()) -> list[tuple[str, str]]:
     """The prompt's turns after these events."""
     prompt = prompt_for(state_of(*news), "gpt-x", COLD, more=more)
-    return [(message.role, message.content) for message in prompt.messages]
+    return [(message.role, message.text) for message in prompt.messages]
 
 
 def answer_events(generation: str, text: str, end: NewEvent) -> list[NewEvent]:
@@ -130,10 +130,64 @@ def test_turn_has_author_and_position() -> None:
 @no_deadline
 @given(log=logs())
 def test_turns_of_any_log(log: list[Event]) -> None:
-    """All messages and kept answers, each once, by position, and nothing else."""
+    """All messages and the whole text of kept answers, each once, and nothing else."""
     state = fold(Conversation("conv_1"), log)
     turns = transcript(state)
-    positions = [turn.position for turn in turns]
-    assert positions == sorted(set(positions))
-    kept = {found.requested_position for found in state.generations if found.status in KEPT and found.text}
-    assert set(positions) == kept | {message.position for message in state.messages}
+    posted = [(turn.content, turn.position) for turn in turns if turn.by is not None]
+    assert sorted(posted, key=lambda each: each[1]) == [(one.content, one.position) for one in state.messages]
+    kept = [found for found in state.generations if found.status in KEPT]
+    said = "".join(str(turn.content) for turn in turns if turn.by is None)
+    assert said == "".join(found.text or found.refusal or "" for found in kept)
+    inside = {applied.message for found in kept for applied in found.applied}
+    outside = [turn.position for turn in turns if turn.by is not None and _id(state, turn.position) not in inside]
+    assert outside == sorted(outside)
+
+
+def _id(state: Conversation, position: int) -> str:
+    return next(one.id for one in state.messages if one.position == position)
+
+
+IN_ANSWER = [
+    *(said("m1", "count"), requested("gen_A"), started("gen_A"), event_types.token("gen_A", "one ")),
+    event_types.message_posted("m2", "user", "in German", None, "anonymous", "now", "gen_A"),
+    said("m3", "for the next one"),
+    *(event_types.token("gen_A", "two "), event_types.message_applied("gen_A", "m2")),
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            [event_types.token("gen_A", "drei"), completed("gen_A")],
+            ["count", "one two ", "in German", "drei", "for the next one"],
+        ),
+        ([cancelled("gen_A")], ["count", "one two ", "in German", "for the next one"]),
+        ([failed("gen_A")], ["count", "in German", "for the next one"]),
+        ([], ["count", "in German", "for the next one"]),
+    ],
+    ids=["completed", "cancelled", "failed", "running"],
+)
+def test_a_message_stands_in_the_answer_that_took_it(more: list[NewEvent], expected: list[str]) -> None:
+    """Between what was said before and after. Where the answer is not told, it stands where it was posted."""
+    assert [content for _, content in turns(*IN_ANSWER, *more)] == expected
+
+
+def test_a_later_attempt_that_has_not_come_so_far() -> None:
+    """It was cancelled before it had written its text again."""
+    news = [*IN_ANSWER, started("gen_A", 2), event_types.token("gen_A", "o"), cancelled("gen_A")]
+    assert [content for _, content in turns(*news)] == ["count", "o", "in German", "for the next one"]
+
+
+def test_first_prompt_of_an_answer() -> None:
+    """Without the messages that are put into it; those that wait are named. As of an earlier position, if
+    asked."""
+    state = state_of(*IN_ANSWER, event_types.message_posted("m4", "user", "x", None, "Ada", "now", "gen_A"))
+    found = state.generations[0]
+    first = first_prompt(state, found, "gpt-x")
+    assert [one.content for one in first.prompt.messages] == ["count", "for the next one"]
+    assert [one.id for one in first.waiting] == ["m4"]
+    assert first.position == state.position
+    earlier = first_prompt(state, found, "gpt-x", until=3)
+    assert [one.content for one in earlier.prompt.messages] == ["count"]
+    assert earlier.position == 3

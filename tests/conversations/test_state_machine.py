@@ -47,6 +47,7 @@ ALLOWED = {
             EventType.TOOL_FINISHED: R,
             EventType.STEERING_CHANGED: R,
             EventType.BUDGET_REACHED: R,
+            EventType.MESSAGE_APPLIED: R,
             EventType.BUDGET_RAISED: R,
             EventType.PROGRESS: R,
             EventType.RESULT: R,

@@ -127,3 +127,34 @@ async def test_one_sleeper_per_waker(autojump_clock: MockClock) -> None:
         with pytest.raises(trio.BusyResourceError):
             await waker.sleep()
         waker.wake()
+
+
+def test_a_remote_listener_hears_of_other_processes_alone() -> None:
+    """What its own process appends is in the tail: the hot path of a writer calls nobody."""
+    wakeups = Wakeups()
+    heard: list[str] = []
+    with wakeups.listen("s", 5, lambda: heard.append("s")) as listener:
+        wakeups.wake(["s"], in_tail=True)
+        wakeups.wake(["t"])
+        wakeups.wake_behind("s", 5)
+        assert heard == []
+        wakeups.wake(["s"])
+        wakeups.wake_all()
+        wakeups.wake_behind("s", 6)
+        assert heard == ["s"] * 3
+        listener.position = 6
+        wakeups.wake_behind("s", 6)
+        assert heard == ["s"] * 3
+        assert (wakeups.streams(), wakeups.furthest("s"), len(wakeups)) == (["s"], 6, 0), "it is no reader"
+    wakeups.wake(["s"])
+    assert (heard, wakeups.streams()) == (["s"] * 3, [])
+
+
+def test_streams_with_a_listener_and_a_reader_are_named_once() -> None:
+    wakeups = Wakeups()
+    waker = wakeups.add("s", 9)
+    with wakeups.listen("s", 3, lambda: None), wakeups.listen("t", 4, lambda: None):
+        assert sorted(wakeups.streams()) == ["s", "t"]
+        assert (wakeups.furthest("s"), wakeups.furthest("t")) == (9, 4)
+    wakeups.remove(waker)
+    assert wakeups.streams() == []

@@ -15,6 +15,7 @@ from eventstore.memory_backend import MemoryBackend
 from server import event_types
 from server.conversations.conversation_state import Conversation, Generation
 from server.conversations.fold import fold
+from server.conversations.prompt import FirstPrompt
 from server.conversations.state_machine import Status
 from server.event_types import TERMINAL
 from server.generations.executors import FIRST_EPOCH, AnswerExecutor, Attempt
@@ -22,7 +23,7 @@ from server.generations.run_context import RunResources
 from server.generations.supervisor import Supervisor
 from server.generations.token_pump import AdaptiveBatching
 from server.observability import Metrics
-from server.providers import Prompt, Provider, ProviderRegistry
+from server.providers import Provider, ProviderRegistry
 
 from .fake_upstream import PROMPT
 from .unreliable_logs import events_of
@@ -107,8 +108,8 @@ def run_of(
 ) -> Attempt:
     """A first attempt at an answer that a supervisor can start."""
 
-    async def prompt() -> Prompt:
-        return PROMPT
+    async def prompt(until: int | None) -> FirstPrompt:
+        return FirstPrompt(PROMPT, REQUESTED)
 
     asked = found(generation, conversation, model=model, on_crash=on_crash)
     return Attempt(asked, AnswerExecutor(model, upstream, prompt), position=REQUESTED)

@@ -23,7 +23,7 @@ from eventstore import (
 from eventstore.backend import Backend, Outcome
 from eventstore.memory_backend import MemoryBackend
 from server import event_types
-from server.generations.run_log import FencedWriter
+from server.generations.run.run_log import FencedWriter
 
 from .unreliable_logs import Forgetful, Slow, Wrapped, events_of
 

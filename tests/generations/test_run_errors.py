@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from eventstore import Fenced, KeyReused, StoreUnavailable
 from server import ids
-from server.generations.run_errors import (
+from server.generations.run.run_errors import (
     MAX_MESSAGE,
     RunFailed,
     failure_from,

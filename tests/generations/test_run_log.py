@@ -12,8 +12,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from eventstore import Append, EventStore, Fenced, NewEvent, StoreUnavailable, Writer
 from eventstore.memory_backend import MemoryBackend
 from server import event_types
-from server.generations import run_log as module
-from server.generations.run_log import FencedWriter, RunLog
+from server.generations.run import run_log as module
+from server.generations.run.run_log import FencedWriter, RunLog
 from tests.conversations.event_builders import decided, proposed, started, tool_ended
 
 from .run_owner import CONVERSATION, GENERATION, REQUESTED, found, owner

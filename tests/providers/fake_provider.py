@@ -42,6 +42,7 @@ from .fake_wire_formats import (
     WireFormat,
     status,
 )
+from .request_validation import has_files, reason_to_refuse
 
 PATHS: dict[str, WireFormat] = {"/chat/completions": OpenAIFormat(), "/v1/messages": AnthropicFormat()}
 Wrap = Callable[[trio.SocketStream], trio.abc.Stream]
@@ -194,7 +195,10 @@ async def _serve_one(
         plan: Iterator[Step] = iter([status(OpenAIFormat(), 404, f"no such path: {incoming.url}")])
     else:
         request = Request(body, authorization, fake.turn(incoming.body), wire)
+        refused = reason_to_refuse(body) if has_files(body) else None
         plan = steps(str(body.get("model")), request, fake.script)
+        if refused is not None:
+            plan = iter([status(wire, 400, refused)])
     ended = False
     try:
         async with trio.open_nursery() as nursery:

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from server.providers import BadParameters, Finish
+from server.message_parts import Content, FilePart, ImagePart, TextPart
+from server.providers import BadParameters, Finish, Message, Prompt
 from server.providers.demo import PACED_BATCH, UNPACED_BATCH, Demo, story, whole_story
 
 from .answer_reader import ReadAnswer, prompt, read_answer, texts_in
@@ -154,7 +155,11 @@ def test_number_of_tokens_is_exact(count: int, rate: float, naps: list[float]) -
         ({"rate": True}, "number"),
         ({"seed": -1}, "9223372036854775807"),
         ({"seed": 2**63}, "9223372036854775807"),
-        ({"temperature": 1}, "tokens, rate, seed and calls"),
+        ({"temperature": 1}, "tokens, rate, seed, calls and say"),
+        ({"say": ""}, "a text of at most"),
+        ({"say": " \n"}, "a text of at most"),
+        ({"say": "x" * 20_001}, "a text of at most"),
+        ({"say": 5}, "a text of at most"),
     ],
 )
 async def test_bad_parameters_name_the_field_and_the_limit(parameters: dict[str, Any], says: str) -> None:
@@ -176,3 +181,37 @@ def test_good_parameters(parameters: dict[str, Any]) -> None:
 
 
 FIRST_WORDS = "Nobody at Café Solano had seen such a frost. So they hid the "
+
+
+PNG = ImagePart("a" * 64, "image/png", 12_345)
+PDF = FilePart("b" * 64, "application/pdf", 3_400_000, "a report.pdf", b"%PDF-")
+ZIP = FilePart("c" * 64, "application/octet-stream", 1)
+
+
+@pytest.mark.parametrize(
+    ("contents", "told"),
+    [
+        ([(PNG,)], "You sent a PNG of 12 KB."),
+        ([(TextPart("see"), PNG, PDF)], "You sent a PNG of 12 KB and a PDF “a report.pdf” of 5 bytes."),
+        ([(PNG,), "see", (ZIP, PNG)], "You sent a PNG of 12 KB, a file of 1 byte and a PNG of 12 KB."),
+    ],
+)
+async def test_it_says_which_files_it_was_sent(contents: list[Content], told: str) -> None:
+    """And counts that as part of its answer: as many tokens as were asked for, and never half a sentence."""
+    earlier = (Message("user", (PDF,)), Message("assistant", "Seen."))
+    messages = (*earlier, *(Message("user", content) for content in contents))
+    for tokens in (1, 40):
+        answer = await read_answer(Demo(), Prompt("demo", messages, {"rate": 0, "tokens": tokens}))
+        texts = answer.texts
+        expected = told.split()
+        assert "".join(texts).partition("\n\n")[0] == told
+        assert texts[len(expected) :] == list(whole_story(1, max(0, tokens - len(expected))))
+        assert answer.finish is not None
+        assert answer.finish.usage is not None
+        assert answer.finish.usage["output_tokens"] == len(texts) == max(tokens, len(expected))
+
+
+async def test_files_of_earlier_questions_are_not_told_again() -> None:
+    messages = (Message("user", (PNG,)), Message("assistant", "Seen."), Message("user", "and?"))
+    answer = await read_answer(Demo(), Prompt("demo", messages, {"rate": 0, "tokens": 30}))
+    assert answer.texts == list(whole_story(1, 30))

@@ -123,12 +123,12 @@ def test_strict_providers_accept_any_history(history: list[Message], tools: tupl
     prompt = Prompt("m", tuple(history), {}, tools)
     openai = json.loads(chat_completions.encode_body(prompt))
     assert reason_to_refuse(openai) is None
-    assert len(openai["messages"]) == sum(bool(m.content.strip() or m.calls or m.call) for m in history)
+    assert len(openai["messages"]) == sum(bool(m.text.strip() or m.calls or m.call) for m in history)
     messages = json.loads(anthropic.encode_body(prompt, 1))
     assert reason_to_refuse(messages) is None
     for body in (openai, messages):  # nothing but blanks is lost
         text = json.dumps(body, ensure_ascii=False)
-        assert all(json.dumps(m.content, ensure_ascii=False)[1:-1] in text for m in history if m.content.strip())
+        assert all(json.dumps(m.text, ensure_ascii=False)[1:-1] in text for m in history if m.text.strip())
 
 
 USER: dict[str, Any] = {"role": "user", "content": "a"}

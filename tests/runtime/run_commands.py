@@ -14,10 +14,11 @@ from server.conversations.command_types import (
     RaiseBudget,
     RequestGeneration,
     SteerGeneration,
+    WebhookTarget,
 )
 from server.conversations.conversation_state import Generation, ToolCall
+from server.generations.run.run_errors import root_fault
 from server.generations.run_context import Run
-from server.generations.run_errors import root_fault
 from server.ids import new_id
 from server.runtime.conversation_service import ConversationService
 from server.workflows import Workflow
@@ -61,7 +62,7 @@ async def play(
         on_crash=on_crash,
         if_running=if_running,
         ephemeral=ephemeral,
-        webhook=webhook,
+        webhook=WebhookTarget(webhook) if webhook is not None else None,
         budget=budget,
     )
     return (await here.commands.request_generation(conversation, command, key)).stream, command.generation

@@ -22,13 +22,14 @@ from server.conversations.command_types import (
 )
 from server.conversations.conversation_state import Conversation
 from server.conversations.fold import fold
+from server.files.file_store import FileStore
 from server.ids import new_id
 from server.problem import Problem
 from server.providers import Provider
 from server.runtime.conversation_service import ConversationService, open_conversation_service
 from server.runtime.run_limits import RunLimits
 from server.runtime.stream_drain import StreamDrain
-from server.webhooks.delivery import WebhookOptions
+from server.webhooks.retry_schedule import WebhookOptions
 from server.workflows import Registry, Tool, Workflow
 from tests.generations.fake_upstream import FakeUpstream, FakeUpstreams
 from tests.generations.unreliable_logs import events_of
@@ -47,6 +48,8 @@ async def process(
     webhooks: WebhookOptions | None = None,
     prices: PriceTable | None = None,
     limits: RunLimits | None = None,
+    safety_poll: float = 1.0,
+    files: FileStore | None = None,
 ) -> AsyncIterator[ConversationService]:
     """A process that lives as long as the context, then is gone as after a kill.
 
@@ -54,7 +57,7 @@ async def process(
     """
     upstreams = FakeUpstreams(fake=fake or FakeUpstream(("a",)))
     async with (
-        EventStore(log, StoreOptions(call_timeout=patience)).open() as store,
+        EventStore(log, StoreOptions(call_timeout=patience, safety_poll=safety_poll)).open() as store,
         open_conversation_service(
             store,
             upstreams,
@@ -66,6 +69,7 @@ async def process(
             webhooks=webhooks,
             prices=prices,
             limits=limits,
+            files=files,
         ) as runtime,
     ):
         yield runtime

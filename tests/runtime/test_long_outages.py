@@ -17,8 +17,8 @@ from eventstore.memory_backend import MemoryBackend
 from server.conversations.conversation_state import MAX_ATTEMPTS, Generation
 from server.event_types import generation_started as started_event
 from server.generations.executors import Attempt, run_attempt
+from server.generations.run.run_log import FencedWriter
 from server.generations.run_context import Run, RunResources
-from server.generations.run_log import FencedWriter
 from server.problem import Problem
 from server.runtime.conversation_service import ConversationService
 from server.workflows import Workflow

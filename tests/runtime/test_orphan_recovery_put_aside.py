@@ -20,7 +20,7 @@ from server.conversations.state_machine import InvalidTransition
 from server.conversations.stored_state import FORM
 from server.generations.run_context import Run
 from server.runtime.orphan_recovery import LOOK_SECONDS, SUSPECT_SECONDS
-from server.webhooks.delivery import WebhookOptions
+from server.webhooks.retry_schedule import WebhookOptions
 from server.webhooks.webhook_events import stream_of
 from server.workflows import Workflow
 from tests.generations.fake_upstream import FOREVER, FakeUpstream

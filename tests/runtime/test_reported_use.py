@@ -39,6 +39,9 @@ class Counted:
         """As `RunLimits.starting`."""
         yield
 
+    async def check_day(self, tenant: str, subject: str) -> None:
+        """As `RunLimits.check_day`."""
+
     def add_use(self, tenant: str, subject: str, tokens: float, cost: float) -> None:
         """As `RunLimits.add_use`."""
         self.tokens += tokens

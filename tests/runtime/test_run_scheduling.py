@@ -198,7 +198,7 @@ async def test_full_server_refuses_an_interrupt(autojump_clock: MockClock) -> No
 
 async def test_workflow_is_queued_too(autojump_clock: MockClock) -> None:
     async def work(run: Run) -> list[str]:
-        return [turn.content for turn in await run.context()]
+        return [turn.text for turn in await run.context()]
 
     log, upstream = MemoryBackend(), FakeUpstream(3.0, ("a",))
     async with process(log.process(), upstream, registry=app(Workflow("w", work))) as here:

@@ -89,7 +89,7 @@ async def test_message_posted_instead_of_a_decision(
     assert first.text == ("so done" if if_running == "queue" else "so ")
     assert [("ask", "a")] * (if_running == "queue") == RAN
     assert_paired(agent.asked)
-    assert "so" in "".join(message.content for message in agent.asked[-1].messages), "people saw it"
+    assert "so" in "".join(message.text for message in agent.asked[-1].messages), "people saw it"
 
 
 async def test_calls_are_decided_in_any_order(autojump_clock: MockClock) -> None:

@@ -133,7 +133,7 @@ async def test_context_holds_messages_posted_during_the_run(autojump_clock: Mock
         seen = []
         for _ in range(3):
             await run.token("x")
-            seen.append([turn.content for turn in await run.context()])
+            seen.append([turn.text for turn in await run.context()])
             await trio.sleep(1)
         return seen
 

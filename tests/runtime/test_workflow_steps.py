@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from eventstore.memory_backend import MemoryBackend
 from server.event_types import MAX_EVENT_BYTES, EventTooLarge
 from server.generations.run_context import Run
 from server.workflows import Workflow
+from tests.generations.fake_upstream import FakeUpstream
 
 from .run_commands import AppError, cause, ended, kinds, outcome, play, snapshot, started
 from .runtime_process import app, process
@@ -52,6 +54,41 @@ async def test_finished_step_is_not_repeated(autojump_clock: MockClock) -> None:
     assert found.result == ["s", [1], "s"]
     assert (found.attempt, found.text) == (2, "attempt 2"), "it speaks anew"
     assert kinds(log, run).count("step.finished") == 3
+
+
+@pytest.mark.parametrize("inner", ["step", "generate", "approve"])
+async def test_what_a_step_does_counts_within_it(inner: str, autojump_clock: MockClock) -> None:
+    """A later attempt skips the first page's step, and does not take what it did inside for the second page's."""
+    read: list[int] = []
+    upstream = FakeUpstream(("done",))
+
+    async def page(run: Run, number: int) -> None:
+        if inner == "generate":
+            await run.generate("fake", f"page {number}")
+        elif inner == "approve":
+            await run.approve("read it?", expires=1)
+        else:
+            await run.step("inner", partial(read.append, number))
+
+    async def work(run: Run) -> None:
+        await run.step("page", partial(page, run, 1))
+        if run.attempt == 1:
+            await run.token("half")
+            await trio.sleep_forever()
+        await run.step("page", partial(page, run, 2))
+        await run.step("inner", partial(read.append, 3))
+
+    log = MemoryBackend()
+    registry = app(Workflow("w", work))
+    async with process(log.process(), upstream, registry=registry):
+        async with process(log.process(), upstream, registry=registry) as lost:
+            run = await play(lost)
+            await started(lost, run, text="donehalf" if inner == "generate" else "half")
+        async with process(log.process(), upstream, registry=registry) as here:
+            assert (await ended(here, run)).error is None
+    assert read == ([1, 2, 3] if inner == "step" else [3])
+    assert len(upstream.asked) == (2 if inner == "generate" else 0)
+    assert kinds(log, run).count("tool.proposed") == (2 if inner == "approve" else 0)
 
 
 async def test_sync_step_runs_in_a_thread() -> None:

@@ -22,6 +22,11 @@ class Essay(BaseModel):
     pages: Annotated[list[int], Field(max_length=3)] = []
 
 
+class Dials(BaseModel):
+    pages: int = 50
+    title: str = ""
+
+
 class Grade(BaseModel):
     score: Annotated[float, Field(ge=0, le=10)]
     name: Annotated[str, Field(serialization_alias="called")] = "x"
@@ -116,6 +121,16 @@ def test_invalid_input_names_each_field(value: Any, errors: list[tuple[str, str]
         assert said in message
         assert (f"{field}: {message}" if field else message) in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+def test_request_without_input_takes_the_defaults() -> None:
+    """Only where each field has one; else the error is about what was sent, which is nothing."""
+    assert workflow_with(input=Dials).read_input(None) == Dials(pages=50, title="")
+    assert workflow_with(input=Dials | None).read_input(None) is None
+    for needed in (Essay, list[int], int):
+        with pytest.raises(BadInput) as caught:
+            workflow_with(input=needed).read_input(None)
+        assert [error["field"] for error in caught.value.errors] == [""]
 
 
 def test_too_deep_input() -> None:

@@ -14,8 +14,8 @@ import trio
 from server import event_types
 from server.config.price_table import PriceTable
 from server.conversations.budget import Bound
-from server.generations.run_errors import RunFailed
-from server.generations.run_log import RunLog
+from server.generations.run.run_errors import RunFailed
+from server.generations.run.run_log import RunLog
 
 MAX_HELD_SECONDS = 600.0
 """How long an answer waits for its budget in the middle of its stream."""

@@ -43,7 +43,9 @@ from server.conversations.budget import budget_after
 from server.conversations.conversation_state import Generation, ToolCall
 from server.conversations.tool_call_fold import ToolCalls, fold_tool_calls
 from server.event_types import CARRY, TERMINAL, EventType
-from server.generations.run_stats import RunStats
+from server.generations.run.message_inbox import TYPES, MessageInbox
+from server.generations.run.rounds import model_of_step
+from server.generations.run.run_stats import RunStats
 
 PAGE = 1_000
 """Events in one read of what others wrote."""
@@ -147,13 +149,19 @@ class RunLog:
 
     `used`: what the providers have counted, by model, of all rounds in the log. `streamed`: pieces that came since
     the last of these, of an answer that is not counted yet. `model`: of a run that is one model's answer, else
-    None.
+    None. `inbox`: the messages that people put into the answer.
     """
 
     def __init__(
-        self, writer: FencedWriter, found: Generation, stats: RunStats | None = None, number: int = 1
+        self,
+        writer: FencedWriter,
+        found: Generation,
+        stats: RunStats | None = None,
+        number: int = 1,
+        inbox: MessageInbox | None = None,
     ) -> None:
         self.generation = found.id
+        self.inbox = inbox or MessageInbox(found.id)
         self.store: EventStore = writer.store
         self.position = found.requested_position
         self.calls: ToolCalls = ()
@@ -181,6 +189,14 @@ class RunLog:
             if not found.events:
                 raise RuntimeError(f"{self._writer.conversation}: no event behind {self.position} of {found.head}")
             self._apply_events(found.events)
+
+    async def read_on(self) -> None:
+        """Reads up to the log's head what others wrote, also while another task writes."""
+        while True:
+            found = await self.store.read(self._writer.conversation, self.position, PAGE, seen=self.position)
+            self._apply_events(found.events)
+            if not found.events or found.events[-1].position >= found.head:
+                return
 
     async def write(self, new: Sequence[NewEvent], *, keys: tuple[Key, ...] = ()) -> Appended:
         """Appends as `FencedWriter.write`; returns when everything up to the last of these events is read.
@@ -240,6 +256,9 @@ class RunLog:
                     self._fold(EventType(kind), _decode(data), position)
                 elif kind in _STREAMED:
                     self.streamed += 1
+            if kind in TYPES:
+                self.inbox.note(kind, tag, data)
+        self.inbox.position = self.position
 
     def _fold(self, kind: EventType, fields: dict[str, Any], position: int) -> None:
         if kind is EventType.STEP_FINISHED:
@@ -289,14 +308,3 @@ class RunLog:
             counts = self.used.setdefault(self.model, {})
             counts["output_tokens"] = counts.get("output_tokens", 0) + self.streamed
         self.streamed = 0
-
-
-def model_of_step(step: str, model: str | None) -> str | None:
-    """The model whose round a step is: `model`, where the run is an answer of it; None: the step is no round.
-
-    The names are those that `AgentLoop` and `Run.generate` give: `answer/1`, `generate openai/gpt 1/1`.
-    """
-    kind, _, rest = step.partition(" ")
-    if kind == "generate" and "/" in step.rpartition(" ")[2]:
-        return rest.partition(" ")[0]
-    return model if step.startswith("answer/") else None

@@ -1,0 +1,1 @@
+"""What `server.runtime.command_handlers` is made of: keyed appends, requests, and files of messages."""
