@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from server.http.asgi import App, SocketAddress, encode_problem
-from server.http.connection_limits import ByteBudget, ConnectionTable
+from server.http.connection_limits import ByteBudget, ByteShare, ConnectionTable
 from server.http.transport import Transport
 from server.problem import Problem
 
@@ -138,6 +138,11 @@ class AcceptedConnection:
         self.scope = trio.CancelScope()
         self.http: HttpConnection | None = None
         self.transport: Transport
+
+    @property
+    def budget(self) -> ByteShare:
+        """Counts the bytes of responses that wait for this client."""
+        return self.server.budget.of(self.counted_address)
 
     def client_finished(self) -> None:
         """The disconnect watcher has seen that the client has sent its last byte."""

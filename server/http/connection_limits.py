@@ -57,31 +57,59 @@ class TokenBucket:
 
 
 class ByteBudget:
-    """How many bytes of responses may wait for their clients, in the whole process."""
+    """How many bytes of responses may wait for their clients, in the whole process.
 
-    __slots__ = ("held", "most")
+    `most_of_address`: of them, those that wait for clients of one address. Such a client reads nothing and keeps
+    256 streams open, each with a piece of a file; without this bound its one connection takes all there is, and
+    everybody else is refused.
+    """
+
+    __slots__ = ("held", "held_of", "most", "most_of_address")
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self.most_of_address = most // 4
         self.held = 0
+        self.held_of: dict[str, int] = {}
+
+    def of(self, address: str | None) -> "ByteShare":
+        """The part of one address. None: of clients that are not counted by their address."""
+        return ByteShare(self, address)
+
+
+class ByteShare:
+    """The bytes of responses that wait for the clients of one address. All shares of an address are the same."""
+
+    __slots__ = ("_address", "_budget")
+
+    def __init__(self, budget: ByteBudget, address: str | None) -> None:
+        self._budget = budget
+        self._address = address
 
     def take(self, size: int) -> bool:
         """Counts the bytes of a response that has not begun. False, and counts nothing, if there is no room.
 
-        A response that is larger than the whole budget has room when no other is held.
+        A response that is larger than the whole budget, or share, has room when no other is held.
         """
-        if self.held and self.held + size > self.most:
+        budget = self._budget
+        own = budget.held_of.get(self._address, 0) if self._address is not None else 0
+        if (own and own + size > budget.most_of_address) or (budget.held and budget.held + size > budget.most):
             return False
-        self.held += size
+        self.add(size)
         return True
 
     def add(self, size: int) -> None:
         """Counts bytes of a response that has begun, even over the budget: it can no longer be refused."""
-        self.held += size
+        budget = self._budget
+        budget.held += size
+        if self._address is not None:
+            budget.held_of[self._address] = budget.held_of.get(self._address, 0) + size
+            if not budget.held_of[self._address]:
+                del budget.held_of[self._address]
 
     def give(self, size: int) -> None:
         """The bytes have been sent or dropped."""
-        self.held -= size
+        self.add(-size)
 
 
 class TrackedConnection(Protocol):

@@ -24,11 +24,12 @@ from server.web.edge.host_origin_cors import Cors, HostOriginCheck, install_cors
 from server.web.edge.http_messages import PlainRequest, RequestIds, bind_route_ids
 from server.web.edge.quart_adapter import plain_request, quart_response, route_endpoints
 from server.web.edge.route_scopes import route_scope
+from server.web.file_endpoints import FILE_RULE, UPLOAD_RULE, FileEndpoints
 from server.web.session_endpoints import SessionEndpoints
-from server.web.snapshots.snapshot_endpoint import webhook_endpoints
 from server.web.ticket_endpoints import ticket_endpoints
 from server.web.transports import websocket_endpoint
 from server.web.transports.read_endpoints import ReadEndpoints, refuse_event_source
+from server.web.webhook_endpoints import webhook_endpoints
 
 
 def build(
@@ -52,6 +53,9 @@ def build(
     app.register_blueprint(route_endpoints("webhook", "GET", webhook_endpoints(runtime)))
     tickets = ticket_endpoints(authenticator, runtime.public)
     app.register_blueprint(route_endpoints("tickets", "POST", tickets, check_media_type))
+    files = FileEndpoints(runtime, limiter, settings.max_file, settings.file_unused_seconds)
+    app.register_blueprint(route_endpoints("uploads", "POST", {UPLOAD_RULE: files.upload}))
+    app.register_blueprint(route_endpoints("files", "GET", {FILE_RULE: files.read}))
     session = SessionEndpoints(authenticator, authorization.addresses, runtime.public)
     for method, endpoint in session.by_method.items():
         app.register_blueprint(route_endpoints(f"session_{method}", method, {session_endpoints.RULE: endpoint}))
@@ -66,6 +70,7 @@ def build(
         RequestIds(app),
         reads,
         posts,
+        files.upload,
         sockets,
         check=check,
         authorization=authorization,

@@ -4,7 +4,8 @@ An ASGI app around an ASGI app. It answers GET and POST of logs, snapshots and c
 the framework's way to an endpoint costs more than the endpoint, and because the framework would keep a request,
 two contexts and a dozen frames for each open WebSocket. Everything else goes to the framework: other addresses,
 other spellings of these (a slash at the end), and POST bodies of unknown length or over `LARGEST_BODY`. Quart's
-routes call the same endpoints, so both ways answer the same bytes. Must not know what an endpoint does.
+routes call the same endpoints, so both ways answer the same bytes.
+An upload's endpoint reads its body by itself, as it comes. Must not know what an endpoint does.
 """
 
 import re
@@ -23,6 +24,7 @@ from server.web.edge import problem_json
 from server.web.edge.authorization import Authorization
 from server.web.edge.host_origin_cors import Cors, HostOriginCheck
 from server.web.edge.http_messages import (
+    ClientGone,
     Endpoint,
     Headers,
     PlainRequest,
@@ -33,6 +35,7 @@ from server.web.edge.http_messages import (
     request_id,
 )
 from server.web.edge.route_scopes import RouteScope, route_scope
+from server.web.file_endpoints import UPLOAD_RULE
 from server.web.operator_endpoints import route_label
 from server.web.transports.read_endpoints import ReadEndpoints, refuse_event_source
 from server.web.transports.websocket_endpoint import ROUTE as WEBSOCKET_ROUTE
@@ -57,6 +60,7 @@ class Dispatcher:
         framework: ASGIFramework,
         reads: ReadEndpoints,
         posts: PostEndpoints,
+        upload: Endpoint,
         websocket: WebSocketEndpoint,
         *,
         check: HostOriginCheck,
@@ -77,6 +81,7 @@ class Dispatcher:
         gets = _Routes("GET", reads.by_route)
         self._routes = {"GET": gets, "HEAD": gets, "POST": _Routes("POST", posts.by_route)}
         self._websocket_routes = _Routes("WEBSOCKET", {WEBSOCKET_ROUTE: websocket})
+        self._upload = _Route(upload, route_scope("POST", UPLOAD_RULE), UPLOAD_RULE, ())
 
     async def __call__(self, scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answers one request or WebSocket, or passes it on."""
@@ -84,7 +89,9 @@ class Dispatcher:
         method = scope["method"] if kind == "http" else ""
         routes = self._websocket_routes if kind == "websocket" else self._routes.get(method)
         found = routes.find(scope["raw_path"]) if routes is not None else None
-        if found is None or (method == "POST" and not self._reads_body(scope)):
+        if method == "POST" and scope["path"].rstrip("/") == UPLOAD_RULE:
+            found = self._upload, []  # in every spelling: the framework would take in a body without bound
+        elif found is None or (method == "POST" and not self._reads_body(scope)):
             await self.framework(scope, receive, send)
             return
         route, ids = found
@@ -138,7 +145,9 @@ class Dispatcher:
         None for a client that went away before its body was whole.
         """
         try:
-            if receive is not None:
+            if route is self._upload:
+                plain.receive = receive
+            elif receive is not None:
                 # Read the body even of a request that will be refused: a response that is sent while the client
                 # still sends can be lost, because the client sees its connection reset first.
                 body = await _read_body(receive, self._largest_body)
@@ -159,6 +168,8 @@ class Dispatcher:
                 return await endpoint(plain, *ids)
             with logs.bound(**plain.log_keys()):  # what the run says that a POST starts has them too
                 return await endpoint(plain, *ids)
+        except ClientGone:
+            return None
         except Exception as error:
             with logs.bound(request=request, **plain.log_keys()):
                 return self._error_response(error, plain if route.scope.stream == "sse" else None)

@@ -14,8 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from server.auth.authenticator import Authenticator
-from server.auth.principal import NO_CREDENTIAL
-from server.auth.scopes import in_order
+from server.auth.principal import NO_CREDENTIAL, in_order
 from server.config.web_addresses import PublicUrl
 from server.problem import Problem
 from server.web.edge.authorization import LOOPBACK_COOKIE, SECURE_COOKIE, is_plain_loopback

@@ -185,11 +185,32 @@ def test_token_bucket_refills_over_time() -> None:
 def test_byte_budget_limits_the_sum() -> None:
     """A single item larger than the whole budget is accepted when nothing else is held."""
     budget = ByteBudget(100)
-    assert budget.take(1_000)
-    assert not budget.take(1)
-    budget.give(1_000)
-    assert budget.take(60)
-    assert not budget.take(41)
-    assert budget.take(40)
-    budget.add(500)
+    share = budget.of(None)
+    assert share.take(1_000)
+    assert not share.take(1)
+    share.give(1_000)
+    assert share.take(60)
+    assert not share.take(41)
+    assert share.take(40)
+    share.add(500)
     assert budget.held == 600
+
+
+def test_one_address_takes_a_quarter_of_the_byte_budget() -> None:
+    """Over all its connections; whoever comes from elsewhere, or is not counted, has the rest."""
+    budget = ByteBudget(100)
+    reads_nothing, again, other = budget.of("192.0.2.1"), budget.of("192.0.2.1"), budget.of("192.0.2.2")
+    assert reads_nothing.take(20)
+    assert again.take(5)
+    assert not again.take(1)
+    assert other.take(25)
+    assert budget.of(None).take(50)
+    assert not budget.of(None).take(1)
+    for share in (reads_nothing, other):
+        share.give(25)
+    assert other.take(40), "larger than the share, and the only one"
+    assert not other.take(1)
+    again.add(30)
+    other.give(40)
+    again.give(30)
+    assert (budget.held, budget.held_of) == (50, {})

@@ -439,7 +439,7 @@ async def connect_without_reading(port: int) -> trio.SocketStream:
 async def test_errors_of_the_http_server_are_problem_json(raw: bytes, status: int) -> None:
     """With `nosniff`, so that no browser guesses another type."""
     async with serving(App(), options=HttpOptions(unsent_bytes=100)) as served:
-        served.server._state.budget.add(50)
+        served.server._state.budget.of(None).add(50)
         async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
             await stream.send_all(raw[:-2] + b"Connection: close\r\n\r\n" if status == 503 else raw)
             got = await read_all(stream)

@@ -287,3 +287,28 @@ async def test_unread_large_responses_share_one_memory_limit() -> None:
             await streams[statuses.index(200)].reset_by_server()  # the time for it to be taken is over
             await wait_until(lambda: budget.held < 100_000)
         await wait_until(lambda: budget.held == 0)
+
+
+async def test_one_client_that_reads_nothing_shuts_out_nobody_else() -> None:
+    """It has 256 streams without window for pieces of a file, on one connection. Another address gets its own."""
+    piece = bytes(262_144)
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": piece, "more_body": scope["path"] == "/file"})
+            if scope["path"] != "/file":
+                return
+
+    async with serving(endless, options=HttpOptions(unsent_bytes=256 * len(piece))) as served:
+        budget = served.server._state.budget
+        addresses = iter(["192.0.2.1", "192.0.2.1", "192.0.2.2"])
+        served.server._table._counted_address = lambda host: next(addresses)  # type: ignore[method-assign]
+        async with connect(served.port, window=0) as connection:
+            streams = [await connection.request("GET", "/file") for _ in range(256)]
+            statuses = [(await stream.head()).status for stream in streams]
+            assert (statuses.count(200), statuses.count(503)) == (64, 192)
+            for expected in (503, 200):
+                async with connect(served.port) as other:
+                    assert (await (await other.request("GET", "/")).head()).status == expected
+        await wait_until(lambda: (budget.held, budget.held_of) == (0, {}))

@@ -27,6 +27,25 @@ WORKFLOW = EXAMPLE_BODIES["A workflow"]
 STREAMS = ("text/event-stream", "application/x-ndjson")
 
 
+async def upload_files(api: Api) -> None:
+    """Files, taken in and given out in every way."""
+    send, get = api.http.post, api.http.get
+    raw = {"Content-Type": "text/plain"}
+    made = await send("/v1/files", content=b"a file", headers=raw)
+    assert made.status_code == 201
+    assert (await send("/v1/files", files={"file": ("name.txt", b"a file")})).status_code == 200
+    assert (await send("/v1/files", content=b"", headers=raw)).status_code == 422
+    assert (await send("/v1/files", files={"other": b"x"})).status_code == 422
+    assert (await send("/v1/files", json={})).status_code == 415
+    path = made.headers["Location"]
+    found = await get(path)
+    assert (found.status_code, found.content) == (200, b"a file")
+    assert (await get(path, headers={"Range": "bytes=0-1"})).content == b"a "
+    assert (await get(path, headers={"Range": "bytes=6-"})).status_code == 416
+    assert (await get(path, headers={"If-None-Match": found.headers["ETag"]})).status_code == 304
+    assert (await get(f"/v1/files/{'0' * 64}")).status_code == 404
+
+
 async def session(api: Api) -> None:
     """One of everything: what works, and what is refused for the most usual reasons."""
     get, post = api.http.get, api.post
@@ -36,6 +55,7 @@ async def session(api: Api) -> None:
     for path in ("/docs", "/openapi.json"):
         etag = (await get(path)).headers["ETag"]
         assert (await get(path, headers={"If-None-Match": etag})).status_code == 304
+    await upload_files(api)
     conversation = await api.conversation(title="A title", metadata={"a": 1})
     await api.message(conversation)
     generation = await api.generate(conversation, tokens=50, rate=20, input="Hi")
@@ -75,6 +95,7 @@ async def session(api: Api) -> None:
     assert (await get("/v1/diagnostics/stream?chunks=3&interval=0.001")).status_code == 200
     assert (await get("/v1/diagnostics/stream?chunks=3&after=3")).status_code == 204
     assert (await get("/v1/diagnostics/stream?chunks=0")).status_code == 400
+    assert (await get("/v1/webhooks/public-key")).status_code == 200
     assert (await get("/v1/session")).status_code == 200
     assert (await api.http.post("/v1/session")).status_code == 200
     assert (await api.http.delete("/v1/session")).status_code == 204
@@ -89,7 +110,8 @@ async def session(api: Api) -> None:
 async def talk_back(api: Api) -> None:
     """To a model with a tool, and to a workflow; each answer once, and what is refused."""
     get, post = api.http.get, api.post
-    generation, call = await agent(api, webhook=NOBODY)
+    generation, call = await agent(api, webhook={"url": NOBODY, "events": ["waiting", "ended"]})
+    await until(api, f"{generation}/webhook", lambda one: one["waits"] and one["waits"][0]["tries"])
     decide, finish = f"{generation}/decisions", f"{generation}/tools/{call['call']}/result"
     assert (await post(f"{generation}/steer", {"name": "x", "value": 1})).json()["code"] == "not_steerable"
     wrong = {**approval(call), "proposed_digest": "0" * 64}
@@ -140,6 +162,7 @@ async def test_every_operation_answers_as_described(api: Api) -> None:
         path = answer.request.url.path
         for prefix, name in (("conv", "conversation"), ("gen", "generation"), ("call", "call")):
             path = re.sub(f"{prefix}_[0-9A-Z]{{26}}", f"{{{name}}}", path)
+        path = re.sub("[0-9a-f]{64}", "{digest}", path)
         seen.add((f"{answer.request.method} {path}", answer.status_code))
 
     api.http.event_hooks["response"].append(note)
@@ -168,6 +191,7 @@ async def test_what_streams_is_as_described(api: Api, named: str) -> None:
     await api.finished(graded)
     await api.post(f"{(await agent(api, conversation))[0]}/cancel", {})
     held = await paused(api, conversation)
+    await api.post(f"{conversation}/messages", {"role": "user", "content": "More.", "deliver": "now"})
     await api.post(f"{held}/budget", {"tokens": 1_000})
     await api.finished(held)
     answer = await api.http.get(f"{conversation}/events?format=sse{named}")

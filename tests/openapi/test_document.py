@@ -68,6 +68,7 @@ async def test_its_operations_are_the_routes_of_the_server() -> None:
         assert rule.rule == "/" or not rule.rule.endswith("/")
         kind = "generation" if rule.rule.startswith("/v1/generations") else "conversation"
         path = re.sub(r"<(\w+:)?name>", "{" + kind + "}", rule.rule).replace("<call:call>", "{call}")
+        path = path.replace("<file:digest>", "{digest}")
         routes |= {(method, path) for method in ({"GET"} if rule.websocket else rule.methods or set())}
     told = {(method.upper(), path) for path, methods in document()["paths"].items() for method in methods}
     assert {route for route in routes if route[0] not in ("HEAD", "OPTIONS")} == told
@@ -117,6 +118,8 @@ WRITTEN: list[NewEvent] = [
     event_types.conversation_started(None, None),
     event_types.message_posted(MESSAGE, "user", "", "Ada", "anonymous"),
     event_types.message_posted(MESSAGE, "tool", "x", None, "anonymous"),
+    event_types.message_posted(MESSAGE, "user", "x", None, "anonymous", "now", GENERATION),
+    event_types.message_applied(GENERATION, MESSAGE),
     event_types.generation_requested(
         GENERATION,
         model="demo",

@@ -12,6 +12,7 @@ import trio
 
 from server.web.openapi import document
 from tests.clients.api import Api
+from tests.files.sample_files import PNG
 from tests.harness.browser import CHROMIUM, NO_CHROMIUM
 from tests.harness.servers import ROOT, Server
 
@@ -67,7 +68,15 @@ async def test_examples_are_commands_that_work(api: Api, server: Server, tmp_pat
         if sample["source"].startswith("curl ")
     ]
     assert len(curls) >= len(operations) - 2
-    known = {"U": server.url, "C": conversation, "G": generation.rpartition("/")[2], "PATH": "/usr/bin:/bin"}
+    (tmp_path / "page.png").write_bytes(PNG)
+    file = (await api.http.post("/v1/files", content=PNG)).json()["digest"]
+    known = {
+        "FILE": file,
+        "U": server.url,
+        "C": conversation,
+        "G": generation.rpartition("/")[2],
+        "PATH": "/usr/bin:/bin",
+    }
     for operation, source in curls:
         env = {**known, **await _talked_back_to(api, operation)}
         with trio.fail_after(30):

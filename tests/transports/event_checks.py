@@ -12,6 +12,7 @@ AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 FIELDS = {
     "conversation.started": set[str](),
     "message.posted": {"message", "role", "content", "by"},
+    "message.applied": {"generation", "message"},
     "generation.requested": {"generation", "parameters", "by"},
     "generation.started": {"generation", "attempt", "worker"},
     "generation.interrupted": {"generation", "attempt", "reason"},

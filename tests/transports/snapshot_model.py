@@ -22,8 +22,10 @@ DECIDED = ("decision", "arguments", "arguments_digest", "by")
 SEEN = (
     *("id", "status", "model", "workflow", "input", "parameters", "text", "tokens", "progress", "tool_calls"),
     *("steering", "result", "usage", "error", "reason", "position", "attempt", "created_at"),
-    *("reasoning", "refusal", "budget", "waiting_for"),
+    *("reasoning", "refusal", "budget", "waiting_for", "applied"),
 )
+
+SEEN_OF_MESSAGES = ("role", "content", "author", "delivery", "into", "applied_position")
 
 
 def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None:
@@ -55,6 +57,15 @@ def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None
         "text": "".join(deltas),
         "tokens": len(deltas),
         "reasoning": "".join(thoughts),
+        "applied": [
+            {
+                "message": event["message"],
+                "position": event["position"],
+                "text_length": _written_before(mine, event["position"]),
+            }
+            for event in mine
+            if event["type"] == "message.applied"
+        ],
         "refusal": last.get("generation.completed", {}).get("refusal"),
         "progress": progress and {field: progress.get(field) for field in ("done", "total", "unit", "stage")},
         "tool_calls": calls,
@@ -70,6 +81,26 @@ def fold_generation(events: Sequence[Event], name: str) -> dict[str, Any] | None
         "attempt": last.get("generation.started", {}).get("attempt", 0),
         "created_at": mine[0]["at"],
     }
+
+
+def _written_before(mine: Sequence[Event], position: int) -> int:
+    """Characters of the attempt's text in front of a position."""
+    before = [event for event in mine if event["position"] < position]
+    begun = max(n for n, event in enumerate(before) if event["type"] == "generation.started")
+    return sum(len(event["delta"]) for event in before[begun:] if event["type"] == "token")
+
+
+def _delivery(events: Sequence[Event], posted: Event) -> dict[str, Any]:
+    """What became of a message that was to be delivered now."""
+    if posted.get("deliver") != "now":
+        return {}
+    into = {"into": posted["into"]} if "into" in posted else {}
+    of = [event for event in events if "into" in posted and event.get("generation") == posted["into"]]
+    for event in of:
+        if event["type"] == "message.applied" and event["message"] == posted["message"]:
+            return {**into, "delivery": "applied", "applied_position": event["position"]}
+    ended = not of or STATUS.get(of[-1]["type"]) in ("completed", "failed", "cancelled")
+    return {**into, "delivery": "returned" if ended else "queued"}
 
 
 def fold_budget(mine: Sequence[Event]) -> dict[str, Any] | None:
@@ -140,7 +171,7 @@ def fold_conversation(events: Sequence[Event], name: str) -> dict[str, Any]:
         "title": events[0].get("title"),
         "metadata": events[0].get("metadata"),
         "messages": [
-            {key: event[key] for key in ("role", "content", "author") if key in event}
+            {key: event[key] for key in ("role", "content", "author") if key in event} | _delivery(events, event)
             for event in events
             if event["type"] == "message.posted"
         ],
@@ -159,7 +190,7 @@ def seen_conversation(snapshot: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{field: snapshot[field] for field in ("id", "title", "metadata", "position")},
         "messages": [
-            {key: message[key] for key in ("role", "content", "author") if message.get(key) is not None}
+            {key: message[key] for key in SEEN_OF_MESSAGES if message.get(key) is not None}
             for message in snapshot["messages"]
         ],
         "generations": [seen_generation(generation) for generation in snapshot["generations"]],

@@ -17,7 +17,7 @@ from server import event_types
 from server.config.web_addresses import PublicUrl
 from server.conversations import idempotency_keys
 from server.ids import new_id
-from server.webhooks import sender
+from server.webhooks import webhook_messages
 from server.workflows import digest
 from tests.cli.command_runner import tokentape
 from tests.clients import ndjson, sse
@@ -33,6 +33,7 @@ SECRET = "c2lnbmF0dXJl"
 LONG = 2**53 + 1
 """An integer that a double cannot hold."""
 ARGUMENTS = {"id": LONG, "list": [-LONG, 2**63 - 1, -(2**63)], "to": "a\u202eb"}
+MESSAGE = "msg_" + "0" * 26
 CARRY = {"answer": {"anthropic": [{"signature": SECRET}]}, "calls": {"x": {"thought_signature": SECRET}}}
 
 
@@ -48,6 +49,7 @@ def make_events(generation: str, call: str) -> list[NewEvent]:
         event_types.reasoning(generation, "let me "),
         event_types.reasoning(generation, "see\u2028 é"),
         event_types.token(generation, "so "),
+        event_types.message_applied(generation, MESSAGE),
         event_types.tool_arguments(generation, call, '{"id": ', "refund"),
         event_types.tool_arguments(generation, call, f"{LONG}}}"),
         # Their own word in an app's result is none of ours.
@@ -178,21 +180,21 @@ async def test_snapshots_at_every_position_hide_carry(api: Api, paths: tuple[str
     """Of the generation, and within its conversation's."""
     conversation, generation = paths
     texts = [await _get(api, conversation), await _get(api, generation)]
-    texts += [await _get(api, generation, at=position) for position in range(2, 18)]
-    texts += [await _get(api, conversation, at=position) for position in range(1, 18)]
+    texts += [await _get(api, generation, at=position) for position in range(2, 19)]
+    texts += [await _get(api, conversation, at=position) for position in range(1, 19)]
     assert SECRET not in "".join(texts)
     log = await api.log(conversation)
-    for position, text in enumerate(texts[2:18], 2):
+    for position, text in enumerate(texts[2:19], 2):
         expected = fold_generation(log[:position], generation.rpartition("/")[2])
         assert seen_generation(json.loads(text)) == expected
     found = json.loads(texts[1])
-    assert json.loads(texts[0])["generations"] == [found] == [json.loads(texts[17])]
+    assert json.loads(texts[0])["generations"] == [found] == [json.loads(texts[18])]
     assert (found["text"], found["reasoning"], found["refusal"]) == ("so ", "let me see\u2028 é", "I will not.")
     assert json.loads(texts[0])["metadata"] == {"id": LONG}
     assert (found["parameters"], found["steering"]) == ({"seed": LONG}, {"level": LONG + 2})
     (call,) = found["tool_calls"]
     assert (call["arguments"], call["result"], found["result"]) == ({"id": LONG + 2}, [LONG], {"id": LONG})
-    (proposed,) = json.loads(await _get(api, generation, at=11))["tool_calls"]
+    (proposed,) = json.loads(await _get(api, generation, at=12))["tool_calls"]
     assert (proposed["arguments"], proposed["hidden_characters"]) == (ARGUMENTS, ["U+202E"])
 
 
@@ -221,7 +223,7 @@ async def test_webhook_body_hides_carry(shared_database: TestDatabase) -> None:
     conversation, generation = new_id("conv"), new_id("gen")
     news = make_events(generation, new_id("call"))
     log = await store_log(shared_database.app_url, conversation, generation, news)
-    bodies = [sender.body(generation, conversation, event, PublicUrl()) for event in log]
+    bodies = [webhook_messages.end_body(generation, conversation, event, PublicUrl()) for event in log]
     assert SECRET in "".join(event.data for event in log)
     assert SECRET.encode() not in b"".join(bodies)
     assert json.loads(bodies[-1])["data"]["event"]["refusal"] == "I will not."

@@ -142,7 +142,7 @@ async def test_concurrent_readers_on_all_transports_see_the_same_run(api: Api) -
 
 
 async def test_concurrent_readers_see_tools_decisions_and_steering(api: Api) -> None:
-    """Also progress, steps and the result, as they happen."""
+    """Also progress, steps, the result, and a message that is put into an answer, as they happen."""
     conversation = await api.conversation()
     found: list[list[Event]] = []
 
@@ -159,6 +159,10 @@ async def test_concurrent_readers_see_tools_decisions_and_steering(api: Api) -> 
                 nursery.start_soon(follow, read, placed)
                 await placed.wait()
             await run_with_interventions(api, conversation)
+            answer = await api.generate(conversation, tokens=40, rate=40)
+            put_in = {"role": "user", "content": "in German, please", "deliver": "now"}
+            assert (await api.post(f"{conversation}/messages", put_in)).json()["delivery"] == "queued"
+            await api.finished(answer)
             await api.message(conversation, "That was all.")
     log = await api.log(conversation)
     check_log(log)

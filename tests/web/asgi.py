@@ -25,6 +25,7 @@ from server.auth.memory_auth_store import MemoryAuthStore
 from server.config import Settings
 from server.config.price_table import PriceTable
 from server.config.web_addresses import PublicUrl
+from server.files.memory_file_store import MemoryFileStore
 from server.http.websocket import SEND_TEXTS
 from server.providers import Provider
 from server.runtime.conversation_service import ConversationService
@@ -116,19 +117,40 @@ class Web:
         """A POST of JSON, with its answer to the end."""
         return await self.ask("POST", path, headers, body, whole=True)
 
-    async def follow(self, path: str, headers: Headers, query: str, heard: Callable[[bytes], object]) -> None:
-        """A stream, chunk by chunk, until whoever waits for it has had enough."""
+    async def upload(
+        self, parts: Sequence[bytes], headers: Headers | None = None, *, cut: bool = False, stall: bool = False
+    ) -> Answered:
+        """A POST of a file that comes in these parts. Its client then goes (`cut`), or sends nothing (`stall`)."""
+        scope = _scope("http", "/v1/files", {"Host": HOST, **(headers or {})}, "") | {"method": "POST"}
+        incoming: list[Any] = [
+            part if callable(part) else {"type": "http.request", "body": part, "more_body": True} for part in parts
+        ]
+        if cut:
+            incoming.append({"type": "http.disconnect"})
+        elif stall:
+            incoming.append(trio.sleep_forever)
+        else:
+            incoming.append({"type": "http.request", "body": b"", "more_body": False})
+        return await self._run(scope, incoming, whole=True)
+
+    async def follow(self, path: str, headers: Headers, query: str, heard: Callable[[bytes], object]) -> bool:
+        """A stream, chunk by chunk, until whoever waits for it has had enough. Whether the app has ended it."""
+        whole = False
 
         async def receive() -> dict[str, Any]:
             await trio.sleep_forever()
             raise AssertionError
 
         async def send(message: Any) -> None:
-            if message["type"] == "http.response.body" and message["body"]:
-                heard(message["body"])
+            nonlocal whole
+            if message["type"] == "http.response.body":
+                whole = not message.get("more_body", False)
+                if message["body"]:
+                    heard(message["body"])
 
         scope = _scope("http", path, {"Host": HOST, **headers}, query) | {"method": "GET"}
         await self._app(scope, receive, send)
+        return whole
 
     async def upgrade(
         self,
@@ -229,6 +251,7 @@ async def web(
     jwt: JwtVerifier | None = None,
     limits: str = "",
     store: MemoryAuthStore | None = None,
+    files: MemoryFileStore | None = None,
     prices: PriceTable | None = None,
     **settings: Any,
 ) -> AsyncIterator[Web]:
@@ -260,6 +283,7 @@ async def web(
                 public=public,
                 prices=prices,
                 limits=limiter,
+                files=files,
             ) as runtime:
                 yield Web(runtime, known, keys, authenticator, limiter)
     assert len(faults) == expected, faults

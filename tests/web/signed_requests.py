@@ -13,8 +13,7 @@ from typing import Any
 from eventstore.memory_backend import MemoryBackend
 from server.auth.authenticator import Presented, Reader
 from server.auth.credentials import NewCredential, generate
-from server.auth.principal import Principal
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES, Principal
 from server.ids import new_id
 from server.web.edge.authorization import LOOPBACK_COOKIE, TICKET_PROTOCOL
 from tests.generations.fake_upstream import FakeUpstream
@@ -46,8 +45,9 @@ BODIES: dict[str, Any] = {
     "budget": {"tokens": 5},
     "decisions": {"call": "call_" + "0" * 26, "decision": "approved", "proposed_digest": "0" * 64},
     "result": {"result": 1},
+    "files": b"a file",
 }
-"""Bodies of POSTs by the last part of their address; any other takes an empty object."""
+"""Bodies of POSTs by the last part of their address; any other takes an empty object. Bytes are no JSON."""
 
 
 class CountedLog(Wrapped):
@@ -78,8 +78,8 @@ class Route:
 
     @property
     def takes_id(self) -> str | None:
-        """What its address names: `conversation`, `generation`, or nothing."""
-        found = re.match("/v1/(conversation|generation)s/<", self.rule)
+        """What its address names: `conversation`, `generation`, `file`, or nothing."""
+        found = re.match("/v1/(conversation|generation|file)s/<", self.rule)
         return found[1] if found else None
 
     @property
@@ -89,7 +89,7 @@ class Route:
 
     def path(self, name: str) -> str:
         """The address, of this conversation or generation."""
-        with_name = re.sub(r"<(\w+:)?name>", name, self.rule)
+        with_name = re.sub(r"<(\w+:)?(name|digest)>", name, self.rule)
         return with_name.replace("<call:call>", "call_" + "0" * 26)
 
 
@@ -104,7 +104,7 @@ def every_route(app: Web) -> list[Route]:
             queries = [""]
             if rule.rule.endswith("/events") and method == "GET":
                 queries = ["format=sse", "format=ndjson", "format=json", "wait=0"]
-            elif re.search("/<[a-z:]+>$", rule.rule) and method == "GET":
+            elif re.search("/<(conv|gen):name>$", rule.rule) and method == "GET":
                 queries = ["", "at=3"]
             found += [Route(method, rule.rule, query=query) for query in queries]
     return found
@@ -127,10 +127,11 @@ async def ask(app: Web, route: Route, name: str, signed: Signed, texts: Iterable
         protocols = ("tokentape.v1", *signed.subprotocols) if signed.subprotocols else ()
         return await app.upgrade(path, signed.headers, query=query, texts=list(texts), subprotocols=protocols)
     body = BODIES.get(path.rpartition("/")[2], {}) if route.method == "POST" else None
-    return await app.ask(route.method, path, signed.headers, body, query=query)
+    headers = {"Content-Type": "text/plain", **signed.headers} if isinstance(body, bytes) else signed.headers
+    return await app.ask(route.method, path, headers, body, query=query)
 
 
-class World:
+class SignedApp:
     """An app with conversations of two tenants, and everybody who may want something of them.
 
     `log`: where it says which calls are made to it.
@@ -151,6 +152,10 @@ class World:
             )
             self.names["generation", owner] = run.json["id"]
             await self.app.ask("GET", f"{run.headers['location']}/events", {**signed.headers, **SSE}, whole=True)
+            text = {**signed.headers, "Content-Type": "text/plain"}
+            file = await self.app.ask("POST", "/v1/files", text, owner.encode(), whole=True)
+            self.names["file", owner] = file.json["digest"]
+        self.names["file", "unknown"] = "0" * 64
         self.names["conversation", "unknown"] = new_id("conv")
         self.names["generation", "unknown"] = new_id("gen")
 

@@ -6,11 +6,11 @@ import pytest
 from trio.testing import MockClock
 
 from eventstore.memory_backend import MemoryBackend
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
 
 from .asgi import web
-from .signed_requests import World, bearer, cookie
+from .signed_requests import SignedApp, bearer, cookie
 
 HUNG = FakeUpstream(("a",), FOREVER)
 FORMS: dict[str, dict[str, str]] = {
@@ -29,10 +29,10 @@ async def test_a_reader_is_told_to_come_back(
     """An `EventSource` gives up for ever on a status, so it is told by a 200 and its cursor; others by a 503."""
     log = MemoryBackend()
     async with web(log.process(), HUNG, require_keys=True) as app:
-        signed = bearer(await World(app).key(ALL_SCOPES)).headers
+        signed = bearer(await SignedApp(app).key(ALL_SCOPES)).headers
         run = (await app.post("/v1/generations", {"model": "fake", "input": "x"}, signed)).json
     async with web(log.process(), require_keys=True, patience=0.1) as app:
-        made = World(app)
+        made = SignedApp(app)
         key = await made.key(ALL_SCOPES)
         signed = cookie(await made.session(key)).headers if "cookie" in away else bearer(key).headers
         if away == "log":
@@ -68,5 +68,5 @@ async def test_too_many_wrong_credentials_are_not_told_to_come_back() -> None:
         assert [answer.status for answer in answers] == [401] * 10 + [429]
         assert answers[-1].code == "too_many_attempts"
         assert answers[-1].headers["retry-after"]
-        good = bearer(await World(app).key(ALL_SCOPES)).headers
+        good = bearer(await SignedApp(app).key(ALL_SCOPES)).headers
         assert (await app.ask("GET", path, good)).status == 404

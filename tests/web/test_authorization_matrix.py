@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from server.auth.credentials import generate
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from server.web.edge.authorization import SECURE_COOKIE
 from server.web.edge.route_scopes import COMMAND_SCOPES, NoRouteScope, route_scope
 
@@ -26,7 +26,7 @@ from .signed_requests import (
     CountedLog,
     Route,
     Signed,
-    World,
+    SignedApp,
     ask,
     bearer,
     code,
@@ -43,12 +43,12 @@ ALLOWED = "https://app.example"
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world() -> AsyncIterator[SignedApp]:
     log = CountedLog()
     async with web(
         log, SHORT, require_keys=True, allowed_origins=(ALLOWED,), trusted_proxies=("127.0.0.1",)
     ) as app:
-        made = World(app, log)
+        made = SignedApp(app, log)
         await made.fill()
         yield made
 
@@ -87,7 +87,7 @@ def refused(answer: Answered) -> tuple[int, str | None] | None:
     return (status, code(answer)) if status in (401, 403, 404) else None
 
 
-async def ways(made: World, route: Route, name: str, scope: str) -> dict[str, Signed]:
+async def ways(made: SignedApp, route: Route, name: str, scope: str) -> dict[str, Signed]:
     """Every way to sign in for this route with this scope alone."""
     key = await made.key([scope])
     found = {"header": bearer(key)}
@@ -151,7 +151,7 @@ async def test_what_nobody_has_opened_here_is_refused_alike() -> None:
             for which in ("other", "unknown"):
                 log = CountedLog(made.log.shared)
                 async with web(log, SHORT, require_keys=True) as cold:
-                    signed = bearer(await World(cold, log).key(ALL_SCOPES))
+                    signed = bearer(await SignedApp(cold, log).key(ALL_SCOPES))
                     log.calls.clear()
                     answer = await ask(cold, route, made.name(route, which), signed)
                     assert refused(answer) == (404, "not_found"), (str(route), which, told(answer))
@@ -159,7 +159,7 @@ async def test_what_nobody_has_opened_here_is_refused_alike() -> None:
             assert calls[0] == calls[1], str(route)
 
 
-async def bad_credentials(made: World) -> dict[str, tuple[str, str]]:
+async def bad_credentials(made: SignedApp) -> dict[str, tuple[str, str]]:
     """Texts that are no good, each with the code that says why."""
     expired, revoked = await made.key(ALL_SCOPES, seconds=60), await made.key(ALL_SCOPES)
     session_of_expired, session = await made.session(expired), await made.session(revoked)

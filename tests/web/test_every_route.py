@@ -58,6 +58,8 @@ def filled(rule: str, **ids: str) -> str:
         kind, name = found[1] or "", found[2]
         if name in ids:
             return ids[name]
+        if kind == "file:":
+            return "0123456789abcdef" * 4
         return new_id(kind.rstrip(":") or "conv")
 
     return re.sub(r"<(\w+:)?(\w+)>", put, rule)
@@ -131,8 +133,8 @@ async def test_an_invalid_id_is_404(bad: str) -> None:
     async with web() as app:
         for method, rule, websocket in routes(app):
             for kind, name in re.findall(r"<(?:(\w+):)?(\w+)>", rule):
-                right = new_id(kind or "conv")
-                rest = right.partition("_")[2]
+                right = "0123456789abcdef" * 4 if kind == "file" else new_id(kind or "conv")
+                rest = right.partition("_")[2] or right[1:]
                 text = bad.format(id=right, lower=right.lower(), rest="0" * 26 if "call" in bad else rest)
                 if text.startswith("call_") and kind == "call":
                     text = f"gen_{rest}"

@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 import structlog
 
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from server.observability import logs
 from server.web.edge.authorization import SECURE_COOKIE
 from server.web.edge.http_messages import RequestIds
 
 from .asgi import web
-from .signed_requests import World, ask, bearer, cookie, every_route, subprotocol, ticketed
+from .signed_requests import SignedApp, ask, bearer, cookie, every_route, subprotocol, ticketed
 
 
 @pytest.mark.parametrize("spelling", ["", "/"], ids=["dispatcher", "framework"])
 async def test_a_fault_names_tenant_subject_and_credential(monkeypatch: pytest.MonkeyPatch, spelling: str) -> None:
     """By either way to an endpoint, for a read, a command, and a WebSocket."""
     async with web(require_keys=True) as app:
-        made = World(app)
+        made = SignedApp(app)
         await made.fill()
         key = await made.key(ALL_SCOPES)
         path = f"/v1/conversations/{made.names['conversation', 'own']}"
@@ -64,7 +64,7 @@ async def test_what_a_request_binds_is_gone_after_it() -> None:
 async def test_no_credential_is_in_a_line_a_metric_or_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
     """Of every route, by every way to sign in, with good and with bad ones."""
     async with web(require_keys=True, trusted_proxies=("127.0.0.1",)) as app:
-        made = World(app)
+        made = SignedApp(app)
         await made.fill()
         key = await made.key(ALL_SCOPES)
         secrets = {key.text, key.text.partition("_")[2]}

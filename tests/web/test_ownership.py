@@ -15,11 +15,11 @@ from joserfc.jwk import OctKey
 from eventstore.memory_backend import MemoryBackend
 from server.auth.jwt_verifier import JwtVerifier
 from server.auth.key_set import KeySet
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from server.ids import new_id
 
 from .asgi import Web, web
-from .signed_requests import KEY, World, bearer, every_route
+from .signed_requests import KEY, SignedApp, bearer, every_route
 
 SECRET = OctKey.import_key("a secret of the app, of at least thirty-two bytes", {"alg": "HS256", "kid": "one"})
 
@@ -61,7 +61,7 @@ async def listed(app: Web, headers: dict[str, str], limit: int = 50) -> list[str
 @pytest.mark.parametrize("limit", [1, 2, 50])
 async def test_a_list_is_one_tenants(limit: int) -> None:
     async with web(require_keys=True) as app:
-        made = World(app)
+        made = SignedApp(app)
         acme, rival, new = [
             bearer(await made.key(ALL_SCOPES, tenant)).headers for tenant in ("acme", "rival", "newcomer")
         ]
@@ -109,7 +109,10 @@ async def test_a_token_for_certain_conversations_reaches_no_other(tmp_path: Path
             conversation = await started(app, token("ann"), which)
             path = f"/v1/conversations/{conversation}/generations"
             run = await app.post(path, {"model": "fake", "input": "x"}, token("ann"))
-            names[which] = {"conversation": conversation, "generation": run.json["id"]}
+            text = {**token("ann"), "Content-Type": "text/plain"}
+            file = (await app.ask("POST", "/v1/files", text, which.encode(), whole=True)).json["digest"]
+            await app.runtime.files.use("acme", conversation, [file])
+            names[which] = {"conversation": conversation, "generation": run.json["id"], "file": file}
         limited = token("ann", conversations=[names["in it"]["conversation"]])
         for route in every_route(app):
             if route.takes_id is None:
@@ -170,7 +173,7 @@ async def test_what_was_erased_is_gone_for_its_owner_and_unknown_to_others() -> 
     """A process that knows whose it was says that it is gone; one that does not tells nobody that it was there."""
     log = MemoryBackend()
     async with web(log.process(), require_keys=True) as app:
-        made = World(app)
+        made = SignedApp(app)
         own, other = [bearer(await made.key(ALL_SCOPES, tenant)).headers for tenant in ("acme", "rival")]
         asked = {"model": "fake", "input": "x", "ephemeral": True}
         run = (await app.post("/v1/generations", asked, own)).json
@@ -183,7 +186,7 @@ async def test_what_was_erased_is_gone_for_its_owner_and_unknown_to_others() -> 
         answer = await app.ask("GET", path, other)
         assert (answer.status, answer.body) == (404, unknown.body)
     async with web(log.process(), require_keys=True) as cold:
-        own = bearer(await World(cold).key(ALL_SCOPES)).headers
+        own = bearer(await SignedApp(cold).key(ALL_SCOPES)).headers
         assert (await cold.ask("GET", path, own)).status == 404
     async with web(log.process()) as cold:
         assert (await cold.ask("GET", path)).status == 410

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from server.problem import Problem
 from server.web.commands.request_models import (
     CancelRequest,
@@ -64,7 +64,8 @@ def _plain(one: Any) -> Any:
         (GenerateRequest, {**G, "budget": {"tokens": 1, "cost": None}}),
         (GenerateRequest, {**G, "budget": {"tokens": 10**12, "cost": 0.01}}),
         (GenerateRequest, {**G, "budget": None}),
-        (GenerateRequest, {**G, "webhook": {"url": "https://example.com/hook"}}),
+        (GenerateRequest, {**G, "webhook": {"url": "https://example.com/hook", "events": ["ended"]}}),
+        (GenerateRequest, {**G, "webhook": {"url": "x", "events": ["waiting", "ended"]}}),
         (ModelInput, {"input": "hi"}),
         (ModelInput, {"input": [M] * 1_000}),
         (ModelInput, {"input": None}),
@@ -102,6 +103,7 @@ def test_defaults_of_fields() -> None:
     webhook = check(GenerateRequest, {**G, "webhook": "https://example.com/hook"}).webhook
     assert webhook is not None
     assert webhook.url == "https://example.com/hook", "a text alone is its url"
+    assert webhook.events == ["ended"]
     failed = check(ToolResult, {"error": {"code": "no_stock", "message": ""}})
     assert failed.error is not None
     assert (failed.error.code, failed.result) == ("no_stock", None)
@@ -154,6 +156,10 @@ def test_defaults_of_fields() -> None:
         (GenerateRequest, {**G, "webhook": 5}, ["webhook"]),
         (GenerateRequest, {**G, "webhook": ""}, ["webhook.url"]),
         (GenerateRequest, {**G, "webhook": {"url": "x", "secret": "y"}}, ["webhook.secret"]),
+        (GenerateRequest, {**G, "webhook": {"url": "x", "events": []}}, ["webhook.events"]),
+        (GenerateRequest, {**G, "webhook": {"url": "x", "events": "ended"}}, ["webhook.events"]),
+        (GenerateRequest, {**G, "webhook": {"url": "x", "events": ["started"]}}, ["webhook.events.0"]),
+        (GenerateRequest, {**G, "webhook": {"url": "x", "events": ["ended", "ended"]}}, ["webhook.events"]),
         (SteerRequest, {"name": "strictness"}, ["value"]),
         (SteerRequest, {"name": "", "value": 1}, ["name"]),
         (SteerRequest, {"name": "n" * 101, "value": 1}, ["name"]),

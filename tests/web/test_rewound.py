@@ -27,7 +27,7 @@ HEAD, BACK, GROWN = 5, 3, 7
 FATES = ["shorter", "grown"]
 
 
-class World:
+class SignedApp:
     """A server whose log goes back."""
 
     def __init__(self, log: MemoryBackend, here: Web, conversation: str, generation: str) -> None:
@@ -56,12 +56,12 @@ class World:
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world() -> AsyncIterator[SignedApp]:
     """Everything was read once: folded, cached, in the tail."""
     log = MemoryBackend()
     async with web(log.process(), FakeUpstream(("phantom",))) as here:
         conversation, generation = await ask(here.runtime)
-        found = World(log, here, conversation, generation)
+        found = SignedApp(log, here, conversation, generation)
         while log.streams[conversation].head < HEAD:
             await trio.sleep(0.1)
         await trio.sleep(1)
@@ -70,7 +70,7 @@ async def world() -> AsyncIterator[World]:
         yield found
 
 
-def told_of_rewind(answer: Answered, there: World, fate: str) -> None:
+def told_of_rewind(answer: Answered, there: SignedApp, fate: str) -> None:
     """410, with what a client needs to go on."""
     assert (answer.status, answer.code) == (410, "cursor_expired")
     assert answer.json["snapshot"] == there.path

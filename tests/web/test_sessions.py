@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from tests.openapi.contract import validator
 
 from .asgi import Answered, Web, web
-from .signed_requests import ORIGIN, World, bearer, cookie, every_route
+from .signed_requests import ORIGIN, SignedApp, bearer, cookie, every_route
 
 LOCAL, SECURE = "tokentape", "__Host-tokentape"
 READ_WRITE = ["write", "read"]
@@ -16,7 +16,7 @@ READ_WRITE = ["write", "read"]
 
 async def sign_in(app: Web, scopes: list[str] = READ_WRITE, **headers: str) -> Answered:
     """By a key, at `Host: localhost` over plain http unless the headers say otherwise."""
-    made = World(app)
+    made = SignedApp(app)
     key = await made.key(scopes)
     return await app.ask("POST", "/v1/session", {**bearer(key).headers, **headers})
 
@@ -156,13 +156,14 @@ async def test_a_cookie_acts_only_for_pages_of_this_server(page: str) -> None:
     """Every route that changes something, and the upgrade, which any page could read; a GET needs nothing."""
     headers, good = PAGES[page]
     async with web(require_keys=True, allowed_origins=("https://app.example",)) as app:
-        made = World(app)
+        made = SignedApp(app)
         for route in every_route(app):
             if not route.rule.startswith("/v1/") or (route.rule, route.method) == ("/v1/session", "POST"):
                 continue
             value = await made.session(await made.key(ALL_SCOPES))
             signed = {"Cookie": f"{LOCAL}={value}", **headers}
-            path = route.path("conv_" + "0" * 26 if route.takes_id == "conversation" else "gen_" + "0" * 26)
+            unknown = {"conversation": "conv_" + "0" * 26, "generation": "gen_" + "0" * 26, "file": "0" * 64}
+            path = route.path(unknown[route.takes_id or "file"])
             if route.websocket:
                 answer = await app.upgrade(path, signed)
                 assert answer.accepted == good, (page, str(route))
@@ -208,14 +209,15 @@ async def test_a_preflight_needs_no_credential() -> None:
         assert answer.headers["access-control-allow-methods"] == "DELETE, GET, HEAD, OPTIONS, POST"
         assert "access-control-allow-credentials" not in answer.headers
         for route in every_route(app):
-            path = route.path("conv_" + "0" * 26 if route.takes_id == "conversation" else "gen_" + "0" * 26)
+            unknown = {"conversation": "conv_" + "0" * 26, "generation": "gen_" + "0" * 26, "file": "0" * 64}
+            path = route.path(unknown[route.takes_id or "file"])
             assert (await app.ask("OPTIONS", path, asked)).status == 204, str(route)
 
 
 async def test_operators_on_this_machine_are_asked_nothing() -> None:
     """A scraper reads what it read before there were keys, and `doctor` measures; nobody else without `admin`."""
     async with web(require_keys=True) as app:
-        made = World(app)
+        made = SignedApp(app)
         admin, reader = [bearer(await made.key([scope])).headers for scope in ("admin", "read")]
         for path, query in (("/metrics", ""), ("/v1/diagnostics/stream", "chunks=2&interval=0")):
             for headers, status in (

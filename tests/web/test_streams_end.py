@@ -14,12 +14,12 @@ from trio.testing import MockClock
 
 from server.auth.authenticator import Presented
 from server.auth.credentials import NewCredential
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from server.web.edge.authorization import SECURE_COOKIE
 from tests.generations.fake_upstream import FOREVER, FakeUpstream
 
 from .asgi import Answered, web
-from .signed_requests import KEY, SSE, CountedLog, Route, Signed, World, ask, bearer, cookie, ticketed
+from .signed_requests import KEY, SSE, CountedLog, Route, Signed, SignedApp, ask, bearer, cookie, ticketed
 
 HUNG = FakeUpstream(("a",), FOREVER)
 STREAMS = {
@@ -44,17 +44,17 @@ class Ending:
     code: str
 
 
-async def revoked_key(made: World, route: Route, name: str) -> Ending:
+async def revoked_key(made: SignedApp, route: Route, name: str) -> Ending:
     key = await made.key(ALL_SCOPES)
     return Ending(bearer(key), lambda: made.app.keys.revoke_key(key.id), "revoked_credential")
 
 
-async def expired_key(made: World, route: Route, name: str) -> Ending:
+async def expired_key(made: SignedApp, route: Route, name: str) -> Ending:
     key = await made.key(ALL_SCOPES, seconds=3.0)
     return Ending(bearer(key), trio.lowlevel.checkpoint, "expired_credential")
 
 
-async def ended_session(made: World, route: Route, name: str) -> Ending:
+async def ended_session(made: SignedApp, route: Route, name: str) -> Ending:
     session = await made.session(await made.key(ALL_SCOPES))
     principal = await made.app.authenticator.authenticate(Presented(cookie=session))
     return Ending(
@@ -62,13 +62,13 @@ async def ended_session(made: World, route: Route, name: str) -> Ending:
     )
 
 
-async def session_of_a_revoked_key(made: World, route: Route, name: str) -> Ending:
+async def session_of_a_revoked_key(made: SignedApp, route: Route, name: str) -> Ending:
     key = await made.key(ALL_SCOPES)
     signed = cookie(await made.session(key), SECURE_COOKIE)
     return Ending(signed, lambda: made.app.keys.revoke_key(key.id), "revoked_credential")
 
 
-async def ticket_of_a_revoked_key(made: World, route: Route, name: str) -> Ending:
+async def ticket_of_a_revoked_key(made: SignedApp, route: Route, name: str) -> Ending:
     key = await made.key(ALL_SCOPES)
     signed = ticketed(await made.ticket(key, route, name, ["read"]))
     return Ending(signed, lambda: made.app.keys.revoke_key(key.id), "revoked_credential")
@@ -78,11 +78,11 @@ WAYS = [revoked_key, expired_key, ended_session, session_of_a_revoked_key, ticke
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[tuple[World, NewCredential]]:
+async def world() -> AsyncIterator[tuple[SignedApp, NewCredential]]:
     """A world with a generation that goes on for ever, and the key of its owner."""
     log = CountedLog()
     async with web(log, HUNG, require_keys=True, trusted_proxies=("127.0.0.1",)) as app:
-        made = World(app, log)
+        made = SignedApp(app, log)
         key = await made.key(ALL_SCOPES)
         conversation = await app.post("/v1/conversations", {}, bearer(key).headers)
         made.names["conversation", "own"] = conversation.json["id"]
@@ -94,7 +94,7 @@ async def world() -> AsyncIterator[tuple[World, NewCredential]]:
         yield made, key
 
 
-async def open_stream(made: World, stream: str, signed: Signed) -> tuple[Answered, float]:
+async def open_stream(made: SignedApp, stream: str, signed: Signed) -> tuple[Answered, float]:
     """The stream to its end, and when that came."""
     app, route = made.app, STREAMS[stream]
     name = made.name(route, "own")
@@ -166,7 +166,7 @@ async def test_the_first_key_ends_what_was_open_to_everybody(stream: str, autoju
     """Whoever came before there was a key has to present one from then on."""
     log = CountedLog()
     async with web(log, HUNG) as app:
-        made = World(app, log)
+        made = SignedApp(app, log)
         run = await app.post("/v1/generations", {"model": "fake", "input": "x"})
         made.names["generation", "own"] = run.json["id"]
         made.names["conversation", "own"] = run.json["conversation"]

@@ -209,7 +209,7 @@ class Http1Exchange:
         self._cut = False
 
     async def _send_large(self, body: bytes, more: bool) -> None:
-        budget = self._connection.server.budget
+        budget = self._connection.budget
         if self._state is ResponseState.SENDING:
             budget.add(len(body))  # the response has begun and can no longer be refused
         elif not budget.take(len(body)):

@@ -49,6 +49,7 @@ class Http2Connection:
 
     def __init__(self, connection: AcceptedConnection) -> None:
         self.server = connection.server
+        self.budget = connection.budget
         self._connection = connection
         self._h2 = new_h2_connection()
         self._writer = Http2Writer(self._h2, connection.transport.send)

@@ -21,6 +21,7 @@ from server.http.asgi import (
     problem_messages,
 )
 from server.http.connection import GRACE_SECONDS, ServerState, WakeSignal
+from server.http.connection_limits import ByteShare
 from server.http.http2.http2_writer import SendBuffer, SendState
 from server.http.transport import SLICE_BYTES
 from server.http.websocket import WebSocket, WebSocketHandshake
@@ -40,6 +41,7 @@ class StreamConnection(Protocol):
     """What a stream needs of its connection. No method waits."""
 
     server: ServerState
+    budget: ByteShare
 
     def send_head(self, stream: "Http2Stream", status: int, headers: Headers, *, ended: bool) -> None:
         """Sends a response's head. `ended`: no body follows."""
@@ -108,7 +110,7 @@ class Http2Stream:
         problem: Problem | None = None,
     ) -> None:
         self.stream_id = stream_id
-        self.send_buffer = SendBuffer(stream_id, connection.server.budget)
+        self.send_buffer = SendBuffer(stream_id, connection.budget)
         self.running = True
         self.endless = self.malformed = False
         self.task_scope = trio.CancelScope()
@@ -287,7 +289,7 @@ class Http2Stream:
             await self.send(message)
 
     async def _send_body(self, body: bytes, more: bool) -> None:
-        budget = self._connection.server.budget
+        budget = self._connection.budget
         size = len(body)
         if self._state is ResponseState.SENDING or size <= SMALL_BYTES:
             budget.add(size)

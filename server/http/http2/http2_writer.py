@@ -17,7 +17,7 @@ from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 
 from server.http.connection import WakeSignal
-from server.http.connection_limits import ByteBudget
+from server.http.connection_limits import ByteShare
 
 MAX_BUFFERED = 32 * 1024
 """A task that has added bytes waits while the buffer holds so much: two frames of the default size."""
@@ -39,7 +39,7 @@ class SendBuffer:
 
     __slots__ = ("_budget", "_bytes", "_changed", "moved_at", "queued", "state", "stream_id")
 
-    def __init__(self, stream_id: int, budget: ByteBudget) -> None:
+    def __init__(self, stream_id: int, budget: ByteShare) -> None:
         self.stream_id = stream_id
         self.state = SendState.OPEN
         self.queued = False

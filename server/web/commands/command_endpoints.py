@@ -25,6 +25,7 @@ from server.conversations.command_types import (
     RequestGeneration,
     StartConversation,
     SteerGeneration,
+    WebhookTarget,
 )
 from server.conversations.conversation_state import Conversation
 from server.conversations.idempotency_keys import idempotency_key
@@ -100,17 +101,26 @@ async def conversation_endpoint(
 async def message_endpoint(
     runtime: ConversationService, caller: Caller, conversation: str, body: Body, key: str | None
 ) -> CommandResult:
-    """`POST …/messages`: 201 and the event."""
+    """`POST …/messages`: 201 and the event; of one that is delivered now, whether an answer is to take it."""
     checked = check(models.CreateMessage, body)
     _check_roles(caller, {"role": checked.role})
     claim = idempotency_key(key, caller, f"POST /v1/conversations/{conversation}/messages", body)
-    command = PostMessage(new_id("msg"), checked.role, checked.content, checked.author, caller.subject)
+    content = models.message_content(checked, "content")
+    command = PostMessage(
+        new_id("msg"),
+        checked.role,
+        content,
+        checked.author,
+        caller.subject,
+        tenant=caller.tenant,
+        deliver=checked.deliver,
+    )
     done = await runtime.commands.post_message(conversation, command, claim)
     event = await runtime.store.read_one(done.stream, done.first)
     if event is None:
         raise RuntimeError(f"{done.stream} has no event at {done.first}, where one was appended")
     location = runtime.public.path(f"/v1/conversations/{done.stream}?at={done.first}")
-    return CommandResult(201, location, encode_event(event))
+    return CommandResult(201, location, snapshot_json.posted(encode_event(event), checked.deliver))
 
 
 async def generation_endpoint(
@@ -126,6 +136,7 @@ async def generation_endpoint(
     if checked.model is not None:
         messages = _messages(check(models.ModelInput, {"input": body.get("input")}).input)
         _check_roles(caller, {f"input.{number}.role": message.role for number, message in enumerate(messages)})
+    webhook = checked.webhook
     command = RequestGeneration(
         new_id("gen"),
         checked.parameters,
@@ -140,7 +151,7 @@ async def generation_endpoint(
         ephemeral=checked.ephemeral,
         tenant=caller.tenant,
         budget=Budget(checked.budget.tokens, checked.budget.cost) if checked.budget is not None else None,
-        webhook=checked.webhook.url if checked.webhook is not None else None,
+        webhook=WebhookTarget(webhook.url, tuple(webhook.events)) if webhook is not None else None,
     )
     done = await runtime.commands.request_generation(conversation, command, claim)
     state = await _state_at(runtime, done)
@@ -250,7 +261,10 @@ async def _snapshot_at(runtime: ConversationService, generation: str, done: Appe
 def _messages(given: str | list[models.InputMessage] | None) -> tuple[NewMessage, ...]:
     if isinstance(given, str):
         return (NewMessage("user", given),)
-    return tuple(NewMessage(message.role, message.content) for message in given or ())
+    return tuple(
+        NewMessage(message.role, models.message_content(message, f"input.{number}.content"))
+        for number, message in enumerate(given or ())
+    )
 
 
 def _check_roles(caller: Caller, roles: Mapping[str, str]) -> None:

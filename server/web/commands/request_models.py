@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,18 +24,24 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from server.message_parts import MAX_PARTS, Content, FilePart, ImagePart, Part, TextPart
 from server.problem import Problem
 from server.providers import TOOL_NAME
 from server.workflows.tools import MAX_APPROVERS
 
 Title = Annotated[str, Field(max_length=500)]
-Text = Annotated[str, Field(max_length=1_000_000)]
+MAX_TEXT = 1_000_000
+"""Characters of a message, of all its texts together."""
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Reason = Annotated[str, Field(max_length=2_000)]
 Role = Literal["user", "assistant", "system", "tool"]
+Told = Literal["ended", "waiting"]
 ScopeName = Literal["read", "write", "decide", "audit", "admin", "roles"]
 
 
@@ -51,19 +58,118 @@ class CreateConversation(RequestModel):
     metadata: dict[str, Any] | None = None
 
 
+TEXT, MESSAGES, PARTS = "<text>", "<messages>", "<parts>"
+NAME, DECLARATION = "<name>", "<declaration>"
+TEXT_PART, IMAGE_PART, FILE_PART = "<text part>", "<image part>", "<file part>"
+BRANCHES = frozenset({TEXT, MESSAGES, PARTS, NAME, DECLARATION, TEXT_PART, IMAGE_PART, FILE_PART})
+"""Tags that pydantic puts into the location of an error; they are no part of the field's name."""
+
+
+class AskedText(RequestModel):
+    """A text, as part of a message."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class AskedImage(RequestModel):
+    """An image that was uploaded, as part of a message: `file` is its `digest`."""
+
+    type: Literal["image"]
+    file: Digest
+
+
+class AskedFile(RequestModel):
+    """A file that was uploaded, as part of a message: `file` is its `digest`, `name` one to show."""
+
+    type: Literal["file"]
+    file: Digest
+    name: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+
+
+def _part_branch(given: Any) -> str | None:
+    kind = given.get("type") if isinstance(given, dict) else getattr(given, "type", None)
+    tags = {"text": TEXT_PART, "image": IMAGE_PART, "file": FILE_PART}
+    return tags.get(kind) if isinstance(kind, str) else None
+
+
+AskedPart = Annotated[
+    Annotated[AskedText, Tag(TEXT_PART)]
+    | Annotated[AskedImage, Tag(IMAGE_PART)]
+    | Annotated[AskedFile, Tag(FILE_PART)],
+    Discriminator(
+        _part_branch,
+        custom_error_type="part",
+        custom_error_message="it is an object whose type is text, image or file",
+    ),
+]
+
+
+def _content_branch(given: Any) -> str | None:
+    if isinstance(given, str):
+        return TEXT
+    return PARTS if isinstance(given, list) else None
+
+
+AskedParts = Annotated[list[AskedPart], Field(min_length=1, max_length=MAX_PARTS)]
+AskedContent = Annotated[
+    Annotated[Text, Tag(TEXT)] | Annotated[AskedParts, Tag(PARTS)],
+    Discriminator(
+        _content_branch, custom_error_type="content", custom_error_message="it is a string or a list of parts"
+    ),
+]
+
+
 class CreateMessage(RequestModel):
     """`POST /v1/conversations/{id}/messages`."""
 
     role: Role
-    content: Text
+    content: AskedContent
     author: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    deliver: Literal["now"] | None = None
+
+    @field_validator("deliver")
+    @classmethod
+    def _delivers_what_people_say(cls, given: str | None, checked: ValidationInfo) -> str | None:
+        # Providers do not take a system's message in the middle of an answer, and would go on with an assistant's.
+        if given is not None and checked.data.get("role", "user") != "user":
+            raise ValueError("only a message of the role user can be put into a running answer")
+        return given
 
 
 class InputMessage(RequestModel):
     """One message of a list of input."""
 
     role: Role
-    content: Text
+    content: AskedContent
+
+
+def message_content(asked: CreateMessage | InputMessage, field: str) -> Content:
+    """The content of a message. Its files lack their types and sizes, which are looked up later.
+
+    `field`: the name of the content's field in the request. Raises `Problem` 422.
+    """
+    if isinstance(asked.content, str):
+        return asked.content
+    parts = tuple(map(_part, asked.content))
+    for number, part in enumerate(parts):
+        if isinstance(part, FilePart) and asked.role != "user":
+            raise _refused(f"{field}.{number}", "images and files belong to messages of the role user")
+    if sum(len(part.text) for part in parts if isinstance(part, TextPart)) > MAX_TEXT:
+        raise _refused(field, f"its texts together have more than {MAX_TEXT:,} characters")
+    return parts
+
+
+def _part(asked: AskedText | AskedImage | AskedFile) -> Part:
+    if isinstance(asked, AskedText):
+        return TextPart(asked.text)
+    if isinstance(asked, AskedImage):
+        return ImagePart(asked.file)
+    return FilePart(asked.file, name=asked.name)
+
+
+def _refused(field: str, why: str) -> Problem:
+    return Problem(422, "invalid_request", f"{field}: {why}.", extra={"field": field})
 
 
 def _branch(given: Any) -> str | None:
@@ -71,11 +177,6 @@ def _branch(given: Any) -> str | None:
         return TEXT
     return MESSAGES if isinstance(given, list) else None
 
-
-TEXT, MESSAGES = "<text>", "<messages>"
-NAME, DECLARATION = "<name>", "<declaration>"
-BRANCHES = frozenset({TEXT, MESSAGES, NAME, DECLARATION})
-"""Tags that pydantic puts into the location of an error; they are no part of the field's name."""
 
 Messages = Annotated[list[InputMessage], Field(min_length=1, max_length=1_000)]
 Input = Annotated[
@@ -133,10 +234,25 @@ def _as_object(given: Any) -> Any:
     return {"url": given} if isinstance(given, str) else given
 
 
+def _end_alone() -> list[Told]:
+    return ["ended"]
+
+
+def _each_once(names: list[Any]) -> list[Any]:
+    if len(set(names)) < len(names):
+        raise ValueError("each of them once")
+    return names
+
+
 class WebhookTarget(RequestModel):
-    """Who is told of the end. A text alone is its `url`."""
+    """Who is told, of the end or of what `events` names. A text alone is its `url`."""
 
     url: Annotated[str, Field(min_length=1, max_length=2_000)]
+    events: Annotated[
+        list[Told],
+        Field(min_length=1, max_length=2, json_schema_extra={"uniqueItems": True}),
+        AfterValidator(_each_once),
+    ] = Field(default_factory=_end_alone)
 
 
 class BudgetBounds(RequestModel):
@@ -198,7 +314,7 @@ class ToolDecision(RequestModel):
 
     call: Annotated[str, Field(min_length=1, max_length=100)]
     decision: Literal["approved", "rejected", "modified"]
-    proposed_digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    proposed_digest: Digest
     arguments: dict[str, Any] | None = None
     reason: Reason | None = None
 

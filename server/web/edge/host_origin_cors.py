@@ -164,11 +164,11 @@ def _normalized(name: str) -> str:
 
 REQUEST_HEADERS = (
     "Accept, Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, "
-    "X-Request-ID"
+    "Range, X-Request-ID"
 )
 EXPOSED_HEADERS = (
-    "Allow, ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, "
-    "WWW-Authenticate, X-Request-ID"
+    "Allow, Content-Disposition, Content-Range, ETag, Location, Preference-Applied, RateLimit, RateLimit-Policy, "
+    "Retry-After, WWW-Authenticate, X-Request-ID"
 )
 PREFLIGHT_SECONDS = 7200
 """How long a browser may cache a preflight; Chromium caches none longer."""

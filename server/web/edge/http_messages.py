@@ -9,8 +9,8 @@ WebSocket is one request; the log lines of a run carry the id of the request tha
 that any client may choose, and choose again: nothing may look anything up by it. Two requests with one id only
 share it in the log.
 
-A response is whole (`PlainResponse`) or streamed (`StreamResponse`). A streamed body counts among the open streams
-of this process: its place is taken when the body begins, given back when it ends, over when the drain says so.
+A response is whole (`PlainResponse`) or streamed (`StreamResponse`). A log's body counts among the open streams of
+this process: its place is taken when the body begins, given back when it ends, over when the drain says so.
 Between the check before the response's head and the begin of the body others may have taken the last places. Then
 the body is one refusal, written in the stream's own format. Must not know routes, Quart, what is streamed, nor who
 sends it.
@@ -56,7 +56,8 @@ class PlainRequest:
     """One request: the headers that an endpoint may depend on, the query's parameters, and the body of a POST.
 
     `grant`: who makes it, and for how long they may; set before an endpoint is called, on every route that is not
-    open to everybody. `scope`: of ASGI, for what few requests are asked.
+    open to everybody. `scope`: of ASGI, for what few requests are asked. `receive`: of ASGI, where the endpoint
+    reads the body by itself; then `body` is empty.
     """
 
     method: str
@@ -65,6 +66,7 @@ class PlainRequest:
     body: bytes = b""
     grant: "Grant | None" = None
     scope: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    receive: ASGIReceiveCallable | None = field(default=None, repr=False)
 
     @property
     def granted(self) -> "Grant":
@@ -137,6 +139,8 @@ def end_line(body: bytes) -> bytes:
     return body + b"\n"
 
 
+log = logs.get("web")
+
 REQUEST_ID = b"x-request-id"
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 _ACCEPTED = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -163,7 +167,11 @@ class RequestIds:
             await send(message)
 
         with logs.scope(request=request):
-            await self._app(scope, receive, send_with_headers)
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except* ResponseCut as group:  # in a group where the request has a body
+                why = "; ".join(map(str, group.exceptions))
+                log.info("response cut", path=scope["path"], why=why)
 
 
 def common_headers(request: str) -> Headers:
@@ -196,19 +204,50 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return ids.new_id("req")
 
 
+class ClientGone(Exception):
+    """The client went away before its request was whole: there is nobody to answer."""
+
+
+class ResponseCut(Exception):
+    """The rest of a response is not there: the database is away, or the file was removed. No fault of the server.
+
+    Once the head is sent there is no other way to say so than to end the connection, or the stream of it, before
+    the length that was announced.
+    """
+
+
 FormatRefusal = Callable[[Problem], bytes]
 """Writes a refusal in the stream's own format."""
 SendChunk = Callable[[bytes], Awaitable[None]]
 
 
-class StreamBody(ABC):
-    """The body of a streamed response. A subclass implements `chunk`, and `close` if it holds anything.
+class ResponseChunks(ABC):
+    """The body of a streamed response.
 
     The sender calls `begin`, then `next` until it returns no bytes, then `end` in any case. It may set `send`
-    after `begin`: then `next` sends all chunks by itself but the one that it returns, and is called less often.
+    after `begin`: then `next` may send chunks by itself but the one that it returns, and is called less often.
     """
 
     send: SendChunk | None = None
+
+    def begin(self) -> None:
+        """The response is about to be sent."""
+        return
+
+    @abstractmethod
+    async def next(self) -> bytes:
+        """The next bytes; none at the end. Raises `ResponseCut`."""
+
+    def end(self) -> None:
+        """Gives back what the body holds."""
+        return
+
+
+class StreamBody(ResponseChunks):
+    """A body that counts among the open streams.
+
+    A subclass implements `chunk`, and `close` if it holds anything.
+    """
 
     def __init__(
         self, drain: StreamDrain, grant: "Grant", format_refusal: FormatRefusal, transport: str = "other"
@@ -254,15 +293,11 @@ class StreamBody(ABC):
 
 @dataclass(frozen=True, slots=True)
 class StreamResponse:
-    """A response of status 200 whose body is streamed."""
+    """A response whose body is streamed. What is refused is refused by a `PlainResponse`."""
 
-    body: StreamBody
+    body: ResponseChunks
     headers: Headers
-
-    @property
-    def status(self) -> int:
-        """Always 200: what is refused is refused by a `PlainResponse`."""
-        return 200
+    status: int = 200
 
 
 Response = PlainResponse | StreamResponse

@@ -2,8 +2,8 @@
 
 Owns everything that adapts Quart and quart-trio to this server. Must not know any route or endpoint.
 
-- An id in a route is `<conv:…>`, `<gen:…>` or `<call:…>`. Text that is no id matches no route: the router answers
-  404 before a handler, a key or a statement could see it.
+- An id in a route is `<conv:…>`, `<gen:…>`, `<call:…>` or `<file:…>`. Text that is no id matches no route: the
+  router answers 404 before a handler, a key or a statement could see it.
 - quart-trio (0.12) starts a nursery and two tasks for each request, one of them only to notice that the client has
   gone. Our HTTP server cancels the app's task when that happens, so a request runs in the task that calls the app.
 - quart-trio puts ten messages of a WebSocket into a channel of its own, on top of what the connection may hold.
@@ -27,7 +27,14 @@ from quart_trio.wrappers.request import TrioBody
 from werkzeug.routing import BaseConverter
 
 from server import ids
-from server.web.edge.http_messages import Endpoint, PlainRequest, PlainResponse, StreamBody, StreamResponse
+from server.files.file_store import DIGEST_PATTERN
+from server.web.edge.http_messages import (
+    Endpoint,
+    PlainRequest,
+    PlainResponse,
+    ResponseChunks,
+    StreamResponse,
+)
 
 
 class _ConversationId(BaseConverter):
@@ -48,9 +55,20 @@ class _CallId(BaseConverter):
     regex = ids.id_pattern("call").strip("^$")
 
 
+class _FileDigest(BaseConverter):
+    """The SHA-256 of a file."""
+
+    regex = DIGEST_PATTERN.strip("^$")
+
+
 def install_id_converters(app: QuartTrio) -> None:
-    """Registers the three; call it before the first route that names one."""
-    app.url_map.converters |= {"conv": _ConversationId, "gen": _GenerationId, "call": _CallId}
+    """Registers the four; call it before the first route that names one."""
+    app.url_map.converters |= {
+        "conv": _ConversationId,
+        "gen": _GenerationId,
+        "call": _CallId,
+        "file": _FileDigest,
+    }
 
 
 _BODY_HEADERS = frozenset((b"content-length", b"transfer-encoding"))
@@ -216,9 +234,9 @@ def empty_response(status: int, headers: Mapping[str, str]) -> Response:
 
 
 class _QuartStreamBody(ResponseBody):
-    """A `StreamBody` as the body of Quart's response."""
+    """`ResponseChunks` as the body of Quart's response."""
 
-    def __init__(self, body: StreamBody) -> None:
+    def __init__(self, body: ResponseChunks) -> None:
         self._body = body
 
     async def __aenter__(self) -> "_QuartStreamBody":

@@ -14,11 +14,12 @@ import msgspec
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from server.web import operator_endpoints, session_endpoints, ticket_endpoints
+from server.web import file_endpoints, operator_endpoints, session_endpoints, ticket_endpoints
 from server.web.commands import request_models as models
-from server.web.openapi import event_schemas, problem_codes
+from server.web.openapi import event_schemas, problem_codes, webhook_schemas
 from server.web.snapshots import snapshot_json
 from server.web.transports.presence import MAX_LISTED
+from server.web.webhook_endpoints import WebhookPublicKeys
 from server.webhooks.webhook_events import WebhookSnapshot
 from server.wire_formats import Person
 
@@ -28,6 +29,9 @@ PREFIX = "#/components/schemas/"
 COMPONENT_NAMES: Mapping[type[BaseModel], str] = {
     models.CreateConversation: "ConversationAsk",
     models.CreateMessage: "MessageAsk",
+    models.AskedText: "TextPartAsk",
+    models.AskedImage: "ImagePartAsk",
+    models.AskedFile: "FilePartAsk",
     models.GenerateRequest: "GenerationAsk",
     models.ModelInput: "InputAsk",
     models.CancelRequest: "CancelAsk",
@@ -54,7 +58,21 @@ _FIELD_DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "ephemeral": "Only where the generation has a conversation of its own: that is erased some time after the "
         "end.",
         "budget": "How much it may use. At a bound it waits (`waiting_for: budget`) until somebody raises that.",
-        "webhook": "Who is told of the end: a URL, signed as by Standard Webhooks.",
+        "webhook": "Who is told of the end, and of its waits where `events` says so: a URL. Signed as by Standard "
+        "Webhooks.",
+    },
+    "MessageAsk": {
+        "content": "A text, or 1 to 100 parts. Images and files belong to messages of the role `user`.",
+        "deliver": "`now`: it is put into the answer that is running, if one is. Only for the role `user`.",
+    },
+    "WebhookAsk": {
+        "events": "Of what: `ended`, and `waiting`, whenever it waits for an approval, for a client's tool "
+        "(`input`) or for a larger budget.",
+    },
+    "ImagePartAsk": {"file": "The `digest` of an image that was uploaded (`POST /v1/files`)."},
+    "FilePartAsk": {
+        "file": "The `digest` of a file that was uploaded (`POST /v1/files`).",
+        "name": "A name to show, and for the model.",
     },
     "BudgetAsk": {
         "tokens": "Of input and output, of all its requests to models.",
@@ -278,10 +296,13 @@ RESPONSES = (
     snapshot_json.ConversationSnapshot,
     snapshot_json.ConversationList,
     snapshot_json.Health,
+    event_schemas.PostedMessage,
     operator_endpoints.DiagnosticChunk,
     session_endpoints.SessionShown,
     ticket_endpoints.TicketShown,
+    file_endpoints.FileShown,
     WebhookSnapshot,
+    WebhookPublicKeys,
     Person,
 )
 TIME_FIELDS = ("at", "created_at", "started_at", "finished_at", "expires_at", "since")
@@ -311,6 +332,7 @@ def schemas() -> dict[str, Schema]:
         "Problem": problem_codes.SCHEMA,
         "ServerFrame": SERVER_FRAME,
         "ClientCommand": client_command(asked),
+        **webhook_schemas.WEBHOOK_SCHEMAS,
     }
     return dict(sorted({**found, **asked, **named}.items()))
 

@@ -27,6 +27,7 @@ from server.web.edge.quart_adapter import empty_response
 from server.web.openapi import problem_codes
 from server.web.openapi.component_schemas import PREFIX, schemas
 from server.web.openapi.operations import HEADERS, PARAMETERS, SECURITY_SCHEMES, paths
+from server.web.openapi.webhook_schemas import WEBHOOKS
 
 _DESCRIPTION = (
     "Every token of an answer is appended to a log before anybody sees it, and clients read the log: a "
@@ -61,6 +62,7 @@ def document() -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": said} for name, said in _TAGS.items()],
         "paths": paths(list(_TAGS)),
+        "webhooks": WEBHOOKS,
         "components": {
             "schemas": schemas(),
             "parameters": PARAMETERS,
@@ -74,6 +76,7 @@ _TAGS = {
     "Generations": "One run of a model or a workflow: asked for, read, cancelled.",
     "Talking back": "While it runs: decide on its calls, give their results, steer it.",
     "Conversations": "Messages and generations in one order: one log, one cursor.",
+    "Files": "What messages name: pictures, PDFs, texts.",
     "Signing in": "Who calls: sessions of browsers, and tickets for streams.",
     "Running it": "For who runs the server.",
 }

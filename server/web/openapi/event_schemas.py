@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from server.event_types import EventType
 from server.ids import id_pattern
 from server.web.commands.request_models import Role
-from server.web.snapshots.snapshot_json import CallId, Digest, Failure, GenerationId
+from server.web.snapshots.snapshot_json import CallId, Digest, Failure, GenerationId, Parts
 
 At = Annotated[
     str,
@@ -196,9 +196,37 @@ class MessagePosted(Event, tag=EventType.MESSAGE_POSTED.value, kw_only=True):
 
     message: Annotated[str, Meta(pattern=id_pattern("msg"))]
     role: Role
-    content: str
+    content: Annotated[str | Parts, Meta(description="A text, or what it was put together of.")]
     author: Annotated[str | UnsetType, Meta(description="A name to show; whoever posted chose it.")] = UNSET
     by: By
+    deliver: Annotated[
+        Literal["now"] | UnsetType, Meta(description="It is to be put into the answer that is running.")
+    ] = UNSET
+    into: Annotated[
+        GenerationId | UnsetType,
+        Meta(
+            description="Of a message that is delivered now: the generation that is to take it. Absent: no answer "
+            "ran that takes messages; the next one sees it."
+        ),
+    ] = UNSET
+
+
+class PostedMessage(MessagePosted, tag=EventType.MESSAGE_POSTED.value, kw_only=True):
+    """The event, as who posted the message is told of it."""
+
+    delivery: Annotated[
+        Literal["queued", "returned"] | UnsetType,
+        Meta(
+            description="Of a message that is delivered now. `queued`: an answer is to take it. `returned`: none "
+            "ran that takes messages."
+        ),
+    ] = UNSET
+
+
+class MessageApplied(GenerationEvent, tag=EventType.MESSAGE_APPLIED.value, kw_only=True):
+    """The answer knows this message from here on. Where the generation ends without it, it is for the next one."""
+
+    message: Annotated[str, Meta(pattern=id_pattern("msg"))]
 
 
 class GenerationRequested(GenerationEvent, tag=EventType.GENERATION_REQUESTED.value, kw_only=True):
@@ -285,6 +313,7 @@ class GenerationCancelled(GenerationEvent, tag=EventType.GENERATION_CANCELLED.va
 AnyEvent = (
     ConversationStarted
     | MessagePosted
+    | MessageApplied
     | GenerationRequested
     | GenerationStarted
     | GenerationInterrupted

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
+from server.files.file_store import DIGEST_PATTERN
 from server.ids import id_pattern
 from server.web import operator_endpoints
 from server.web.edge.authorization import LOOPBACK_COOKIE, SECURE_COOKIE, TICKET_PROTOCOL
@@ -28,6 +29,7 @@ from server.web.transports.read_params import (
     Form,
 )
 from server.web.transports.websocket_endpoint import MAX_AUTHOR
+from server.web.upload_body import FIELD
 
 Part = dict[str, Any]
 _POSITION = {"type": "string", "pattern": "^([0-9]+|now)$"}
@@ -57,6 +59,19 @@ PARAMETERS: dict[str, Part] = {
     "conversation": _path("conversation", "conv"),
     "generation": _path("generation", "gen"),
     "call": _path("call", "call"),
+    "digest": {
+        "name": "digest",
+        "in": "path",
+        "required": True,
+        "description": "The SHA-256 of the file's bytes.",
+        "schema": {"type": "string", "pattern": DIGEST_PATTERN},
+    },
+    "Range": _header(
+        "Range", "`bytes=0-99`: only these bytes. Several ranges are answered with the whole file (RFC 9110)."
+    ),
+    "If-Range": _header(
+        "If-Range", "The `ETag` of what you have: the range is of that, else the whole file comes."
+    ),
     "author": _query(
         "author",
         "The name under which the others see you; you choose it.",
@@ -158,7 +173,10 @@ HEADERS: dict[str, Part] = {
     "Location": _response_header("Where what was made, or asked for, is found."),
     "Preference-Applied": _response_header("How long the request may be held, of the wish in `Prefer`."),
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}},
-    "Vary": _response_header("The form depends on `Accept`."),
+    "Vary": _response_header("What the answer depends on: the form on `Accept`."),
+    "Content-Range": _response_header("Which bytes of how many these are.", pattern="^bytes [0-9*]"),
+    "Content-Disposition": _response_header("Whether a browser shows the file, and its name when it is saved."),
+    "Accept-Ranges": _response_header("A part of it can be asked for.", const="bytes"),
     "X-Accel-Buffering": _response_header("Tells nginx not to hold the stream back.", const="no"),
     "Incremental": _response_header("Asks intermediaries to pass bytes on as they come (RFC 10036).", const="?1"),
     "Set-Cookie": _response_header("The session's cookie."),
@@ -208,6 +226,8 @@ def _operation(row: Mapping[str, Any]) -> dict[str, Any]:
         made["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
     if "body" in row:
         made["requestBody"] = _request_body(row)
+    elif "file" in row:
+        made["requestBody"] = _FILE_BODY
     scope = _scope_of(row)
     made["security"] = _security(scope)
     responses = {status: _response(response) for status, response in row["responses"].items()}
@@ -221,7 +241,8 @@ def _operation(row: Mapping[str, Any]) -> dict[str, Any]:
 def _scope_of(row: Mapping[str, Any]) -> RouteScope:
     """What the operation needs of its caller, from the table that the server asks."""
     method, path = row["address"].split(" ", 1)
-    rule = re.sub("{(conversation|generation)}", "<name>", path).replace("{call}", "<call>")
+    rule = re.sub("{(conversation|generation)}", "<name>", path)
+    rule = re.sub("{(call|digest)}", r"<\1>", rule)
     return route_scope("WEBSOCKET" if rule.endswith("/ws") else method, rule)
 
 
@@ -282,6 +303,23 @@ def _words(text: str, named: Mapping[str, str]) -> Iterator[str]:
             yield word
 
 
+_FILE_BODY: Part = {
+    "description": "The file: the body itself, of any type but JSON, or the one field of a form.",
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "minLength": 1, "format": "binary"}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {FIELD: {"type": "string", "minLength": 1, "format": "binary"}},
+                "required": [FIELD],
+                "additionalProperties": False,
+            }
+        },
+    },
+}
+
+
 def _request_body(row: Mapping[str, Any]) -> dict[str, Any]:
     media: dict[str, Any] = {"schema": ref(row["body"])}
     examples = row.get("body_examples", {})
@@ -320,7 +358,7 @@ def _media(name: str, schema: str) -> tuple[str, dict[str, Any]]:
         return media_type, {"schema": {"type": "string", "description": _LINES}, "x-item-schema": ref(schema)}
     if name == "json":
         return media_type, {"schema": ref(schema) if schema else {"type": "object"}}
-    return media_type, {"schema": {"type": "string", "description": schema}}
+    return media_type, {"schema": {"type": "string", **({"description": schema} if schema else {})}}
 
 
 def _sse_frame(name: str) -> dict[str, Any]:

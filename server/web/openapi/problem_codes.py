@@ -60,9 +60,18 @@ CODES: Mapping[str, tuple[int, str]] = {
     "queue_full": (409, "`limit` generations of this conversation have not ended"),
     "cursor_expired": (410, "events after the cursor are not kept any more; read the `snapshot`"),
     "gone": (410, "it was ephemeral, and its time is over"),
+    "file_too_large": (413, "the file is larger than `limit` bytes"),
     "body_too_large": (413, "the body is larger than `limit` bytes"),
-    "unsupported_media_type": (415, "a body has to be application/json, and not compressed"),
+    "unsupported_media_type": (
+        415,
+        "a body has to be application/json, and not compressed; a file may be of any type but that, or in a form",
+    ),
+    "range_not_satisfiable": (416, "the file has none of the bytes that `Range` asks for; `limit` is its size"),
     "host_not_allowed": (421, "the server does not answer to this `Host`"),
+    "file_unknown": (422, "there is no such file, or no more: see `field` and `digest`"),
+    "files_too_large": (422, "the files of the prompt have more than `limit` bytes together"),
+    "empty_file": (422, "the file has no bytes"),
+    "invalid_form": (422, "the form has to hold the one field `file`"),
     "invalid_arguments": (422, "the call's tool does not take these arguments"),
     "invalid_budget": (422, "the bound would not be raised by this; see `field`"),
     "invalid_input": (422, "the workflow does not take this `input`; see `errors`"),
@@ -81,7 +90,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "unknown_price": (422, "the cost of a model without a price cannot be bounded"),
     "unknown_tool": (422, "the server has no tool of this name; see `field`"),
     "unknown_workflow": (422, "the server has no workflow of this name"),
-    "webhooks_not_configured": (422, "the server has no secret to sign webhooks with"),
+    "webhooks_not_configured": (422, "the server has no secret and no key to sign webhooks with"),
     "upgrade_required": (426, "the address speaks WebSocket only"),
     "rate_limited": (
         429,
@@ -114,6 +123,7 @@ SCHEMA: dict[str, Any] = {
         "snapshot": {"type": "string", "description": "With `cursor_expired`: where to start again."},
         "limit": {"type": "number", "description": "The limit that was passed."},
         "field": {"type": "string", "description": "The field that was refused."},
+        "digest": {"type": "string", "description": "With `file_unknown`: of which file."},
         "scope": {"type": "string", "description": "With `scope_required`: the scope that is missing."},
         "generation": {
             "type": "string",
@@ -140,7 +150,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-_MORE_HEADERS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_MORE_HEADERS = {401: ("WWW-Authenticate",), 416: ("Content-Range",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
 def responses(codes: Iterable[str]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Snapshots: the state of a conversation, a generation or a webhook as JSON."""
+"""Snapshots: the state of a conversation or a generation as JSON."""

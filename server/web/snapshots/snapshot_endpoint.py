@@ -1,4 +1,4 @@
-"""The endpoints of snapshots: of a conversation or a generation, now or at a position; and of a webhook.
+"""The endpoints of snapshots: of a conversation or a generation, now or at a position.
 
 Owns the cache of encoded snapshots and the answers to conditional requests. A poll costs one read of the primary's
 head, shared with all requests that wait at the same time, and a read of what is new since the last poll. The JSON
@@ -8,7 +8,6 @@ encoded.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from werkzeug.http import parse_etags
@@ -17,7 +16,7 @@ from eventstore import Rewound
 from server.conversations.conversation_state import Conversation
 from server.problem import not_found
 from server.runtime.conversation_service import ConversationService
-from server.web.edge.http_messages import JSON, Endpoint, Headers, PlainRequest, PlainResponse, end_line
+from server.web.edge.http_messages import JSON, Headers, PlainRequest, PlainResponse, end_line
 from server.web.snapshots import snapshot_json
 from server.web.transports.log_reader import LogSelection
 from server.web.transports.polling import hold, preference_applied
@@ -217,17 +216,3 @@ def _unchanged(request: PlainRequest, position: int) -> bool:
         return True
     tags = parse_etags(text)
     return tags.contains_weak(str(position)) or tags.star_tag
-
-
-def webhook_endpoints(runtime: ConversationService) -> Mapping[str, Endpoint]:
-    """The endpoint of a generation's webhook: its target, as far as that may be shown, and each try."""
-
-    async def webhook(_request: PlainRequest, name: str) -> PlainResponse:
-        await runtime.place(name)  # 404 for a generation whose request was refused: nobody may see its webhook
-        found = await runtime.webhooks.snapshot(name)
-        if found is None:
-            raise not_found("webhook of this generation")
-        headers = [(b"cache-control", b"private, no-cache"), *_JSON]
-        return PlainResponse(200, headers, snapshot_json.encode(found))
-
-    return {"/v1/generations/<name>/webhook": webhook}

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from server.conversations.conversation_state import Conversation, Generation, Message, ToolCall
 from server.conversations.state_machine import CallStatus, Status
 from server.ids import id_pattern
+from server.message_parts import Content, ImagePart, Part, TextPart, text_of
 from server.unicode_safety import find_hidden_characters
 
 encode = msgspec.json.Encoder().encode
@@ -96,6 +97,16 @@ class ToolCallShown(msgspec.Struct, frozen=True, kw_only=True):
     position: Position
 
 
+class AppliedShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that the answer took while it ran."""
+
+    message: str
+    position: Annotated[int, Meta(ge=1, description="From here on the answer knows it.")]
+    text_length: Annotated[
+        int, Meta(ge=0, description="Characters (Unicode code points) of the text that were written before it.")
+    ]
+
+
 class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a model or a workflow, as its events up to `position` made it."""
 
@@ -143,6 +154,7 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Annotated[int, Meta(ge=0, description="How many token events there are.")]
     progress: ProgressShown | None
     tool_calls: list[ToolCallShown]
+    applied: Annotated[list[AppliedShown], Meta(description="Messages that were put into it while it ran.")]
     steering: Annotated[dict[str, Any], Meta(description="The parameters that can be steered, as they stand.")]
     result: Annotated[Any, Meta(description="What the workflow returned.")]
     finish_reason: str | None
@@ -169,12 +181,57 @@ class CancelledGeneration(GenerationSnapshot, frozen=True, kw_only=True):
     upstream_closed: Annotated[bool, Meta(description="Whether the connection to the upstream is closed.")]
 
 
+FileDigest = Annotated[
+    Digest, Meta(description="The SHA-256 of the file's bytes, which are at `/v1/files/{digest}`.")
+]
+MediaType = Annotated[str, Meta(description="The type of the file by its content.")]
+FileSize = Annotated[int, Meta(ge=1, description="In bytes.")]
+
+
+class TextPartShown(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
+    """A text, as part of a message."""
+
+    text: str
+
+
+class ImagePartShown(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="image"):
+    """An image, as part of a message."""
+
+    file: FileDigest
+    media_type: MediaType
+    size: FileSize
+
+
+class FilePartShown(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="file"):
+    """A file, as part of a message."""
+
+    file: FileDigest
+    media_type: MediaType
+    size: FileSize
+    name: str | UnsetType = UNSET
+
+
+Parts = list[TextPartShown | ImagePartShown | FilePartShown]
+
+
+Delivered = Annotated[
+    Literal["queued", "applied", "returned"],
+    Meta(
+        description="Of a message with `deliver: now`. `queued`: the answer has not taken it yet. `applied`: it "
+        "has. `returned`: the answer ended first, or there was none; it is a message like any other, which the "
+        "next answer sees."
+    ),
+]
+
+
 class MessageShown(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody spoke."""
 
     id: str
     role: str
-    content: Annotated[str | None, Meta(description="Null where a text of more than 64 KiB is left out.")]
+    content: Annotated[
+        str | Parts | None, Meta(description="As it was posted. Null where more than 64 KiB of text is left out.")
+    ]
     position: int
     at: datetime
     by: str
@@ -185,6 +242,11 @@ class MessageShown(msgspec.Struct, frozen=True, kw_only=True):
     content_events: Annotated[str | UnsetType, Meta(description="Where it is left out: where its event is.")] = (
         UNSET
     )
+    delivery: Delivered | UnsetType = UNSET
+    into: Annotated[GenerationId | UnsetType, Meta(description="The generation that was to take it.")] = UNSET
+    applied_position: Annotated[
+        int | UnsetType, Meta(description="Where it is `applied`: from here on the answer knows it.")
+    ] = UNSET
 
 
 class ConversationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,7 +314,7 @@ def conversation(state: Conversation, before: int | None = None) -> bytes:
             break
         if not generations or (messages and messages[-1].position > generations[-1].requested_position):
             message = messages.pop()
-            oldest, encoded, shown = message.position, encode(_message(state.id, message)), shown_messages
+            oldest, encoded, shown = message.position, encode(_message(state, message)), shown_messages
         else:
             found = generations.pop()
             oldest, encoded, shown = found.requested_position, encode(_short(found)), shown_generations
@@ -271,21 +333,47 @@ def conversation(state: Conversation, before: int | None = None) -> bytes:
     return encode(fields)
 
 
-def _message(conversation: str, message: Message) -> MessageShown:
+def posted(event: bytes, deliver: str | None) -> bytes:
+    """The event object of a new message as the answer to who posted it: with `delivery`, where it has one."""
+    if deliver is None:
+        return event
+    delivery = "queued" if "into" in msgspec.json.decode(event) else "returned"
+    return event[:-1] + b',"delivery":"%b"}' % delivery.encode()
+
+
+def _message(state: Conversation, message: Message) -> MessageShown:
+    delivery = state.delivery_of(message)
+    position = delivery.applied_position if delivery is not None else None
     shown = MessageShown(
         id=message.id,
         role=message.role,
-        content=message.content,
+        content=_content(message.content),
         position=message.position,
         at=message.at,
         by=message.by,
         author=message.author if message.author is not None else UNSET,
+        delivery=delivery.status if delivery is not None else UNSET,
+        into=message.into if message.into is not None else UNSET,
+        applied_position=position if position is not None else UNSET,
     )
-    size = long_text(message.content)
+    size = long_text(text_of(message.content))
     if size is None:
         return shown
-    events = f"/v1/conversations/{conversation}/events?after={message.position - 1}&limit=1"
+    events = f"/v1/conversations/{state.id}/events?after={message.position - 1}&limit=1"
     return replace(shown, content=None, content_bytes=size, content_events=events)
+
+
+def _content(content: Content) -> str | Parts:
+    return content if isinstance(content, str) else list(map(_part, content))
+
+
+def _part(part: Part) -> TextPartShown | ImagePartShown | FilePartShown:
+    if isinstance(part, TextPart):
+        return TextPartShown(text=part.text)
+    if isinstance(part, ImagePart):
+        return ImagePartShown(file=part.digest, media_type=part.media_type, size=part.size)
+    name = part.name if part.name is not None else UNSET
+    return FilePartShown(file=part.digest, media_type=part.media_type, size=part.size, name=name)
 
 
 def _short(found: Generation) -> GenerationSnapshot:
@@ -324,6 +412,7 @@ def _fields(found: Generation) -> dict[str, Any]:
         "tools": list(found.tools),
         "progress": None if progress is None else ProgressShown(**_picked(ProgressShown, progress)),
         "tool_calls": [_call(call) for call in calls],
+        "applied": [AppliedShown(**_picked(AppliedShown, one)) for one in found.applied],
         "budget": None if found.budget is None else BudgetShown(**_picked(BudgetShown, found.budget)),
     }
 
@@ -342,7 +431,7 @@ _LEFT_OUT = ("text_bytes", "text_events", "reasoning_bytes", "reasoning_events")
 _SAME = tuple(
     name
     for name in GenerationSnapshot.__struct_fields__
-    if name not in ("tools", "progress", "tool_calls", "budget", *_LEFT_OUT)
+    if name not in ("tools", "progress", "tool_calls", "applied", "budget", *_LEFT_OUT)
 )
 
 
