@@ -6,22 +6,30 @@ cancelled is `AnswerView`'s; it must not know how requests are sent or resumed.
 
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 import trio
 
-from server.cli.exit_codes import FAILED, INTERRUPTED, STATUSES, Failed
+from server.cli.exit_codes import BAD_USAGE, FAILED, INTERRUPTED, STATUSES, Failed
 from server.cli.main import connection_options, patience_option, read_id
 from server.cli.terminal.answer_view import AnswerOutcome, AnswerView
-from server.cli.terminal.event_format import counted
+from server.cli.terminal.event_format import content_text, counted
 from server.client.api import Body, ReconnectPolicy, open_api
+from server.client.errors import ClientError
 from server.client.server_url import Address
 from server.unicode_safety import escape_controls, escape_line
 
-HELP = "/again asks the last question again   /quit leaves, as Ctrl-D does   Ctrl-C cancels an answer"
+HELP = (
+    "/image PATH sends a file with the next question   /again asks the last question again\n"
+    "/quit leaves, as Ctrl-D does   Ctrl-C cancels an answer"
+)
+MAX_NAME = 255
+"""Characters of a file's name that are sent: the last ones, which tell its type."""
 MAX_SHOWN_CHARACTERS = 2_000
 """How much of the last message and the last answer is shown when a conversation is continued."""
 
@@ -32,6 +40,14 @@ MAX_SHOWN_CHARACTERS = 2_000
 @click.option("--again", is_flag=True, help="ask the conversation's last question again, after a lost answer")
 @click.option("--model", help="demo, openai/…, anthropic/…  [default: the conversation's last, else demo]")
 @click.option("--system", metavar="TEXT", help="the system message, sent before the question")
+@click.option(
+    "--image",
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="an image, or another file, to send with the question",
+)
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="a parameter of the model")
 @click.option("--markdown", is_flag=True, help="render the answer as Markdown on a terminal")
 @click.option("--json", "as_json", is_flag=True, help="the answer as one event object a line")
@@ -43,6 +59,7 @@ def command(
     again: bool,
     model: str | None,
     system: str | None,
+    files: tuple[Path, ...],
     params: tuple[str, ...],
     markdown: bool,
     as_json: bool,
@@ -55,6 +72,7 @@ def command(
       tokentape chat                                        talk; Ctrl-D leaves
       tokentape chat "Why tapes?" -p tokens=100 -p rate=20  one answer
       git diff | tokentape chat --model openai/gpt-5 --system "Review this."
+      tokentape chat "What is this?" --image photo.png      a question about an image
       tokentape chat --conversation conv_…                  continue a conversation
       tokentape chat --conversation conv_… --again          ask the last question again
 
@@ -73,6 +91,8 @@ def command(
         raise click.BadParameter(
             "it asks the last question again; give either a question or --again", param_hint="--again"
         )
+    if again and files:
+        raise click.BadParameter("the last question has its own files", param_hint="--image")
     if conversation is not None:
         read_id(conversation, "conv")
     if question is None and not again and not sys.stdin.isatty():
@@ -87,6 +107,8 @@ def command(
         as_json=as_json,
         markdown=markdown,
     )
+    for path in files:
+        session.attach(path)
     if question is None and not again:
         session.talk()
     else:
@@ -115,7 +137,10 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 
 class ChatSession:
-    """One conversation. `conversation`: its id, None until the first question is sent."""
+    """One conversation. `conversation`: its id, None until the first question is sent.
+
+    `attached`: the parts of files that were uploaded and go with the next question.
+    """
 
     def __init__(
         self,
@@ -137,6 +162,25 @@ class ChatSession:
         self._parameters = parameters
         self._as_json = as_json
         self._markdown = markdown
+        self.attached: list[Body] = []
+
+    def attach(self, path: Path) -> None:
+        """Uploads a file, which goes with the next question. Raises `Failed`, `ClientError`."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise Failed(BAD_USAGE, "unreadable_file", f"{path}: {error.strerror}") from None
+
+        async def upload() -> Body:
+            async with open_api(self._address, self._reconnect_policy) as api:
+                return await api.upload(data)
+
+        self._reconnect_policy.begin()
+        found = trio.run(upload)
+        image = found["media_type"].startswith("image/")
+        named: Body = {"type": "image"} if image else {"type": "file", "name": path.name[-MAX_NAME:]}
+        self.attached.append({**named, "file": found["digest"]})
+        self._print_dimmed(content_text([{**found, **named}]))
 
     def ask_once(self, question: str | None) -> None:
         """Asks one question and shows the answer; None asks the last question again.
@@ -179,7 +223,9 @@ class ChatSession:
             warned = False
             if line == "/quit":
                 break
-            if line == "/help" or (line.startswith("/") and line != "/again"):
+            if line.startswith(("/image ", "/file ")):
+                self._try_to_attach(line.partition(" ")[2].strip())
+            elif line == "/help" or (line.startswith("/") and line != "/again"):
                 self._print_dimmed(HELP)
             elif line in ("", "/again"):
                 if lost or (line and self.conversation is not None):
@@ -188,6 +234,12 @@ class ChatSession:
                 lost = self._ask_and_report(line)
         if self.conversation is not None:
             self._print_dimmed(f"go on later with: tokentape chat --conversation {self.conversation}")
+
+    def _try_to_attach(self, path: str) -> None:
+        try:
+            self.attach(Path(path).expanduser())
+        except (ClientError, Failed) as error:
+            self._print_dimmed(f"{error.message}\n  {error.next_step}".rstrip())
 
     def _ask_and_report(self, question: str | None) -> bool:
         """Asks, and prints what went wrong. Returns whether the answer was lost, so that Enter asks again."""
@@ -202,16 +254,22 @@ class ChatSession:
 
     def _ask(self, question: str | None) -> AnswerOutcome:
         body: Body = {"model": self._model or "demo", "parameters": self._parameters}
-        if question is not None and self._system is not None:
-            body["input"] = [{"role": "system", "content": self._system}, {"role": "user", "content": question}]
-        elif question is not None:
-            body["input"] = question
+        if question is not None:
+            body["input"] = self._input(question, self.attached)
         own = f"/v1/conversations/{self.conversation}/generations"
         outcome = self._answer(own if self.conversation else "/v1/generations", body)
         if outcome.conversation is not None:
             self.conversation = outcome.conversation
             self._system = None  # sent once: it is part of the conversation from now on
+            self.attached = []
         return outcome
+
+    def _input(self, question: str, files: Sequence[Body]) -> str | list[Body]:
+        if self._system is None and not files:
+            return question
+        content = [{"type": "text", "text": question}, *files] if files else question
+        told = [{"role": "system", "content": self._system}] if self._system is not None else []
+        return [*told, {"role": "user", "content": content}]
 
     def _answer(self, path: str, body: Body | None) -> AnswerOutcome:
         view = AnswerView(self._address, self._reconnect_policy, as_json=self._as_json, markdown=self._markdown)
@@ -241,7 +299,7 @@ class ChatSession:
         if found["messages"]:
             last = found["messages"][-1]
             author = escape_line(last.get("author") or last["role"])
-            self._print_dimmed(f"{author}: {escape_controls(last['content'])[:MAX_SHOWN_CHARACTERS]}")
+            self._print_dimmed(f"{author}: {content_text(last['content'])[:MAX_SHOWN_CHARACTERS]}")
         if not found["generations"]:
             return
         newest = found["generations"][-1]

@@ -21,8 +21,7 @@ from server.auth.auth_store import KeyRow
 from server.auth.credentials import generate
 from server.auth.limits.limit_list import parse_key_limits
 from server.auth.postgres_auth_store import PostgresAuthStore
-from server.auth.principal import DEFAULT_TENANT, TENANT_FORM, is_tenant
-from server.auth.scopes import MEANINGS, in_order, parse_scopes
+from server.auth.principal import DEFAULT_TENANT, MEANINGS, TENANT_FORM, in_order, is_tenant, parse_scopes
 from server.cli.exit_codes import FAILED, STATUSES, Failed
 from server.cli.main import read_settings, settings_options
 from server.config import Settings

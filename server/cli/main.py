@@ -21,7 +21,7 @@ from server.ids import is_valid_id
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-COMMANDS = ("serve", "migrate", "keys", "config", "chat", "replay", "tail", "bench")
+COMMANDS = ("serve", "migrate", "keys", "webhooks", "config", "chat", "replay", "tail", "bench")
 
 
 class _Commands(click.Group):

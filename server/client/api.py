@@ -96,24 +96,26 @@ class Api:
 
     async def get(self, path: str, **params: str | int) -> Body:
         """Sends a GET for `path` until it is answered. Returns the body."""
-        return await self._until_answered("GET", path, params, None, {})
+        return await self._until_answered("GET", path, params=params)
 
     async def post(self, path: str, body: Body) -> Body:
         """Sends a POST until it is answered. The server carries it out once, however often it was sent."""
-        return await self._until_answered("POST", path, {}, body, {"Idempotency-Key": secrets.token_hex(16)})
+        key = {"Idempotency-Key": secrets.token_hex(16)}
+        return await self._until_answered("POST", path, json=body, headers=key)
 
-    async def _until_answered(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str | int],
-        body: Body | None,
-        headers: Mapping[str, str],
-    ) -> Body:
+    async def upload(self, data: bytes) -> Body:
+        """Uploads a file until it is answered. Returns its `digest`, `media_type` and `size`.
+
+        The same bytes are the same file, however often they are sent. Messages name it by the digest.
+        """
+        kind = {"Content-Type": "application/octet-stream"}
+        return await self._until_answered("POST", "/v1/files", content=data, headers=kind)
+
+    async def _until_answered(self, method: str, path: str, **request: Any) -> Body:
         while True:
             try:
                 with translated(self.address):
-                    response = await self._http.request(method, path, params=params, json=body, headers=headers)
+                    response = await self._http.request(method, path, **request)
                     check(response.status_code, response.headers, response.content)
                     decoded = decode_object(self.address, response.content)
             except ClientError as error:
@@ -177,11 +179,16 @@ async def open_websocket(
     """Opens a connection to a `ws://` or `wss://` URL. Raises what `trio_websocket.open_websocket_url` raises.
 
     It always closes the socket. trio-websocket (0.12) does not when the server ends the connection first, so a
-    client that reconnects again and again would keep one more socket open each time.
+    client that reconnects again and again would keep one more socket open each time. Nor does it notice a cut
+    during the handshake: it waits for the answer as long as it may.
     """
     extra = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
     async with open_websocket_url(
-        url, ssl_context=trust, subprotocols=subprotocols or None, extra_headers=extra
+        url,
+        ssl_context=trust,
+        subprotocols=subprotocols or None,
+        extra_headers=extra,
+        connect_timeout=CONNECT_SECONDS,
     ) as socket:
         try:
             yield socket

@@ -19,13 +19,14 @@ from pydantic_settings.sources import EnvSettingsSource
 
 from eventstore.postgres.database_url import parse_database_url
 from server.config.web_addresses import PublicUrl, check_key_place, parse_host, parse_origin
+from server.config.webhook_signing_keys import SigningKey, parse_signing_keys
 
 PREFIX = "TOKENTAPE_"
 LISTS = ("allowed_hosts", "allowed_origins", "trusted_proxies", "workflows", "webhook_ports")
 """Settings that hold several values, written with commas."""
 PROVIDERS = ("openai_", "anthropic_")
 """Prefixes of the settings that are read from a provider's own variable (`OPENAI_API_KEY`): these have no flag."""
-SECRETS = ("webhook_secret",)
+SECRETS = ("webhook_secret", "webhook_signing_key")
 """Tokentape's own settings without a flag: every user of a machine can read its processes' command lines."""
 
 
@@ -111,6 +112,11 @@ def _names(value: Any) -> Any:
 
 def _public_url(value: str) -> str:
     PublicUrl(value)
+    return value
+
+
+def _signing_keys(value: SecretStr) -> SecretStr:
+    parse_signing_keys(value.get_secret_value())  # raises a ValueError that says what is wrong with which key
     return value
 
 
@@ -201,11 +207,18 @@ class Settings(BaseSettings):
         description="bytes of answers held for slow clients, at most",
     )
     max_body: int = Field(1_048_576, ge=1_024, le=64 * 1_048_576, description="bytes of a request body, at most")
+    max_file: int = Field(32 * 1_048_576, ge=1_024, le=1 << 30, description="bytes of an uploaded file, at most")
+    file_unused_seconds: Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)] = Field(
+        86_400.0, description="seconds that an uploaded file is kept before a conversation uses it"
+    )
     upstream_first_byte: Seconds = Field(600.0, description="seconds until an upstream has to begin to answer")
     upstream_stall: Seconds = Field(600.0, description="seconds of silence after which an upstream is given up")
     prices: File | None = Field(None, description="what models cost, for budgets and usage: a TOML file")
     webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(
-        None, description="signs webhooks; without it none is taken"
+        None, description="signs webhooks (v1); without it and without a signing key none is taken"
+    )
+    webhook_signing_key: Annotated[SecretStr, AfterValidator(_signing_keys)] | None = Field(
+        None, description="signs webhooks so that receivers need no secret (v1a): whsk_…, several with commas"
     )
     webhook_allow_private: bool = Field(False, description="webhooks may go to addresses that are not public")
     webhook_ports: Ports = Field(
@@ -220,6 +233,12 @@ class Settings(BaseSettings):
         "https://api.anthropic.com", repr=False, validation_alias="ANTHROPIC_BASE_URL"
     )
     anthropic_api_key: SecretStr | None = Field(None, validation_alias="ANTHROPIC_API_KEY")
+
+    @property
+    def webhook_signing_keys(self) -> tuple[SigningKey, ...]:
+        """The key pairs that sign webhooks; while keys are changed there are several."""
+        given = self.webhook_signing_key
+        return () if given is None else parse_signing_keys(given.get_secret_value())
 
     @property
     def connections(self) -> int:

@@ -215,6 +215,29 @@ def store(metrics: Metrics, now: StoreStats) -> Iterable[Metric]:
     )
 
 
+def files(metrics: Metrics) -> Iterable[Metric]:
+    """Metrics of uploaded files."""
+    return (
+        counters(
+            "uploads",
+            "Uploads, by what came of them: created; repeated, where the tenant had the file; refused; cut, where "
+            "the client went away or the database did not answer.",
+            ("outcome",),
+            metrics.uploads.counts.items(),
+        ),
+        counter(
+            "uploaded_bytes",
+            "Bytes of files received, also of uploads that came to nothing.",
+            metrics.uploaded_bytes,
+        ),
+        counter(
+            "removed_files",
+            "Files that this process removed because nothing uses them any more, and uploads that stood still.",
+            metrics.removed_files,
+        ),
+    )
+
+
 def requests(metrics: Metrics) -> Iterable[Metric]:
     """Metrics of HTTP requests."""
     return (
@@ -265,5 +288,6 @@ class _Families(Collector):
             *runs(self._metrics, now),
             *readers(self._metrics, now),
             *store(self._metrics, now.store),
+            *files(self._metrics),
             *requests(self._metrics),
         )

@@ -135,6 +135,9 @@ TRANSPORTS = ("sse", "ndjson", "websocket", "long_poll")
 OUTCOMES = ("completed", "failed", "cancelled", "interrupted")
 
 
+UPLOADS = ("created", "repeated", "refused", "cut")
+
+
 class ProviderMetrics:
     """What the runs with one provider came to. Histograms are in seconds."""
 
@@ -162,6 +165,10 @@ class Metrics:
         self.commit_appends = Histogram(APPENDS)
         self.commit_events = Histogram(EVENTS)
         self.resume_lag = {transport: Histogram(RESUME_LAG) for transport in TRANSPORTS}
+        self.uploads = Counter()
+        self.uploads.expect((outcome,) for outcome in UPLOADS)
+        self.uploaded_bytes = 0
+        self.removed_files = 0
         self.requests = Counter()
         self.rate_limited = Counter()
         self.streams_cut = Counter()

@@ -22,6 +22,7 @@ from server.config import BadSettings, Settings
 from server.config.price_table import load_prices
 from server.config.web_addresses import PublicUrl
 from server.embedded_postgres import default_data_dir
+from server.files.postgres_file_store import PostgresFileStore
 from server.http import (
     BadCertificate,
     HttpOptions,
@@ -42,7 +43,7 @@ from server.runtime.conversation_service import ConversationService, open_conver
 from server.runtime.stream_drain import StreamDrain
 from server.web.app import build
 from server.web.edge.problem_json import encode
-from server.webhooks.delivery import WebhookOptions
+from server.webhooks.retry_schedule import WebhookOptions
 from server.webhooks.target_address import parse_ports
 from server.workflows import BadModule, Registry, load
 
@@ -124,6 +125,7 @@ async def _run_services(
         )
     )
     credentials = PostgresAuthStore(database.url, call_timeout=settings.store_patience)
+    files = PostgresFileStore(database.url, call_timeout=settings.store_patience)
     authenticator = await make_authenticator(settings, credentials)
     metrics = Metrics()
     limiter = make_rate_limiter(settings, credentials, metrics)
@@ -135,6 +137,7 @@ async def _run_services(
     async with (
         EventStore(postgres, options).open() as store,
         credentials.open(),
+        files.open(),
         authenticator.open(),
         limiter.open(),
     ):
@@ -151,12 +154,14 @@ async def _run_services(
                     settings.webhook_secret,
                     settings.webhook_allow_private,
                     parse_ports(settings.webhook_ports),
+                    settings.webhook_signing_keys,
                     public=public,
                 ),
                 ephemeral_seconds=settings.ephemeral_seconds,
                 public=public,
                 prices=prices,
                 limits=limiter,
+                files=files,
             ) as runtime,
             trio.open_nursery() as nursery,
         ):

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import trio
 
@@ -89,6 +90,58 @@ async def test_conversation_on_a_terminal(database: TestDatabase) -> None:
         half = "".join(text[: len(text) // 2].split())
         assert shown.count(half) == 2
         assert "Ctrl-Ccancels" not in shown  # the footer is gone
+
+
+async def test_question_with_files(database: TestDatabase, tmp_path: Path) -> None:
+    """They are uploaded, named by their content and not by the option, and shown by `tail` and when continued."""
+    image, notes = tmp_path / "photo.txt", tmp_path / "notes.md"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n" + b"." * 11_992)
+    notes.write_bytes(b"to do")
+    async with running(database.app_url) as server:
+        words = ("--url", server.url, "-p", "tokens=20", "-p", "rate=0")
+        done = await tokentape("chat", "see", "--image", str(image), "--file", str(notes), *words)
+        assert done.status == 0, done.err
+        assert done.out.startswith("You sent a PNG of 12 KB and a text “notes.md” of 5 bytes.\n\n")
+        name = await _newest(server)
+        shown = "see [image image/png 12 KB] [file notes.md text/plain 5 bytes]"
+        followed = await tokentape("tail", name, "--until-end", "--url", server.url)
+        replayed = await tokentape("replay", name, "--instant", "--url", server.url)
+        assert f"user: {shown}" in followed.out
+        assert f"user: {shown}" in replayed.out
+        async with on_terminal("chat", "--conversation", name, "--url", server.url) as it:
+            await it.until(shown)
+            it.type("/quit\n")
+            assert await it.end() == 0
+        for wrong in (("--image", str(tmp_path / "nothing.png")), ("--image", str(tmp_path))):
+            refused = await tokentape("chat", "see", *wrong, *words)
+            assert (refused.status, refused.out) == (2, "")
+            assert "--image" in refused.err
+
+
+async def test_image_command_on_a_terminal(database: TestDatabase, tmp_path: Path) -> None:
+    image = tmp_path / "photo.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n...")
+    async with (
+        running(database.app_url) as server,
+        on_terminal("chat", "--url", server.url, "-p", "tokens=20", "-p", "rate=0") as it,
+    ):
+        await it.until("›")
+        it.type(f"/image {tmp_path}/nothing.png\n")
+        await it.until("No such file")
+        it.type(f"/image {image}\n")
+        await it.until("[image image/png 11 bytes]")
+        it.type("what is it?\n")
+        await it.until("You sent a PNG of 11 bytes.")
+        await it.until("20 out")
+        it.type("and now?\n")
+        await it.until("20 out")
+        it.type("/quit\n")
+        assert await it.end() == 0
+        log = await read_log(f"{server.url}/v1/conversations/{await _newest(server)}/events")
+        said = [event["content"] for event in log if event["type"] == "message.posted"]
+        assert said[0][0] == {"type": "text", "text": "what is it?"}
+        assert (said[0][1]["type"], said[0][1]["size"]) == ("image", 11)
+        assert said[1:] == ["and now?"]
 
 
 async def test_no_color_turns_off_all_styles(database: TestDatabase) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from server.cli.terminal.event_format import StatusLine, describe, format_event, summary
+from server.cli.terminal.event_format import StatusLine, content_text, describe, format_event, summary
 
 CALL = "call_" + "0" * 26
 PROPOSED = {
@@ -77,6 +77,7 @@ def test_readable_tool_call_is_not_marked(text: str) -> None:
             {"type": "generation.interrupted", "attempt": 1, "reason": "worker_lost"},
             "worker_lost; it will be resumed",
         ),
+        ({"type": "message.applied", "message": "msg_1"}, "from here on the answer knows msg_1"),
         (PROPOSED, 'refund {"order":17} waits for a decision until 2026-11-22T11:00:00Z'),
         ({**PROPOSED, "needs_approval": False}, 'refund {"order":17}'),
         (
@@ -125,6 +126,28 @@ def test_line_shows_position_call_and_deadline_of_a_decision() -> None:
     )
     future = {"position": 8, "type": "from.the.future", "at": "…", "generation": "gen_x", "x": [1]}
     assert format_event(future).plain == "     8  from.the.future  x=[1]"
+
+
+IMAGE = {"type": "image", "file": "a" * 64, "media_type": "image/png", "size": 12_345}
+FILE = {"type": "file", "file": "b" * 64, "media_type": "application/pdf", "size": 3, "name": "a.pdf"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("plain\x1b[2J", "plain␛[2J"),
+        ([{"type": "text", "text": "see"}, IMAGE], "see [image image/png 12 KB]"),
+        ([FILE, {"type": "text", "text": "\x07"}], "[file a.pdf application/pdf 3 bytes] ␇"),
+        ([{**FILE, "name": "a\nb\x1b[2J", "size": 2_500_000}], "[file a␊b␛[2J application/pdf 2.5 MB]"),
+        ([{"type": "hologram", "x": 1}], "[hologram]"),
+        ([], ""),
+        (None, "[a long text, which was left out]"),
+    ],
+)
+def test_content_of_a_message_is_shown_with_its_files(content: Any, words: str) -> None:
+    assert content_text(content) == words
+    posted = {"position": 2, "type": "message.posted", "role": "user", "content": content}
+    assert format_event(posted).plain == f"     2  message.posted  user: {words}"
 
 
 def test_line_of_a_request_shows_its_fields() -> None:
@@ -203,3 +226,16 @@ def test_status_line_follows_tool_calls_and_attempts() -> None:
 @pytest.mark.parametrize(("number", "words"), [(0, "0 tokens in"), (1, "1 token in"), (2, "2 tokens in")])
 def test_plural_of_tokens(number: int, words: str) -> None:
     assert summary({"type": "generation.completed", "usage": {"input_tokens": number}}) == words
+
+
+@pytest.mark.parametrize(
+    ("more", "end"),
+    [
+        ({}, "user: hi"),
+        ({"deliver": "now", "into": "gen_1"}, "user: hi  → gen_1"),
+        ({"deliver": "now"}, "user: hi  → the next answer: none ran that takes messages"),
+    ],
+)
+def test_a_message_says_where_it_goes(more: dict[str, str], end: str) -> None:
+    event = {"position": 3, "type": "message.posted", "message": "msg_1", "role": "user", "content": "hi", **more}
+    assert format_event(event).plain.endswith(end)

@@ -10,7 +10,7 @@ import pytest
 
 from server.auth.credentials import hash_of
 from server.auth.postgres_auth_store import PostgresAuthStore
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 from tests.cli.command_runner import CommandResult, tokentape
 from tests.conftest import postgres_folder
 from tests.harness.databases import Postgres, TestDatabase

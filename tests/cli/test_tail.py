@@ -1,14 +1,19 @@
 """`tokentape tail` follows a conversation from any position, through kills and restarts."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
+from trio_websocket import HandshakeError
 
+from server.client.api import open_websocket
 from tests.cli.command_runner import tokentape
 from tests.cli.virtual_terminal import on_terminal
 from tests.faults.readers import ask, read_log, wait_closed
@@ -56,6 +61,21 @@ async def test_tail_follows_through_a_kill_and_a_stop(database: TestDatabase) ->
             log = await read_log(f"{server.url}/v1/conversations/{run['conversation']}/events")
             got += [await _line(process) for _ in range(len(log) - len(got))]
             assert got == log
+
+
+async def test_a_cut_in_the_handshake_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library waits for an answer that will not come, for a minute unless it is told otherwise."""
+    monkeypatch.setattr("server.client.api.CONNECT_SECONDS", 0.1)
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, trio.SocketStream.aclose, [listener])
+        with trio.fail_after(10), pytest.raises(HandshakeError):
+            async with open_websocket(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"):
+                raise AssertionError
+        nursery.cancel_scope.cancel()
+    with warnings.catch_warnings():  # the library leaves the socket of a failed handshake to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 async def test_after_and_until_end(database: TestDatabase) -> None:

@@ -59,6 +59,9 @@ TAKEN: list[tuple[str, str, Any]] = [
     ("max_unsent", "1048576", 1_048_576),
     ("max_body", "1024", 1024),
     ("max_body", "67108864", 67_108_864),
+    ("max_file", "1024", 1024),
+    ("max_file", "1073741824", 1_073_741_824),
+    ("file_unused_seconds", "2592000", 2_592_000.0),
     ("upstream_first_byte", "30", 30.0),
     ("upstream_stall", "30", 30.0),
     ("webhook_allow_private", "yes", True),
@@ -110,6 +113,10 @@ REFUSED = [
     ("max_unsent", "1048575", "greater than or equal to 1048576"),
     ("max_body", "1023", "greater than or equal to 1024"),
     ("max_body", "67108865", "less than or equal to 67108864"),
+    ("max_file", "1023", "greater than or equal to 1024"),
+    ("max_file", "1073741825", "less than or equal to 1073741824"),
+    ("file_unused_seconds", "0", "greater than 0"),
+    ("file_unused_seconds", "2592001", "less than or equal to 2592000"),
 ]
 
 

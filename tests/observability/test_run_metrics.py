@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from eventstore.memory_backend import MemoryBackend
 from server.generations.executors import Attempt
-from server.generations.run_stats import RunStats
+from server.generations.run.run_stats import RunStats
 from server.observability import Metrics
 from server.providers import Finish, UpstreamError
 from tests.generations.fake_upstream import FOREVER, FakeUpstream, Step

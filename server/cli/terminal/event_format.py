@@ -14,6 +14,7 @@ import msgspec
 from rich.text import Text
 
 from server.cli.terminal.output import Output
+from server.message_parts import size_in_words
 from server.unicode_safety import escape_controls, escape_json, escape_line, has_hidden
 
 Event = Mapping[str, Any]
@@ -40,7 +41,8 @@ def format_event(event: Event) -> Text:
     match kind:
         case "message.posted":
             line.append(f"{escape_line(str(event.get('author') or event.get('role')))}: ", "bold")
-            line.append(escape_controls(str(event.get("content", ""))), "default")
+            line.append(content_text(event.get("content", "")), "default")
+            line.append(_delivered(event), "dim")
         case "generation.requested":
             line.append(escape_line(str(event.get("model") or event.get("workflow"))), "bold")
             line.append("".join(f"  {name}={value}" for name, value in _flat(event.get("parameters"))), "dim")
@@ -99,6 +101,8 @@ def describe(event: Event) -> str | None:
             instead = f" to {_json(event.get('arguments'))}" if decision == "modified" else ""
             why = f": {event['reason']}" if event.get("reason") else ""
             return escape_line(f"{decision}{instead} by {by}{why}") + _warning(event.get("arguments"))
+        case {"type": "message.applied", "message": message}:
+            return escape_line(f"from here on the answer knows {message}")
         case {"type": "tool.started"}:
             return escape_line(f"{event.get('call')} runs")
         case {"type": "tool.finished", "error": {"code": code, "message": message}}:
@@ -115,6 +119,24 @@ def describe(event: Event) -> str | None:
             return escape_line(str(step))  # without its result, which may be long and concerns only the workflow
         case _:
             return None
+
+
+def content_text(content: Any) -> str:
+    """What a message says, its control characters escaped; files as `[image image/png 12 KB]`."""
+    if isinstance(content, str):
+        return escape_controls(content)
+    if not isinstance(content, list):
+        return "[a long text, which was left out]"
+    return " ".join(_part_text(part) for part in content if isinstance(part, Mapping))
+
+
+def _part_text(part: Mapping[str, Any]) -> str:
+    if part.get("type") == "text":
+        return escape_controls(str(part.get("text", "")))
+    size = part.get("size")
+    known = [part.get("type"), part.get("name"), part.get("media_type")]
+    known.append(size_in_words(size) if isinstance(size, int) else None)
+    return escape_line(f"[{' '.join(str(one) for one in known if one)}]")
 
 
 def counted(number: int, noun: str) -> str:
@@ -149,6 +171,14 @@ def summary(end: Event) -> str:
     if end.get("ttft_ms") is not None:
         parts.append(f"first after {end['ttft_ms']} ms")
     return escape_line(" · ".join(parts))
+
+
+def _delivered(event: Event) -> str:
+    """Where a message goes that was not left to the next answer."""
+    if event.get("deliver") != "now":
+        return ""
+    into = event.get("into")
+    return escape_line(f"  → {into}" if into else "  → the next answer: none ran that takes messages")
 
 
 def _asked(event: Event) -> str:
