@@ -9,7 +9,9 @@ export const SERVERS = [];
 const FINAL = new Set([4400, 4401, 4403, 4404, 4410]);
 const FIRST_WAIT = 250, LONGEST_WAIT = 4000; // milliseconds
 
-const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+const TRIES = 5;
+
+export const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 // The server that the page's address names, else port 8000 of the page's own host. Throws an Error on any other.
 export function serverOf(address, allowed = SERVERS) {
@@ -24,20 +26,43 @@ export function serverOf(address, allowed = SERVERS) {
 }
 
 // The conversation that the page's address names behind its #, or null. Whatever stands there goes into a path.
-export function conversationOf(address) {
+export const conversationOf = (address) => named(address, "conversation", "conv");
+
+// The same for pages that show one generation.
+export const generationOf = (address) => named(address, "generation", "gen");
+
+function named(address, what, prefix) {
   const name = address.hash.slice(1);
   if (!name) return null;
-  if (!/^conv_[0-9A-Za-z]{1,64}$/.test(name)) throw new Error("This address names no conversation: behind the # stands conv_…");
+  if (!/^[a-z]+_[0-9A-Za-z]{1,64}$/.test(name) || !name.startsWith(`${prefix}_`)) {
+    throw new Error(`This address names no ${what}: behind the # stands ${prefix}_…`);
+  }
   return name;
 }
 
-// A POST; its JSON. Throws an Error with the problem's `code` and its `detail` as the message. `session`: of session.js.
+// A POST; its JSON. Sent again where no whole answer came, under the same key, so that it acts once. Throws an Error:
+// with the problem's `code` and its `detail` as the message, or, without a `code`, that nobody answers.
+// `session`: of session.js.
 export async function post(server, path, body, session) {
   const headers = { "Content-Type": "application/json", "Idempotency-Key": newKey(), ...session?.headers };
-  const answer = await fetch(server + path, { method: "POST", headers, body: JSON.stringify(body) });
-  const told = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(told.detail), { code: told.code });
-  return told;
+  const init = { method: "POST", headers, body: JSON.stringify(body) };
+  for (let tries = 1; ; tries++) {
+    try {
+      const answer = await fetch(server + path, init);
+      const told = await answer.json();
+      if (answer.ok) return told;
+      if (answer.status !== 503 || tries === TRIES) throw Object.assign(new Error(told.detail), { code: told.code });
+    } catch (error) {
+      if (error.code) throw error;
+      if (tries === TRIES) throw new Error(`No answer from ${server}. Does it run, and does it allow this page (--allowed-origins)?`);
+    }
+    await new Promise((done) => setTimeout(done, backoff(tries - 1)));
+  }
+}
+
+// Milliseconds to wait after so many failures in a row: longer each time, and not the same for all pages.
+export function backoff(failures) {
+  return Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures) * (0.5 + Math.random() / 2);
 }
 
 export class Tape {
@@ -102,8 +127,7 @@ export class Tape {
   #lost(code, reason) {
     if (FINAL.has(code)) return this.#end(reason);
     this.on.state("away");
-    const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failures++);
-    this.#timer = setTimeout(() => this.connect(), wait * (0.5 + Math.random() / 2)); // not all pages at once
+    this.#timer = setTimeout(() => this.connect(), backoff(this.#failures++));
   }
 
   #end(why) {

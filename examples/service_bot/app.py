@@ -1,9 +1,11 @@
-"""The agent: answers a customer's ticket with four tools, and asks an operator before it does what matters.
+"""The agent: answers a customer's ticket with three tools, and asks an operator before it does what matters.
 
-The tools' world is `shop.py`. What an operator writes into the conversation while the agent works is heard
-when its answer is finished, and answered too.
+Looking an order up asks nobody, a refund asks beyond what an order may get back without a question, and whatever
+reaches the customer asks always. The tools' world is `shop.py`. What an operator writes into the conversation
+while the agent works is heard when its answer is finished, and answered too.
 """
 
+import os
 from itertools import count
 from typing import Annotated, Any
 
@@ -13,12 +15,18 @@ from tokentape import Run, tool, workflow
 
 from .shop import Order, open_shop
 
+RATE = float(os.environ.get("SERVICE_BOT_RATE", "25"))
+"""Tokens a second of the `demo` model."""
+
 LIMIT = 2_000
 """Cents of one order that are refunded without asking anybody, in however many calls."""
 
+APPROVERS = int(os.environ.get("SERVICE_BOT_APPROVERS", "1"))
+"""How many people have to approve a refund beyond that. For two, make each a key (`tokentape keys create`)."""
+
 RULES = (
-    "You are the service agent of a small shop. Look up the order first. Refund what is fair, tell the customer "
-    "in a message, and close the ticket last. An operator may reject a call or change its arguments: accept that."
+    "You are the service agent of a small shop. Look up the order first. Refund what is fair, and close the "
+    "ticket last, with a message to the customer. An operator may reject a call or change it: accept that."
 )
 
 
@@ -59,7 +67,7 @@ def beyond_limit(order: str, cents: int, reason: str) -> bool:
         return False
 
 
-@tool(approval=beyond_limit)
+@tool(approval=beyond_limit, approvers=APPROVERS)
 def refund(order: str, cents: Annotated[int, Field(gt=0, le=1_000_000)], reason: str) -> Order:
     """Gives money back to the customer."""
     with open_shop() as shop:
@@ -71,19 +79,13 @@ def refund(order: str, cents: Annotated[int, Field(gt=0, le=1_000_000)], reason:
 
 
 @tool
-def send_message(order: str, text: str) -> str:
-    """Writes to the customer."""
+def close_ticket(order: str, message: str) -> str:
+    """Writes to the customer and closes the ticket: the last thing to do."""
     with open_shop() as shop:
-        shop.order(order).messages.append(text)
-    return "sent"
-
-
-@tool(idempotent=True)
-def close_ticket(order: str) -> str:
-    """Closes the ticket: the last thing to do."""
-    with open_shop() as shop:
-        shop.order(order).closed = True
-    return "closed"
+        found = shop.order(order)
+        found.messages.append(message)
+        found.closed = True
+    return "sent, and closed"
 
 
 @workflow("service_bot", input=Ticket, result=Outcome)
@@ -102,8 +104,8 @@ async def service_bot(run: Run) -> Outcome:
         answer = await run.generate(
             ticket.model,
             messages,
-            tools=[look_up_order, refund, send_message, close_ticket],
-            parameters=played(ticket, answers) if ticket.model == "demo" else {},
+            tools=[look_up_order, refund, close_ticket],
+            parameters=await play(run, ticket, answers) if ticket.model == "demo" else {},
         )
         if answer.text:
             messages.append({"role": "assistant", "content": answer.text})
@@ -117,20 +119,30 @@ async def listen(run: Run, after: int) -> list[dict[str, Any]]:
 
     async def look() -> list[dict[str, Any]]:
         turns = [turn for turn in await run.context() if turn.position > after]
-        return [{"position": turn.position, "role": turn.role, "content": turn.content} for turn in turns]
+        return [{"position": turn.position, "role": turn.role, "content": turn.text} for turn in turns]
 
     found: list[dict[str, Any]] = await run.step("listen", look)
     return found
 
 
-def played(ticket: Ticket, answers: int) -> dict[str, Any]:
+async def play(run: Run, ticket: Ticket, answers: int) -> dict[str, Any]:
     """The part of the agent, for the `demo` model: it has no mind of its own, and calls what stands here."""
-    sorry = "We are sorry. Your money is on its way."
-    calls: list[dict[str, Any]] = [
-        {"name": "look_up_order", "arguments": {"order": ticket.order}},
-        {"name": "refund", "arguments": {"order": ticket.order, "cents": 500, "reason": "Postage"}},
-        {"name": "refund", "arguments": {"order": ticket.order, "cents": 4900, "reason": "Dented"}},
-        {"name": "send_message", "arguments": {"order": ticket.order, "text": sorry}},
-        {"name": "close_ticket", "arguments": {"order": ticket.order}},
-    ]
-    return {"tokens": 30, "rate": 25, "seed": answers, "calls": [] if answers else calls}
+
+    def is_closed() -> bool:
+        with open_shop() as shop:
+            return shop.order(ticket.order).closed
+
+    first = "We are sorry. Your money is on its way."
+    again = "Thank you for your patience. Your money is on its way, and we have packed the next one better."
+    refunds = [(500, "Postage"), (4900, "Dented")]
+    calls: list[dict[str, Any]] = []
+    if answers == 0:
+        calls.append({"name": "look_up_order", "arguments": {"order": ticket.order}})
+        for cents, reason in refunds:
+            calls.append(
+                {"name": "refund", "arguments": {"order": ticket.order, "cents": cents, "reason": reason}}
+            )
+    if not await run.step("is it closed", is_closed):
+        message = again if answers else first
+        calls.append({"name": "close_ticket", "arguments": {"order": ticket.order, "message": message}})
+    return {"tokens": 30, "rate": RATE, "seed": answers, "calls": calls}

@@ -1,6 +1,7 @@
 // The operator's page: the log of one conversation made visible, event by event, and decisions sent back.
 // What is shown comes from the log alone, never from what was clicked: so every operator sees the same.
 
+import { textOf } from "../elements.js";
 import { enter, Session } from "../session.js";
 import { conversationOf, post, serverOf, Tape } from "../tape.js";
 import { hasUnseen, visible } from "../visible.js";
@@ -29,7 +30,7 @@ function line(kind, text, who = "") {
 
 // One function for each type of event; types it does not know it passes by.
 const shown = {
-  "message.posted": (event) => line("person", event.content, event.author ?? event.by),
+  "message.posted": (event) => line("person", textOf(event.content), event.author ?? event.by),
   "generation.requested"(event) {
     if (event.workflow !== "service_bot") return;
     running = event.generation;
@@ -54,6 +55,14 @@ const shown = {
     paragraph = null; // the next turn's words are another paragraph
   },
   "tool.proposed": propose,
+  "tool.approval"(event) {
+    const found = cards.get(event.call);
+    if (event.arguments_digest !== found.digest) found.show(event); // who modifies it is the first to approve the new ones
+    found.approvals.push(event.by);
+    const decision = found.card.querySelector(".decision");
+    decision.textContent = visible(`approved by ${found.approvals.join(", ")}; ${event.remaining} more to approve${event.reason ? `: ${event.reason}` : ""}`);
+    decision.hidden = false;
+  },
   "tool.decided"(event) {
     const { card } = cards.get(event.call);
     set(card, event.decision);
@@ -61,7 +70,8 @@ const shown = {
     if (hasUnseen(JSON.stringify(event.arguments))) card.querySelector(".unseen").hidden = false;
     card.querySelector(".digest").textContent = `SHA-256 ${event.arguments_digest}`;
     const decision = card.querySelector(".decision");
-    decision.textContent = visible(`${event.decision} by ${event.by}${event.reason ? `: ${event.reason}` : ""}`);
+    const people = event.approvals?.join(", ") ?? event.by;
+    decision.textContent = visible(`${event.decision} by ${people}${event.reason ? `: ${event.reason}` : ""}`);
     decision.hidden = false;
   },
   "tool.started": (event) => set(cards.get(event.call).card, "started"),
@@ -108,21 +118,31 @@ function propose(event) {
   const card = $("card").content.firstElementChild.cloneNode(true);
   const [edit, reason, trouble] = [".edit", ".reason", ".trouble"].map((name) => card.querySelector(name));
   const buttons = [...card.querySelectorAll("button")];
-  const proposed = pretty(event.arguments);
-  cards.set(event.call, { card, event });
+  let proposed;
+  const call = { card, approvals: [], digest: "", show };
+  cards.set(event.call, call);
   card.id = event.call;
   card.querySelector(".name").textContent = visible(event.name);
-  card.querySelector(".unseen").hidden = !hasUnseen(event.name) && !hasUnseen(JSON.stringify(event.arguments));
-  card.querySelector(".arguments").textContent = edit.value = proposed;
-  card.querySelector(".digest").textContent = `SHA-256 ${event.arguments_digest}`;
+  card.querySelector(".people").textContent = event.approvers > 1 ? `${event.approvers} people have to approve it` : "";
   if (event.expires_at) card.querySelector(".until").textContent = `until ${new Date(event.expires_at).toLocaleTimeString()}`;
+  show(event);
   add(card);
   set(card, event.needs_approval ? "waits" : "proposed");
 
+  // What is to be approved: as proposed, or as somebody modified it. Earlier approvals were of something else.
+  function show({ arguments: given, arguments_digest }) {
+    proposed = pretty(given);
+    Object.assign(call, { approvals: [], digest: arguments_digest });
+    card.querySelector(".unseen").hidden = !hasUnseen(event.name) && !hasUnseen(JSON.stringify(given));
+    card.querySelector(".arguments").textContent = edit.value = proposed;
+    card.querySelector(".digest").textContent = `SHA-256 ${arguments_digest}`;
+    allow();
+  }
+
   // Who has changed something cannot approve by mistake what stood there before.
-  const allow = () => {
+  function allow() {
     for (const button of buttons) button.disabled = button.value === (edit.value === proposed ? "modified" : "approved");
-  };
+  }
   const decide = async (decision) => {
     tell(trouble);
     for (const button of buttons) button.disabled = true;
@@ -131,7 +151,7 @@ function propose(event) {
         generation: event.generation,
         call: event.call,
         decision,
-        proposed_digest: event.arguments_digest, // what was seen: of anything else the server says no
+        proposed_digest: call.digest, // what was seen: of anything else the server says no
         ...(decision === "modified" && { arguments: JSON.parse(edit.value) }),
         ...(reason.value && { reason: reason.value }),
       });
@@ -182,7 +202,8 @@ $("stop").onclick = () => running && tape.send("cancel", { generation: running }
 
 function follow(conversation) {
   $("ticket").hidden = true;
-  $("foot").hidden = $("fresh").hidden = false;
+  $("foot").hidden = $("fresh").hidden = $("audit").hidden = false;
+  $("audit").href = `audit.html${location.search}#${conversation}`;
   const event = (one) => {
     shown[one.type]?.(one);
     for (const button of $("note").querySelectorAll("button")) button.disabled = !running;

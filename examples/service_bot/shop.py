@@ -1,8 +1,10 @@
 """The world of the agent's tools: one JSON file. Your app has its database here.
 
-Owns the orders and what was done to them. A change is whole or not at all: the file is replaced.
+Owns the orders and what was done to them. A change is whole or not at all: the file is replaced. Tools of several
+threads and of several servers change it one after the other.
 """
 
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 FILE = Path(os.environ.get("SERVICE_BOT_SHOP", "shop.json"))
-_one_at_a_time = threading.Lock()  # tools that are plain functions run in threads
+_one_thread_at_a_time = threading.Lock()  # tools that are plain functions run in threads
 
 
 class Order(BaseModel):
@@ -46,7 +48,8 @@ OPENING = Shop(
 @contextmanager
 def open_shop() -> Iterator[Shop]:
     """The shop as it is; what is changed in it is kept when the block ends well."""
-    with _one_at_a_time:
+    with _one_thread_at_a_time, FILE.with_suffix(".lock").open("w") as one_process_at_a_time:
+        fcntl.flock(one_process_at_a_time, fcntl.LOCK_EX)
         shop = Shop.model_validate_json(FILE.read_text()) if FILE.exists() else OPENING.model_copy(deep=True)
         yield shop
         new = FILE.with_suffix(".new")

@@ -1,12 +1,14 @@
 """One Chromium with several pages, as people have them: a desktop and a phone, light and dark.
 
 In a process of its own, for Playwright's event loop and the store driver's do not share a program.
-`python -m tests.examples.browser_pages`: a JSON line [page, method, arguments] in, the result or the error out.
+`python -m tests.examples.browser_pages`: a JSON line [page, method, arguments, keywords] in, the result or the
+error out.
 """
 
 import atexit
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,6 +26,11 @@ PAGES: dict[str, dict[str, Any]] = {
     "phone": {"viewport": {"width": 360, "height": 640}, "color_scheme": "dark"},
 }
 WAIT_MS = 30_000
+BROKEN_CONNECTION = re.compile(r"net::ERR_|^WebSocket connection to |blocked by CORS policy: .* header is present")
+"""The browser's own words where a proxy cuts a connection, or a server is away: the page cannot keep them back.
+
+Where an answer is cut in the middle of its head, the browser misses the header that would be the next.
+"""
 
 
 class Page:
@@ -33,9 +40,9 @@ class Page:
         self._browser = browser
         self._name = name
 
-    async def do(self, method: str, *arguments: object) -> Any:
+    async def do(self, method: str, *arguments: object, **keywords: object) -> Any:
         """Any method of Playwright's page, with what it returns where that is JSON."""
-        return await self._browser.do(self._name, method, *arguments)
+        return await self._browser.do(self._name, method, *arguments, **keywords)
 
     async def see(self, selector: str) -> None:
         """Waits until there is such an element, and it can be seen."""
@@ -45,6 +52,11 @@ class Page:
         """What an element says."""
         text: str = await self.do("inner_text", selector)
         return text
+
+    async def console_errors(self) -> list[str]:
+        """What the pages of the test wrote to the console as errors, but for those of broken connections."""
+        found: list[str] = await self._browser.do("", "console")
+        return [text for text in found if not BROKEN_CONNECTION.search(text)]
 
     async def fits(self) -> bool:
         """Whether nothing stands out to the right."""
@@ -69,9 +81,9 @@ class Browser:
         found: list[str] = await self.do("", "complaints")
         return found
 
-    async def do(self, page: str, method: str, *arguments: object) -> Any:
+    async def do(self, page: str, method: str, *arguments: object, **keywords: object) -> Any:
         """One call, answered."""
-        line = json.dumps([page, method, arguments])
+        line = json.dumps([page, method, arguments, keywords])
         answer = json.loads(await trio.to_thread.run_sync(self._ask, line))
         assert "error" not in answer, f"{page} {method} {arguments}: {answer['error']}"
         return answer["result"]
@@ -135,11 +147,12 @@ class _Pages:
 
     def open(self) -> None:
         """Each page in a context of its own."""
-        told = self._told = {"hosts": [], "complaints": []}
+        told = self._told = {"hosts": [], "complaints": [], "console": []}
         for name, options in PAGES.items():
             page = self._pages[name] = self._browser.new_context(**options).new_page()
             page.set_default_timeout(WAIT_MS)
             page.on("request", lambda request: told["hosts"].append(urlsplit(request.url).hostname or ""))
+            page.on("console", lambda said: told["console"].extend([said.text] * (said.type == "error")))
             page.on("pageerror", lambda error: told["complaints"].append(str(error)))
 
     def close(self) -> None:
@@ -147,10 +160,10 @@ class _Pages:
         while self._pages:
             self._pages.popitem()[1].context.close()
 
-    def do(self, name: str, method: str, arguments: list[Any]) -> Any:
+    def do(self, name: str, method: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         """One call, of a page's method or, without a page, one of these here."""
         if name:
-            return getattr(self._pages[name], method)(*arguments)
+            return getattr(self._pages[name], method)(*arguments, **keywords)
         if method in self._told:
             return sorted(set(self._told[method]))
         return {"open": self.open, "close": self.close}[method]()

@@ -1,54 +1,24 @@
-"""The examples as somebody runs them: a real server, and their pages from any static server."""
+"""The examples as somebody runs them: a real server, and their pages beside it."""
 
-import json
-import threading
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from examples.run_all import APPS, EXAMPLES, serving_pages
 from tests.harness.databases import TestDatabase
-from tests.harness.servers import ROOT, Server, running
+from tests.harness.servers import Server, running
 
-WORKFLOWS = "examples.service_bot.app,examples.live_grading.app"
-
-
+WORKFLOWS = ",".join(f"examples.{name}.app" for name in APPS if (EXAMPLES / name / "app.py").exists())
 ALLOWED: list[str] = []
-"""What the pages' `SERVERS` holds: a person who serves them writes it into tape.js."""
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def do_GET(self) -> None:
-        if self.path.partition("?")[0] != "/tape.js":
-            super().do_GET()
-            return
-        text = (ROOT / "examples" / "tape.js").read_text(encoding="utf-8")
-        assert text.count("SERVERS = [];") == 1
-        body = text.replace("SERVERS = [];", f"SERVERS = {json.dumps(ALLOWED)};").encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/javascript")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+"""The servers that the pages may be told to talk to, by `?server=`."""
 
 
 @pytest.fixture
 def pages() -> Iterator[str]:
-    """The origin of the examples' pages, as `python -m http.server` serves them."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(ROOT / "examples")))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    """The origin of the examples' pages, as `make examples` serves them."""
+    with serving_pages(0, ALLOWED) as origin:
+        yield origin
 
 
 @pytest.fixture
@@ -59,7 +29,7 @@ def shop(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def server(database: TestDatabase, pages: str, shop: Path) -> AsyncIterator[Server]:
-    """Both apps, served."""
+    """A server with the workflows of all apps."""
     env = {
         "TOKENTAPE_WORKFLOWS": WORKFLOWS,
         "TOKENTAPE_ALLOWED_ORIGINS": pages,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from examples.service_bot import shop as world
-from examples.service_bot.app import LIMIT, close_ticket, look_up_order, refund, send_message
+from examples.service_bot.app import LIMIT, close_ticket, look_up_order, refund
 from tests.clients.api import Api
 from tests.harness.databases import TestDatabase
 from tests.harness.fake_upstream import fake_upstream
@@ -17,20 +17,14 @@ def _own_shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "FILE", tmp_path / "shop.json")
 
 
-def test_who_is_asked_for_what() -> None:
+def test_calls_that_need_approval() -> None:
     """Looking up never asks, a refund above the limit does, what reaches the customer always."""
     order = {"order": "1017"}
     assert not look_up_order.needs_approval(order)
     assert refund.needs_approval({**order, "cents": LIMIT + 1, "reason": ""})
     assert not refund.needs_approval({**order, "cents": LIMIT, "reason": ""})
-    assert send_message.needs_approval({**order, "text": ""})
-    assert close_ticket.needs_approval(order)
-    assert [tool.idempotent for tool in (look_up_order, refund, send_message, close_ticket)] == [
-        True,
-        False,
-        False,
-        True,
-    ]
+    assert close_ticket.needs_approval({**order, "message": ""})
+    assert [tool.idempotent for tool in (look_up_order, refund, close_ticket)] == [True, False, False]
 
 
 @pytest.mark.parametrize("made", [True, False])
@@ -69,7 +63,7 @@ def test_a_change_is_whole_or_not_at_all() -> None:
 
 
 async def test_another_model_plays_it(database: TestDatabase, tmp_path: Path) -> None:
-    """By its name alone. It is told the four tools; those it invents are answered with an error, not run."""
+    """By its name alone. It is told the three tools; those it invents are answered with an error, not run."""
     async with fake_upstream() as upstream:
         env = {
             "TOKENTAPE_WORKFLOWS": "examples.service_bot.app",

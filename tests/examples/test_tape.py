@@ -174,7 +174,7 @@ async def test_a_link_does_not_choose_whom_the_page_talks_to(pages: str) -> None
         await page.do("goto", f"{pages}/service_bot/page.html?server=https://evil.example")
         await page.see("#trouble")
         assert "https://evil.example" in await page.text("#trouble")
-        await page.do("goto", f"{pages}/live_grading/page.html#conv_x/../../../v1/x")
+        await page.do("goto", f"{pages}/smart_exam/grading.html#conv_x/../../../v1/x")
         await page.do("reload")
         await page.see("#trouble")
         script = ADDRESSES

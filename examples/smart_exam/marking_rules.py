@@ -1,36 +1,18 @@
-"""A grader: marks a text sentence by sentence, as strictly as the slider stands when a sentence begins.
+"""The examiner's rules: what a sentence costs, the more the stricter one is. Pure.
 
-Its rules are a few lines of Python, so that it runs without a model; `run.generate` would stand in `mark`'s place.
+A few lines of Python, so that the app runs without a model; `run.generate` would stand in `mark`'s place.
 """
 
 import re
-from functools import partial
 from itertools import pairwise
-from typing import Annotated
 
-import trio
-from pydantic import BaseModel, Field
-
-from tokentape import Run, workflow
+from pydantic import BaseModel
 
 EMPTY_WORDS = {"very", "really", "quite", "just", "actually", "basically", "thing", "things", "stuff", "nice"}
 WEAK_VERBS = {"is", "are", "was", "were", "be", "been", "has", "have", "had", "got", "did", "made"}
 USUAL_BEGINNINGS = {"the", "a", "an", "it", "he", "she", "they", "there", "this", "that"}
 PICKY, PEDANTIC = 6, 9
 """The strictness from which more than mistakes is a fault."""
-
-
-class Essay(BaseModel):
-    """What to grade. `pace`: seconds between words of a remark, for people who watch."""
-
-    text: Annotated[str, Field(min_length=1, max_length=100_000)]
-    pace: Annotated[float, Field(ge=0, le=5)] = 0.05
-
-
-class Dials(BaseModel):
-    """What people turn while it grades. 1 lets nearly everything pass, 10 nothing."""
-
-    strictness: Annotated[int, Field(ge=1, le=10)] = 5
 
 
 class Mark(BaseModel):
@@ -40,32 +22,6 @@ class Mark(BaseModel):
     mark: int
     strictness: int
     remarks: list[str]
-
-
-class Grades(BaseModel):
-    """All marks, in the order of the text."""
-
-    marks: list[Mark]
-    average: float
-
-
-@workflow("live_grading", input=Essay, result=Grades, steering=Dials)
-async def live_grading(run: Run) -> Grades:
-    """Each sentence's mark is a step: a run taken up again keeps the marks it gave, and how strictly."""
-    essay: Essay = run.input
-    sentences = split(essay.text)
-    marks: list[Mark] = []
-    for number, sentence in enumerate(sentences):
-        # What this run knows is as of its last event. So the dial is read right behind one.
-        await run.progress(number, len(sentences), "sentences", stage="grading")
-        dials: Dials = run.steering
-        given = Mark.model_validate(await run.step("mark", partial(mark, sentence, dials.strictness)))
-        marks.append(given)
-        for word in f"{given.mark}/10. {' '.join(given.remarks)}\n".split(" "):
-            await run.token(f"{word} ")
-            await trio.sleep(essay.pace)
-    await run.progress(len(sentences), len(sentences), "sentences", stage="done")
-    return Grades(marks=marks, average=round(sum(one.mark for one in marks) / len(marks), 1))
 
 
 def split(text: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""A sales coach: alone over server-sent events, two together over a WebSocket."""
