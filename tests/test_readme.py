@@ -25,12 +25,14 @@ async def test_tour(database: TestDatabase, tmp_path: Path, keyed: bool) -> None
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     urls = {"TOKENTAPE_DATABASE_URL": database.app_url, "TOKENTAPE_DATABASE_OWNER_URL": database.owner_url}
     async with running(database.app_url) as server:
+        # The tests' own variables, as TOKENTAPE_TESTS_FORK, are no settings: the command would refuse them.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TOKENTAPE_")} | urls
         script = "\n".join(["set -u", *([with_key] if keyed else []), *tour])
         run = partial(
             subprocess.run,
             ["sh", "-c", script.replace("http://127.0.0.1:8000", server.url)],
             cwd=tmp_path,
-            env={**os.environ, **urls},
+            env=env,
             capture_output=True,
             text=True,
             timeout=60,

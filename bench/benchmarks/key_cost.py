@@ -24,7 +24,7 @@ from bench.harness.resource_usage import cpu_clock, wait_until_quiet
 from bench.harness.server_process import Server, serving
 from server.auth.credentials import generate
 from server.auth.postgres_auth_store import PostgresAuthStore
-from server.auth.scopes import ALL_SCOPES
+from server.auth.principal import ALL_SCOPES
 
 OPEN_SECONDS = 120.0
 AT_ONCE = 50
