@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from server.auth.credentials import NewCredential, generate
 from server.auth.postgres_auth_store import PostgresAuthStore
-from server.auth.scopes import ALL_SCOPES, parse_scopes
+from server.auth.principal import ALL_SCOPES, parse_scopes
 from tests.harness.databases import TestDatabase
 
 

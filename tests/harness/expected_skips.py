@@ -31,6 +31,8 @@ NEEDS = {
     "pgbouncer": r"PgBouncer",
     "nodejs": r"node\b|Node \d+",
     "postgresql": r"no PostgreSQL is installed",
+    "php-cli": r"\bPHP\b",
+    "tesseract-ocr": r"[Tt]esseract",
     "npm": r"node\b|tests/real_clients/node",
 }
 """Debian packages that `tools/test-needs` installs, and how the skip reasons name them."""

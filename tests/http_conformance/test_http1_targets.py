@@ -175,12 +175,13 @@ async def readable_addresses(port: int) -> list[str]:
         generation = await api.generate()
         await api.finished(generation)
         conversation = (await api.get(generation))["conversation"]
+        kept_file = (await api.http.post("/v1/files", content=b"a text")).json()["digest"]
         found = []
         for path, operations in document["paths"].items():
             if "get" not in operations:
                 continue
             kept = "/generations/" in path
-            target = path
+            target = path.replace("{digest}", kept_file)
             for name in ("{id}", "{conversation}", "{generation}"):
                 target = target.replace(name, generation.rpartition("/")[2] if kept else conversation)
             assert "{" not in target, target
