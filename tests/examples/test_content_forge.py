@@ -4,10 +4,12 @@ import base64
 import html
 import json
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,18 @@ Job = dict[str, Any]
 
 
 @pytest.fixture
-async def server(database: TestDatabase, pages: str) -> AsyncIterator[Server]:
-    """The studio, which writes faster than for people, and may send webhooks to this machine."""
+async def server(database: TestDatabase, pages: str, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    """The studio, which may send webhooks to this machine.
+
+    It writes faster than for people, unless a test says how many tokens a second.
+    """
     env = {
         "TOKENTAPE_WORKFLOWS": "examples.content_forge.app",
         "TOKENTAPE_ALLOWED_ORIGINS": pages,
         "TOKENTAPE_WEBHOOK_SECRET": SECRET,
         "TOKENTAPE_WEBHOOK_SIGNING_KEY": PAIR.private_text,
         "TOKENTAPE_WEBHOOK_ALLOW_PRIVATE": "true",
-        "CONTENT_FORGE_RATE": "200",
+        "CONTENT_FORGE_RATE": getattr(request, "param", "200"),
     }
     async with running(database.app_url, env) as server:
         ALLOWED.append(server.url)
@@ -150,6 +155,7 @@ async def _scripted(
 
 
 @pytest.mark.skipif(NODE is None, reason=NO_NODE)
+@pytest.mark.parametrize("server", ["30"], indirect=True)  # six seconds an article: each job is found at work once
 async def test_n8n_walks_every_node(server: Server, tmp_path: Path) -> None:
     """By both triggers, through cuts. A job that is asked for twice is one article; one that fails says why."""
     ended: list[list[dict[str, Any]]] = []
@@ -158,14 +164,19 @@ async def test_n8n_walks_every_node(server: Server, tmp_path: Path) -> None:
         asked = {"body": {"topic": "Clocks of the sea", "job": "sea-1"}}
         sand = {"body": {"topic": "Sand"}}
 
+        sand_waits = trio.Event()
+
         async def walk(trigger: str, item: object) -> None:
-            ended.append(await _walk(trigger, item, settings))
+            def seen(node: str) -> None:
+                if item is sand and node == "As long as it says":
+                    sand_waits.set()
+
+            ended.append(await _walk(trigger, item, settings, seen))
 
         async def cancel() -> None:
-            found: dict[str, str] = {}
             with trio.fail_after(PATIENCE):
-                while "Sand" not in found:
-                    found = {job["input"]["topic"]: job["id"] for job in await _jobs(server)}
+                await sand_waits.wait()
+                found = {job["input"]["topic"]: job["id"] for job in await _jobs(server)}
             async with Api.open(server.port) as api:
                 await api.post(f"/v1/generations/{found['Sand']}/cancel", {"reason": "No more sand."})
 
@@ -400,14 +411,24 @@ async def _until(holds: Callable[[], object]) -> None:
             await trio.sleep(0.02)
 
 
-async def _walk(trigger: str, item: object, settings: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What each node gave out, in order."""
+async def _walk(
+    trigger: str, item: object, settings: Mapping[str, str], seen: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """What each node gave out, in order. `seen` is called with the name of each as it has."""
     command = [str(NODE), str(ROOT / "tests" / "examples" / "n8n_walker.mjs"), str(FORGE / "workflow.json")]
     asked = json.dumps({"trigger": trigger, "item": item, "settings": settings}).encode()
+    steps: list[dict[str, Any]] = []
     with trio.fail_after(PATIENCE):
-        done = await trio.run_process(command, stdin=asked, capture_stdout=True)
-    *steps, end = [json.loads(line) for line in done.stdout.splitlines()]
-    assert end == {"end": True}
+        async with trio.open_nursery() as nursery:
+            start = partial(trio.run_process, command, stdin=asked, stdout=subprocess.PIPE)
+            process = await nursery.start(start)
+            pending = b""
+            async for data in process.stdout:
+                *lines, pending = (pending + data).split(b"\n")
+                for line in lines:
+                    steps.append(json.loads(line))
+                    seen(steps[-1].get("node", ""))
+    assert steps.pop() == {"end": True}
     return steps
 
 
