@@ -67,6 +67,8 @@ export async function enter(session, place) {
   } catch {
     return true; // the server is away: whoever talks to it next says so
   }
+  // A form that is there stays: somebody may be typing into it while the page asks again.
+  if (who === null && place.querySelector("form") !== null) return false;
   place.replaceChildren(...(who === null ? [form(session)] : session.wanted ? [line(session, who)] : []));
   return who !== null;
 }

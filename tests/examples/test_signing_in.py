@@ -20,6 +20,7 @@ from tests.harness.servers import Server, running
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 
+ENTER = "url => import('/session.js').then(m => m.enter(new m.Session(url), document.getElementById('session')))"
 WRONG = "tt_key_01JC0000000000000000000000_" + 43 * "x"
 
 
@@ -103,6 +104,10 @@ async def test_an_example_signs_in_from_another_origin(server: Server, database:
         await desktop.do("goto", address)
         await desktop.see("#session input")
         assert await desktop.text("#session label") == f"Key for {server.url}"
+        # A page asks again when its socket is refused: what somebody types meanwhile stays.
+        await desktop.do("fill", "#session input", "half a key")
+        await desktop.do("evaluate", ENTER, server.url)
+        assert await desktop.do("input_value", "#session input") == "half a key"
         await _type_key(desktop, WRONG)
         await desktop.see("#session .trouble")
         await _type_key(desktop, key.text)
