@@ -94,7 +94,7 @@ SLOWEST = (
 """Files that take longest: none of them is to be the last. A file runs on one worker, with the servers it has."""
 
 # `make test` tries few examples of each law, other ones each time; `make soak` tries many.
-hypothesis.settings.register_profile("few", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("few", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("many", deadline=None, max_examples=500)
 hypothesis.settings.load_profile("few")
 

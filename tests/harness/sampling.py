@@ -28,6 +28,7 @@ CELLS: Final = {
     "faults/test_people_and_budgets::test_people_who_approve_at_the_same_moment": 1,
     "http/test_tls::test_http_1_1_with_and_without_alpn": 1,
     "http/test_websocket_fragments::test_endless_small_fragments_are_limited": 2,
+    "http_conformance/test_connection_ends::test_a_connection_is_gone": 90,
     "http_conformance/test_connection_limits::test_the_limit_of_files_is_never_reached": 1,
     "http_conformance/test_floods::test_heads_without_an_end": 1,
     "http_conformance/test_slow_readers::test_unread_http1_streams_hold_little_of_the_log": 1,
