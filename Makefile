@@ -58,7 +58,7 @@ layers: setup
 test: export PYTHONDONTWRITEBYTECODE =
 test: check
 	@tools/test-needs
-	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m "not soak"
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 soak: setup
 	@tools/test-needs

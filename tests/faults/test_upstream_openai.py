@@ -50,7 +50,7 @@ async def test_readers_get_heartbeats_while_the_provider_is_silent(database: Tes
     async with fake_upstream() as fake:
         env = {"OPENAI_BASE_URL": fake.base_url, "TOKENTAPE_HEARTBEAT": "0.2"}
         async with running(database.app_url, env) as server, http_client(server.url) as client:
-            run = await ask(server.url, {"model": "openai/head-after-1", "input": "hello"})
+            run = await ask(server.url, {"model": "openai/head-after-3", "input": "hello"})
             url, headers = f"/v1/generations/{run['id']}/events", {"Accept": "text/event-stream"}
             async with client.stream("GET", url, headers=headers) as got:
                 lines = [line async for line in got.aiter_lines()]
