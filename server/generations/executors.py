@@ -220,7 +220,13 @@ class AgentExecutor(_ModelExecutor):
         run = Run(run_log, attempt.found, attempt.number, None, resources, attempt.tenant)
         run.budget.check_model(self.model)
         loop = AgentLoop(
-            *(run_log, "answer", self.provider, self.tools, run.inside, resources.batching, run.budget),
+            run_log=run_log,
+            step="answer",
+            provider=self.provider,
+            tools=self.tools,
+            run_in_call=run.inside,
+            batching=resources.batching,
+            budget=run.budget,
             takes_messages=True,
         )
         try:
