@@ -91,7 +91,7 @@ def _quart(settings: Settings, public: PublicUrl, check: HostOriginCheck) -> Qua
     # Set before the first route: a slash at the end of an address is ignored, and nothing is redirected.
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     quart_adapter.install_connections(app)
-    quart_adapter.install_id_converters(app)
+    quart_adapter.install_routing(app)
     problem_json.install(app, settings.max_body, public)
 
     @app.before_request

@@ -81,6 +81,14 @@ def assert_refused_in_words(answer: Answered, where: object) -> None:
     assert answer.body.endswith(b"}\n")
 
 
+async def test_none_builds_a_url() -> None:
+    """Werkzeug compiles nothing for that; fails where another version of it does so in another way."""
+    async with web() as app:
+        for rule in app.quart.url_map.iter_rules():
+            with pytest.raises(NotImplementedError, match="no URL is built from"):
+                rule.build({})
+
+
 async def test_each_is_guarded_but_three() -> None:
     """By a name that is none of ours, nothing can be read or done, nor a WebSocket opened (DNS rebinding)."""
     async with web() as app:
