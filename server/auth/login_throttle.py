@@ -41,7 +41,7 @@ class LoginThrottle:
         self._failures.move_to_end(network)
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
-        if len(times) == MAX_FAILURES and times[0] > now - WINDOW_SECONDS:
+        if len(times) == MAX_FAILURES and times[0] + WINDOW_SECONDS > now:
             wait = math.ceil(times[0] + WINDOW_SECONDS - now)
             raise Problem(
                 429,

@@ -1,7 +1,9 @@
 """The window of requests: never more than the limit within any span of its length, nor far less."""
 
+import itertools
 from collections import deque
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +39,15 @@ def test_never_more_within_any_span(limit: int, seconds: float, gaps: list[float
             span.popleft()
         span.append(now)
         assert len(span) <= limit
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_full_window_never_says_no_wait(limit: int) -> None:
+    """At times whose sums and differences are rounded, as 0.2 + 1.0 and 1.2 - 1.0."""
+    for gaps in itertools.product([0.0, 0.01, 0.2, 0.6], repeat=6):
+        taken = admitted(RequestWindow(limit, 1.0), list(itertools.accumulate(gaps)))
+        for now in taken:
+            assert sum(now - 1.0 + 1e-9 < one <= now for one in taken) <= limit, gaps
 
 
 @given(st.integers(1, 30), GAPS)

@@ -50,5 +50,6 @@ class RequestWindow:
 
     def _forget(self, now: float) -> None:
         counts = self._counts
-        while counts and counts[0][1] <= now - self.seconds:
+        # The sum that `wait` and `state` have, too: rounded otherwise, a full window would say "wait 0 seconds".
+        while counts and counts[0][1] + self.seconds <= now:
             self._taken -= int(counts.popleft()[2])
