@@ -13,6 +13,7 @@ import pytest
 from tests.harness.processes import ForkedProcess, ForkServer, start
 
 PROBE = "tests.harness.apps.probe"
+ENDINGS = "tests.harness.apps.endings"
 
 
 def run_probe(arguments: list[str], env: dict[str, str], *, fresh: bool) -> tuple[int, Any, list[str]]:
@@ -77,3 +78,27 @@ def test_forked_processes_end_with_their_client() -> None:
     assert process.poll() is None
     server.close()
     assert process.wait(20) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "way", ["returned", "none", "0", "3", "300", "text", "raised", "interrupted", "terminated", "closed pipe"]
+)
+def test_forked_process_ends_as_a_fresh_one(way: str) -> None:
+    """Status, last words, its thread and its `atexit` functions, and the complaint of what was left open."""
+    told = []
+    for fresh in (False, True):
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            process = start(
+                [ENDINGS, way], env=os.environ, stdout=output.fileno(), stderr=errors.fileno(), fresh=fresh
+            )
+            status = process.wait(60)
+            said, complaints = (os.pread(file.fileno(), 1_000_000, 0).decode() for file in (output, errors))
+        last = [
+            line for line in complaints.splitlines() if line and not line.startswith((" ", "Trace", "Exception"))
+        ]
+        told.append((status, said.splitlines(), last))
+    forked, interpreted = told
+    assert forked == interpreted
+    if way not in ("terminated", "closed pipe"):
+        assert forked[1] == ["from a thread", "from atexit"]
+        assert "ValueError: left open" in forked[2]

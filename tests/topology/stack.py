@@ -1,8 +1,7 @@
 """compose.yaml's services as processes: database, migration, two servers, nginx; brought up in its order."""
 
 import os
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import httpx2
 import trio
 
 from tests.harness.http import http_client
+from tests.harness.processes import start
 from tests.harness.servers import ROOT, Server, free_port
 
 from . import composed, passwords
@@ -87,17 +87,14 @@ def _run_init_script(postgres: PasswordPostgres, db: dict[str, Any]) -> None:
 
 def _run_once(postgres: PasswordPostgres, service: dict[str, Any], *command: str) -> tuple[str, str]:
     """A service that does its work and ends. What it wrote to standard output and to standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "server", *(command or service["command"])],
-        env={**_environment_of_host(), **_environment(postgres, service)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
+    env = {**_environment_of_host(), **_environment(postgres, service)}
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        words = ["server", *(command or service["command"])]
+        process = start(words, env=env, stdout=output.fileno(), stderr=errors.fileno())
+        status = process.wait(60)
+        said, complaints = (os.pread(file.fileno(), 1_000_000, 0).decode() for file in (output, errors))
+    assert status == 0, complaints
+    return said, complaints
 
 
 def _server(postgres: PasswordPostgres, service: dict[str, Any]) -> Server:

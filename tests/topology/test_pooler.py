@@ -3,7 +3,6 @@
 And other databases that cannot hold the log, which are refused in the same way.
 """
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import migrations
 from eventstore import EventStore, StoreOptions, StoreUnavailable, Writer
 from eventstore.postgres import PostgresBackend, PostgresOptions, schema_revision
 from eventstore.postgres.asyncpg_trio import UnsuitableDatabase, open_driver
+from tests.cli.command_runner import tokentape
 from tests.eventstore.connections import sessions
 from tests.eventstore.sample_events import BOUND, names, sample_append, take, wait_until
 from tests.eventstore.test_db_connection import IN_FORCE, settings_in_force
@@ -141,17 +141,9 @@ async def test_server_refuses_transaction_pooling_and_ends(tmp_path: Path, datab
 
 async def serve_ends(env: dict[str, str]) -> tuple[int, str]:
     """The exit status of `tokentape serve`, and its last words."""
-    import sys
-
     with trio.fail_after(BOUND):
-        done = await trio.run_process(
-            [sys.executable, "-m", "server", "serve", "--bind", "127.0.0.1:0"],
-            env={**os.environ, **env},
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
-    return done.returncode, (done.stderr + done.stdout).decode()
+        ended = await tokentape("serve", "--bind", "127.0.0.1:0", env=env)
+    return ended.status, ended.err + ended.out
 
 
 @needs_pgbouncer
