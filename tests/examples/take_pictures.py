@@ -13,8 +13,8 @@ import trio
 
 from examples.run_all import serving_pages
 from tests.conftest import postgres_folder
-from tests.examples.browser_pages import Page, browsing
 from tests.examples.conftest import WORKFLOWS
+from tests.harness.browser import Page, browsing
 from tests.harness.servers import ROOT, running
 
 FOLDER = ROOT / "docs" / "pictures"

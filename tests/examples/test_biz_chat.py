@@ -4,10 +4,10 @@ from typing import Any
 
 from examples.biz_chat.battle_cards import CARDS
 from tests.clients.api import Api
-from tests.examples.browser_pages import Page, browsing
 from tests.examples.conftest import ALLOWED
 from tests.examples.cutting_proxy import cutting
 from tests.examples.page_checks import check_page, needs_pages
+from tests.harness.browser import Page, browsing
 from tests.harness.servers import Server
 
 FEED = "[...document.querySelectorAll('#feed .said > p')].map((p) => p.textContent)"

@@ -21,11 +21,11 @@ from standardwebhooks import Webhook
 from examples.content_forge.receiver import is_signed
 from server.config.webhook_signing_keys import SigningKey, new_signing_key
 from tests.clients.api import Api
-from tests.examples.browser_pages import browsing
 from tests.examples.conftest import ALLOWED
 from tests.examples.cutting_proxy import cutting
 from tests.examples.page_checks import check_page, needs_pages
 from tests.examples.programs import NO_NODE, NO_PHP, NODE, PHP, starting
+from tests.harness.browser import browsing
 from tests.harness.databases import TestDatabase
 from tests.harness.servers import ROOT, Server, running
 

@@ -16,10 +16,10 @@ from examples.diabe_check.label import draw_label
 from examples.diabe_check.nutrition import make_table
 from examples.diabe_check.text_recognition import UnreadablePicture, read_text
 from tests.clients.api import Api, new_key
-from tests.examples.browser_pages import browsing
 from tests.examples.conftest import ALLOWED
 from tests.examples.dropping_proxy import dropping
 from tests.examples.page_checks import check_page, needs_pages
+from tests.harness.browser import browsing
 from tests.harness.databases import TestDatabase
 from tests.harness.fake_upstream import fake_upstream
 from tests.harness.servers import ROOT, Server, running

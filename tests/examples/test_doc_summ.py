@@ -16,10 +16,10 @@ from examples.doc_summ.handbook import EMPTY, TOPICS, write_handbook
 from examples.doc_summ.pdf_pages import UnreadablePdf, read_pages
 from examples.doc_summ.sentence_ranking import best_sentences, find_answers, weigh_words
 from tests.clients.api import Api
-from tests.examples.browser_pages import Page, browsing
 from tests.examples.conftest import ALLOWED
 from tests.examples.cutting_proxy import cutting
 from tests.examples.page_checks import check_page, needs_pages
+from tests.harness.browser import Page, browsing
 from tests.harness.databases import TestDatabase
 from tests.harness.fake_upstream import FakeUpstream, fake_upstream
 from tests.harness.servers import Server, running

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from tests.clients.api import Api
-from tests.examples.browser_pages import browsing
-from tests.harness.browser import CHROMIUM, NO_CHROMIUM
+from tests.harness.browser import CHROMIUM, NO_CHROMIUM, browsing
 from tests.harness.servers import Server
 
 PAGES = (

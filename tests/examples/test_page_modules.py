@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from tests.clients.api import Api
-from tests.examples.browser_pages import browsing
 from tests.examples.cutting_proxy import RandomCuts, cutting
 from tests.examples.page_checks import check_page, needs_pages
-from tests.harness.browser import CHROMIUM, NO_CHROMIUM
+from tests.harness.browser import CHROMIUM, NO_CHROMIUM, browsing
 from tests.harness.servers import Server
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
@@ -89,7 +88,7 @@ def _event(position: int) -> str:
 
 async def _rig(pages: str, module: str, answers: list[list[Any]]) -> dict[str, Any]:
     async with browsing() as browser:
-        await browser.desktop.do("goto", f"{pages}/")
+        await browser.desktop.do("goto", f"{pages}/{module}.js")  # any address of that origin
         seen: dict[str, Any] = await browser.desktop.do("evaluate", RIG, [module, answers])
         assert await browser.complaints() == []
     return seen
@@ -196,8 +195,10 @@ async def test_a_bad_page_is_found_out(pages: str) -> None:
             await check_page(browser.desktop)
     told = str(found.value)
     for colours in ("light", "dark"):
-        assert f"1280 pixels, {colours}: button-name" in told
+        assert f"1280 pixels, {colours}: color-contrast" in told
         assert f"360 pixels, {colours}: color-contrast" in told
         assert f"360 pixels, {colours}: something stands out to the right" in told
+    assert "1280 pixels, light: button-name" in told
+    assert "360 pixels, dark: button-name" in told
     assert "1280 pixels, light: something" not in told
     assert "said by the page" in told

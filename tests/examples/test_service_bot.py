@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.clients.api import Api
-from tests.examples.browser_pages import Browser, Page, browsing
 from tests.examples.conftest import ALLOWED
 from tests.examples.cutting_proxy import cutting
 from tests.examples.page_checks import check_page, needs_pages
 from tests.harness.api_keys import make_key
+from tests.harness.browser import Browser, Page, browsing
 from tests.harness.databases import TestDatabase
 from tests.harness.proxy import cuttable
 from tests.harness.servers import Server, running

@@ -10,9 +10,8 @@ import pytest
 import trio
 
 from tests.clients.api import Api
-from tests.examples.browser_pages import Browser, Page, browsing
 from tests.harness.api_keys import make_key, revoke_key
-from tests.harness.browser import CHROMIUM, NO_CHROMIUM, Tab, open_tab
+from tests.harness.browser import CHROMIUM, NO_CHROMIUM, Browser, Page, Tab, browsing, open_tab
 from tests.harness.databases import TestDatabase
 from tests.harness.http import http_client
 from tests.harness.proxy import cuttable

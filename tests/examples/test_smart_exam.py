@@ -10,10 +10,10 @@ from examples.run_all import EXAMPLES
 from examples.smart_exam.app import PaperGrades
 from examples.smart_exam.marking_rules import Mark, mark, split
 from tests.clients.api import Api
-from tests.examples.browser_pages import Page, browsing
 from tests.examples.conftest import ALLOWED
 from tests.examples.cutting_proxy import cutting
 from tests.examples.page_checks import check_page, needs_pages
+from tests.harness.browser import Page, browsing
 from tests.harness.servers import ROOT, Server
 
 SAID = "[...document.querySelectorAll('.said p')].map((p) => p.textContent)"

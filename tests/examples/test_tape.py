@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.examples.browser_pages import browsing
-from tests.harness.browser import CHROMIUM, NO_CHROMIUM
+from tests.harness.browser import CHROMIUM, NO_CHROMIUM, browsing
 from tests.test_unicode_safety_hidden import all_hidden
 
 RIG = """

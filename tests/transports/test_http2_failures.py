@@ -211,7 +211,7 @@ async def test_browser_page_with_thirty_event_streams(database: TestDatabase, se
             await ask(server.url, {"model": "demo", "parameters": {"tokens": 100_000, "rate": 20}})
             for _ in range(30)
         ]
-        async with open_tab(f"{server.url}/healthz", "--ignore-certificate-errors") as tab:
+        async with open_tab(f"{server.url}/healthz", trusting=True) as tab:
             await tab.evaluate(MANY, [f"/v1/generations/{run['id']}/events?after=0" for run in made])
             await tab.until("got.every(events => events.length >= 10)")
             protocols = await tab.evaluate(
