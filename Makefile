@@ -54,11 +54,17 @@ async: setup
 layers: setup
 	$(BIN)/lint-imports --no-logo
 
-# Compiled files are kept, whatever the environment says: every worker and every process needs them again.
+# Compiled files are kept, whatever the environment says: every worker and every process needs them again. In a fresh
+# clone one process makes them, beside the checks; else each worker would compile every file.
 test: export PYTHONDONTWRITEBYTECODE =
-test: check
+test: setup
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target style types async layers $(VENV)/.compiled
 	@tools/test-needs
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not soak"
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder -m "not soak"
+
+$(VENV)/.compiled: $(VENV)/.done
+	$(BIN)/python -m pytest --quiet --collect-only >$(VENV)/collected.log || { tail $(VENV)/collected.log; exit 1; }
+	@touch $@
 
 soak: setup
 	@tools/test-needs

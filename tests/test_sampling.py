@@ -1,5 +1,9 @@
 """The tests of which `make test` runs a part: the table names tests that exist, and every cell has its day."""
 
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +38,7 @@ def _run_on(monkeypatch: pytest.MonkeyPatch, day: str) -> set[str]:
 
 def test_part_of_a_table_is_run_and_each_cell_on_some_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "CELLS", {"web/test_suite::test_table": 3})
+    monkeypatch.setattr(sampling, "FAMILIES", {})
     seen: set[str] = set()
     for number in range(1, 31):
         run = _run_on(monkeypatch, f"2026-01-{number:02}")
@@ -43,7 +48,48 @@ def test_part_of_a_table_is_run_and_each_cell_on_some_day(monkeypatch: pytest.Mo
     assert seen == {*CELLS, *OTHER}
 
 
-@pytest.mark.parametrize("test", sampling.CELLS)
-def test_table_names_a_test(test: str, request: pytest.FixtureRequest) -> None:
+def test_a_family_shares_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "CELLS", {})
+    family = ("web/test_suite::test_table", "web/test_suite::test_other")
+    monkeypatch.setattr(sampling, "FAMILIES", {family: 2})
+    runs = [_run_on(monkeypatch, f"2026-01-{number:02}") for number in range(1, 31)]
+    assert all(len(run & {*CELLS, OTHER[0]}) == 2 and OTHER[1] in run for run in runs)
+    assert set().union(*runs) == {*CELLS, *OTHER}
+
+
+def test_make_test_and_make_soak_together_run_everything(request: pytest.FixtureRequest) -> None:
+    """Each by the marks of its line in the Makefile, on a part of the real tests."""
+    folder = request.config.rootpath
+    lines = (folder / "Makefile").read_text().splitlines()
+    marks = {name: _marks_of(lines, name) for name in ("test", "soak")}
+    found = {name: _collected(folder, "-m", marks[name]) for name in marks}
+    everything = _collected(folder, "-m", "")
+    assert found["test"] | found["soak"] == everything
+    assert len(found["test"]) < len(everything) > len(found["soak"]) > 10
+
+
+def _marks_of(lines: list[str], target: str) -> str:
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"{target}: "))
+    command = next(line for line in lines[start:] if " -m pytest " in line)
+    words = shlex.split(command)
+    return words[words.index("-m", words.index("pytest")) + 1]
+
+
+def _collected(folder: Path, *words: str) -> set[str]:
+    """Tests with cells, members of a family, and laws."""
+    names = ("http/test_tls", "topology/test_failures", "wire_formats/test_cuts", "workflows/test_workflow")
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *words]
+    command += [f"tests/{name}.py" for name in names]
+    said = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=True).stdout
+    return {line for line in said.splitlines() if "::" in line}
+
+
+@pytest.mark.parametrize("test", [*sampling.CELLS, *(test for family in sampling.FAMILIES for test in family)])
+def test_tables_name_tests(test: str, request: pytest.FixtureRequest) -> None:
     path, _, name = test.partition("::")
     assert f"def {name}(" in (request.config.rootpath / "tests" / f"{path}.py").read_text(encoding="utf-8")
+
+
+def test_a_test_is_in_one_table() -> None:
+    named = [*sampling.CELLS, *(test for family in sampling.FAMILIES for test in family)]
+    assert len(named) == len(set(named))
