@@ -142,6 +142,8 @@ async def test_keys_of_the_embedded_database_with_and_without_a_server(tmp_path:
             assert len((await tokentape("keys", "list", "--json", env=env)).out.splitlines()) == 2
             for made in (first, second):
                 assert made.out.strip() not in server.logged()
+            assert (folder / "postgres" / "postmaster.pid").exists()
+        assert not (folder / "postgres" / "postmaster.pid").exists(), "a test leaves no database running"
 
 
 async def test_help_explains_each_scope() -> None:

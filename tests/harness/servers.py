@@ -23,6 +23,7 @@ from tests.harness.processes import ROOT as ROOT
 from tests.harness.processes import Process, start
 
 START_SECONDS = 30.0
+STOP_SECONDS = 30.0
 INTERPRETER = (sys.executable,)
 """`Server.program` for a server that starts as a person's does, with all of its imports to do."""
 
@@ -130,7 +131,10 @@ async def running(
     port: int = 0,
     program: Sequence[str] | None = None,
 ) -> AsyncIterator[Server]:
-    """A server that is ready; killed at the end if it still runs."""
+    """A server that is ready; ended at the end if it still runs.
+
+    One with its own database is asked to stop, and takes that along; killed, it would leave it running.
+    """
     server = Server(database_url, env or {}, port, program=program)
     try:
         await server.start()
@@ -143,6 +147,10 @@ async def running(
         print(server.logged()[-20_000:])  # noqa: T201  # pytest shows it with the failure
         raise
     finally:
+        if server.process is not None and database_url is None:
+            server.process.terminate()
+            with trio.CancelScope(shield=True), suppress(subprocess.TimeoutExpired):
+                await trio.to_thread.run_sync(server.process.wait, STOP_SECONDS)
         if server.process is not None:
             server.process.kill()
             server.process.wait()
